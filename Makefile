@@ -1,0 +1,40 @@
+PYTHON ?= python3
+BIN := .venv/bin
+
+.DEFAULT_GOAL := help
+.PHONY: help install quickstart test test-slow check format clean
+
+help: ## show the targets
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
+
+install: .venv/installed ## make .venv and install the package in it
+
+.venv/installed: pyproject.toml constraints.txt
+	$(PYTHON) -m venv .venv
+	$(BIN)/pip install --quiet --constraint constraints.txt --editable .
+	@touch $@
+
+.venv/installed-dev: .venv/installed
+	$(BIN)/pip install --quiet --constraint constraints.txt --editable '.[test,check]'
+	@touch $@
+
+quickstart: .venv/installed ## pre-train minibert-mini on the builtin corpus for three minutes
+	$(BIN)/accelerate launch --quiet scripts/pretrain.py --model minibert-mini --corpus builtin --output_dir runs/minibert --budget 3m
+
+test: .venv/installed-dev ## install what the tests need and run them
+	$(BIN)/python -m pytest -n 2 -m 'not slow'
+
+test-slow: .venv/installed-dev ## the slow tests alone
+	$(BIN)/python -m pytest -m slow
+
+check: .venv/installed-dev ## ruff (lint and format) and mypy
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+format: .venv/installed-dev ## let ruff rewrite what it can
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+clean: ## remove the virtual environment and caches
+	rm -rf .venv .pytest_cache .mypy_cache .ruff_cache

@@ -1,0 +1,113 @@
+"""From a command line to a dataclass: flags, a YAML or JSON file in their place, help from field docstrings.
+
+Every script is ``main(arguments) -> int`` and ends with ``run(Arguments, main)``. Nothing here imports torch, so that
+``--help`` and a misspelt flag answer at once.
+"""
+
+import ast
+import dataclasses
+import difflib
+import inspect
+import json
+import sys
+import textwrap
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, NoReturn, TypeVar
+
+import yaml
+from transformers.hf_argparser import HfArgumentParser
+
+from hf_minibert.errors import UserError
+
+Arguments = TypeVar("Arguments")
+
+
+def field_docstrings(arguments_class: type[Any]) -> dict[str, str]:
+    """The string literal under each field of a dataclass (PEP 257's attribute docstrings), by field name."""
+    docstrings: dict[str, str] = {}
+    for parent in reversed(arguments_class.__mro__[:-1]):
+        tree = ast.parse(textwrap.dedent(inspect.getsource(parent)))
+        assert isinstance(tree.body[0], ast.ClassDef)
+        body = tree.body[0].body
+        for field, text in zip(body, body[1:], strict=False):
+            if (
+                isinstance(field, ast.AnnAssign)
+                and isinstance(field.target, ast.Name)
+                and isinstance(text, ast.Expr)
+                and isinstance(text.value, ast.Constant)
+            ):
+                docstrings[field.target.id] = " ".join(str(text.value.value).split())
+    return docstrings
+
+
+class _Parser(HfArgumentParser):
+    """HfArgumentParser whose help comes from docstrings and whose errors are one line with a suggestion."""
+
+    def __init__(self, arguments_class: type[Any]) -> None:
+        self._help = field_docstrings(arguments_class)
+        description = (inspect.getdoc(arguments_class) or "") + (
+            "\n\nA YAML or JSON file with the same names may stand first; flags override it."
+        )
+        super().__init__(arguments_class, description=description, allow_abbrev=False)
+
+    def add_argument(self, *names: str, **options: Any) -> Any:  # type: ignore[override]
+        docstring = self._help.get(names[0].removeprefix("--").removeprefix("no_"))
+        if docstring is not None and "help" not in options:
+            options["help"] = docstring.replace("%", "%%")
+        return super().add_argument(*names, **options)
+
+    def error(self, message: str) -> NoReturn:
+        if message.startswith("unrecognized arguments: "):
+            flag = message.removeprefix("unrecognized arguments: ").split()[0].split("=")[0]
+            close = difflib.get_close_matches(flag, self._option_string_actions, n=1)
+            message = f"unknown argument {flag}" + (f"; did you mean {close[0]}?" if close else "; see --help")
+        self.exit(2, f"{self.prog}: error: {message}\n")
+
+
+def _flags_from_file(path: Path, names: set[str]) -> list[str]:
+    """A YAML or JSON mapping as the flags it stands for."""
+    try:
+        text = path.read_text(encoding="utf-8")
+        settings = json.loads(text) if path.suffix == ".json" else yaml.safe_load(text)
+    except (OSError, UnicodeDecodeError, json.JSONDecodeError, yaml.YAMLError) as error:
+        raise UserError(f"cannot read the settings file {path}: {' '.join(str(error).split())}") from error
+    if not isinstance(settings, dict):
+        raise UserError(f"the settings file {path} must hold a mapping of names to values")
+    flags: list[str] = []
+    for name, value in settings.items():
+        if name not in names:
+            close = difflib.get_close_matches(str(name), names, n=1)
+            hint = f"; did you mean {close[0]!r}?" if close else "; see --help for the names"
+            raise UserError(f"unknown key {name!r} in {path}{hint}")
+        if value is None:
+            continue
+        values = value if isinstance(value, list) else [value]
+        flags += [f"--{name}", *(str(item) for item in values)]
+    return flags
+
+
+def parse(arguments_class: type[Arguments], argv: Sequence[str] | None = None) -> Arguments:
+    """Read ``argv`` (default, the process's own) into one instance of a dataclass.
+
+    Raises:
+        UserError: the settings file or a value is not acceptable.
+        SystemExit: status 2 for an unknown or malformed flag, 0 after ``--help``.
+    """
+    parser = _Parser(arguments_class)
+    flags = list(sys.argv[1:] if argv is None else argv)
+    if flags and flags[0].endswith((".yaml", ".yml", ".json")):
+        names = {field.name for field in dataclasses.fields(arguments_class)}  # type: ignore[arg-type]
+        flags = _flags_from_file(Path(flags[0]), names) + flags[1:]
+    (arguments,) = parser.parse_args_into_dataclasses(flags, look_for_args_file=False)
+    return arguments  # type: ignore[no-any-return]
+
+
+def run(arguments_class: type[Arguments], main: Callable[[Arguments], int]) -> NoReturn:
+    """Parse, call ``main`` and exit with its status; a user's mistake ends in one line and status 2."""
+    try:
+        sys.exit(main(parse(arguments_class)))
+    except (UserError, OSError) as error:
+        message = " ".join(str(error).split())
+        sys.stderr.write(f"{Path(sys.argv[0]).name}: error: {message}\n")
+        sys.exit(2)
