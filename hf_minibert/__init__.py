@@ -1,0 +1,43 @@
+"""Pre-train compact Transformers from scratch: MiniBERT and MiniGPT.
+
+Importing this package makes transformers' Auto classes know both.
+"""
+
+from transformers import AutoConfig
+from transformers.models.auto import modeling_auto
+
+from hf_minibert.models import configuration_minibert, configuration_minigpt, modeling_minibert, modeling_minigpt
+from hf_minibert.models.configuration_minibert import MiniBertConfig
+from hf_minibert.models.configuration_minigpt import MiniGPTConfig
+from hf_minibert.models.modeling_minibert import (
+    MiniBertForMaskedLM,
+    MiniBertForNextSentencePrediction,
+    MiniBertForPreTraining,
+    MiniBertForSequenceClassification,
+    MiniBertModel,
+)
+from hf_minibert.models.modeling_minigpt import MiniGPTForCausalLM, MiniGPTForSequenceClassification, MiniGPTModel
+
+__all__ = [
+    "MiniBertConfig",
+    "MiniBertForMaskedLM",
+    "MiniBertForNextSentencePrediction",
+    "MiniBertForPreTraining",
+    "MiniBertForSequenceClassification",
+    "MiniBertModel",
+    "MiniGPTConfig",
+    "MiniGPTForCausalLM",
+    "MiniGPTForSequenceClassification",
+    "MiniGPTModel",
+]
+
+for _config, _heads, _modeling in (
+    (MiniBertConfig, configuration_minibert.HEADS, modeling_minibert),
+    (MiniGPTConfig, configuration_minigpt.HEADS, modeling_minigpt),
+):
+    AutoConfig.register(_config.model_type, _config)
+    _config.register_for_auto_class()
+    for _auto_name, _class_name in _heads.items():
+        _class = vars(_modeling)[_class_name]
+        vars(modeling_auto)[_auto_name].register(_config, _class)
+        _class.register_for_auto_class(_auto_name)

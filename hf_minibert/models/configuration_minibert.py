@@ -1,0 +1,78 @@
+# Copyright 2026 The hf_minibert authors.
+"""The configuration of MiniBERT."""
+
+from typing import Any
+
+from huggingface_hub.dataclasses import strict
+
+from .configuration_transformer import TransformerConfig
+
+POOLINGS = ("cls", "mean", "max")
+
+HEADS = {
+    "AutoModel": "MiniBertModel",
+    "AutoModelForPreTraining": "MiniBertForPreTraining",
+    "AutoModelForMaskedLM": "MiniBertForMaskedLM",
+    "AutoModelForNextSentencePrediction": "MiniBertForNextSentencePrediction",
+    "AutoModelForSequenceClassification": "MiniBertForSequenceClassification",
+}
+
+
+@strict
+class MiniBertConfig(TransformerConfig):
+    """Shape of a MiniBERT: the bidirectional Transformer.
+
+    ``MiniBertConfig.modern()`` has the block of EuroBERT and ``MiniBertConfig.classic()`` that of BERT (Devlin et al.
+    2019, arXiv:1810.04805), weight for weight.
+    """
+
+    model_type = "minibert"
+
+    type_vocab_size: int = 0
+    """Token types (BERT's segments A and B). 0: none, and ``token_type_ids`` are not used."""
+    use_pooler: bool = False
+    """Whether the base model ends in BERT's pooler; the heads that need one always have it."""
+    mlm_head_transform: bool = False
+    """Whether the masked-LM head has BERT's dense layer, activation and norm before the decoder."""
+    classifier_pooling: str = "cls"
+    """How one vector is made of a sequence: its first token, or the mean or maximum over its tokens."""
+    classifier_activation: str = "gelu"
+    classifier_dropout: float | int | None = None
+    """Dropout before the classifier; default, hidden_dropout_prob."""
+
+    def __post_init__(self, **kwargs: Any) -> None:
+        modeling = {head: f"modeling_minibert.{name}" for head, name in HEADS.items()}
+        self.auto_map = {"AutoConfig": "configuration_minibert.MiniBertConfig", **modeling, **(self.auto_map or {})}
+        super().__post_init__(**kwargs)
+
+    def validate_pooling(self) -> None:
+        """The pooling is one that the code has."""
+        if self.classifier_pooling not in POOLINGS:
+            raise ValueError(
+                f"classifier_pooling must be one of {', '.join(POOLINGS)}; got {self.classifier_pooling!r}"
+            )
+        if self.type_vocab_size < 0:
+            raise ValueError(f"type_vocab_size must not be negative, got {self.type_vocab_size}")
+
+    @classmethod
+    def modern(cls, **fields: Any) -> "MiniBertConfig":
+        """EuroBERT's block: RMSNorm first, rotary positions, gated feed-forward, no biases (arXiv:2503.05500)."""
+        return cls(**fields)
+
+    @classmethod
+    def classic(cls, **fields: Any) -> "MiniBertConfig":
+        """BERT's block: LayerNorm last, learned positions, biases, GELU, token types, pooler."""
+        bert: dict[str, Any] = {
+            "norm_type": "layer_norm",
+            "norm_placement": "post",
+            "norm_eps": 1e-12,
+            "position_embedding_type": "absolute",
+            "gated_mlp": False,
+            "hidden_act": "gelu",
+            "use_bias": True,
+            "type_vocab_size": 2,
+            "use_pooler": True,
+            "mlm_head_transform": True,
+            "classifier_activation": "tanh",
+        }
+        return cls(**bert | fields)

@@ -1,0 +1,60 @@
+# Copyright 2026 The hf_minibert authors.
+"""The configuration of MiniGPT."""
+
+from typing import Any
+
+from huggingface_hub.dataclasses import strict
+
+from .configuration_transformer import TransformerConfig
+
+HEADS = {
+    "AutoModel": "MiniGPTModel",
+    "AutoModelForCausalLM": "MiniGPTForCausalLM",
+    "AutoModelForSequenceClassification": "MiniGPTForSequenceClassification",
+}
+
+
+@strict
+class MiniGPTConfig(TransformerConfig):
+    """Shape of a MiniGPT: the causal Transformer.
+
+    ``MiniGPTConfig.modern()`` has the block of Llama and ``MiniGPTConfig.classic()`` that of GPT-2 (Radford et al.
+    2019), weight for weight.
+    """
+
+    model_type = "minigpt"
+
+    use_cache: bool = True
+    lm_loss_weight: float | int = 0.5
+    """The weight of the language-model loss in fine-tuning, L3 = L2 + weight x L1 (GPT, Radford et al. 2018, uses 0.5).
+
+    It helped large data sets and hurt small ones there: set 0 below about ten thousand examples.
+    """
+
+    def __post_init__(self, **kwargs: Any) -> None:
+        modeling = {head: f"modeling_minigpt.{name}" for head, name in HEADS.items()}
+        self.auto_map = {"AutoConfig": "configuration_minigpt.MiniGPTConfig", **modeling, **(self.auto_map or {})}
+        super().__post_init__(**kwargs)
+
+    def validate_lm_loss_weight(self) -> None:
+        """The weight of a loss is not negative."""
+        if self.lm_loss_weight < 0:
+            raise ValueError(f"lm_loss_weight must not be negative, got {self.lm_loss_weight}")
+
+    @classmethod
+    def modern(cls, **fields: Any) -> "MiniGPTConfig":
+        """Llama's block: RMSNorm first, rotary positions, gated feed-forward, no biases (arXiv:2302.13971)."""
+        return cls(**fields)
+
+    @classmethod
+    def classic(cls, **fields: Any) -> "MiniGPTConfig":
+        """GPT-2's block: LayerNorm first, learned positions, biases, GELU (tanh form), scaled residual projections."""
+        gpt2: dict[str, Any] = {
+            "norm_type": "layer_norm",
+            "position_embedding_type": "absolute",
+            "gated_mlp": False,
+            "hidden_act": "gelu_new",
+            "use_bias": True,
+            "scale_residual_init": True,
+        }
+        return cls(**gpt2 | fields)

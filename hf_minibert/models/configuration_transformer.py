@@ -1,0 +1,90 @@
+# Copyright 2026 The hf_minibert authors.
+"""The shape of a Transformer, as plain fields shared by MiniBERT and MiniGPT."""
+
+from typing import Any
+
+from huggingface_hub.dataclasses import strict
+from transformers import PreTrainedConfig
+from transformers.activations import ACT2FN
+
+CHOICES = {
+    "norm_type": ("rms_norm", "layer_norm"),
+    "norm_placement": ("pre", "post"),
+    "position_embedding_type": ("rotary", "absolute"),
+}
+
+
+@strict
+class TransformerConfig(PreTrainedConfig):
+    """What BERT and GPT have in common. Names follow transformers' BertConfig and LlamaConfig.
+
+    The defaults are the `modern` architecture (the block of Llama and EuroBERT): RMSNorm before each sub-layer, rotary
+    positions, a gated feed-forward, no biases. `classic` is another set of values of the same fields.
+    """
+
+    keys_to_ignore_at_inference = ["past_key_values"]
+
+    vocab_size: int = 8192
+    hidden_size: int = 256
+    num_hidden_layers: int = 4
+    num_attention_heads: int = 4
+    intermediate_size: int | None = None
+    """Width of the feed-forward; default, 4 x hidden_size, or 8/3 of it (to a multiple of 64) when gated."""
+    hidden_act: str = "silu"
+    max_position_embeddings: int = 512
+    norm_type: str = "rms_norm"
+    norm_placement: str = "pre"
+    norm_eps: float = 1e-5
+    position_embedding_type: str = "rotary"
+    rope_theta: float | int = 10000.0
+    gated_mlp: bool = True
+    use_bias: bool = False
+    scale_residual_init: bool = False
+    """Start the projections that end a residual branch smaller by sqrt(2 x layers) (GPT-2, Radford et al. 2019)."""
+    initializer_range: float = 0.02
+    hidden_dropout_prob: float | int = 0.0
+    attention_probs_dropout_prob: float | int = 0.0
+    tie_word_embeddings: bool = True
+    pad_token_id: int | None = 0
+    bos_token_id: int | None = 2
+    eos_token_id: int | list[int] | None = 3
+    auto_map: dict[str, Any] | None = None
+
+    def __post_init__(self, **kwargs: Any) -> None:
+        if self.intermediate_size is None:
+            self.intermediate_size = (
+                max(64, round(self.hidden_size * 8 / 3 / 64) * 64) if self.gated_mlp else 4 * self.hidden_size
+            )
+        super().__post_init__(**kwargs)
+
+    @property
+    def head_dim(self) -> int:
+        """Width of one attention head."""
+        return self.hidden_size // self.num_attention_heads
+
+    def validate_sizes(self) -> None:
+        """Sizes are positive, heads divide the width, and rotary positions have pairs of channels to turn."""
+        sizes = ("vocab_size", "hidden_size", "num_hidden_layers", "num_attention_heads", "max_position_embeddings")
+        for name in (*sizes, "intermediate_size", "norm_eps", "rope_theta"):
+            if getattr(self, name) <= 0:
+                raise ValueError(f"{name} must be positive, got {getattr(self, name)}")
+        if self.hidden_size % self.num_attention_heads:
+            raise ValueError(
+                f"hidden_size {self.hidden_size} is not a multiple of num_attention_heads {self.num_attention_heads}"
+            )
+        if self.position_embedding_type == "rotary" and self.head_dim % 2:
+            raise ValueError(
+                f"rotary positions turn pairs of channels, but hidden_size {self.hidden_size} / num_attention_heads "
+                f"{self.num_attention_heads} = {self.head_dim} is odd; change one of the two"
+            )
+
+    def validate_choices(self) -> None:
+        """Every named choice is one that the code has."""
+        for name, known in CHOICES.items():
+            if getattr(self, name) not in known:
+                raise ValueError(f"{name} must be one of {', '.join(known)}; got {getattr(self, name)!r}")
+        if self.hidden_act not in ACT2FN:
+            raise ValueError(f"hidden_act {self.hidden_act!r} is unknown; transformers has {', '.join(sorted(ACT2FN))}")
+        for name in ("hidden_dropout_prob", "attention_probs_dropout_prob"):
+            if not 0 <= getattr(self, name) < 1:
+                raise ValueError(f"{name} is a probability in [0, 1), got {getattr(self, name)}")

@@ -1,0 +1,101 @@
+# Copyright 2026 The hf_minibert authors.
+"""The losses, computed where they are needed only, and normalised so that batches can be split."""
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+IGNORE_INDEX = -100
+
+# torch 2.11 lacks the fused loss, which never holds all logits at once.
+FUSED = "linear_cross_entropy" in dir(F)
+
+
+def vocabulary_cross_entropy(
+    hidden_states: Tensor, decoder: nn.Linear, labels: Tensor, num_items_in_batch: Tensor | int | None = None
+) -> Tensor:
+    """Cross-entropy per predicted token, in nats, straight from the states that enter the decoder.
+
+    Args:
+        hidden_states: (tokens, hidden).
+        decoder: hidden -> vocabulary.
+        labels: (tokens,); IGNORE_INDEX marks tokens that are not predicted.
+        num_items_in_batch: predicted tokens over all accumulation steps and processes; default, this batch's own.
+    """
+    if FUSED:
+        total = F.linear_cross_entropy(
+            hidden_states,
+            decoder.weight,
+            labels,
+            linear_bias=decoder.bias,
+            reduction="sum",
+            ignore_index=IGNORE_INDEX,
+            options=nn.LinearCrossEntropyOptions(),
+        )
+    else:
+        logits = decoder(hidden_states).float()
+        total = F.cross_entropy(logits, labels, ignore_index=IGNORE_INDEX, reduction="sum")
+    return total / item_count(labels, num_items_in_batch)
+
+
+def item_count(labels: Tensor, num_items_in_batch: Tensor | int | None) -> Tensor | int:
+    """By how much a summed loss is divided: what the caller counted, else the labels that are predicted here."""
+    if num_items_in_batch is None:
+        return (labels != IGNORE_INDEX).sum().clamp(min=1)
+    return num_items_in_batch.to(labels.device) if isinstance(num_items_in_batch, Tensor) else num_items_in_batch
+
+
+def classification_loss(
+    logits: Tensor,
+    labels: Tensor,
+    num_labels: int,
+    problem_type: str | None,
+    num_items_in_batch: Tensor | int | None = None,
+) -> Tensor:
+    """The loss of a sequence classifier; which one, by `problem_type` or else the kind of the labels.
+
+    Args:
+        logits: (batch, num_labels).
+        labels: (batch,) class ids or numbers, or (batch, num_labels) of 0.0/1.0 for several labels at once.
+        num_labels: 1 means regression.
+        problem_type: transformers' names: regression, single_label_classification, multi_label_classification.
+        num_items_in_batch: examples over all accumulation steps and processes; default, this batch's own.
+    """
+    if problem_type is None:
+        integers = not labels.is_floating_point()
+        problem_type = "single_label_classification" if integers else "multi_label_classification"
+        problem_type = "regression" if num_labels == 1 else problem_type
+    logits = logits.float()
+    examples = labels.shape[0] if num_items_in_batch is None else num_items_in_batch
+    if problem_type == "single_label_classification":
+        total = F.cross_entropy(logits, labels.flatten(), ignore_index=IGNORE_INDEX, reduction="sum")
+        return total / item_count(labels, num_items_in_batch)
+    if problem_type == "regression":
+        return F.mse_loss(logits.flatten(), labels.float().flatten(), reduction="sum") / (examples * num_labels)
+    if problem_type == "multi_label_classification":
+        # Trainer counts every label of every example.
+        items = labels.numel() if num_items_in_batch is None else num_items_in_batch
+        return F.binary_cross_entropy_with_logits(logits, labels.float(), reduction="sum") / items
+    raise ValueError(
+        f"problem_type {problem_type!r} is unknown; use regression, single_label_classification or "
+        "multi_label_classification"
+    )
+
+
+def mean_loss_per_row(logits: Tensor, labels: Tensor) -> Tensor:
+    """Cross-entropy averaged over the predicted tokens of each row, (batch,); rows with none give 0.
+
+    Args:
+        logits: (batch, sequence, vocabulary).
+        labels: (batch, sequence); IGNORE_INDEX marks tokens that are not predicted.
+    """
+    per_token = F.cross_entropy(
+        logits.float().flatten(0, 1), labels.flatten(), ignore_index=IGNORE_INDEX, reduction="none"
+    )
+    counts = (labels != IGNORE_INDEX).sum(dim=1).clamp(min=1)
+    return per_token.view_as(labels).sum(dim=1) / counts
+
+
+def next_token_labels(labels: Tensor) -> Tensor:
+    """Shift so that the state of each position is paired with the token after it; the last has nothing to predict."""
+    return torch.cat((labels[:, 1:], torch.full_like(labels[:, :1], IGNORE_INDEX)), dim=1)

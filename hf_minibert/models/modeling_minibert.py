@@ -1,0 +1,358 @@
+# Copyright 2026 The hf_minibert authors.
+"""MiniBERT: the Transformer in which every token sees every other, and what it is trained to predict."""
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+from transformers.activations import ACT2FN
+from transformers.masking_utils import (
+    create_bidirectional_mask,
+    find_packed_sequence_indices,
+    packed_sequence_mask_function,
+)
+from transformers.modeling_outputs import (
+    BaseModelOutputWithPooling,
+    MaskedLMOutput,
+    NextSentencePredictorOutput,
+    SequenceClassifierOutput,
+)
+from transformers.utils.generic import ModelOutput, can_return_tuple, merge_with_config_defaults
+from transformers.utils.output_capturing import capture_outputs
+
+from .configuration_minibert import MiniBertConfig
+from .losses import IGNORE_INDEX, classification_loss, item_count, vocabulary_cross_entropy
+from .modeling_transformer import TransformerBackbone, TransformerPreTrainedModel, make_norm
+
+
+class MiniBertPreTrainedModel(TransformerPreTrainedModel):
+    """The common base of all MiniBERT classes."""
+
+    config: MiniBertConfig
+
+
+class Pooler(nn.Module):
+    """One vector for a sequence: a token or an average, through a dense layer and an activation (BERT's pooler)."""
+
+    def __init__(self, config: MiniBertConfig) -> None:
+        super().__init__()
+        self.pooling = config.classifier_pooling
+        self.dense = nn.Linear(config.hidden_size, config.hidden_size)
+        self.activation = ACT2FN[config.classifier_activation]
+
+    def forward(self, hidden_states: Tensor, attention_mask: Tensor | None) -> Tensor:
+        """(batch, sequence, hidden) -> (batch, hidden); padding (0 in the 2-D mask) does not count."""
+        if self.pooling == "cls":
+            pooled = hidden_states[:, 0]
+        else:
+            if attention_mask is None:
+                attention_mask = torch.ones(hidden_states.shape[:2], device=hidden_states.device)
+            real = attention_mask[..., None].to(hidden_states.dtype)
+            if self.pooling == "mean":
+                pooled = (hidden_states * real).sum(dim=1) / real.sum(dim=1).clamp(min=1)
+            else:
+                pooled = hidden_states.masked_fill(real == 0, torch.finfo(hidden_states.dtype).min).amax(dim=1)
+        return self.activation(self.dense(pooled))
+
+
+class MiniBertModel(MiniBertPreTrainedModel, TransformerBackbone):
+    """The encoder: token ids in, one state per token out."""
+
+    is_causal = False
+
+    def __init__(self, config: MiniBertConfig, add_pooling_layer: bool | None = None) -> None:
+        super().__init__(config, type_vocab_size=config.type_vocab_size)
+        self.pooler = (
+            Pooler(config) if (config.use_pooler if add_pooling_layer is None else add_pooling_layer) else None
+        )
+        self.post_init()
+
+    @merge_with_config_defaults
+    @capture_outputs
+    def forward(
+        self,
+        input_ids: Tensor | None = None,
+        attention_mask: Tensor | None = None,
+        token_type_ids: Tensor | None = None,
+        position_ids: Tensor | None = None,
+        inputs_embeds: Tensor | None = None,
+        **kwargs: Any,
+    ) -> BaseModelOutputWithPooling:
+        """Encode.
+
+        Args:
+            input_ids: (batch, sequence).
+            attention_mask: (batch, sequence), 0 for padding; or (batch, 1, sequence, sequence).
+            token_type_ids: (batch, sequence); not used if `config.type_vocab_size` is 0.
+            position_ids: (batch, sequence). Positions that restart within a row, given without an attention mask,
+                pack several documents into it: none sees another.
+            inputs_embeds: (batch, sequence, hidden), in place of `input_ids`.
+            kwargs: `output_hidden_states`, `output_attentions`, `return_dict`, and what attention functions take.
+        """
+        positions = self.positions(input_ids, inputs_embeds)
+        documents = None
+        if position_ids is None:
+            position_ids = positions
+        elif attention_mask is None:
+            documents = find_packed_sequence_indices(position_ids)
+        hidden_states = self.embed(input_ids, inputs_embeds, position_ids, token_type_ids)
+        mask = create_bidirectional_mask(
+            self.config,
+            hidden_states,
+            attention_mask,
+            and_mask_function=None if documents is None else packed_sequence_mask_function(documents),
+        )
+        hidden_states = self.transform(hidden_states, mask, position_ids, **kwargs)
+        pooled = None if self.pooler is None else self.pooler(hidden_states, attention_mask)
+        return BaseModelOutputWithPooling(last_hidden_state=hidden_states, pooler_output=pooled)
+
+
+class MaskedLMHead(nn.Module):
+    """States to logits over the vocabulary; with BERT's transform if the configuration says so."""
+
+    def __init__(self, config: MiniBertConfig) -> None:
+        super().__init__()
+        transform = config.mlm_head_transform
+        self.dense = nn.Linear(config.hidden_size, config.hidden_size) if transform else nn.Identity()
+        self.activation = ACT2FN[config.hidden_act] if transform else nn.Identity()
+        self.norm = make_norm(config) if transform else nn.Identity()
+        self.decoder = nn.Linear(config.hidden_size, config.vocab_size, bias=config.use_bias)
+
+    def transform(self, hidden_states: Tensor) -> Tensor:
+        """What enters the decoder, (..., hidden) in and out."""
+        return self.norm(self.activation(self.dense(hidden_states)))
+
+    def forward(self, hidden_states: Tensor) -> Tensor:
+        """(..., hidden) -> (..., vocabulary)."""
+        return self.decoder(self.transform(hidden_states))
+
+
+class MaskedLMMixin:
+    """The masked-LM head, its tie to the embeddings, and its loss at the predicted positions alone."""
+
+    _tied_weights_keys = {"lm_head.decoder.weight": "model.embed_tokens.weight"}
+    lm_head: MaskedLMHead
+    training: bool
+
+    def get_output_embeddings(self) -> nn.Linear:
+        """The decoder, which shares its weight with the token embeddings."""
+        return self.lm_head.decoder
+
+    def set_output_embeddings(self, new_embeddings: nn.Linear) -> None:
+        """Replace the decoder (for `resize_token_embeddings`)."""
+        self.lm_head.decoder = new_embeddings
+
+    def predict_masked(
+        self,
+        hidden_states: Tensor,
+        labels: Tensor | None,
+        num_items_in_batch: Tensor | int | None,
+        full_logits: bool | None,
+    ) -> tuple[Tensor | None, Tensor]:
+        """Loss and logits. In training only the predicted positions go through the head (see `forward`)."""
+        loss = None
+        if labels is not None:
+            predicted = labels != IGNORE_INDEX
+            hidden_at_predicted = self.lm_head.transform(hidden_states[predicted])
+            loss = vocabulary_cross_entropy(
+                hidden_at_predicted, self.lm_head.decoder, labels[predicted], num_items_in_batch
+            )
+            if full_logits is False or (full_logits is None and self.training):
+                with torch.no_grad():
+                    return loss, self.lm_head.decoder(hidden_at_predicted)
+        return loss, self.lm_head(hidden_states)
+
+
+class MiniBertForMaskedLM(MaskedLMMixin, MiniBertPreTrainedModel):
+    """MiniBERT that fills in masked tokens."""
+
+    def __init__(self, config: MiniBertConfig) -> None:
+        super().__init__(config)
+        self.model = MiniBertModel(config, add_pooling_layer=False)
+        self.lm_head = MaskedLMHead(config)
+        self.post_init()
+
+    @can_return_tuple
+    def forward(
+        self,
+        input_ids: Tensor | None = None,
+        attention_mask: Tensor | None = None,
+        token_type_ids: Tensor | None = None,
+        position_ids: Tensor | None = None,
+        inputs_embeds: Tensor | None = None,
+        labels: Tensor | None = None,
+        num_items_in_batch: Tensor | int | None = None,
+        full_logits: bool | None = None,
+        **kwargs: Any,
+    ) -> MaskedLMOutput:
+        """Predict masked tokens; see `MiniBertModel.forward` for the other arguments.
+
+        Args:
+            labels: (batch, sequence); -100 where nothing is predicted.
+            num_items_in_batch: predicted tokens over all accumulation steps; default, this batch's own.
+            full_logits: True: logits (batch, sequence, vocabulary); False: (predicted tokens, vocabulary), without
+                gradient, which saves most of the head's work. Default: False in training with labels, else True.
+            kwargs: for `MiniBertModel.forward`.
+        """
+        outputs = self.model(
+            input_ids, attention_mask, token_type_ids, position_ids, inputs_embeds, return_dict=True, **kwargs
+        )
+        loss, logits = self.predict_masked(outputs.last_hidden_state, labels, num_items_in_batch, full_logits)
+        return MaskedLMOutput(
+            loss=loss, logits=logits, hidden_states=outputs.hidden_states, attentions=outputs.attentions
+        )
+
+
+@dataclass
+class MiniBertForPreTrainingOutput(ModelOutput):
+    """Output of `MiniBertForPreTraining`: the losses, in nats, and the logits of both heads."""
+
+    loss: Tensor | None = None
+    prediction_logits: Tensor | None = None
+    seq_relationship_logits: Tensor | None = None
+    hidden_states: tuple[Tensor, ...] | None = None
+    attentions: tuple[Tensor, ...] | None = None
+    mlm_loss: Tensor | None = None
+    nsp_loss: Tensor | None = None
+
+
+class MiniBertForPreTraining(MaskedLMMixin, MiniBertPreTrainedModel):
+    """MiniBERT with both of BERT's objectives: masked tokens, and whether segment B follows segment A."""
+
+    accepts_loss_kwargs = True
+
+    def __init__(self, config: MiniBertConfig) -> None:
+        super().__init__(config)
+        self.model = MiniBertModel(config, add_pooling_layer=True)
+        self.lm_head = MaskedLMHead(config)
+        self.nsp_head = nn.Linear(config.hidden_size, 2)
+        self.post_init()
+
+    @can_return_tuple
+    def forward(
+        self,
+        input_ids: Tensor | None = None,
+        attention_mask: Tensor | None = None,
+        token_type_ids: Tensor | None = None,
+        position_ids: Tensor | None = None,
+        inputs_embeds: Tensor | None = None,
+        labels: Tensor | None = None,
+        next_sentence_label: Tensor | None = None,
+        num_items_in_batch: Tensor | int | None = None,
+        num_sentences_in_batch: Tensor | int | None = None,
+        full_logits: bool | None = None,
+        **kwargs: Any,
+    ) -> MiniBertForPreTrainingOutput:
+        """Predict masked tokens and the order of segments; see `MiniBertModel.forward` for the other arguments.
+
+        Args:
+            labels: (batch, sequence); -100 where nothing is predicted.
+            next_sentence_label: (batch,); 0: B follows A, 1: B is from elsewhere (BERT's convention).
+            num_items_in_batch: predicted tokens over all accumulation steps; default, this batch's own.
+            num_sentences_in_batch: pairs over all accumulation steps. Default, this batch's own, weighted by its
+                share of `num_items_in_batch` where only that is known (as in `Trainer`).
+            full_logits: see `MiniBertForMaskedLM.forward`.
+            kwargs: for `MiniBertModel.forward`.
+
+        Raises:
+            ValueError: only one of the two kinds of labels is given.
+        """
+        if (labels is None) != (next_sentence_label is None):
+            raise ValueError("give both labels and next_sentence_label, or neither")
+        outputs = self.model(
+            input_ids, attention_mask, token_type_ids, position_ids, inputs_embeds, return_dict=True, **kwargs
+        )
+        mlm_loss, logits = self.predict_masked(outputs.last_hidden_state, labels, num_items_in_batch, full_logits)
+        nsp_logits = self.nsp_head(outputs.pooler_output)
+        loss = nsp_loss = None
+        if labels is not None and next_sentence_label is not None and mlm_loss is not None:
+            nsp_total = F.cross_entropy(nsp_logits.float(), next_sentence_label.flatten(), reduction="sum")
+            if num_sentences_in_batch is None:
+                share = item_count(labels, None) / item_count(labels, num_items_in_batch)
+                nsp_loss = nsp_total / next_sentence_label.numel() * share
+            else:
+                nsp_loss = nsp_total / num_sentences_in_batch
+            loss = mlm_loss + nsp_loss
+        return MiniBertForPreTrainingOutput(
+            loss=loss,
+            prediction_logits=logits,
+            seq_relationship_logits=nsp_logits,
+            hidden_states=outputs.hidden_states,
+            attentions=outputs.attentions,
+            mlm_loss=mlm_loss,
+            nsp_loss=nsp_loss,
+        )
+
+
+class MiniBertForNextSentencePrediction(MiniBertPreTrainedModel):
+    """MiniBERT that tells whether segment B follows segment A."""
+
+    def __init__(self, config: MiniBertConfig) -> None:
+        super().__init__(config)
+        self.model = MiniBertModel(config, add_pooling_layer=True)
+        self.nsp_head = nn.Linear(config.hidden_size, 2)
+        self.post_init()
+
+    @can_return_tuple
+    def forward(
+        self,
+        input_ids: Tensor | None = None,
+        attention_mask: Tensor | None = None,
+        token_type_ids: Tensor | None = None,
+        position_ids: Tensor | None = None,
+        inputs_embeds: Tensor | None = None,
+        labels: Tensor | None = None,
+        num_items_in_batch: Tensor | int | None = None,
+        **kwargs: Any,
+    ) -> NextSentencePredictorOutput:
+        """`labels`: (batch,); 0: B follows A, 1: it does not. See `MiniBertModel.forward` for the others."""
+        outputs = self.model(
+            input_ids, attention_mask, token_type_ids, position_ids, inputs_embeds, return_dict=True, **kwargs
+        )
+        logits = self.nsp_head(outputs.pooler_output)
+        loss = None
+        if labels is not None:
+            loss = classification_loss(logits, labels, 2, "single_label_classification", num_items_in_batch)
+        return NextSentencePredictorOutput(
+            loss=loss, logits=logits, hidden_states=outputs.hidden_states, attentions=outputs.attentions
+        )
+
+
+class MiniBertForSequenceClassification(MiniBertPreTrainedModel):
+    """MiniBERT with a classifier on the pooled sequence (`config.classifier_pooling`)."""
+
+    def __init__(self, config: MiniBertConfig) -> None:
+        super().__init__(config)
+        assert config.num_labels is not None
+        self.num_labels = config.num_labels
+        self.model = MiniBertModel(config, add_pooling_layer=True)
+        dropout = config.hidden_dropout_prob if config.classifier_dropout is None else config.classifier_dropout
+        self.dropout = nn.Dropout(dropout)
+        self.classifier = nn.Linear(config.hidden_size, self.num_labels)
+        self.post_init()
+
+    @can_return_tuple
+    def forward(
+        self,
+        input_ids: Tensor | None = None,
+        attention_mask: Tensor | None = None,
+        token_type_ids: Tensor | None = None,
+        position_ids: Tensor | None = None,
+        inputs_embeds: Tensor | None = None,
+        labels: Tensor | None = None,
+        num_items_in_batch: Tensor | int | None = None,
+        **kwargs: Any,
+    ) -> SequenceClassifierOutput:
+        """`labels`: see `classification_loss`; the others: see `MiniBertModel.forward`."""
+        outputs = self.model(
+            input_ids, attention_mask, token_type_ids, position_ids, inputs_embeds, return_dict=True, **kwargs
+        )
+        logits = self.classifier(self.dropout(outputs.pooler_output))
+        loss = None
+        if labels is not None:
+            loss = classification_loss(logits, labels, self.num_labels, self.config.problem_type, num_items_in_batch)
+        return SequenceClassifierOutput(
+            loss=loss, logits=logits, hidden_states=outputs.hidden_states, attentions=outputs.attentions
+        )

@@ -1,0 +1,245 @@
+# Copyright 2026 The hf_minibert authors.
+"""MiniGPT: the Transformer in which a token sees only those before it, and what it is trained to predict."""
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from transformers.cache_utils import Cache, DynamicCache
+from transformers.generation.utils import GenerationMixin
+from transformers.masking_utils import create_causal_mask
+from transformers.modeling_outputs import BaseModelOutputWithPast, CausalLMOutputWithPast
+from transformers.utils.generic import ModelOutput, can_return_tuple, merge_with_config_defaults
+from transformers.utils.output_capturing import capture_outputs
+
+from .configuration_minigpt import MiniGPTConfig
+from .losses import (
+    IGNORE_INDEX,
+    classification_loss,
+    mean_loss_per_row,
+    next_token_labels,
+    vocabulary_cross_entropy,
+)
+from .modeling_transformer import TransformerBackbone, TransformerPreTrainedModel
+
+
+class MiniGPTPreTrainedModel(TransformerPreTrainedModel):
+    """The common base of all MiniGPT classes."""
+
+    config: MiniGPTConfig
+
+
+class MiniGPTModel(MiniGPTPreTrainedModel, TransformerBackbone):
+    """The decoder: token ids in, one state per token out."""
+
+    is_causal = True
+
+    def __init__(self, config: MiniGPTConfig) -> None:
+        super().__init__(config)
+        self.post_init()
+
+    @merge_with_config_defaults
+    @capture_outputs
+    def forward(
+        self,
+        input_ids: Tensor | None = None,
+        attention_mask: Tensor | None = None,
+        position_ids: Tensor | None = None,
+        past_key_values: Cache | None = None,
+        inputs_embeds: Tensor | None = None,
+        use_cache: bool | None = None,
+        **kwargs: Any,
+    ) -> BaseModelOutputWithPast:
+        """Decode.
+
+        Args:
+            input_ids: (batch, sequence); with a cache, only the tokens that are not in it.
+            attention_mask: (batch, cached + sequence), 0 for padding.
+            position_ids: (batch, sequence). Positions that restart within a row, given without an attention mask and
+                with `use_cache=False`, pack several documents into it: none sees another.
+            past_key_values: keys and values of earlier tokens.
+            inputs_embeds: (batch, sequence, hidden), in place of `input_ids`.
+            use_cache: whether to return keys and values for the next call.
+            kwargs: `output_hidden_states`, `output_attentions`, `return_dict`, and what attention functions take.
+        """
+        if use_cache and past_key_values is None:
+            past_key_values = DynamicCache(config=self.config)
+        seen = 0 if past_key_values is None else past_key_values.get_seq_length()
+        positions = self.positions(input_ids, inputs_embeds, seen)
+        position_ids = positions if position_ids is None else position_ids
+        hidden_states = self.embed(input_ids, inputs_embeds, position_ids)
+        mask = create_causal_mask(
+            self.config, hidden_states, attention_mask, past_key_values, position_ids=position_ids
+        )
+        hidden_states = self.transform(hidden_states, mask, position_ids, past_key_values, **kwargs)
+        return BaseModelOutputWithPast(
+            last_hidden_state=hidden_states, past_key_values=past_key_values if use_cache else None
+        )
+
+
+class MiniGPTForCausalLM(MiniGPTPreTrainedModel, GenerationMixin):
+    """MiniGPT that continues text."""
+
+    _tied_weights_keys = {"lm_head.weight": "model.embed_tokens.weight"}
+
+    def __init__(self, config: MiniGPTConfig) -> None:
+        super().__init__(config)
+        self.model = MiniGPTModel(config)
+        self.lm_head = nn.Linear(config.hidden_size, config.vocab_size, bias=False)
+        self.post_init()
+
+    @can_return_tuple
+    def forward(
+        self,
+        input_ids: Tensor | None = None,
+        attention_mask: Tensor | None = None,
+        position_ids: Tensor | None = None,
+        past_key_values: Cache | None = None,
+        inputs_embeds: Tensor | None = None,
+        labels: Tensor | None = None,
+        use_cache: bool | None = None,
+        logits_to_keep: int | Tensor = 0,
+        num_items_in_batch: Tensor | int | None = None,
+        full_logits: bool | None = None,
+        **kwargs: Any,
+    ) -> CausalLMOutputWithPast:
+        """Predict the next token at every position; see `MiniGPTModel.forward` for the other arguments.
+
+        Args:
+            labels: (batch, sequence), not shifted: the label of a position is the token there. -100: not predicted.
+            logits_to_keep: logits of only the last so many positions (0: all), or of these positions.
+            num_items_in_batch: predicted tokens over all accumulation steps; default, this batch's own.
+            full_logits: False: no logits, so that they are never held all at once. Default: False in training with
+                labels, else True.
+            kwargs: for `MiniGPTModel.forward`.
+        """
+        outputs = self.model(
+            input_ids,
+            attention_mask,
+            position_ids,
+            past_key_values,
+            inputs_embeds,
+            use_cache=use_cache,
+            return_dict=True,
+            **kwargs,
+        )
+        hidden_states = outputs.last_hidden_state
+        loss = None
+        if labels is not None:
+            targets = next_token_labels(labels).flatten()
+            loss = vocabulary_cross_entropy(hidden_states.flatten(0, 1), self.lm_head, targets, num_items_in_batch)
+        logits = None
+        if full_logits or (full_logits is None and not (self.training and labels is not None)):
+            kept = slice(-logits_to_keep, None) if isinstance(logits_to_keep, int) else logits_to_keep
+            logits = self.lm_head(hidden_states[:, kept])
+        return CausalLMOutputWithPast(
+            loss=loss,
+            logits=logits,
+            past_key_values=outputs.past_key_values,
+            hidden_states=outputs.hidden_states,
+            attentions=outputs.attentions,
+        )
+
+
+@dataclass
+class MiniGPTSequenceClassifierOutput(ModelOutput):
+    """Output of `MiniGPTForSequenceClassification`; `loss` = `classification_loss` + weight x `lm_loss`."""
+
+    loss: Tensor | None = None
+    logits: Tensor | None = None
+    past_key_values: Cache | None = None
+    hidden_states: tuple[Tensor, ...] | None = None
+    attentions: tuple[Tensor, ...] | None = None
+    classification_loss: Tensor | None = None
+    lm_loss: Tensor | None = None
+
+
+class MiniGPTForSequenceClassification(MiniGPTPreTrainedModel):
+    """MiniGPT with a classifier on the last token, fine-tuned beside its language-model loss.
+
+    L3 = L2 + `config.lm_loss_weight` x L1 (Radford et al. 2018, section 3.2), where L2 is the classifier's loss and L1
+    the mean over examples of the loss per token, so that batches of examples can be split freely.
+    """
+
+    _tied_weights_keys = {"lm_head.weight": "model.embed_tokens.weight"}
+
+    def __init__(self, config: MiniGPTConfig) -> None:
+        super().__init__(config)
+        assert config.num_labels is not None
+        self.num_labels = config.num_labels
+        self.model = MiniGPTModel(config)
+        self.lm_head = nn.Linear(config.hidden_size, config.vocab_size, bias=False)
+        self.dropout = nn.Dropout(config.hidden_dropout_prob)
+        self.score = nn.Linear(config.hidden_size, self.num_labels, bias=False)
+        self.post_init()
+
+    @can_return_tuple
+    def forward(
+        self,
+        input_ids: Tensor | None = None,
+        attention_mask: Tensor | None = None,
+        position_ids: Tensor | None = None,
+        past_key_values: Cache | None = None,
+        inputs_embeds: Tensor | None = None,
+        labels: Tensor | None = None,
+        use_cache: bool | None = None,
+        num_items_in_batch: Tensor | int | None = None,
+        **kwargs: Any,
+    ) -> MiniGPTSequenceClassifierOutput:
+        """Classify; see `MiniGPTModel.forward` for the other arguments.
+
+        Args:
+            labels: see `classification_loss`.
+            num_items_in_batch: examples over all accumulation steps; default, this batch's own.
+            kwargs: for `MiniGPTModel.forward`.
+
+        Raises:
+            ValueError: several rows without a mask and without a padding token to tell where each ends.
+        """
+        outputs = self.model(
+            input_ids,
+            attention_mask,
+            position_ids,
+            past_key_values,
+            inputs_embeds,
+            use_cache=use_cache,
+            return_dict=True,
+            **kwargs,
+        )
+        hidden_states = outputs.last_hidden_state
+        real = self.real_tokens(input_ids, attention_mask, hidden_states)
+        places = torch.arange(hidden_states.shape[1], device=hidden_states.device)
+        last = (places * real).argmax(dim=1)
+        pooled = hidden_states[torch.arange(len(hidden_states), device=hidden_states.device), last]
+        logits = self.score(self.dropout(pooled))
+
+        loss = class_loss = lm_loss = None
+        if labels is not None:
+            loss = class_loss = classification_loss(
+                logits, labels, self.num_labels, self.config.problem_type, num_items_in_batch
+            )
+            if self.config.lm_loss_weight and input_ids is not None:
+                targets = next_token_labels(input_ids.masked_fill(~real, IGNORE_INDEX))
+                rows = mean_loss_per_row(self.lm_head(hidden_states), targets)
+                lm_loss = rows.sum() / (len(rows) if num_items_in_batch is None else num_items_in_batch)
+                loss = class_loss + self.config.lm_loss_weight * lm_loss
+        return MiniGPTSequenceClassifierOutput(
+            loss=loss,
+            logits=logits,
+            past_key_values=outputs.past_key_values,
+            hidden_states=outputs.hidden_states,
+            attentions=outputs.attentions,
+            classification_loss=class_loss,
+            lm_loss=lm_loss,
+        )
+
+    def real_tokens(self, input_ids: Tensor | None, attention_mask: Tensor | None, hidden_states: Tensor) -> Tensor:
+        """Which of the (batch, sequence) tokens are not padding: by the mask, else by the padding id."""
+        if attention_mask is not None:
+            return attention_mask[:, -hidden_states.shape[1] :].bool()
+        if input_ids is not None and self.config.pad_token_id is not None:
+            return input_ids != self.config.pad_token_id
+        if len(hidden_states) > 1 and input_ids is not None:
+            raise ValueError("several rows need an attention_mask or config.pad_token_id to tell where each ends")
+        return torch.ones(hidden_states.shape[:2], dtype=torch.bool, device=hidden_states.device)

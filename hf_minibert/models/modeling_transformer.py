@@ -1,0 +1,256 @@
+# Copyright 2026 The hf_minibert authors.
+"""The one Transformer under MiniBERT and MiniGPT. It applies the mask that it is given."""
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+from torch.nn.attention.flex_attention import BlockMask
+from transformers import initialization as init
+from transformers.activations import ACT2FN
+from transformers.cache_utils import Cache
+from transformers.modeling_layers import GradientCheckpointingLayer
+from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS, PreTrainedModel
+
+from .configuration_transformer import TransformerConfig
+
+Rotation = tuple[Tensor, Tensor]
+Mask = Tensor | BlockMask | None
+
+
+class ResidualProjection(nn.Linear):
+    """The linear layer that ends a residual branch: GPT-2 starts it smaller (see `_init_weights`)."""
+
+
+def make_norm(config: TransformerConfig) -> nn.Module:
+    """The normalisation that the configuration names."""
+    kind = nn.RMSNorm if config.norm_type == "rms_norm" else nn.LayerNorm
+    return kind(config.hidden_size, eps=config.norm_eps)
+
+
+class RotaryEmbedding(nn.Module):
+    """Rotary positions (Su et al. 2021, arXiv:2104.09864), in the half-rotation layout of Llama."""
+
+    def __init__(self, config: TransformerConfig) -> None:
+        super().__init__()
+        self.theta, self.head_dim = config.rope_theta, config.head_dim
+
+    def forward(self, position_ids: Tensor, dtype: torch.dtype) -> Rotation:
+        """Cosines and sines of the angles, each (batch, 1, sequence, head_dim), of (batch, sequence) positions."""
+        exponents = torch.arange(0, self.head_dim, 2, device=position_ids.device, dtype=torch.float32) / self.head_dim
+        angles = position_ids[:, None, :, None].float() * (1.0 / self.theta**exponents)
+        angles = torch.cat((angles, angles), dim=-1)
+        return angles.cos().to(dtype), angles.sin().to(dtype)
+
+
+def rotate(states: Tensor, rotation: Rotation) -> Tensor:
+    """Turn (batch, heads, sequence, head_dim) states by their positions' angles."""
+    cos, sin = rotation
+    first, second = states.chunk(2, dim=-1)
+    return states * cos + torch.cat((-second, first), dim=-1) * sin
+
+
+def eager_attention(
+    module: nn.Module,
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    attention_mask: Tensor | None,
+    scaling: float,
+    dropout: float = 0.0,
+    **_: Any,
+) -> tuple[Tensor, Tensor]:
+    """Attention in plain torch, which also returns the weights; (batch, heads, sequence, head_dim) in.
+
+    The other arguments of transformers' attention interface (sliding windows, `cu_seq_lens`...) have no use here.
+    """
+    scores = query @ key.transpose(2, 3) * scaling
+    if attention_mask is not None:
+        scores = scores + attention_mask
+    weights = F.softmax(scores, dim=-1, dtype=torch.float32).to(query.dtype)
+    weights = F.dropout(weights, p=dropout, training=module.training)
+    return (weights @ value).transpose(1, 2).contiguous(), weights
+
+
+class Attention(nn.Module):
+    """Multi-head self-attention (Vaswani et al. 2017, arXiv:1706.03762) through transformers' attention interface."""
+
+    def __init__(self, config: TransformerConfig, layer_idx: int, is_causal: bool) -> None:
+        super().__init__()
+        self.config = config
+        self.layer_idx = layer_idx
+        self.is_causal = is_causal  # SDPA reads this where no mask is needed
+        self.scaling = config.head_dim**-0.5
+        width, bias = config.hidden_size, config.use_bias
+        self.q_proj = nn.Linear(width, width, bias=bias)
+        self.k_proj = nn.Linear(width, width, bias=bias)
+        self.v_proj = nn.Linear(width, width, bias=bias)
+        self.o_proj = ResidualProjection(width, width, bias=bias)
+
+    def forward(
+        self,
+        hidden_states: Tensor,
+        attention_mask: Mask,
+        rotation: Rotation | None = None,
+        past_key_values: Cache | None = None,
+        **kwargs: Any,
+    ) -> tuple[Tensor, Tensor | None]:
+        """(batch, sequence, hidden) in and out; `kwargs` go to the attention function (`cu_seq_lens_q`...)."""
+        shape = (*hidden_states.shape[:-1], -1, self.config.head_dim)
+        query, key, value = (
+            projection(hidden_states).view(shape).transpose(1, 2)
+            for projection in (self.q_proj, self.k_proj, self.v_proj)
+        )
+        if rotation is not None:
+            query, key = rotate(query, rotation), rotate(key, rotation)
+        if past_key_values is not None:
+            key, value = past_key_values.update(key, value, self.layer_idx)
+        attend = ALL_ATTENTION_FUNCTIONS.get_interface(self.config._attn_implementation, eager_attention)
+        dropout = self.config.attention_probs_dropout_prob if self.training else 0.0
+        attended, weights = attend(
+            self, query, key, value, attention_mask, scaling=self.scaling, dropout=dropout, **kwargs
+        )
+        return self.o_proj(attended.flatten(2)), weights
+
+
+class FeedForward(nn.Module):
+    """Two linear layers and an activation; gated (Shazeer 2020, arXiv:2002.05202) if the configuration says so."""
+
+    def __init__(self, config: TransformerConfig) -> None:
+        super().__init__()
+        wide, bias = config.intermediate_size, config.use_bias
+        assert wide is not None
+        self.gate_proj = nn.Linear(config.hidden_size, wide, bias=bias) if config.gated_mlp else None
+        self.up_proj = nn.Linear(config.hidden_size, wide, bias=bias)
+        self.down_proj = ResidualProjection(wide, config.hidden_size, bias=bias)
+        self.activation = ACT2FN[config.hidden_act]
+
+    def forward(self, hidden_states: Tensor) -> Tensor:
+        """(batch, sequence, hidden) in and out."""
+        raised = self.up_proj(hidden_states)
+        if self.gate_proj is None:
+            return self.down_proj(self.activation(raised))
+        return self.down_proj(self.activation(self.gate_proj(hidden_states)) * raised)
+
+
+class TransformerLayer(GradientCheckpointingLayer):
+    """Attention and feed-forward, each beside a residual connection with its norm before or after."""
+
+    def __init__(self, config: TransformerConfig, layer_idx: int, is_causal: bool) -> None:
+        super().__init__()
+        self.norm_first = config.norm_placement == "pre"
+        self.self_attn = Attention(config, layer_idx, is_causal)
+        self.attention_norm = make_norm(config)
+        self.mlp = FeedForward(config)
+        self.mlp_norm = make_norm(config)
+        self.dropout = nn.Dropout(config.hidden_dropout_prob)
+
+    def forward(self, hidden_states: Tensor, attention_mask: Mask, *context: Any, **kwargs: Any) -> Tensor:
+        """(batch, sequence, hidden) in and out; `context` and `kwargs` are for the attention."""
+        if self.norm_first:
+            attended, _ = self.self_attn(self.attention_norm(hidden_states), attention_mask, *context, **kwargs)
+            hidden_states = hidden_states + self.dropout(attended)
+            return hidden_states + self.dropout(self.mlp(self.mlp_norm(hidden_states)))
+        attended, _ = self.self_attn(hidden_states, attention_mask, *context, **kwargs)
+        hidden_states = self.attention_norm(hidden_states + self.dropout(attended))
+        return self.mlp_norm(hidden_states + self.dropout(self.mlp(hidden_states)))
+
+
+class TransformerPreTrainedModel(PreTrainedModel):
+    """What transformers needs to know of every model here, and how weights start."""
+
+    config: TransformerConfig
+    base_model_prefix = "model"
+    supports_gradient_checkpointing = True
+    _no_split_modules = ["TransformerLayer"]
+    _skip_keys_device_placement = ["past_key_values"]
+    _supports_sdpa = True
+    _supports_flash_attn = True
+    _supports_flex_attn = True
+    _supports_attention_backend = True
+    _can_compile_fullgraph = True
+    _can_record_outputs = {"hidden_states": TransformerLayer, "attentions": Attention}
+
+    @torch.no_grad()
+    def _init_weights(self, module: nn.Module) -> None:
+        """Normal with `initializer_range`, norms 1, biases 0 (BERT, GPT-2, Llama); residual ends as GPT-2 if asked."""
+        super()._init_weights(module)
+        if isinstance(module, ResidualProjection) and self.config.scale_residual_init:
+            std = self.config.initializer_range / (2 * self.config.num_hidden_layers) ** 0.5
+            init.normal_(module.weight, mean=0.0, std=std)
+
+
+class TransformerBackbone(TransformerPreTrainedModel):
+    """Embeddings, layers and the last norm. A subclass picks the mask."""
+
+    is_causal: bool
+    """Whether a token sees only itself and those before it; must agree with the subclass's mask."""
+
+    def __init__(self, config: TransformerConfig, type_vocab_size: int = 0) -> None:
+        super().__init__(config)
+        width = config.hidden_size
+        self.embed_tokens = nn.Embedding(config.vocab_size, width, padding_idx=config.pad_token_id)
+        absolute = config.position_embedding_type == "absolute"
+        self.embed_positions = nn.Embedding(config.max_position_embeddings, width) if absolute else None
+        self.rotary_emb = None if absolute else RotaryEmbedding(config)
+        self.embed_types = nn.Embedding(type_vocab_size, width) if type_vocab_size else None
+        norm_first = config.norm_placement == "pre"
+        self.embedding_norm = None if norm_first else make_norm(config)
+        self.dropout = nn.Dropout(config.hidden_dropout_prob)
+        self.layers = nn.ModuleList(
+            TransformerLayer(config, index, self.is_causal) for index in range(config.num_hidden_layers)
+        )
+        self.norm = make_norm(config) if norm_first else nn.Identity()
+
+    def embed(
+        self,
+        input_ids: Tensor | None,
+        inputs_embeds: Tensor | None,
+        position_ids: Tensor,
+        token_type_ids: Tensor | None = None,
+    ) -> Tensor:
+        """The sum of what is known of each token before attention, (batch, sequence, hidden)."""
+        hidden_states = self.embed_tokens(input_ids) if inputs_embeds is None else inputs_embeds
+        if self.embed_types is not None:  # type 0 too, so that every parameter has a gradient
+            types = torch.zeros_like(position_ids) if token_type_ids is None else token_type_ids
+            hidden_states = hidden_states + self.embed_types(types)
+        if self.embed_positions is not None:
+            hidden_states = hidden_states + self.embed_positions(position_ids)
+        if self.embedding_norm is not None:
+            hidden_states = self.embedding_norm(hidden_states)
+        return self.dropout(hidden_states)
+
+    def transform(
+        self,
+        hidden_states: Tensor,
+        attention_mask: Mask,
+        position_ids: Tensor,
+        past_key_values: Cache | None = None,
+        **kwargs: Any,
+    ) -> Tensor:
+        """All layers and the last norm, (batch, sequence, hidden) in and out."""
+        rotation = None if self.rotary_emb is None else self.rotary_emb(position_ids, hidden_states.dtype)
+        for layer in self.layers:
+            hidden_states = layer(
+                hidden_states, attention_mask, rotation, past_key_values, position_ids=position_ids, **kwargs
+            )
+        return self.norm(hidden_states)
+
+    def positions(self, input_ids: Tensor | None, inputs_embeds: Tensor | None, seen: int = 0) -> Tensor:
+        """The positions of tokens that follow `seen` others, (1, sequence).
+
+        Raises:
+            ValueError: not exactly one kind of input, or more tokens than learned positions.
+        """
+        if (input_ids is None) == (inputs_embeds is None):
+            raise ValueError("give exactly one of input_ids and inputs_embeds")
+        tokens = input_ids if input_ids is not None else inputs_embeds
+        assert tokens is not None
+        length = seen + tokens.shape[1]
+        if self.embed_positions is not None and length > self.config.max_position_embeddings:
+            raise ValueError(
+                f"the sequence has {length} tokens, but the model knows only "
+                f"max_position_embeddings = {self.config.max_position_embeddings} positions; truncate the input"
+            )
+        return torch.arange(seen, length, device=tokens.device)[None]
