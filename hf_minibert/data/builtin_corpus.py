@@ -1,0 +1,442 @@
+"""The corpus that needs no download: documentation of the installed Python packages and of Python itself.
+
+In: the ``.py`` files of the installed distributions and of the standard library, read with ``ast`` and never imported,
+and Python's language reference from ``pydoc_data.topics``. Out: a cached ``.jsonl.zst`` file with one cleaned
+documentation string a row, in a fixed order. It is for trying things: it differs from one environment to the next.
+"""
+
+import ast
+import gc
+import hashlib
+import inspect
+import json
+import logging
+import os
+import re
+import sys
+import sysconfig
+import tempfile
+import warnings
+import zlib
+from collections import Counter
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+from importlib import metadata
+from pathlib import Path, PurePath
+from typing import NamedTuple
+
+import datasets
+import zstandard
+from tqdm import tqdm
+
+logger = logging.getLogger("hf_minibert")
+
+EXTRACTION_VERSION = 1
+"""Raise it when the text that comes out changes: it is part of the fingerprint."""
+
+MIN_CHARACTERS = 200
+"""Shorter documents say little beyond the name of what they document."""
+MAX_PARAGRAPH_REPEATS = 2
+"""Boilerplate (the same parameter, described in a hundred models) is kept this often."""
+SHINGLE_WORDS = 8
+MAX_SEEN_FRACTION = 0.7
+"""A document with more of its shingles seen before is a copy."""
+
+SKIPPED_FOLDERS = frozenset(
+    ("test", "tests", "_vendor", "_vendored", "vendor", "vendored", "externals", "site-packages", "dist-packages")
+)
+
+
+class Source(NamedTuple):
+    """A Python file, the module it is, and the package its documents are labelled with."""
+
+    package: str
+    module: str
+    path: Path
+
+
+@dataclass
+class Statistics:
+    """What an extraction read, kept and dropped."""
+
+    num_files: int = 0
+    num_documents: int = 0
+    num_characters: int = 0
+    num_short: int = 0
+    num_duplicates: int = 0
+    characters_by_package: Counter[str] = field(default_factory=Counter)
+
+    def __str__(self) -> str:
+        largest = ", ".join(f"{name} {size:,}" for name, size in self.characters_by_package.most_common(8))
+        return (
+            f"{self.num_files:,} files read; "
+            f"{self.num_documents:,} documents with {self.num_characters:,} characters kept; "
+            f"{self.num_short:,} dropped as too short or not prose, {self.num_duplicates:,} as duplicates; "
+            f"characters in the largest packages: {largest}"
+        )
+
+
+# ---------------------------------------------------------------- where the files are
+
+
+def _source(relative: PurePath, path: Path, package: str | None) -> Source | None:
+    """The source at a path relative to its import root; None if it is not Python or lies in a skipped folder."""
+    if relative.suffix != ".py" or relative.is_absolute() or ".." in relative.parts:
+        return None
+    if not SKIPPED_FOLDERS.isdisjoint(relative.parts[:-1]) or relative.parts[0].startswith("__"):
+        return None
+    parts = relative.with_suffix("").parts
+    module = ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
+    return Source(package or parts[0].lstrip("_"), module, path)
+
+
+def sources_below(folder: Path, *, package: str | None = None) -> list[Source]:
+    """Every Python file below an import root, sorted; labelled with ``package`` or else its top-level name."""
+    found = []
+    for parent, folders, names in os.walk(folder):
+        folders[:] = [name for name in folders if name not in SKIPPED_FOLDERS]
+        for name in names:
+            path = Path(parent, name)
+            source = _source(path.relative_to(folder), path, package)
+            if source is not None:
+                found.append(source)
+    return sorted(found)
+
+
+def _distributions() -> list[metadata.Distribution]:
+    """The installed distributions by name, without this package: its own text changes while it is worked on."""
+    by_name: dict[str, metadata.Distribution] = {}
+    for distribution in metadata.distributions():
+        name = distribution.name.lower().replace("_", "-")
+        if name != "hf-minibert":
+            by_name.setdefault(name, distribution)
+    return [by_name[name] for name in sorted(by_name)]
+
+
+def installed_sources() -> list[Source]:
+    """The files of the installed distributions, then of the standard library, in a fixed order."""
+    found = set()
+    for distribution in _distributions():
+        for file in distribution.files or ():
+            source = _source(file, Path(str(distribution.locate_file(file))), None)
+            if source is not None:
+                found.add(source)
+    return sorted(found) + sources_below(Path(sysconfig.get_path("stdlib")), package="python")
+
+
+def builtin_fingerprint() -> str:
+    """Changes with an installed version, with Python's, and with the way of extraction."""
+    parts = [f"{distribution.name}=={distribution.version}" for distribution in _distributions()]
+    parts += [sys.version, f"extraction {EXTRACTION_VERSION}"]
+    return hashlib.blake2b("\n".join(parts).encode(), digest_size=16).hexdigest()
+
+
+# ---------------------------------------------------------------- from a file to its documentation strings
+
+
+def docstrings(code: bytes) -> Iterator[tuple[str, str]]:
+    """The qualified name ("" for the module) and documentation string of everything in a file that has one.
+
+    Also the strings that C extensions are documented with: ``add_docstr(torch.abs, "...")``.
+    """
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # invalid escapes in the code of others
+            tree = ast.parse(code)
+    except (SyntaxError, ValueError, RecursionError, MemoryError):  # templates and deliberately broken examples
+        return
+    yield from _docstrings(tree, "")
+
+
+def _docstrings(node: ast.AST, qualname: str) -> Iterator[tuple[str, str]]:
+    if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef):
+        text = ast.get_docstring(node, clean=False)
+        if text is not None:
+            yield qualname, text
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+            return
+    for child in ast.iter_child_nodes(node):
+        if isinstance(child, ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef):
+            yield from _docstrings(child, f"{qualname}.{child.name}".lstrip("."))
+        elif isinstance(child, ast.If | ast.Try | ast.With | ast.ExceptHandler):
+            yield from _docstrings(child, qualname)
+        elif (
+            isinstance(child, ast.Expr) and isinstance(child.value, ast.Call) and "doc" in ast.unparse(child.value.func)
+        ):
+            yield from _documented_by_call(child.value)
+
+
+def _documented_by_call(call: ast.Call) -> Iterator[tuple[str, str]]:
+    strings = [node.value for node in ast.walk(call) if isinstance(node, ast.Constant) and isinstance(node.value, str)]
+    text = max(strings, key=len, default="")
+    if len(text) >= MIN_CHARACTERS:
+        names = [ast.unparse(argument) for argument in call.args if isinstance(argument, ast.Attribute | ast.Name)]
+        names += [string for string in strings if string.replace(".", "").isidentifier()]
+        yield ".".join(names[:2]) or f"line {call.lineno}", text
+
+
+# ---------------------------------------------------------------- from markup to prose
+
+_LITERAL_DIRECTIVE = re.compile(
+    r"\.\. +(code|code-block|sourcecode|math|plot|doctest|testcode|testoutput|testsetup|ipython|literalinclude|image|"
+    r"figure|parsed-literal|csv-table|list-table|table|toctree|autosummary|highlight|currentmodule|index|productionlist|"
+    r"versionadded|include|graphviz|raw|automodule|autoclass|autofunction|module|jupyter-execute|tabularcolumns|rubric)::"
+)
+_TARGET = re.compile(r"\.\. +(\[|_)|__ ")
+_DIRECTIVE = re.compile(r"\.\. +[\w-]+:: *(?:v?\d[\w.]*)?\s*")
+_UNDERLINE = re.compile(r"([=\-~^*+#\"'`_.])\1{2,}$")
+_TABLE = re.compile(r"\+[-=+]+|\|.*\||[=\-]{2,}( +[=\-]{2,})+$|[╒│├└┌┼╞╘━─]")
+_SIGNATURE = re.compile(
+    r"[\w.*]+\(.*\)( *-> *.+)?$|((async )?def|class) \w+ *[(:]|from [\w.]+ import |import [\w.]+( as \w+)?$|#"
+)
+_FIELD_TYPE = re.compile(r":(type|rtype|vartype)\b.*")
+_FIELD = re.compile(
+    r":(?:param|parameter|arg|argument|keyword|kwarg|ivar|cvar|var|raises|raise|throws)\s+(?:[^:]*\s)?([\w*.]+)\s*:\s*"
+)
+_FIELD_RETURN = re.compile(r":returns?:\s*")
+_NUMPY_ENTRY = re.compile(r"(\*{0,2}\w[\w.]*(?:, *\*{0,2}\w[\w.]*){0,5}) +: +(.+)$")
+_GOOGLE_ENTRY = re.compile(r"(?:[-*] )?[`*]*(\w[\w.]*)[`*]* ?\([^()]*(?:\([^()]*\)[^()]*)*\) ?[:–-]+ *(.*)$")
+_ITEM = re.compile(r"([-*+•]|\(?\d{1,2}[.)]|\(?[a-z]\)|[a-z*]\w*:)\s+")
+_QUOTE = re.compile(r"^(?:>\s*)+(\[!\w+\])?\s*")
+_ROLE = re.compile(r":[\w:+-]+:`[~!]?([^`<]+?)(?: *<[^`>]*>)?`")
+_LINK = re.compile(r"`([^`<]+?) *<[^`>]*>`__?|\[([^\]]+)\]\([^)]*\)|\[([`~.\w]+)\](?=[\s.,;:)]|$)")
+_CITATION = re.compile(r" ?\[(?:\d+|[A-Z][\w+-]*)\]_")
+_PLACEHOLDER = re.compile(r"\{\w+\}|%\(\w+\)s|<[a-z/][^<>]{0,60}>")
+_HEADING = re.compile(r"[A-Z][A-Za-z ]{2,24}:?$")
+_WORD = re.compile(r"[a-z]+(?:['’-][a-z]+)*", re.IGNORECASE)
+_PLAIN_TOKEN = re.compile(r"[\"'(`*]*[A-Za-z]+(?:['’-][A-Za-z]+)*[\"')`*]*[.,;:!?]*[\"')`*]*$")
+
+
+def _without_code(lines: Iterable[str]) -> Iterator[str]:
+    """Drop doctests, fences, literal blocks, tables and underlines; a dropped block leaves a blank line."""
+    skipped_indent: int | None = None
+    fence, doctest = "", False
+    for line in lines:
+        stripped = line.strip()
+        indent = len(line) - len(line.lstrip())
+        if fence:
+            if stripped.startswith(fence):
+                fence = ""
+            continue
+        if stripped.startswith(("```", "~~~")) and not stripped.endswith("```", 3):
+            fence = stripped[:3]
+            yield ""
+            continue
+        if not stripped:
+            doctest = False
+            yield ""
+            continue
+        if skipped_indent is not None and indent > skipped_indent:
+            continue
+        skipped_indent = None
+        if stripped.startswith((">>>", "In [")):
+            doctest = True
+        if doctest:
+            continue
+        if _LITERAL_DIRECTIVE.match(stripped) or _TARGET.match(stripped):
+            skipped_indent = indent
+            yield ""
+            continue
+        if stripped.endswith("::"):
+            is_literal = not _DIRECTIVE.match(stripped)
+            skipped_indent = indent if is_literal else None
+            yield line.rstrip()[:-1] if is_literal and stripped != "::" else ""
+            continue
+        if _UNDERLINE.match(stripped) or _TABLE.match(stripped) or _SIGNATURE.match(stripped):
+            yield ""
+            continue
+        yield line
+
+
+def _paragraphs(lines: Iterable[str]) -> Iterator[str]:
+    """Join wrapped lines; an entry of a parameter list becomes ``name: description`` without its type."""
+    words: list[str] = []
+    previous_indent = 0
+
+    def finished() -> Iterator[str]:
+        if words:
+            yield " ".join(words)
+            words.clear()
+
+    for line in lines:
+        text = line.strip()
+        indent = len(line) - len(line.lstrip())
+        if not text or _FIELD_TYPE.match(text):
+            yield from finished()
+            continue
+        text = _QUOTE.sub("", _DIRECTIVE.sub("", text))
+        text = _FIELD_RETURN.sub("Returns: ", _FIELD.sub(r"\1: ", text))
+        named = _NUMPY_ENTRY.match(text) or _GOOGLE_ENTRY.match(text)
+        starts = named or line.strip() != text or _ITEM.match(text) or indent != previous_indent
+        if starts and not (words and indent > previous_indent and not named and _continues(words)):
+            yield from finished()
+        if named and named.re is _GOOGLE_ENTRY:
+            text = f"{named[1]}: {named[2]}".strip()
+        elif named:
+            text = f"{named[1]}: {named[2] if _is_description(named[2]) else ''}".strip()
+        words.append(text)
+        previous_indent = indent
+    yield from finished()
+
+
+def _is_description(text: str) -> bool:
+    """Whether what follows a name is a description, as under "See Also", and not its type, as under "Parameters"."""
+    return text.endswith(".") or (text[0].isupper() and len(text.split()) > 3 and _is_prose(text))
+
+
+def _continues(words: list[str]) -> bool:
+    """Whether an indented line goes on with the paragraph: after an item, or in a sentence, but not after a heading."""
+    is_heading = len(words) == 1 and _HEADING.match(words[0])
+    return not is_heading and bool(_ITEM.match(words[0]) or not words[-1].endswith((".", "!", "?")))
+
+
+def _is_prose(text: str) -> bool:
+    """Whether most tokens are plain words and most characters letters."""
+    tokens = text.split()
+    letters = sum(map(str.isalpha, text))
+    plain = sum(1 for token in tokens if _PLAIN_TOKEN.match(token))
+    return len(tokens) >= 3 and letters >= 0.75 * sum(map(len, tokens)) and plain >= 0.7 * len(tokens)
+
+
+def clean_docstring(docstring: str) -> list[str]:
+    """The paragraphs of prose in a documentation string, each one line, without its code, tables and markup."""
+    kept: list[str] = []
+    for paragraph in _paragraphs(_without_code(inspect.cleandoc(docstring).splitlines())):
+        text = _LINK.sub(lambda match: match[1] or match[2] or match[3], _ROLE.sub(r"\1", paragraph))
+        text = _CITATION.sub("", text).replace("``", "`").replace("**", "")
+        text = " ".join(_PLACEHOLDER.sub("", text).split())
+        if _HEADING.match(text) or _is_prose(text):
+            kept.append(text)
+    return _without_empty_headings(kept)
+
+
+def _without_empty_headings(paragraphs: list[str]) -> list[str]:
+    kept: list[str] = []
+    for paragraph in [*paragraphs, "End"]:
+        if _HEADING.match(paragraph) and kept and _HEADING.match(kept[-1]):
+            kept.pop()
+        kept.append(paragraph)
+    return kept[:-1]
+
+
+# ---------------------------------------------------------------- duplicates
+
+
+class DuplicateFilter:
+    """Recognises, in one pass, paragraphs that keep coming back and documents that mostly repeat earlier ones."""
+
+    def __init__(self) -> None:
+        self._paragraphs: Counter[int] = Counter()
+        self._shingles: set[int] = set()
+
+    def new_paragraphs(self, paragraphs: list[str]) -> list[str]:
+        """Those that were not seen too often already; headings may repeat."""
+        kept = []
+        for paragraph in paragraphs:
+            if _HEADING.match(paragraph) is None:
+                key = _stable_hash(paragraph)
+                self._paragraphs[key] += 1
+                if self._paragraphs[key] > MAX_PARAGRAPH_REPEATS:
+                    continue
+            kept.append(paragraph)
+        return _without_empty_headings(kept)
+
+    def is_copy(self, text: str) -> bool:
+        """Whether most runs of words have been seen in earlier documents; if not, remembers this one's."""
+        words = _WORD.findall(text.lower())
+        runs = range(max(1, len(words) - SHINGLE_WORDS + 1))
+        shingles = {zlib.crc32(" ".join(words[start : start + SHINGLE_WORDS]).encode()) for start in runs}
+        if len(shingles & self._shingles) > MAX_SEEN_FRACTION * len(shingles):
+            return True
+        self._shingles |= shingles
+        return False
+
+
+def _stable_hash(text: str) -> int:
+    return int.from_bytes(hashlib.blake2b(text.encode(errors="replace"), digest_size=8).digest(), "big")
+
+
+# ---------------------------------------------------------------- extraction and its cache
+
+
+def _documented(source: Source) -> Iterator[tuple[str, str]]:
+    try:
+        code = source.path.read_bytes()
+    except OSError:  # listed by its distribution, removed since
+        return
+    if b'"""' in code or b"'''" in code:
+        for qualname, text in docstrings(code):
+            yield f"{source.package}/{source.module}:{qualname}", text
+
+
+def _language_reference() -> Iterator[tuple[str, str]]:
+    from pydoc_data.topics import topics  # 700 kB that only an extraction needs
+
+    for name in sorted(topics):
+        yield f"python/pydoc_data.topics:{name}", topics[name]
+
+
+def extract(
+    sources: Iterable[Source], *, statistics: Statistics, language_reference: bool = False
+) -> Iterator[tuple[str, str]]:
+    """The id and text of every document worth keeping; ``statistics`` is filled on the way."""
+    duplicates = DuplicateFilter()
+    used_ids: Counter[str] = Counter()
+
+    def kept(documented: Iterable[tuple[str, str]]) -> Iterator[tuple[str, str]]:
+        for identifier, docstring in documented:
+            if len(docstring) < MIN_CHARACTERS:
+                statistics.num_short += 1
+                continue
+            paragraphs = clean_docstring(docstring)
+            text = "\n".join(duplicates.new_paragraphs(paragraphs))
+            if len(text) < MIN_CHARACTERS:
+                is_short = sum(map(len, paragraphs)) < MIN_CHARACTERS
+                statistics.num_short += is_short
+                statistics.num_duplicates += not is_short
+                continue
+            if duplicates.is_copy(text):
+                statistics.num_duplicates += 1
+                continue
+            used_ids[identifier] += 1
+            if used_ids[identifier] > 1:  # overloads, setters, definitions by platform
+                identifier = f"{identifier}:{used_ids[identifier]}"
+            statistics.num_documents += 1
+            statistics.num_characters += len(text)
+            statistics.characters_by_package[identifier.split("/")[0]] += len(text)
+            yield identifier, text
+
+    had_garbage_collection = gc.isenabled()
+    gc.disable()  # syntax trees are large and have no cycles: scanning them costs more than parsing
+    try:
+        for source in sources:
+            statistics.num_files += 1
+            yield from kept(_documented(source))
+    finally:
+        if had_garbage_collection:
+            gc.enable()
+    if language_reference:
+        yield from kept(_language_reference())
+
+
+def prepare_builtin_corpus(fingerprint: str) -> Path:
+    """The cached corpus as a ``.jsonl.zst`` file with ``id`` and ``text``; extracts it first where there is none."""
+    path = Path(datasets.config.HF_CACHE_HOME, "hf_minibert", f"builtin-{fingerprint}.jsonl.zst")
+    if path.exists():
+        return path
+    path.parent.mkdir(parents=True, exist_ok=True)
+    statistics = Statistics()
+    progress = tqdm(
+        installed_sources(), desc="Reading the documentation of installed packages", unit=" files", disable=None
+    )
+    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=".builtin-")
+    try:
+        with os.fdopen(handle, "wb") as file, zstandard.ZstdCompressor(level=6).stream_writer(file) as writer:
+            for identifier, text in extract(progress, statistics=statistics, language_reference=True):
+                writer.write(json.dumps({"id": identifier, "text": text}).encode() + b"\n")
+        Path(temporary).replace(path)
+    except BaseException:
+        Path(temporary).unlink()
+        raise
+    logger.info("builtin corpus: %s", statistics)
+    return path

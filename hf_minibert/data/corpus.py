@@ -1,0 +1,450 @@
+"""Where text comes from: files, folders, a data set on the Hub, or the documentation of the installed packages.
+
+In: what the user names. Out: a `Corpus`, which yields documents in a fixed order, as often as it is asked to, and holds
+one document (of a text file: a piece of it) in memory at a time. Nothing later knows where text came from.
+"""
+
+import codecs
+import glob
+import hashlib
+import io
+import json
+import lzma
+import os
+import re
+import zlib
+from abc import ABC, abstractmethod
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any, BinaryIO, NamedTuple
+
+import datasets
+import huggingface_hub
+import pyarrow
+import pyarrow.parquet
+import zstandard
+
+from hf_minibert.data.builtin_corpus import builtin_fingerprint, prepare_builtin_corpus
+from hf_minibert.errors import UserError
+
+READER_VERSION = 1
+"""Raise it when the same file would yield other documents: it is part of the fingerprint."""
+
+DOCUMENT_CHARACTERS = 10_000
+"""A text file is cut at the first blank line after this many characters, or by twice as many at the latest."""
+
+READ_BYTES = 1 << 16
+
+DECOMPRESSORS: dict[str, Callable[[], Any]] = {
+    ".gz": lambda: zlib.decompressobj(wbits=31),
+    ".xz": lambda: lzma.LZMADecompressor(),
+    ".zst": lambda: zstandard.ZstdDecompressor(max_window_size=1 << 31).decompressobj(),
+}
+TEXT_FORMATS = (".txt", ".md")
+KNOWN_SUFFIXES = (*(form + end for form in (*TEXT_FORMATS, ".jsonl") for end in ("", *DECOMPRESSORS)), ".parquet")
+
+_BLANK_LINES = re.compile(r"\n(?:[ \t]*\n)+")
+_HUB_NAME = re.compile(r"[A-Za-z0-9][\w.-]*(/[\w.-]+)?(:[\w.+-]+)?")
+
+
+class Document(NamedTuple):
+    """A text and an id that says where it comes from."""
+
+    id: str
+    text: str
+
+
+class Corpus(ABC):
+    """Documents in a fixed order. Every iteration starts anew.
+
+    Attributes:
+        name: what the user asked for.
+        fingerprint: hexadecimal; changes when the documents would.
+        num_bytes: what an iteration reads from disk in all; None if that is not known.
+        bytes_read: what the current iteration has read so far (compressed bytes, of a compressed file).
+    """
+
+    def __init__(self, name: str, fingerprint: str, num_bytes: int | None) -> None:
+        self.name = name
+        self.fingerprint = fingerprint
+        self.num_bytes = num_bytes
+        self.bytes_read = 0
+
+    def __iter__(self) -> Iterator[Document]:
+        """Yield the documents that have text.
+
+        Raises:
+            UserError: the source is damaged, or holds no text at all.
+        """
+        self.bytes_read = 0
+        is_empty = True
+        for document in self._documents():
+            if document.text and not document.text.isspace():
+                is_empty = False
+                yield document
+        if is_empty:
+            raise UserError(f"the corpus {self.name} has no documents: every text in it is empty")
+
+    @abstractmethod
+    def _documents(self) -> Iterator[Document]: ...
+
+
+def document_hash(text: str) -> int:
+    """A 64-bit number that depends on the text alone: the same on every machine, in every order."""
+    return int.from_bytes(hashlib.blake2b(text.encode(), digest_size=8).digest(), "big")
+
+
+def is_held_out(document_text: str, fraction: float = 0.02) -> bool:
+    """Whether a document belongs to the evaluation split, which is this fraction of the documents.
+
+    By the text's hash, so that a document stays in its split, and its copies with it, when the corpus grows.
+    """
+    return document_hash(document_text) < fraction * 2**64
+
+
+def open_corpus(sources: Sequence[str], *, text_column: str = "text", streaming: bool = False) -> Corpus:
+    """The corpus that the sources name: ``builtin``, files, globs and folders, or one data set on the Hub.
+
+    Args:
+        sources: as a user writes them. A Hub name is ``name`` or ``name:config``; its ``train`` split is read.
+        text_column: which field of a JSON row, or column of a Parquet file or Hub data set, is the text.
+        streaming: read a Hub data set without storing it. Files are never stored.
+
+    Raises:
+        UserError: a source does not exist or cannot be read. What a file's first row shows is raised here, before any
+            work; what only reading all of it can show, while iterating.
+    """
+    if not sources:
+        raise UserError(
+            f"no corpus given; name 'builtin', files ({', '.join(KNOWN_SUFFIXES)}), a folder or a Hub data set"
+        )
+    others = [source for source in sources if source == "builtin" or not _is_file_source(source)]
+    if others and len(sources) > 1:
+        raise UserError(f"{others[0]!r} cannot be combined with other sources; only files, globs and folders can")
+    if others == ["builtin"]:
+        fingerprint = builtin_fingerprint()
+        return FileCorpus("builtin", [("", prepare_builtin_corpus(fingerprint))], "text", fingerprint=fingerprint)
+    if others:
+        return _open_hub_corpus(sources[0], text_column=text_column, streaming=streaming)
+    by_target: dict[Path, Path] = {}
+    for path in (path for source in sources for path in _find_files(source)):
+        by_target.setdefault(path.resolve(), path)  # overlapping globs name a file twice, it is read once
+    paths = list(by_target.values())
+    return FileCorpus(" ".join(sources), list(zip(_labels(paths), paths, strict=True)), text_column)
+
+
+# ---------------------------------------------------------------- files
+
+
+class FileCorpus(Corpus):
+    """Text, JSON-lines and Parquet files, one after the other, each with the label its documents' ids begin with."""
+
+    def __init__(
+        self, name: str, files: Sequence[tuple[str, Path]], text_column: str, *, fingerprint: str | None = None
+    ) -> None:
+        digest = hashlib.blake2b(f"reader {READER_VERSION}\0{text_column}".encode(), digest_size=16)
+        num_bytes = 0
+        for label, path in files:
+            status = path.stat()
+            num_bytes += status.st_size
+            digest.update(
+                f"\0{label}\0{path.resolve()}\0{status.st_size}\0{status.st_mtime_ns}".encode(errors="surrogateescape")
+            )
+        super().__init__(name, fingerprint or digest.hexdigest(), num_bytes)
+        self._files = files
+        self._text_column = text_column
+        for label, path in files:
+            self._check_start(label, path)
+        self.bytes_read = 0
+
+    def _check_start(self, label: str, path: Path) -> None:
+        """Raise what can be seen without reading a file to its end."""
+        if path.stat().st_size == 0:
+            raise UserError(f"{path} is empty; remove it from the corpus")
+        if _format(path) == ".parquet":
+            _open_parquet(path, self._text_column).close()
+        elif next(_blocks(path, self._count), None) is None:
+            raise UserError(f"{path} is empty once decompressed; remove it from the corpus")
+        elif _format(path) == ".jsonl":
+            next(self._read_json_lines(label, path), None)
+
+    def _documents(self) -> Iterator[Document]:
+        before = 0
+        for label, path in self._files:
+            self.bytes_read = before
+            yield from self._read(label, path)
+            before += path.stat().st_size
+        self.bytes_read = before
+
+    def _read(self, label: str, path: Path) -> Iterator[Document]:
+        reader = {".jsonl": self._read_json_lines, ".parquet": self._read_parquet}.get(_format(path), self._read_text)
+        return reader(label, path)
+
+    def _count(self, num_bytes: int) -> None:
+        self.bytes_read += num_bytes
+
+    def _read_text(self, label: str, path: Path) -> Iterator[Document]:
+        for number, piece in enumerate(_pieces(_decoded(path, self._count)), start=1):
+            yield Document(f"{label}#{number}", piece)
+
+    def _read_json_lines(self, label: str, path: Path) -> Iterator[Document]:
+        for number, (offset, line) in enumerate(_lines(path, self._count), start=1):
+            if not line or line.isspace():
+                continue
+            where = f"{path}:{number}"
+            try:
+                row = json.loads(line.decode("utf-8-sig" if number == 1 else "utf-8"))
+            except UnicodeDecodeError as error:
+                raise _not_utf8(path, offset + error.start) from error
+            except (ValueError, RecursionError) as error:
+                raise UserError(f"{where} is not valid JSON ({error}); a .jsonl file has one object a line") from error
+            if not isinstance(row, dict):
+                raise UserError(f"{where} is a {type(row).__name__}, not an object; write one object a line")
+            yield _row_document(row, label, number, where, self._text_column)
+
+    def _read_parquet(self, label: str, path: Path) -> Iterator[Document]:
+        size, number = path.stat().st_size, 0
+        try:
+            with _open_parquet(path, self._text_column) as file:
+                columns = [name for name in ("id", self._text_column) if name in file.schema_arrow.names]
+                num_rows = max(1, file.metadata.num_rows)
+                for batch in file.iter_batches(batch_size=256, columns=columns):
+                    self._count(size * (number + batch.num_rows) // num_rows - size * number // num_rows)
+                    for row in batch.to_pylist():
+                        number += 1
+                        yield _row_document(row, label, number, f"{path}, row {number}", self._text_column)
+        except (pyarrow.ArrowException, OSError, UnicodeDecodeError) as error:
+            raise _damaged(path, error) from error
+
+
+def _row_document(row: dict[str, Any], label: str, number: int, where: str, text_column: str) -> Document:
+    """One row's document. A missing value counts as empty; a missing column is a mistake."""
+    if text_column not in row:
+        raise _missing_column(where, text_column, row)
+    text = row[text_column]
+    if text is not None and not isinstance(text, str):
+        raise UserError(
+            f"{where}: {text_column!r} is a {type(text).__name__}, not a string; choose another --text_column"
+        )
+    if text and not text.isascii():
+        text = text.encode(errors="replace").decode()  # half a surrogate pair, which JSON can spell, is not text
+    identifier = row.get("id")
+    if isinstance(identifier, str | int):
+        return Document(f"{label}/{identifier}" if label else str(identifier), text or "")
+    return Document(f"{label}#{number}", text or "")
+
+
+def _missing_column(where: str, text_column: str, columns: Any) -> UserError:
+    there_are = ", ".join(map(repr, columns)) or "none"
+    return UserError(f"{where} has no column {text_column!r}; choose a --text_column among {there_are}")
+
+
+def _not_utf8(path: Path, offset: int) -> UserError:
+    return UserError(f"{path} is not UTF-8 at byte {offset:,}; convert it, for example with iconv -t UTF-8")
+
+
+def _damaged(path: Path, error: Exception) -> UserError:
+    reason = " ".join(str(error).split()) or type(error).__name__
+    return UserError(f"{path} is damaged or not what its suffix says ({reason}); fetch or write it again")
+
+
+def _open_parquet(path: Path, text_column: str) -> pyarrow.parquet.ParquetFile:
+    try:
+        file = pyarrow.parquet.ParquetFile(path)
+    except (pyarrow.ArrowException, OSError) as error:
+        raise _damaged(path, error) from error
+    schema = file.schema_arrow
+    if text_column not in schema.names:
+        raise _missing_column(str(path), text_column, schema.names)
+    kind = schema.field(text_column).type
+    if pyarrow.types.is_dictionary(kind):
+        kind = kind.value_type
+    if not (pyarrow.types.is_string(kind) or pyarrow.types.is_large_string(kind) or pyarrow.types.is_string_view(kind)):
+        raise UserError(f"{path}: column {text_column!r} is of type {kind}, not string; choose another --text_column")
+    return file
+
+
+def _blocks(path: Path, count: Callable[[int], None]) -> Iterator[bytes]:
+    """A file's bytes, decompressed; ``count`` is told how many were read from disk."""
+    offset = 0
+    with path.open("rb") as file:
+        for block in _decompressed(path, file, count):
+            position = block.find(b"\0")
+            if position >= 0:
+                raise UserError(f"{path} is binary (a NUL at byte {offset + position:,}); a corpus file is UTF-8 text")
+            offset += len(block)
+            if block:
+                yield block
+
+
+def _decompressed(path: Path, file: BinaryIO, count: Callable[[int], None]) -> Iterator[bytes]:
+    make = DECOMPRESSORS.get(path.suffix)
+    decompressor = make() if make else None
+    while data := file.read(READ_BYTES):
+        count(len(data))
+        if decompressor is None or make is None:
+            yield data
+            continue
+        while data:
+            if decompressor.eof:  # several streams in a row are one file; zeros between them are padding
+                data = data.lstrip(b"\0")
+                if not data:
+                    break
+                decompressor = make()
+            try:
+                yield decompressor.decompress(data)
+            except (zlib.error, lzma.LZMAError, zstandard.ZstdError) as error:
+                raise _damaged(path, error) from error
+            data = decompressor.unused_data if decompressor.eof else b""
+    if decompressor is not None and not decompressor.eof:
+        raise _damaged(path, EOFError("it ends in the middle"))
+
+
+def _lines(path: Path, count: Callable[[int], None]) -> Iterator[tuple[int, bytes]]:
+    """Each line's offset in bytes, and its bytes."""
+    offset, parts = 0, list[bytes]()
+    for block in _blocks(path, count):
+        *finished, rest = block.split(b"\n")
+        for line in finished:
+            parts.append(line)
+            whole = b"".join(parts)
+            yield offset, whole
+            offset += len(whole) + 1
+            parts.clear()
+        parts.append(rest)
+    if any(parts):
+        yield offset, b"".join(parts)
+
+
+def _decoded(path: Path, count: Callable[[int], None]) -> Iterator[str]:
+    """A file's text, without byte-order mark and with line feeds alone at line ends."""
+    decoder = io.IncrementalNewlineDecoder(codecs.getincrementaldecoder("utf-8-sig")(), translate=True)
+    offset = 0
+    try:
+        for block in _blocks(path, count):
+            offset += len(block)
+            yield decoder.decode(block)
+        yield decoder.decode(b"", final=True)
+    except UnicodeDecodeError as error:
+        raise _not_utf8(path, offset - len(error.object) + error.start) from error
+
+
+def _pieces(parts: Iterator[str]) -> Iterator[str]:
+    """Cut text of any length into documents; joined, they are the text without the blank lines around it."""
+    buffer, is_start = "", True
+    for part in parts:
+        buffer += part
+        if is_start:
+            buffer = buffer.lstrip("\n")
+            is_start = not buffer
+        start = 0
+        while len(buffer) - start > 2 * DOCUMENT_CHARACTERS:
+            end = _cut(buffer, start + DOCUMENT_CHARACTERS, start + 2 * DOCUMENT_CHARACTERS)
+            yield buffer[start:end]
+            start = end
+        buffer = buffer[start:]
+    yield buffer.rstrip("\n")
+
+
+def _cut(text: str, earliest: int, latest: int) -> int:
+    """Where to cut: after blank lines, else after a line, else after a space, else at ``latest``."""
+    blank = _BLANK_LINES.search(text, earliest, latest)
+    if blank:
+        return blank.end()
+    return text.find("\n", earliest, latest) + 1 or text.find(" ", earliest, latest) + 1 or latest
+
+
+# ---------------------------------------------------------------- from a source to its files
+
+
+def _format(path: Path) -> str:
+    """The suffix that says how to read it: ``.txt``, ``.md``, ``.jsonl``, ``.parquet``; "" for an unknown one."""
+    known = [suffix for suffix in KNOWN_SUFFIXES if path.name.endswith(suffix)]
+    return "." + known[0].split(".")[1] if known else ""
+
+
+def _is_file_source(source: str) -> bool:
+    path = Path(source).expanduser()
+    return path.exists() or any(mark in source for mark in "*?[") or _format(path) != ""
+
+
+def _find_files(source: str) -> list[Path]:
+    """The files of one source, as absolute paths in a fixed order."""
+    path = Path(source).expanduser()
+    known = ", ".join(KNOWN_SUFFIXES)
+    if path.is_dir():
+        below = (Path(parent, name) for parent, _, names in os.walk(path) for name in names)
+        visible = [file for file in below if not any(part.startswith(".") for part in file.relative_to(path).parts)]
+        found = [file for file in visible if _format(file) and file.is_file()]
+        if not found:
+            raise UserError(f"the folder {source} has no file to read below it; known suffixes are {known}")
+    elif path.exists():
+        found = [path]
+    elif any(mark in source for mark in "*?["):
+        found = [match for name in glob.glob(str(path), recursive=True) if (match := Path(name)).is_file()]
+        if not found:
+            raise UserError(f"no file matches {source!r}; check the pattern and the working directory {Path.cwd()}")
+    else:
+        raise UserError(f"there is no file {source}; check the path, relative to {Path.cwd()}")
+    for file in found:
+        if not _format(file):
+            raise UserError(f"{file} has an unknown suffix; known are {known}")
+        if not file.is_file():
+            raise UserError(f"{file} is not a regular file; save it to disk first")
+    return sorted(Path(os.path.abspath(file)) for file in found)  # not resolved: a link's name has the suffix
+
+
+def _labels(paths: Sequence[Path]) -> list[str]:
+    """What a file's document ids begin with: its stem; where two are equal, the path below a common folder."""
+    stems = [path.name[: path.name.rindex(_format(path))] for path in paths]
+    if max(Counter(stems).values()) == 1:
+        return stems
+    common = os.path.commonpath([path.parent for path in paths])
+    return [path.relative_to(common).as_posix() for path in paths]
+
+
+# ---------------------------------------------------------------- the Hub
+
+
+class HubCorpus(Corpus):
+    """The train split of a data set that ``datasets`` has opened."""
+
+    def __init__(self, name: str, rows: Any, text_column: str, *, fingerprint: str) -> None:
+        super().__init__(name, fingerprint, None)
+        self._rows = rows
+        self._text_column = text_column
+
+    def _documents(self) -> Iterator[Document]:
+        for number, row in enumerate(self._rows, start=1):
+            document = _row_document(row, self.name, number, f"{self.name}, row {number}", self._text_column)
+            self.bytes_read += len(document.text.encode())
+            yield document
+
+
+def _open_hub_corpus(source: str, *, text_column: str, streaming: bool) -> HubCorpus:
+    if not _HUB_NAME.fullmatch(source):
+        raise UserError(
+            f"{source!r} is neither a file or folder that exists nor the name of a Hub data set; check the path"
+        )
+    name, _, config = source.partition(":")
+    try:
+        # A stream has no fingerprint of its own: the revision that the Hub names now is pinned, and stands for it.
+        revision = huggingface_hub.HfApi().dataset_info(name).sha if streaming else None
+        rows = datasets.load_dataset(name, config or None, split="train", revision=revision, streaming=streaming)
+    except (
+        Exception
+    ) as error:  # no common base: not found, gated, offline, no such config or split, HTTP of two libraries
+        reason = f"{type(error).__name__}: {' '.join(str(error).split())[:300]}"
+        raise UserError(
+            f"{source!r} is neither a file or folder that exists nor a data set with a train split that can be reached "
+            f"on the Hub ({reason}); check the name, the connection and HF_TOKEN, or give a file"
+        ) from error
+    columns = rows.column_names
+    if columns is not None:  # some streams learn them from their rows
+        if text_column not in columns:
+            raise _missing_column(f"the data set {source}", text_column, columns)
+        rows = rows.select_columns([column for column in columns if column in ("id", text_column)])
+    origin = f"reader {READER_VERSION}\0{source}\0{text_column}\0{revision or rows._fingerprint}"
+    fingerprint = hashlib.blake2b(origin.encode(), digest_size=16).hexdigest()
+    return HubCorpus(source, rows, text_column, fingerprint=fingerprint)
