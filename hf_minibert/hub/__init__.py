@@ -1,0 +1,1 @@
+"""From a trained checkpoint to something that others can read, run and download."""

@@ -1,0 +1,380 @@
+"""The model card of a finished run, rendered from the files that the run wrote.
+
+In comes a run folder (``config.json``, ``arguments.json``, ``results.json`` and the checkpoint beside them), out goes
+its ``README.md``. Every figure is read from those files; the sentences around them are in ``templates/``.
+"""
+
+import hashlib
+import json
+import logging
+import math
+import os
+import re
+import shlex
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import jinja2
+from huggingface_hub import EvalResult, ModelCard, ModelCardData
+from huggingface_hub.errors import HFValidationError
+from huggingface_hub.utils import validate_repo_id  # type: ignore[attr-defined] # exported, though not by __all__
+
+from hf_minibert.errors import UserError
+
+logger = logging.getLogger(__name__)
+
+_STAMP = re.compile(r"\n<!-- hf_minibert card ([0-9a-f]{64}): .*-->\n\Z")
+_SIBLING_IMPORT = re.compile(r"^\s*from \.(\w+) import", re.MULTILINE)
+_WRITERS = {
+    "config.json": "scripts/pretrain.py or scripts/finetune.py",
+    "arguments.json": "scripts/pretrain.py or scripts/finetune.py",
+    "results.json": "scripts/pretrain.py or scripts/finetune.py, when the run has ended (continue it with --resume)",
+}
+
+_NAMES = {"minibert": "MiniBERT", "minigpt": "MiniGPT"}
+_OBJECTIVES = {
+    "mlm": "masked language modelling",
+    "mlm+nsp": "masked language modelling and next sentence prediction",
+    "mlm+sop": "masked language modelling and sentence order prediction",
+    "clm": "next-token prediction",
+}
+_ARCHITECTURES = {
+    "modern": "pre-norm RMSNorm, rotary positions, gated feed-forward, no biases",
+    "classic": "learned positions, LayerNorm, biases, GELU",
+}
+_METRICS = {
+    "loss": "loss (nats)",
+    "mlm_loss": "masked-token loss (nats)",
+    "accuracy": "accuracy",
+    "bits_per_byte": "bits per byte",
+    "f1": "F1",
+    "perplexity": "perplexity",
+}
+_BASELINES = {  # a metric, and the figure of results.json that says what knowing word frequencies alone would give
+    "eval_loss": "unigram_loss",
+    "eval_mlm_loss": "unigram_loss",
+    "eval_bits_per_byte": "byte_unigram_bits_per_byte",
+}
+_TRAINING_LABELS = {
+    "seconds": "time",
+    "num_processes": "processes",
+    "max_seq_length": "longest sequence (tokens)",
+    "global_batch_size": "sequences per step",
+}
+_PIPELINE_VERBS = {"fill-mask": "fill_mask", "text-generation": "generate"}
+_HUB_METRICS = ("accuracy", "f1", "perplexity")
+# The shape first, in the order one would say it; whatever else the configuration holds follows by name.
+_SHAPE = (
+    "num_hidden_layers",
+    "hidden_size",
+    "num_attention_heads",
+    "num_key_value_heads",
+    "head_dim",
+    "intermediate_size",
+    "hidden_act",
+    "max_position_embeddings",
+    "vocab_size",
+)
+_NOT_ARCHITECTURE = re.compile(
+    r"_.*|.*_token_id|model_type|transformers_version|(torch_)?dtype|use_cache|return_dict|output_.*|problem_type"
+    r"|chunk_size_feed_forward|is_encoder_decoder|name_or_path"
+)
+
+
+def _read_json(folder: Path, name: str) -> dict[str, Any]:
+    path = folder / name
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise UserError(f"{path} is missing, and a model card needs it: it is written by {_WRITERS[name]}") from None
+    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        raise UserError(f"{path} is not JSON ({error}); it is written by {_WRITERS[name]}") from error
+    if not isinstance(content, dict):
+        raise UserError(f"{path} must hold a JSON object; it is written by {_WRITERS[name]}")
+    return content
+
+
+def _refuse_non_finite(value: Any, name: str) -> None:
+    """Walk a JSON value; a loss that is not a number says that the run failed, which no card should dress up."""
+    if isinstance(value, float) and not math.isfinite(value):
+        raise UserError(f"{name} is {value}: the run diverged; train again, for example with a lower --learning_rate")
+    if isinstance(value, dict):
+        for key, item in value.items():
+            _refuse_non_finite(item, f"{name}: {key}")
+
+
+def _is_hub_name(name: str) -> bool:
+    """Whether a corpus, data set or model is named as the Hub names it, not as a file here."""
+    try:
+        validate_repo_id(name)
+    except HFValidationError:
+        return False
+    is_data_file = name.endswith((".txt", ".md", ".jsonl", ".json", ".csv", ".parquet", ".gz", ".xz", ".zst"))
+    return name != "builtin" and not is_data_file and not Path(name).exists()
+
+
+# ---- how values look -------------------------------------------------------------------------------------------------
+
+
+def _count(value: float) -> str:
+    return f"{value:,.0f}"
+
+
+def _short_count(value: float) -> str:
+    """A large count as one says it: 5.3 million."""
+    for size, word in ((1e9, "billion"), (1e6, "million")):
+        if value >= size:
+            return f"{value / size:.3g} {word}"
+    return _count(value)
+
+
+def _duration(seconds: float) -> str:
+    minutes, seconds = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    if hours:
+        return f"{hours} h {minutes} min"
+    return f"{minutes} min {seconds} s" if minutes else f"{seconds} s"
+
+
+def _figure(value: float) -> str:
+    return f"{value:.4f}"
+
+
+def _exact(value: Any) -> str:
+    """A setting as JSON has it, so that nothing is rounded; text without its quotes."""
+    return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+
+
+def _code(text: Any) -> str:
+    """A one-line Markdown code span that survives a table and any text, backticks and bars included."""
+    line = " ".join(_exact(text).split()).replace("|", "\\|")
+    fence = "`" * (max((len(run) for run in re.findall("`+", line)), default=0) + 1)
+    padding = " " if line.startswith("`") or line.endswith("`") or not line else ""
+    return f"{fence}{padding}{line}{padding}{fence}"
+
+
+def _training_value(name: str, value: Any) -> str:
+    if name == "seconds":
+        return _duration(value)
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return _exact(value)
+    return f"{value:.2f}" if name == "epochs" else _count(value) if value >= 100 else f"{value:g}"
+
+
+def _strict(function: Callable[[Any], str]) -> Callable[[Any], str]:
+    """A filter that fails on an undefined value with jinja's own message, which names the value."""
+
+    def apply(value: Any) -> str:
+        return str(value) if isinstance(value, jinja2.Undefined) else function(value)
+
+    return apply
+
+
+def _environment() -> jinja2.Environment:
+    environment = jinja2.Environment(
+        loader=jinja2.PackageLoader("hf_minibert.hub"),
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        keep_trailing_newline=True,
+    )
+    filters: dict[str, Callable[[Any], str]] = {
+        "count": _count,
+        "short_count": _short_count,
+        "duration": _duration,
+        "figure": _figure,
+        "code": _code,
+        "python": lambda text: json.dumps(text, ensure_ascii=False),  # JSON's strings are Python's, in double quotes
+    }
+    environment.filters |= {name: _strict(function) for name, function in filters.items()}
+    return environment
+
+
+# ---- what the card says ----------------------------------------------------------------------------------------------
+
+
+def code_files(folder: Path) -> list[Path]:
+    """The Python files that ``trust_remote_code=True`` runs: those that ``auto_map`` names and what they import.
+
+    Raises:
+        UserError: one of them is missing.
+    """
+    auto_map = _read_json(folder, "config.json").get("auto_map") or {}
+    waiting = [reference.split(".")[0] for reference in auto_map.values()]
+    found: dict[str, Path] = {}
+    while waiting:
+        module = waiting.pop()
+        if module in found:
+            continue
+        path = folder / f"{module}.py"
+        if not path.is_file():
+            raise UserError(f"{path} is missing, but config.json says that the model's code is there; save it again")
+        found[module] = path
+        waiting += _SIBLING_IMPORT.findall(path.read_text(encoding="utf-8"))
+    return sorted(found.values())
+
+
+def _command_line(kind: str, arguments: dict[str, Any]) -> str:
+    """The command that gives a run these arguments, one flag a line."""
+    script = {"pretrain": "accelerate launch scripts/pretrain.py", "finetune": "python scripts/finetune.py"}[kind]
+    lines = [script]
+    for name, value in arguments.items():
+        values = value if isinstance(value, list) else [value]
+        words = [] if value is True else [shlex.quote(str(item)) for item in values]
+        lines.append(" ".join([f"--{name}", *words]))
+    return " \\\n    ".join(lines)
+
+
+def _metric_rows(metrics: dict[str, float]) -> list[tuple[str, float, float | None]]:
+    """(label, value, baseline) of every measured metric; a baseline that no metric is paired with gets its own row."""
+    paired = _BASELINES.copy()
+    if "eval_mlm_loss" in metrics:  # then eval_loss is a sum with another objective's, and word frequencies say nothing
+        del paired["eval_loss"]
+    used = {paired[name] for name in metrics if name in paired}
+    rows = []
+    for name, value in metrics.items():
+        if name in used:
+            continue
+        split, _, metric = name.partition("_")
+        label = _METRICS.get(metric, metric.replace("_", " "))
+        where = {"eval": "held-out ", "test": "test "}.get(split)
+        baseline = paired.get(name)
+        rows.append((f"{where}{label}" if where else name.replace("_", " "), value, metrics.get(baseline or "")))
+    return rows
+
+
+def _architecture_rows(config: dict[str, Any]) -> list[tuple[str, Any]]:
+    names = [name for name in _SHAPE if name in config]
+    names += sorted(name for name in config if name not in _SHAPE and not _NOT_ARCHITECTURE.fullmatch(name))
+    return [(name, config[name]) for name in names if isinstance(config[name], bool | int | float | str)]
+
+
+def _pipeline_tag(results: dict[str, Any]) -> str:
+    if results["kind"] == "finetune":
+        return str(results["task"])
+    return {"minibert": "fill-mask", "minigpt": "text-generation"}[results["model_type"]]
+
+
+def _metadata(folder: Path, results: dict[str, Any], model_name: str) -> ModelCardData:
+    is_pretrained = results["kind"] == "pretrain"
+    data_name = str((results["corpus"] if is_pretrained else results["dataset"])["name"])
+    pipeline_tag = _pipeline_tag(results)
+    evaluations = [
+        EvalResult(
+            task_type=pipeline_tag,
+            dataset_type=data_name,
+            dataset_name=data_name,
+            dataset_split={"eval": "validation", "test": "test"}[split],
+            metric_type=metric,
+            metric_name=_METRICS.get(metric, metric),
+            metric_value=float(_figure(value)),
+        )
+        for name, value in results["metrics"].items()
+        for split, _, metric in [name.partition("_")]
+        if split in ("eval", "test")
+    ]
+    base_model = None if is_pretrained else str(results["base_model"])
+    if base_model is not None and (not _is_hub_name(base_model) or (folder.parent / Path(base_model).name).exists()):
+        base_model = None  # the Hub would link a local folder's name to a stranger's model
+    metrics = {evaluation.metric_type for evaluation in evaluations}
+    return ModelCardData(
+        language="en" if data_name == "builtin" else None,
+        license="mit",
+        library_name="transformers",
+        pipeline_tag=pipeline_tag,
+        tags=["hf_minibert", results["model_type"], results["architecture"]]
+        + ([results["objective"], "trained-from-scratch"] if is_pretrained else []),
+        datasets=[data_name] if _is_hub_name(data_name) else None,
+        base_model=base_model,
+        metrics=[name for name in _HUB_METRICS if name in metrics] or None,
+        model_name=model_name,
+        eval_results=evaluations,
+    )
+
+
+def _stamp(text: str) -> str:
+    """The comment that ends a generated card; it lets a later run see whether a person has edited the card."""
+    digest = hashlib.sha256(text.encode()).hexdigest()
+    return f"\n<!-- hf_minibert card {digest}: once edited, this file is never overwritten -->\n"
+
+
+def is_generated(text: str) -> bool:
+    """Whether a card is just as :func:`render_card` made it, so that it may be replaced."""
+    stamp = _STAMP.search(text)
+    return stamp is not None and _stamp(text[: stamp.start()]) == stamp.group()
+
+
+def render_card(folder: Path, repo_id: str | None = None) -> str:
+    """The card of a finished run, metadata and text.
+
+    Args:
+        folder: the run's output folder.
+        repo_id: where the model is published, for the snippets; default, they open the folder.
+
+    Raises:
+        UserError: a file or a figure that the card needs is missing, or a figure is not finite.
+    """
+    config = _read_json(folder, "config.json")
+    arguments = {
+        name: value
+        for name, value in _read_json(folder, "arguments.json").items()
+        if value is not None and name != "resume"  # which says how a run was continued, not what it computes
+    }
+    results = _read_json(folder, "results.json")
+    _refuse_non_finite(results, str(folder / "results.json"))
+    try:
+        template = {"pretrain": "pretrained.md.jinja", "finetune": "finetuned.md.jinja"}[results["kind"]]
+        title = repo_id.split("/")[-1] if repo_id else results.get("preset") or folder.resolve().name
+        metadata = _metadata(folder, results, title)
+        body = (
+            _environment()
+            .get_template(template)
+            .render(
+                results=results,
+                title=title,
+                model=repo_id or folder.as_posix(),
+                pipeline_tag=metadata.pipeline_tag,
+                verb=_PIPELINE_VERBS.get(str(metadata.pipeline_tag), "classify"),
+                family=_NAMES[results["model_type"]],
+                objectives=_OBJECTIVES,
+                architecture_words=_ARCHITECTURES[results["architecture"]],
+                architecture_rows=_architecture_rows(config),
+                arguments=arguments,
+                command_line=_command_line(results["kind"], arguments),
+                metric_rows=_metric_rows(results["metrics"]),
+                training_rows=[
+                    (_TRAINING_LABELS.get(name, name.replace("_", " ")), _training_value(name, value))
+                    for name, value in results["training"].items()
+                    if value is not None
+                ],
+                code_files=[path.name for path in code_files(folder)],
+                has_curves=(folder / "curves.png").is_file(),
+            )
+        )
+    except (KeyError, jinja2.UndefinedError) as error:
+        reason = f"{error} is missing or unknown" if isinstance(error, KeyError) else str(error)
+        raise UserError(
+            f"{folder / 'results.json'} does not say all that a model card needs ({reason}); "
+            f"it is written by {_WRITERS['results.json']}"
+        ) from error
+    body = re.sub(r"\n{3,}", "\n\n", body.strip())  # left over where a template's condition did not hold
+    text = str(ModelCard(f"---\n{metadata.to_yaml()}\n---\n\n{body}\n"))
+    return text + _stamp(text)
+
+
+def write_card(folder: Path) -> Path:
+    """Write a run's ``README.md``; where a person has edited it, write ``README.generated.md`` beside it instead.
+
+    Returns:
+        The file that was written.
+    """
+    text = render_card(folder)
+    path = folder / "README.md"
+    if path.exists() and not is_generated(path.read_text(encoding="utf-8")):
+        path = folder / "README.generated.md"
+        logger.warning("%s was edited by hand and is kept; the new card is %s", folder / "README.md", path)
+    unfinished = path.with_name(f".{path.name}.{os.getpid()}")
+    unfinished.write_text(text, encoding="utf-8", newline="\n")
+    os.replace(unfinished, path)
+    return path

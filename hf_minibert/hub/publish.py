@@ -1,0 +1,159 @@
+"""Upload a finished run to the Hugging Face Hub: a folder comes in, one commit goes out."""
+
+import json
+import re
+from pathlib import Path
+
+from huggingface_hub import CommitOperationAdd, HfApi
+
+# Taken from here because the library behind it changed its name between the client's versions (httpx, httpx2).
+from huggingface_hub.errors import HfHubHTTPError, HFValidationError, HTTPError  # type: ignore[attr-defined]
+from huggingface_hub.utils import validate_repo_id  # type: ignore[attr-defined] # exported, though not by __all__
+
+from hf_minibert.errors import UserError
+from hf_minibert.hub.card import code_files, is_generated, render_card
+
+REQUIRED = ("config.json", "tokenizer.json", "tokenizer_config.json")
+# What a run folder may share, by name. A list of what is allowed, so that nothing unforeseen ever leaves the machine.
+OPTIONAL = (
+    "generation_config.json",
+    "special_tokens_map.json",
+    "arguments.json",
+    "metrics.jsonl",
+    "results.json",
+    "curves.png",
+)
+PICKLES = (".bin", ".pt", ".pth", ".pkl")
+
+
+def _weights(folder: Path) -> list[Path]:
+    """``model.safetensors``, or the shards that its index names with the index itself."""
+    whole, index = folder / "model.safetensors", folder / "model.safetensors.index.json"
+    if whole.is_file():
+        return [whole]
+    if not index.is_file():
+        return []
+    shards = [
+        folder / name for name in sorted(set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()))
+    ]
+    missing = ", ".join(shard.name for shard in shards if not shard.is_file())
+    if missing:
+        raise UserError(f"{folder} is not a complete checkpoint: {index.name} names {missing}, which is missing")
+    return [index, *shards]
+
+
+def files_to_publish(folder: Path) -> list[Path]:
+    """The files of a run that belong on the Hub, without the card: model, code, tokenizer, and the record of the run.
+
+    Checkpoints to resume from, optimizer states, logs, pickles and hidden files stay behind.
+
+    Raises:
+        UserError: the folder does not exist or is not a checkpoint.
+    """
+    if not folder.is_dir():
+        raise UserError(f"there is no folder {folder}; give the --output_dir of a finished run")
+    weights = _weights(folder)
+    missing = [name for name in REQUIRED if not (folder / name).is_file()] + ([] if weights else ["model.safetensors"])
+    if missing:
+        pickles = sorted(path.name for path in folder.iterdir() if path.suffix in PICKLES)
+        hint = (
+            f"; {pickles[0]} is a pickle, which can run code when it is opened and is not published" if pickles else ""
+        )
+        raise UserError(f"{folder} is not a finished checkpoint: {' and '.join(missing)} missing{hint}")
+    named = [folder / name for name in (*REQUIRED, *OPTIONAL) if (folder / name).is_file()]
+    return sorted([*named, *weights, *code_files(folder)])
+
+
+def prepare_upload(folder: Path, repo_id: str) -> dict[str, Path | bytes]:
+    """What :func:`publish` uploads, by its name in the repository.
+
+    The card's snippets name the repository; a ``README.md`` that a person has edited goes up as it is.
+
+    Raises:
+        UserError: the repository's name is not valid, or the folder is not that of a finished run.
+    """
+    try:
+        validate_repo_id(repo_id)
+    except HFValidationError as error:
+        raise UserError(f"{repo_id!r} cannot name a repository: {error}") from error
+    if "/" not in repo_id:
+        raise UserError(
+            f"--repo_id {repo_id} lacks its owner: give OWNER/{repo_id}, with your user or organization name"
+        )
+    content: dict[str, Path | bytes] = {path.name: path for path in files_to_publish(folder)}
+    readme = folder / "README.md"
+    if readme.is_file() and not is_generated(readme.read_text(encoding="utf-8")):
+        content["README.md"] = readme
+    else:
+        content["README.md"] = render_card(folder, repo_id).encode()
+    return dict(sorted(content.items()))
+
+
+def _explain(error: Exception, repo_id: str, endpoint: str) -> str:
+    """One line on what went wrong with the Hub and what to do about it."""
+    if isinstance(error, HfHubHTTPError):
+        status = error.response.status_code
+        reasons = {
+            401: "the Hub does not accept the token: log in again with `hf auth login`, or set HF_TOKEN",
+            403: f"the token may not write to {repo_id}: use one with write access, or a --repo_id of your own",
+            404: f"the Hub has no {repo_id} or no such --revision, or the token may not see it",
+        }
+        return reasons.get(
+            status, f"the Hub answered with status {status}: {error.server_message or 'no reason given'}"
+        )
+    if isinstance(error, HTTPError):
+        reason = f"{type(error).__name__}: {error}".removesuffix(": ")
+        return f"the Hub at {endpoint} does not answer ({reason}); check the connection and HF_ENDPOINT"
+    return str(error)
+
+
+def publish(
+    folder: Path,
+    repo_id: str,
+    *,
+    token: str | None,
+    private: bool,
+    revision: str | None,
+    commit_message: str,
+) -> str:
+    """Upload a finished run in one commit, and make its repository (and branch) where there is none.
+
+    Args:
+        folder: the run's output folder.
+        repo_id: the repository, as OWNER/NAME.
+        token: what the Hub knows the user by; it is sent to the Hub and shown nowhere.
+        private: nobody else may see the repository; an existing public one is refused.
+        revision: the branch to commit to; default, the main branch.
+        commit_message: the commit's first line.
+
+    Returns:
+        The address of the commit.
+
+    Raises:
+        UserError: the folder or the name is not acceptable, there is no token, or the Hub refuses or does not answer.
+    """
+    content = prepare_upload(folder, repo_id)
+    if token is None:
+        raise UserError("there is no token for the Hub: log in with `hf auth login`, or set HF_TOKEN")
+    if not re.fullmatch(r"[!-~]+", token):  # the HTTP client would say so too, and quote the token
+        raise UserError("the token for the Hub is malformed (a space or a stray character): see HF_TOKEN")
+    hub = HfApi(token=token)
+    try:
+        hub.create_repo(repo_id, private=private or None, exist_ok=True)
+        if private and not hub.model_info(repo_id).private:
+            raise UserError(f"{repo_id} exists and is public; make it private on the Hub first, or leave out --private")
+        if revision is not None:
+            hub.create_branch(repo_id, branch=revision, exist_ok=True)
+        commit = hub.create_commit(
+            repo_id,
+            operations=[CommitOperationAdd(name, source) for name, source in content.items()],
+            commit_message=commit_message,
+            revision=revision,
+        )
+    except UserError:
+        raise
+    except (HTTPError, OSError, RuntimeError, ValueError) as error:  # the Hub's client raises them all
+        # A cause could show the token in a traceback, hence `from None`.
+        reason = " ".join(_explain(error, repo_id, hub.endpoint).replace(token, "<token>").split())
+        raise UserError(reason) from None
+    return commit.commit_url

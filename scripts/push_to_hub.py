@@ -1,0 +1,71 @@
+"""Publish a finished run on the Hugging Face Hub: model, code, tokenizer, model card and the record of the run.
+
+    python scripts/push_to_hub.py --model_name_or_path runs/minibert --repo_id me/minibert-mini
+
+Needs a token with write access (``hf auth login``, or the environment variable ``HF_TOKEN``). To see what would be
+uploaded, without a token or a network:
+
+    python scripts/push_to_hub.py --model_name_or_path runs/minibert --repo_id me/minibert-mini --dry_run
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from huggingface_hub import get_token
+
+from hf_minibert.command_line import run
+from hf_minibert.hub.publish import prepare_upload, publish
+
+
+@dataclass(frozen=True, kw_only=True)
+class PushArguments:
+    """Publish a finished run on the Hugging Face Hub, in one commit."""
+
+    model_name_or_path: str
+    """Folder of the finished run."""
+    repo_id: str
+    """Repository to publish to, as OWNER/NAME; it is made if it does not exist."""
+    private: bool = False
+    """Nobody else may see the repository; an existing public one is refused."""
+    revision: str | None = None
+    """Branch to commit to, made if it does not exist; default, the main branch."""
+    commit_message: str = "Upload a model trained with hf_minibert"
+    """First line of the commit message."""
+    dry_run: bool = False
+    """List the files and their sizes, and upload nothing."""
+
+
+def _size(number: int) -> str:
+    for limit, unit in ((1_000_000_000, "GB"), (1_000_000, "MB"), (1_000, "kB")):
+        if number >= limit:
+            return f"{number / limit:.1f} {unit}"
+    return f"{number} B"
+
+
+def main(arguments: PushArguments) -> int:
+    """Show what goes up, then upload it."""
+    folder = Path(arguments.model_name_or_path)
+    content = prepare_upload(folder, arguments.repo_id)
+    sizes = {
+        name: source.stat().st_size if isinstance(source, Path) else len(source) for name, source in content.items()
+    }
+    for name, size in sizes.items():
+        print(f"{_size(size):>10}  {name}")
+    print(f"{_size(sum(sizes.values())):>10}  in {len(sizes)} files for {arguments.repo_id}")
+    if arguments.dry_run:
+        print("dry run: nothing was uploaded")
+        return 0
+    address = publish(
+        folder,
+        arguments.repo_id,
+        token=get_token(),
+        private=arguments.private,
+        revision=arguments.revision,
+        commit_message=arguments.commit_message,
+    )
+    print(f"published: {address}")
+    return 0
+
+
+if __name__ == "__main__":
+    run(PushArguments, main)
