@@ -1,7 +1,6 @@
 """From a command line to a dataclass: flags, a YAML or JSON file in their place, help from field docstrings.
 
-Every script is ``main(arguments) -> int`` and ends with ``run(Arguments, main)``. Nothing here imports torch, so that
-``--help`` and a misspelt flag answer at once.
+Every script is ``main(arguments) -> int`` and ends with ``run(Arguments, main)``.
 """
 
 import ast
@@ -49,9 +48,9 @@ class _Parser(HfArgumentParser):
         description = (inspect.getdoc(arguments_class) or "") + (
             "\n\nA YAML or JSON file with the same names may stand first; flags override it."
         )
-        super().__init__(arguments_class, description=description, allow_abbrev=False)
+        super().__init__([arguments_class], description=description, allow_abbrev=False)
 
-    def add_argument(self, *names: str, **options: Any) -> Any:  # type: ignore[override]
+    def add_argument(self, *names: str, **options: Any) -> Any:
         docstring = self._help.get(names[0].removeprefix("--").removeprefix("no_"))
         if docstring is not None and "help" not in options:
             options["help"] = docstring.replace("%", "%%")
@@ -97,7 +96,7 @@ def parse(arguments_class: type[Arguments], argv: Sequence[str] | None = None) -
     parser = _Parser(arguments_class)
     flags = list(sys.argv[1:] if argv is None else argv)
     if flags and flags[0].endswith((".yaml", ".yml", ".json")):
-        names = {field.name for field in dataclasses.fields(arguments_class)}  # type: ignore[arg-type]
+        names = {field.name for field in dataclasses.fields(arguments_class)}
         flags = _flags_from_file(Path(flags[0]), names) + flags[1:]
     (arguments,) = parser.parse_args_into_dataclasses(flags, look_for_args_file=False)
     return arguments  # type: ignore[no-any-return]

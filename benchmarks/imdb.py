@@ -1,0 +1,114 @@
+"""IMDb sentiment from scratch: half an hour of pre-training on reviews without labels, then fine-tuning.
+
+::
+
+    python benchmarks/imdb.py --data FOLDER --output_dir runs/imdb
+
+The folder holds ``train.jsonl.xz``, ``test.jsonl.xz`` and ``unsup.jsonl.xz`` of the Large Movie Review data set (Maas
+et al. 2011), a JSON object a line with ``text`` and ``label``. Unlabelled reviews that are also in the test or training
+set are left out of pre-training, as are training reviews that are also in the test set. A tenth of the training set is
+held out to choose the epoch; the test set is measured once. Figures go to ``benchmarks/results/imdb.json``.
+"""
+
+import json
+import lzma
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from hf_minibert.command_line import run
+from hf_minibert.errors import UserError
+from hf_minibert.training.checkpoint import write_json
+
+REPOSITORY = Path(__file__).parents[1]
+RESULTS = REPOSITORY / "benchmarks" / "results" / "imdb.json"
+
+
+@dataclass(kw_only=True)
+class Arguments:
+    """IMDb: pre-train on reviews, fine-tune on their labels, test once."""
+
+    data: str
+    """Folder with train.jsonl.xz, test.jsonl.xz and unsup.jsonl.xz."""
+    output_dir: str = "runs/imdb"
+    """Folder for the two runs."""
+    budget: str = "30m"
+    """Time of pre-training."""
+    max_seq_length: int = 256
+    """Tokens in a row of pre-training and in a review."""
+    num_train_epochs: float = 2.0
+    """Passes over the labelled reviews."""
+
+
+def read(path: Path) -> list[dict[str, Any]]:
+    """The rows of a file."""
+    if not path.is_file():
+        raise UserError(f"{path} is missing; --data names the folder of the IMDb files")
+    with lzma.open(path, "rt", encoding="utf-8") as file:
+        return [json.loads(line) for line in file]
+
+
+def write_pretraining_text(data: Path, output: Path) -> dict[str, int]:
+    """Training and unlabelled reviews, each once and none that is also in the test set; returns counts."""
+    tested = {row["text"] for row in read(data / "test.jsonl.xz")}
+    train = [row["text"] for row in read(data / "train.jsonl.xz")]
+    unlabelled = [row["text"] for row in read(data / "unsup.jsonl.xz")]
+    texts = [text for text in dict.fromkeys(train + unlabelled) if text not in tested]
+    output.write_text("".join(json.dumps({"text": text}) + "\n" for text in texts), encoding="utf-8")
+    return {"reviews": len(texts), "left_out": len(train) + len(unlabelled) - len(texts)}
+
+
+def script(name: str, **flags: Any) -> None:
+    """Run one of the scripts as a user would."""
+    command = [sys.executable, str(REPOSITORY / "scripts" / name)]
+    for flag, value in flags.items():
+        command += [f"--{flag}", *([str(item) for item in value] if isinstance(value, list) else [str(value)])]
+    subprocess.run(command, check=True, cwd=REPOSITORY)
+
+
+def main(arguments: Arguments) -> int:
+    """Both runs, one after the other."""
+    data, output = Path(arguments.data).resolve(), Path(arguments.output_dir).resolve()
+    output.mkdir(parents=True, exist_ok=True)
+    text = output / "reviews.jsonl"
+    counts = write_pretraining_text(data, text)
+    pretrained, classifier = output / "pretrained", output / "classifier"
+    script(
+        "pretrain.py",
+        model="minibert-mini",
+        corpus=text,
+        max_seq_length=arguments.max_seq_length,
+        budget=arguments.budget,
+        output_dir=pretrained,
+        overwrite_output_dir=True,
+    )
+    script(
+        "finetune.py",
+        model_name_or_path=pretrained,
+        dataset=data,
+        label_names=["negative", "positive"],
+        max_seq_length=arguments.max_seq_length,
+        num_train_epochs=arguments.num_train_epochs,
+        output_dir=classifier,
+        overwrite_output_dir=True,
+    )
+    first, second = (json.loads((run / "results.json").read_text()) for run in (pretrained, classifier))
+    write_json(
+        RESULTS,
+        {
+            "command": "python benchmarks/imdb.py --data FOLDER",
+            "pretraining_text": counts,
+            "pretraining": {
+                key: first[key] for key in ("preset", "architecture", "num_parameters", "training", "metrics")
+            },
+            "finetuning": {key: second[key] for key in ("dataset", "training", "metrics")},
+            "seed": 42,
+        },
+    )
+    return 0
+
+
+if __name__ == "__main__":
+    run(Arguments, main)

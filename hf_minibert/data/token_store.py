@@ -1,0 +1,217 @@
+"""The token store: a corpus tokenised once, memory-mapped, one Arrow row a document.
+
+In come documents and a tokenizer; out come arrays of token ids from which any sequence length and any objective is
+cut by index arithmetic. The store knows of which corpus and tokenizer it is made, so a second run reuses it.
+"""
+
+import contextlib
+import dataclasses
+import hashlib
+import json
+import shutil
+import tempfile
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pyarrow
+from datasets import Dataset, Features, List, Value
+from datasets.arrow_writer import ArrowWriter
+from datasets.config import HF_CACHE_HOME
+from numpy.typing import NDArray
+from tqdm import tqdm
+from transformers import PreTrainedTokenizerFast
+
+from hf_minibert.data.corpus import Corpus, Document, document_hash
+from hf_minibert.errors import UserError
+from hf_minibert.tokenization import encode_documents
+
+TOKENS_FILE = "tokens.arrow"
+ABOUT_FILE = "store.json"
+FORMAT_VERSION = 1
+DOCUMENTS_PER_BATCH = 1_000
+CHARACTERS_PER_BATCH = 4_000_000
+HELD_OUT_FRACTION = 0.02
+
+
+@dataclass(frozen=True, kw_only=True)
+class StoreInfo:
+    """What a store is made of; `store.json` beside the tokens."""
+
+    corpus: str
+    fingerprint: str
+    vocab_size: int
+    documents: int
+    tokens: int
+    bytes: int
+
+
+class Documents:
+    """Some documents of a store: their lengths, their tokens, and how many bytes of text they stand for."""
+
+    def __init__(self, chunks: Sequence[NDArray[np.unsignedinteger]], places: NDArray[np.int64]) -> None:
+        """`chunks`: runs of token ids; `places`: (documents, 3): chunk, first token in it, length."""
+        self._chunks = chunks
+        self._places = places
+        self.lengths: NDArray[np.int64] = places[:, 2]
+
+    def __len__(self) -> int:
+        return len(self._places)
+
+    def tokens(self, document: int, begin: int = 0, end: int | None = None) -> NDArray[np.unsignedinteger]:
+        """Token ids `begin` to `end` of one document, without specials; a view, not a copy."""
+        chunk, first, length = self._places[document]
+        stop = length if end is None else min(end, length)
+        tokens: NDArray[np.unsignedinteger] = self._chunks[chunk][first + begin : first + stop]
+        return tokens
+
+    def token_counts(self, vocab_size: int) -> NDArray[np.int64]:
+        """How often each token id occurs, (vocab_size,)."""
+        counts = np.zeros(vocab_size, dtype=np.int64)
+        for first in range(0, len(self), 1_000):
+            some = [self.tokens(document) for document in range(first, min(first + 1_000, len(self)))]
+            counts += np.bincount(np.concatenate(some), minlength=vocab_size)
+        return counts
+
+
+class TokenStore:
+    """A folder of token ids, opened without reading them; `train` and `held_out` are disjoint sets of documents."""
+
+    def __init__(self, folder: str | Path) -> None:
+        self.folder = Path(folder)
+        try:
+            about = json.loads((self.folder / ABOUT_FILE).read_text(encoding="utf-8"))
+            self.info = StoreInfo(**about)
+            table = Dataset.from_file(str(self.folder / TOKENS_FILE)).data
+        except (OSError, TypeError, ValueError, pyarrow.ArrowException) as error:
+            raise UserError(
+                f"{self.folder} is not a whole token store ({error}); delete it, and it will be built again"
+            ) from error
+        chunks, places = [], []
+        for index, column in enumerate(table.column("input_ids").chunks):
+            chunks.append(column.values.to_numpy())
+            offsets = column.offsets.to_numpy().astype(np.int64)
+            places.append(np.stack((np.full(len(column), index), offsets[:-1], np.diff(offsets)), axis=1))
+        all_places = np.concatenate(places)
+        held_out = _held_out(table.column("hash").to_numpy())
+        self.train = Documents(chunks, all_places[~held_out])
+        self.held_out = Documents(chunks, all_places[held_out])
+
+
+def _held_out(hashes: NDArray[np.uint64]) -> NDArray[np.bool_]:
+    """Which documents are held out: by the hash of their text, so that equal texts are on one side; never none."""
+    threshold = np.uint64(HELD_OUT_FRACTION * 2**64)
+    held_out: NDArray[np.bool_] = hashes < threshold
+    if not held_out.any():
+        held_out[hashes == hashes.min()] = True
+    return held_out
+
+
+def _batches(corpus: Corpus) -> Iterator[list[Document]]:
+    """Lists of documents, bounded in number and size."""
+    batch: list[Document] = []
+    characters = 0
+    for document in corpus:
+        batch.append(document)
+        characters += len(document.text)
+        if len(batch) == DOCUMENTS_PER_BATCH or characters >= CHARACTERS_PER_BATCH:
+            yield batch
+            batch, characters = [], 0
+    if batch:
+        yield batch
+
+
+def store_fingerprint(corpus: Corpus, tokenizer: PreTrainedTokenizerFast, max_tokens: int | None = None) -> str:
+    """Changes when the tokens would: the corpus, the tokenizer, the limit, or the format of the store."""
+    parts = (corpus.fingerprint, tokenizer.backend_tokenizer.to_str(), str(max_tokens), str(FORMAT_VERSION))
+    return hashlib.sha256("\n".join(parts).encode()).hexdigest()[:16]
+
+
+def open_token_store(
+    corpus: Corpus,
+    tokenizer: PreTrainedTokenizerFast,
+    *,
+    folder: Path | None = None,
+    max_tokens: int | None = None,
+) -> TokenStore:
+    """The store of a corpus: the one that is there already, else built now with a progress bar.
+
+    Args:
+        corpus: where the documents come from.
+        tokenizer: how they are cut; its special tokens are not recognised in the text.
+        folder: where the store lies; default, a folder named by the fingerprint in the Hugging Face cache.
+        max_tokens: stop reading the corpus after this many tokens.
+
+    Raises:
+        UserError: the folder holds something else, or the corpus has fewer than two documents.
+    """
+    fingerprint = store_fingerprint(corpus, tokenizer, max_tokens)
+    if folder is None:
+        folder = Path(HF_CACHE_HOME) / "hf_minibert" / "stores" / fingerprint
+    if (folder / ABOUT_FILE).exists():
+        store = TokenStore(folder)
+        if store.info.fingerprint == fingerprint:
+            return store
+        raise UserError(
+            f"{folder} holds the tokens of another corpus or tokenizer ({store.info.corpus}); give another folder"
+        )
+    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        raise UserError(f"{folder} exists and is not a token store; give another folder")
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    temporary = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
+    try:
+        _build(corpus, tokenizer, temporary, fingerprint, max_tokens)
+        if folder.exists():
+            folder.rmdir()
+        with contextlib.suppress(OSError):  # another process was first with the same store
+            temporary.rename(folder)
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+    return TokenStore(folder)
+
+
+def _build(
+    corpus: Corpus, tokenizer: PreTrainedTokenizerFast, folder: Path, fingerprint: str, max_tokens: int | None
+) -> None:
+    """Write the tokens and then what they are made of."""
+    vocab_size = len(tokenizer)
+    dtype = np.uint16 if vocab_size <= 2**16 else np.uint32
+    features = Features({"input_ids": List(Value(np.dtype(dtype).name)), "hash": Value("uint64")})
+    documents = tokens = text_bytes = 0
+    writer = ArrowWriter(path=str(folder / TOKENS_FILE), features=features)
+    with tqdm(
+        desc=f"tokenizing {corpus.name}", total=corpus.num_bytes, unit="B", unit_scale=True, unit_divisor=1000
+    ) as bar:
+        for batch in _batches(corpus):
+            texts = [document.text for document in batch]
+            values, lengths = encode_documents(tokenizer, texts)
+            if max_tokens is not None and tokens + len(values) > max_tokens:
+                kept = int(np.searchsorted(np.cumsum(lengths), max_tokens - tokens, side="right")) or 1
+                texts, lengths = texts[:kept], lengths[:kept]
+                values = values[: lengths.sum()]
+            offsets = np.concatenate(([0], np.cumsum(lengths))).astype(np.int32)
+            lists = pyarrow.ListArray.from_arrays(pyarrow.array(offsets), pyarrow.array(values.astype(dtype)))
+            hashes = pyarrow.array(np.fromiter((document_hash(text) for text in texts), np.uint64, len(texts)))
+            writer.write_table(pyarrow.Table.from_arrays([lists, hashes], schema=features.arrow_schema))
+            documents, tokens = documents + len(texts), tokens + len(values)
+            text_bytes += sum(len(text.encode()) for text in texts)
+            bar.update(corpus.bytes_read - bar.n)
+            bar.set_postfix(documents=documents, tokens=f"{tokens:,}", refresh=False)
+            if max_tokens is not None and tokens >= max_tokens:
+                break
+    writer.finalize()
+    if documents < 2:
+        raise UserError(
+            f"the corpus {corpus.name} has {documents} document(s), but at least 2 are needed: one is held out to "
+            "measure what was learned"
+        )
+    about = StoreInfo(
+        corpus=corpus.name,
+        fingerprint=fingerprint,
+        vocab_size=vocab_size,
+        documents=documents,
+        tokens=tokens,
+        bytes=text_bytes,
+    )
+    (folder / ABOUT_FILE).write_text(json.dumps(dataclasses.asdict(about), indent=2) + "\n", encoding="utf-8")

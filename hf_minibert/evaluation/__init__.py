@@ -1,0 +1,1 @@
+"""Metrics, as functions and as `evaluate` modules that need no network."""

@@ -1,0 +1,106 @@
+"""Named models and what each is trained for: the tables that the command line chooses from."""
+
+import difflib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from huggingface_hub.errors import StrictDataclassError
+
+from hf_minibert.errors import UserError
+from hf_minibert.models.configuration_minibert import MiniBertConfig
+from hf_minibert.models.configuration_minigpt import MiniGPTConfig
+from hf_minibert.models.modeling_minibert import MiniBertForMaskedLM, MiniBertForPreTraining
+from hf_minibert.models.modeling_minigpt import MiniGPTForCausalLM
+
+Config = MiniBertConfig | MiniGPTConfig
+PretrainingModel = MiniBertForMaskedLM | MiniBertForPreTraining | MiniGPTForCausalLM
+
+# The shapes of the published BERT miniatures (Turc et al. 2019, arXiv:1908.08962).
+SIZES: dict[str, dict[str, int]] = {
+    "tiny": {"num_hidden_layers": 2, "hidden_size": 128, "num_attention_heads": 2},
+    "mini": {"num_hidden_layers": 4, "hidden_size": 256, "num_attention_heads": 4},
+    "small": {"num_hidden_layers": 4, "hidden_size": 512, "num_attention_heads": 8},
+    "medium": {"num_hidden_layers": 8, "hidden_size": 512, "num_attention_heads": 8},
+}
+
+
+@dataclass(frozen=True)
+class Family:
+    """What differs between the two kinds of model."""
+
+    config_class: type[Config]
+    objectives: dict[str, type[PretrainingModel]]
+    """The objectives that it can be trained for, its default first, and the model with the heads for it."""
+    max_seq_length: int
+    """Tokens in a training row, by default."""
+
+
+FAMILIES: dict[str, Family] = {
+    "minibert": Family(MiniBertConfig, {"mlm": MiniBertForMaskedLM, "mlm+nsp": MiniBertForPreTraining}, 128),
+    "minigpt": Family(MiniGPTConfig, {"clm": MiniGPTForCausalLM}, 256),
+}
+MODELS = [f"{family}-{size}" for family in FAMILIES for size in SIZES]
+LEARNING_RATES = {"modern": 3e-3, "classic": 1e-3}
+
+
+def family_of(model: str) -> Family:
+    """The family of a named model.
+
+    Raises:
+        UserError: there is no such model.
+    """
+    if model not in MODELS:
+        close = difflib.get_close_matches(model, MODELS, n=1)
+        raise UserError(
+            f"unknown model {model!r}"
+            + (f"; did you mean {close[0]}?" if close else "")
+            + f" (have {', '.join(MODELS)})"
+        )
+    return FAMILIES[model.split("-")[0]]
+
+
+def build_config(model: str, architecture: str, **fields: Any) -> Config:
+    """The configuration of a named model, with some of its fields replaced.
+
+    Raises:
+        UserError: unknown model or field, or values that do not fit together.
+    """
+    family = family_of(model)
+    known = vars(family.config_class())
+    for name in fields:
+        if name not in known:
+            close = difflib.get_close_matches(name, known, n=1)
+            raise UserError(f"unknown config field {name!r}" + (f"; did you mean {close[0]}?" if close else ""))
+    make = family.config_class.classic if architecture == "classic" else family.config_class.modern
+    try:
+        return make(**SIZES[model.split("-")[1]] | fields)
+    except StrictDataclassError as error:
+        raise UserError(f"the config of {model} does not hold together: {error.__cause__ or error}") from error
+
+
+def parse_overrides(text: str | None) -> Mapping[str, Any]:
+    """``"hidden_size=384,hidden_act=gelu"`` as a mapping; numbers and booleans become what they look like.
+
+    Raises:
+        UserError: a part is not ``name=value``.
+    """
+    fields: dict[str, Any] = {}
+    for part in (text or "").split(",") if text else []:
+        name, equals, value = (piece.strip() for piece in part.partition("="))
+        if not equals or not name or not value:
+            raise UserError(f"config_overrides takes name=value pairs separated by commas, got {part!r}")
+        fields[name] = _literal(value)
+    return fields
+
+
+def _literal(value: str) -> Any:
+    """A value as a configuration file would give it."""
+    if value.lower() in ("true", "false"):
+        return value.lower() == "true"
+    for kind in (int, float):
+        try:
+            return kind(value)
+        except ValueError:
+            continue
+    return value

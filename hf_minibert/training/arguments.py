@@ -1,0 +1,137 @@
+"""What a pre-training run can be told: the flags of `scripts/pretrain.py`."""
+
+import re
+from dataclasses import dataclass, field
+from typing import Literal
+
+from hf_minibert.errors import UserError
+
+UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
+
+
+def parse_duration(text: str) -> float:
+    """``90s``, ``5m``, ``1.5h`` or ``1d`` in seconds.
+
+    Raises:
+        UserError: it is none of these, or not positive.
+    """
+    match = re.fullmatch(r"(\d+(?:\.\d+)?)([smhd])", text.strip())
+    if match is None or float(match[1]) <= 0:
+        raise UserError(f"budget must be a time such as 90s, 5m or 2h, got {text!r}")
+    return float(match[1]) * UNITS[match[2]]
+
+
+@dataclass(kw_only=True)
+class PretrainArguments:
+    """Pre-train a model on a corpus, and leave a folder that `from_pretrained` opens.
+
+    The run ends with the first of --budget, --max_steps and --max_tokens; without any of them, after five minutes.
+    """
+
+    output_dir: str
+    """Folder for the checkpoint, its card and everything that resumes."""
+    model: str = "minibert-mini"
+    """minibert- or minigpt- and tiny, mini, small or medium."""
+    architecture: Literal["modern", "classic"] = "modern"
+    """modern: RMSNorm, rotary positions, gated feed-forward (EuroBERT, Llama); classic: BERT, GPT-2."""
+    config_overrides: str | None = None
+    """Fields of the config to replace, as in `hidden_size=384,num_hidden_layers=6`."""
+    objective: Literal["mlm", "mlm+nsp", "clm"] | None = None
+    """What to predict: masked tokens, also whether a segment follows, or the next token. Default: mlm for MiniBERT,
+    clm for MiniGPT."""
+    corpus: list[str] = field(default_factory=lambda: ["builtin"])
+    """`builtin` (documentation of the installed packages), files, globs or folders (.txt .md .jsonl .parquet, also
+    .gz .xz .zst), or a data set on the Hub."""
+    text_column: str = "text"
+    """The column or key that holds the text."""
+    streaming: bool = False
+    """Read a Hub data set without downloading all of it first; with --max_tokens, only as much as is needed."""
+    tokenizer: str = "tokenizer"
+    """Folder or Hub name of the tokenizer."""
+    budget: str | None = None
+    """Wall-clock time of training with its evaluations, such as 90s, 5m or 2h; the schedule is fitted to it."""
+    max_steps: int | None = None
+    """Optimizer steps."""
+    max_tokens: int | None = None
+    """Tokens that the model reads."""
+    resume: bool = False
+    """Go on from the newest checkpoint in output_dir, with the arguments of that run where no flag says otherwise."""
+    overwrite_output_dir: bool = False
+    """Delete an earlier run in output_dir first."""
+    max_seq_length: int | None = None
+    """Tokens in a row. Default: 128 for MiniBERT, 256 for MiniGPT."""
+    mlm_probability: float = 0.15
+    """Share of tokens to predict in masked language modeling. Evaluation always takes 15%."""
+    per_device_train_batch_size: int | None = None
+    """Rows in a batch on each device. Default: as many as make 2,048 tokens."""
+    gradient_accumulation_steps: int = 1
+    """Batches that are added up for one optimizer step."""
+    learning_rate: float | None = None
+    """Peak of the schedule. Default: 3e-3 for modern, 1e-3 for classic."""
+    lr_scheduler_type: Literal["linear", "cosine", "warmup_stable_decay"] = "linear"
+    """How the rate falls to zero after the warm-up; warmup_stable_decay holds it until the last fifth."""
+    warmup_steps: float = 0.05
+    """Steps of linear warm-up; below 1, their share of the run."""
+    weight_decay: float = 0.1
+    """Decay of matrices; norms, biases and embeddings have none."""
+    adam_beta1: float = 0.9
+    """Memory of AdamW's mean gradient."""
+    adam_beta2: float = 0.98
+    """Memory of AdamW's mean squared gradient."""
+    adam_epsilon: float = 1e-8
+    """Least denominator of AdamW's step."""
+    max_grad_norm: float = 1.0
+    """Gradients longer than this are shortened to it."""
+    seed: int = 42
+    """Of the weights, the order of the data, the masks and dropout."""
+    per_device_eval_batch_size: int = 32
+    """Rows in a batch of an evaluation."""
+    max_eval_samples: int = 384
+    """Rows of held-out text in an evaluation."""
+    eval_steps: int | None = None
+    """Steps between evaluations. Default: five evaluations a run."""
+    save_steps: int | None = None
+    """Steps between checkpoints. Default: at each evaluation."""
+    save_total_limit: int = 2
+    """Checkpoints to keep."""
+    logging_steps: int = 10
+    """Steps between lines of metrics.jsonl."""
+    dataloader_num_workers: int = 0
+    """Processes that prepare batches beside each training process."""
+
+    def __post_init__(self) -> None:
+        for name in (
+            "max_steps",
+            "max_tokens",
+            "max_seq_length",
+            "per_device_train_batch_size",
+            "gradient_accumulation_steps",
+            "learning_rate",
+            "adam_epsilon",
+            "max_grad_norm",
+            "per_device_eval_batch_size",
+            "max_eval_samples",
+            "eval_steps",
+            "save_steps",
+            "save_total_limit",
+            "logging_steps",
+        ):
+            value = getattr(self, name)
+            if value is not None and not value > 0:
+                raise UserError(f"{name} must be positive, got {value}")
+        for name in ("warmup_steps", "weight_decay", "dataloader_num_workers", "seed"):
+            if not getattr(self, name) >= 0:
+                raise UserError(f"{name} must not be negative, got {getattr(self, name)}")
+        for name in ("adam_beta1", "adam_beta2"):
+            if not 0 <= getattr(self, name) < 1:
+                raise UserError(f"{name} must be in [0, 1), got {getattr(self, name)}")
+        if not 0 < self.mlm_probability < 1:
+            raise UserError(f"mlm_probability must be between 0 and 1, got {self.mlm_probability}")
+        if self.max_seq_length is not None and self.max_seq_length < 8:
+            raise UserError(f"max_seq_length must be at least 8, got {self.max_seq_length}")
+        if self.resume and self.overwrite_output_dir:
+            raise UserError("--resume goes on from a run that --overwrite_output_dir would delete; give one of them")
+        if self.budget is not None:
+            parse_duration(self.budget)
+        if self.budget is None and self.max_steps is None and self.max_tokens is None:
+            self.budget = "5m"

@@ -1,0 +1,124 @@
+"""Checkpoints: folders that `from_pretrained` opens and that a run resumes from, each whole or not there at all."""
+
+import hashlib
+import json
+import logging
+import os
+import re
+import shutil
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from hf_minibert.errors import UserError
+
+logger = logging.getLogger(__name__)
+
+CHECKSUMS = "checksums.json"
+STATE = "train_state.json"
+
+
+@dataclass
+class TrainState:
+    """How far a run is. All that decides what the next step does, but for weights, moments and dropout's generator."""
+
+    step: int = 0
+    tokens: int = 0
+    seconds: float = 0.0
+    skipped_steps: int = 0
+    samples_before: list[dict[str, Any]] = field(default_factory=list)
+    """What the untrained model predicted, for the comparison at the end."""
+
+
+def write_json(path: Path, content: Any) -> None:
+    """Write a JSON file so that it is never seen half-written."""
+    write_text(path, json.dumps(content, indent=2, ensure_ascii=False) + "\n")
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a text file so that it is never seen half-written."""
+    temporary = path.with_name(f".{path.name}.tmp")
+    temporary.write_text(text, encoding="utf-8")
+    temporary.replace(path)
+
+
+def _digest(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _sync(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def save_checkpoint(output_dir: Path, state: TrainState, write: Callable[[Path], None]) -> Path:
+    """Make `checkpoint-<step>`: `write` fills a folder of another name, which then takes its place.
+
+    The last file written holds the checksums of the others, and the folder is renamed when all is on the disk.
+    """
+    folder = output_dir / f"checkpoint-{state.step}"
+    temporary = output_dir / f".{folder.name}.tmp"
+    shutil.rmtree(temporary, ignore_errors=True)
+    temporary.mkdir()
+    try:
+        write(temporary)
+        write_json(temporary / STATE, asdict(state))
+        files = sorted(path for path in temporary.rglob("*") if path.is_file())
+        write_json(temporary / CHECKSUMS, {str(path.relative_to(temporary)): _digest(path) for path in files})
+        for path in (*files, temporary / CHECKSUMS, temporary):
+            _sync(path)
+        shutil.rmtree(folder, ignore_errors=True)
+        temporary.rename(folder)
+        _sync(output_dir)
+    except BaseException:
+        shutil.rmtree(temporary, ignore_errors=True)
+        raise
+    return folder
+
+
+def checkpoints(output_dir: Path) -> list[Path]:
+    """The folders named as checkpoints, newest first."""
+    found = [(int(match[1]), path) for path in output_dir.glob("checkpoint-*") if (match := _name(path)) is not None]
+    return [path for _, path in sorted(found, reverse=True)]
+
+
+def _name(path: Path) -> re.Match[str] | None:
+    return re.fullmatch(r"checkpoint-(\d+)", path.name) if path.is_dir() else None
+
+
+def is_whole(checkpoint: Path) -> bool:
+    """Whether every file is there and as it was written."""
+    try:
+        checksums = json.loads((checkpoint / CHECKSUMS).read_text(encoding="utf-8"))
+        return bool(checksums) and all(_digest(checkpoint / name) == digest for name, digest in checksums.items())
+    except (OSError, ValueError):
+        return False
+
+
+def latest_checkpoint(output_dir: Path) -> Path:
+    """The newest checkpoint that is whole; damaged ones are passed over, saying so.
+
+    Raises:
+        UserError: there is none.
+    """
+    for checkpoint in checkpoints(output_dir):
+        if is_whole(checkpoint):
+            return checkpoint
+        logger.warning("%s is damaged; looking for the one before", checkpoint)
+    raise UserError(f"nothing to resume: {output_dir} has no whole checkpoint; start the run without --resume")
+
+
+def load_state(checkpoint: Path) -> TrainState:
+    """The state that a checkpoint was made in."""
+    return TrainState(**json.loads((checkpoint / STATE).read_text(encoding="utf-8")))
+
+
+def prune_checkpoints(output_dir: Path, keep: int) -> None:
+    """Delete all but the newest."""
+    for checkpoint in checkpoints(output_dir)[keep:]:
+        shutil.rmtree(checkpoint)

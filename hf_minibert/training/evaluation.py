@@ -1,0 +1,115 @@
+"""Held-out loss, and what a model that knows nothing but frequencies would reach."""
+
+from collections.abc import Iterable
+
+import numpy as np
+import torch
+from accelerate import Accelerator
+from numpy.typing import NDArray
+from torch import Tensor, nn
+from torch.nn import functional as F
+from transformers import PreTrainedTokenizerFast
+
+from hf_minibert.data.objectives import IGNORE_INDEX, Batch
+from hf_minibert.data.token_store import Documents
+from hf_minibert.models.losses import next_token_labels
+from hf_minibert.tokenization import token_bytes
+
+
+def predicted_tokens(batch: Batch, objective: str) -> Tensor:
+    """The tokens of a batch that the model must predict, in order, (predictions,)."""
+    labels = next_token_labels(batch["labels"]) if objective == "clm" else batch["labels"]
+    return labels[labels != IGNORE_INDEX]
+
+
+@torch.no_grad()
+def evaluate(
+    model: nn.Module, batches: Iterable[Batch], objective: str, accelerator: Accelerator, token_lengths: Tensor | None
+) -> dict[str, float]:
+    """Loss in nats, accuracy and perplexity per predicted token; for `clm` also bits per byte.
+
+    Args:
+        model: one of ours, on the accelerator's device.
+        batches: this process's part of the held-out rows.
+        objective: mlm, mlm+nsp or clm.
+        accelerator: adds up what the processes find.
+        token_lengths: bytes of text that each token id stands for, (vocabulary,); None if the tokenizer cannot tell.
+    """
+    was_training = model.training
+    model.eval()
+    sums = torch.zeros(7, dtype=torch.float64)
+    for batch in batches:
+        inputs = {name: tensor.to(accelerator.device) for name, tensor in batch.items()}
+        targets = predicted_tokens(inputs, objective)
+        if objective == "clm":
+            labels = next_token_labels(inputs.pop("labels"))
+            logits = model(**inputs, use_cache=False).logits[labels != IGNORE_INDEX]
+        else:
+            outputs = model(**inputs, full_logits=False)
+            logits = outputs.prediction_logits if objective == "mlm+nsp" else outputs.logits
+        loss = F.cross_entropy(logits.float(), targets, reduction="sum")
+        correct = (logits.argmax(dim=-1) == targets).sum()
+        text_bytes = 0 if token_lengths is None else int(token_lengths[targets.cpu()].sum())
+        pairs = [0.0, 0.0, 0.0]
+        if objective == "mlm+nsp":
+            order = inputs["next_sentence_label"]
+            scores = outputs.seq_relationship_logits.float()
+            pairs = [
+                float(F.cross_entropy(scores, order, reduction="sum")),
+                float((scores.argmax(dim=-1) == order).sum()),
+                float(len(order)),
+            ]
+        sums += torch.tensor([float(loss), float(correct), len(targets), text_bytes, *pairs], dtype=torch.float64)
+    model.train(was_training)
+    total = accelerator.reduce(sums.to(accelerator.device, _sum_type(accelerator)), reduction="sum")
+    loss_sum, correct_sum, predictions, bytes_sum, nsp_sum, nsp_correct, num_pairs = total.tolist()
+    loss_mean = loss_sum / max(predictions, 1)
+    name = "clm" if objective == "clm" else "mlm"
+    metrics = {
+        "eval_loss": loss_mean,
+        f"eval_{name}_loss": loss_mean,
+        "eval_accuracy": correct_sum / max(predictions, 1),
+        "eval_perplexity": float(np.exp(min(loss_mean, 100.0))),
+    }
+    if objective == "mlm+nsp":
+        metrics["eval_nsp_loss"] = nsp_sum / max(num_pairs, 1)
+        metrics["eval_nsp_accuracy"] = nsp_correct / max(num_pairs, 1)
+        metrics["eval_loss"] += metrics["eval_nsp_loss"]
+    if objective == "clm" and bytes_sum:
+        metrics["eval_bits_per_byte"] = loss_sum / np.log(2) / bytes_sum
+    return metrics
+
+
+def _sum_type(accelerator: Accelerator) -> torch.dtype:
+    """Sums are kept in float64 where the device has it."""
+    return torch.float32 if accelerator.device.type == "mps" else torch.float64
+
+
+def token_lengths(tokenizer: PreTrainedTokenizerFast) -> Tensor:
+    """How many bytes of text each token id stands for, (vocabulary,)."""
+    return torch.tensor([len(text) for text in token_bytes(tokenizer)])
+
+
+def frequency_baselines(
+    train: Documents, targets: NDArray[np.int64], tokenizer: PreTrainedTokenizerFast, objective: str
+) -> dict[str, float]:
+    """The loss on the held-out targets of predicting each token, or each byte, by its frequency in the training text.
+
+    Args:
+        train: the documents that frequencies are counted in.
+        targets: the tokens that an evaluation asks for.
+        tokenizer: tells what a token stands for.
+        objective: `clm` adds the byte baseline, in bits per byte.
+    """
+    vocab_size = len(tokenizer)
+    counts = train.token_counts(vocab_size).astype(np.float64)
+    counts[tokenizer.sep_token_id] += len(train)  # the end of each document, which `clm` predicts
+    frequencies = (counts + 1) / (counts + 1).sum()
+    baselines = {"unigram_loss": float(-np.log(frequencies[targets]).mean())}
+    if objective == "clm":
+        table = np.stack([np.bincount(np.frombuffer(text, np.uint8), minlength=256) for text in token_bytes(tokenizer)])
+        byte_counts = counts @ table + 1
+        target_bytes = np.bincount(targets, minlength=vocab_size) @ table
+        bits = -np.log2(byte_counts / byte_counts.sum())
+        baselines["byte_unigram_bits_per_byte"] = float(target_bytes @ bits / target_bytes.sum())
+    return baselines

@@ -1,0 +1,323 @@
+"""Fine-tuning with `Trainer`: a pre-trained folder and labelled text in, a classifier that a pipeline opens out."""
+
+import dataclasses
+import json
+import math
+import os
+import platform
+import shutil
+import time
+from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from datasets import Dataset
+from transformers import (
+    AutoConfig,
+    AutoModelForSequenceClassification,
+    DataCollatorWithPadding,
+    EvalPrediction,
+    PreTrainedModel,
+    PreTrainedTokenizerFast,
+    Trainer,
+    TrainingArguments,
+    set_seed,
+)
+from transformers.utils.logging import disable_progress_bar
+
+from hf_minibert.data.labelled import LabelledData, load_labelled
+from hf_minibert.errors import UserError
+from hf_minibert.evaluation.metrics import ClassificationMetrics
+from hf_minibert.hub.card import write_card
+from hf_minibert.models.configuration_minibert import MiniBertConfig
+from hf_minibert.models.configuration_minigpt import MiniGPTConfig
+from hf_minibert.tokenization import load_tokenizer
+from hf_minibert.training.checkpoint import write_json
+from hf_minibert.training.curves import plot_curves
+
+
+@dataclass(kw_only=True)
+class FinetuneArguments:
+    """Fine-tune a pre-trained model on labelled text, and leave a folder that a pipeline opens."""
+
+    model_name_or_path: str
+    """Folder of a pre-trained MiniBERT or MiniGPT, or its name on the Hub."""
+    output_dir: str
+    """Folder for the classifier, its card and its metrics."""
+    task: Literal["text-classification"] = "text-classification"
+    """What to learn."""
+    dataset: str = "builtin"
+    """`builtin` (which package a documentation text is from), a file (.jsonl .csv .tsv .parquet, also compressed), a
+    folder with train, dev and test files, or a Hub name."""
+    test_dataset: str | None = None
+    """A file to measure once, at the end."""
+    text_column: str = "text"
+    """The column of the text."""
+    label_column: str = "label"
+    """The column of the label: a class id or a name."""
+    label_names: list[str] | None = None
+    """What class ids 0, 1, ... mean, as in `--label_names negative positive`."""
+    overwrite_output_dir: bool = False
+    """Write over an earlier fine-tuning in output_dir."""
+    max_seq_length: int = 256
+    """Longer texts are cut."""
+    num_train_epochs: float = 3.0
+    """Passes over the training text."""
+    per_device_train_batch_size: int = 32
+    """Texts in a batch."""
+    per_device_eval_batch_size: int = 64
+    """Texts in a batch of an evaluation."""
+    gradient_accumulation_steps: int = 1
+    """Batches that are added up for one optimizer step."""
+    learning_rate: float = 3e-4
+    """Peak of the schedule, which warms up and falls linearly."""
+    warmup_steps: float = 0.1
+    """Steps of linear warm-up; below 1, their share of the run."""
+    weight_decay: float = 0.01
+    """AdamW's decay."""
+    hidden_dropout_prob: float = 0.1
+    """Dropout in the layers and before the classifier."""
+    classifier_pooling: Literal["cls", "mean", "max"] = "mean"
+    """How MiniBERT makes one vector of a text. MiniGPT takes its last token."""
+    lm_loss_weight: float = 0.5
+    """Weight of MiniGPT's language-model loss beside the classifier's; 0 is better below about 10,000 examples."""
+    max_train_samples: int | None = None
+    """Train on so many texts only, chosen by the seed."""
+    max_eval_samples: int | None = None
+    """Evaluate and test on so many texts only, chosen by the seed."""
+    seed: int = 42
+    """Of the new weights, the order of the data and dropout."""
+
+    def __post_init__(self) -> None:
+        for name in (
+            "num_train_epochs",
+            "per_device_train_batch_size",
+            "per_device_eval_batch_size",
+            "gradient_accumulation_steps",
+            "learning_rate",
+            "max_train_samples",
+            "max_eval_samples",
+        ):
+            value = getattr(self, name)
+            if value is not None and not value > 0:
+                raise UserError(f"{name} must be positive, got {value}")
+        for name in ("warmup_steps", "weight_decay", "lm_loss_weight", "seed"):
+            if not getattr(self, name) >= 0:
+                raise UserError(f"{name} must not be negative, got {getattr(self, name)}")
+        if not 0 <= self.hidden_dropout_prob < 1:
+            raise UserError(f"hidden_dropout_prob must be in [0, 1), got {self.hidden_dropout_prob}")
+        if self.max_seq_length < 8:
+            raise UserError(f"max_seq_length must be at least 8, got {self.max_seq_length}")
+
+
+def finetune(arguments: FinetuneArguments) -> int:
+    """Train, evaluate after every epoch, keep the best, test once, and write the card.
+
+    Raises:
+        UserError: the arguments or the data are not acceptable.
+    """
+    folder = Path(arguments.output_dir)
+    if folder.exists() and not folder.is_dir():
+        raise UserError(f"output_dir {folder} is a file; give a folder")
+    if folder.exists() and any(folder.iterdir()) and not arguments.overwrite_output_dir:
+        raise UserError(f"output_dir {folder} is not empty; give another, or --overwrite_output_dir")
+    disable_progress_bar()  # of saving and loading, which are short and would break the others
+    torch.set_flush_denormal(True)  # AdamW on subnormal moments is many times slower on CPUs
+    tokenizer = load_tokenizer(arguments.model_name_or_path)
+    data = load_labelled(
+        arguments.dataset,
+        test_source=arguments.test_dataset,
+        text_column=arguments.text_column,
+        label_column=arguments.label_column,
+        label_names=arguments.label_names,
+    )
+    set_seed(arguments.seed)
+    model = build_classifier(arguments, data.labels)
+    rows = {
+        split: encode(
+            some if limit is None else sample(some, limit, arguments.seed), tokenizer, arguments.max_seq_length
+        )
+        for split, some, limit in (
+            ("train", data.train, arguments.max_train_samples),
+            ("eval", data.eval, arguments.max_eval_samples),
+            ("test", data.test, arguments.max_eval_samples),
+        )
+        if some is not None
+    }
+    trainer = Trainer(
+        model=model,
+        args=trainer_arguments(arguments, len(rows["train"])),
+        train_dataset=rows["train"],
+        eval_dataset=rows["eval"],
+        processing_class=tokenizer,
+        data_collator=DataCollatorWithPadding(tokenizer),
+        compute_metrics=classification_metrics,
+    )
+    begin = time.perf_counter()
+    trainer.train()
+    seconds = time.perf_counter() - begin
+    metrics = trainer.evaluate()
+    if "test" in rows:
+        metrics |= trainer.evaluate(rows["test"], metric_key_prefix="test")
+    if trainer.is_world_process_zero():
+        model.save_pretrained(folder)
+        tokenizer.save_pretrained(folder)
+        for checkpoint in folder.glob("checkpoint-*"):  # Trainer's own, to return to the best epoch
+            shutil.rmtree(checkpoint)
+        write_json(folder / "arguments.json", dataclasses.asdict(arguments) | {"overwrite_output_dir": False})
+        write_metrics(folder / "metrics.jsonl", trainer.state.log_history)
+        plot_curves(folder / "metrics.jsonl", folder / "curves.png")
+        results = summary(arguments, model, data, rows, metrics, trainer, seconds)
+        write_json(folder / "results.json", results)
+        card = write_card(folder)
+        print_report(results, folder, card)
+    return 0
+
+
+def build_classifier(arguments: FinetuneArguments, labels: list[str]) -> PreTrainedModel:
+    """The pre-trained model with a new classifier.
+
+    Raises:
+        UserError: it is not one of ours, or its positions are fewer than the texts may have.
+    """
+    name = arguments.model_name_or_path
+    try:
+        config = AutoConfig.from_pretrained(name)
+    except (OSError, ValueError) as error:
+        raise UserError(f"model_name_or_path {name!r} holds no model: {' '.join(str(error).split())}") from error
+    if not isinstance(config, (MiniBertConfig, MiniGPTConfig)):
+        raise UserError(f"{name} is a {config.model_type}; this script fine-tunes MiniBERT and MiniGPT")
+    if arguments.max_seq_length > config.max_position_embeddings:
+        raise UserError(
+            f"max_seq_length {arguments.max_seq_length} is more than the model's {config.max_position_embeddings} "
+            "positions; make it smaller"
+        )
+    fields: dict[str, Any] = {
+        "id2label": dict(enumerate(labels)),
+        "label2id": {label: index for index, label in enumerate(labels)},
+        "problem_type": "single_label_classification",
+        "hidden_dropout_prob": arguments.hidden_dropout_prob,
+    }
+    if isinstance(config, MiniBertConfig):
+        fields["classifier_pooling"] = arguments.classifier_pooling
+    else:
+        fields["lm_loss_weight"] = arguments.lm_loss_weight
+    model: PreTrainedModel = AutoModelForSequenceClassification.from_pretrained(name, **fields)
+    return model
+
+
+def sample(rows: Dataset, limit: int, seed: int) -> Dataset:
+    """At most so many rows, from anywhere: a file may be sorted by label."""
+    return rows.shuffle(seed=seed).select(range(min(limit, len(rows))))
+
+
+def encode(rows: Dataset, tokenizer: PreTrainedTokenizerFast, max_length: int) -> Dataset:
+    """Texts as token ids, the longest cut; padded later, batch by batch."""
+    return rows.map(
+        lambda batch: tokenizer(batch["text"], truncation=True, max_length=max_length),
+        batched=True,
+        remove_columns=["text"],
+        desc="tokenizing",
+    )
+
+
+def trainer_arguments(arguments: FinetuneArguments, num_examples: int) -> TrainingArguments:
+    """What `Trainer` is told: ours by name, and its own means of evaluating each epoch and keeping the best."""
+    steps_per_epoch = math.ceil(
+        num_examples / arguments.per_device_train_batch_size / arguments.gradient_accumulation_steps
+    )
+    return TrainingArguments(
+        output_dir=arguments.output_dir,
+        num_train_epochs=arguments.num_train_epochs,
+        per_device_train_batch_size=arguments.per_device_train_batch_size,
+        per_device_eval_batch_size=arguments.per_device_eval_batch_size,
+        gradient_accumulation_steps=arguments.gradient_accumulation_steps,
+        learning_rate=arguments.learning_rate,
+        warmup_steps=arguments.warmup_steps,
+        weight_decay=arguments.weight_decay,
+        lr_scheduler_type="linear",
+        train_sampling_strategy="group_by_length",
+        eval_strategy="epoch",
+        save_strategy="epoch",
+        save_total_limit=1,
+        load_best_model_at_end=True,
+        metric_for_best_model="accuracy",
+        logging_steps=max(1, min(50, steps_per_epoch // 4)),
+        dataloader_pin_memory=torch.cuda.is_available(),
+        seed=arguments.seed,
+        report_to="none",
+    )
+
+
+def classification_metrics(prediction: EvalPrediction) -> dict[str, float]:
+    """Accuracy, F1 and Matthews correlation of the likeliest class."""
+    logits = prediction.predictions[0] if isinstance(prediction.predictions, tuple) else prediction.predictions
+    computed = ClassificationMetrics().compute(predictions=logits.argmax(axis=-1), references=prediction.label_ids)
+    assert computed is not None
+    return dict(computed)
+
+
+def write_metrics(path: Path, history: list[dict[str, Any]]) -> None:
+    """`Trainer`'s history in the form of our `metrics.jsonl`."""
+    lines = [entry for entry in history if "loss" in entry or "eval_loss" in entry]
+    path.write_text("".join(json.dumps(entry) + "\n" for entry in lines), encoding="utf-8")
+
+
+def summary(
+    arguments: FinetuneArguments,
+    model: PreTrainedModel,
+    data: LabelledData,
+    rows: dict[str, Dataset],
+    metrics: dict[str, float],
+    trainer: Trainer,
+    seconds: float,
+) -> dict[str, Any]:
+    """The run in figures, `results.json`: what the card is rendered from."""
+    config = model.config
+    names = ("eval_loss", "eval_accuracy", "eval_f1", "eval_matthews_correlation")
+    kept = {
+        name: metrics[name] for name in (*names, *(name.replace("eval_", "test_") for name in names)) if name in metrics
+    }
+    majority = max(rows["eval"]["label"].count(label) for label in range(len(data.labels))) / len(rows["eval"])
+    return {
+        "kind": "finetune",
+        "task": arguments.task,
+        "model_type": config.model_type,
+        "architecture": "modern" if config.norm_type == "rms_norm" else "classic",
+        "base_model": arguments.model_name_or_path,
+        "dataset": {
+            "name": arguments.dataset if arguments.dataset == "builtin" else Path(arguments.dataset).name,
+            "train_examples": len(rows["train"]),
+            "eval_examples": len(rows["eval"]),
+            "labels": data.labels,
+        }
+        | ({"test_examples": len(rows["test"])} if "test" in rows else {}),
+        "num_parameters": model.num_parameters(),
+        "training": {
+            "steps": trainer.state.global_step,
+            "epochs": arguments.num_train_epochs,
+            "seconds": round(seconds, 1),
+            "global_batch_size": arguments.per_device_train_batch_size
+            * arguments.gradient_accumulation_steps
+            * trainer.args.world_size,
+            "max_seq_length": arguments.max_seq_length,
+            "num_processes": trainer.args.world_size,
+            "hardware": torch.cuda.get_device_name() if torch.cuda.is_available() else f"{os.cpu_count()} CPU cores",
+        },
+        "metrics": kept | {"majority_accuracy": majority},
+        "environment": {"python": platform.python_version()}
+        | {name: version(name) for name in ("torch", "transformers", "accelerate", "datasets", "tokenizers")}
+        | {"hf_minibert": version("hf_minibert")},
+    }
+
+
+def print_report(results: dict[str, Any], folder: Path, card: Path) -> None:
+    """What was learned, for the person who waited for it."""
+    metrics, dataset = results["metrics"], results["dataset"]
+    print(f"\n{dataset['eval_examples']:,} held-out texts, {len(dataset['labels'])} labels:")  # noqa: T201
+    print(f"  accuracy {metrics['eval_accuracy']:.1%}; always the commonest label {metrics['majority_accuracy']:.1%}")  # noqa: T201
+    if "test_accuracy" in metrics:
+        print(f"  test accuracy {metrics['test_accuracy']:.1%} on {dataset['test_examples']:,} texts")  # noqa: T201
+    print(f"\nclassifier  {folder}\nmodel card  {card}")  # noqa: T201

@@ -1,0 +1,78 @@
+"""The optimizer, the end of a run, and the learning rate on the way there."""
+
+import math
+from dataclasses import dataclass
+
+import torch
+from torch import nn
+
+from hf_minibert.training.arguments import PretrainArguments, parse_duration
+from hf_minibert.training.checkpoint import TrainState
+
+
+def build_optimizer(model: nn.Module, arguments: PretrainArguments, learning_rate: float) -> torch.optim.Optimizer:
+    """AdamW (Loshchilov and Hutter 2019, arXiv:1711.05101), with decay on the matrices of the layers alone."""
+    embeddings = {id(module.weight) for module in model.modules() if isinstance(module, nn.Embedding)}
+    parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    matrices = [parameter for parameter in parameters if parameter.ndim >= 2 and id(parameter) not in embeddings]
+    others = [parameter for parameter in parameters if parameter.ndim < 2 or id(parameter) in embeddings]
+    groups = [
+        {"params": matrices, "weight_decay": arguments.weight_decay},
+        {"params": others, "weight_decay": 0.0},
+    ]
+    return torch.optim.AdamW(
+        groups,
+        lr=learning_rate,
+        betas=(arguments.adam_beta1, arguments.adam_beta2),
+        eps=arguments.adam_epsilon,
+        fused=True,
+    )
+
+
+@dataclass(frozen=True)
+class End:
+    """When a run is over: after some seconds, steps or tokens, whichever comes first."""
+
+    seconds: float | None
+    steps: int | None
+    tokens: int | None
+
+    @classmethod
+    def of(cls, arguments: PretrainArguments) -> "End":
+        """The end that the arguments ask for."""
+        seconds = None if arguments.budget is None else parse_duration(arguments.budget)
+        return cls(seconds, arguments.max_steps, arguments.max_tokens)
+
+    def progress(self, state: TrainState) -> float:
+        """How much of the run is done, 0 to 1."""
+        parts = [
+            done / end
+            for done, end in ((state.seconds, self.seconds), (state.step, self.steps), (state.tokens, self.tokens))
+            if end is not None
+        ]
+        return min(1.0, max(parts))
+
+
+def learning_rate_factor(kind: str, warmup_steps: float, step: int, progress: float) -> float:
+    """The learning rate of the next step as a share of its peak.
+
+    Args:
+        kind: linear, cosine or warmup_stable_decay.
+        warmup_steps: steps of linear warm-up, or their share of the run if below 1.
+        step: steps done.
+        progress: how much of the run is done, 0 to 1.
+    """
+    if warmup_steps >= 1:
+        if step < warmup_steps:
+            return (step + 1) / warmup_steps
+        warmup = 0.0
+    else:
+        warmup = warmup_steps
+        if progress < warmup:
+            return max(progress / warmup, 0.01)  # the first step already moves
+    remaining = (1 - progress) / (1 - warmup)
+    if kind == "linear":
+        return remaining
+    if kind == "cosine":
+        return 0.5 * (1 - math.cos(math.pi * remaining))
+    return min(1.0, (1 - progress) / 0.2)

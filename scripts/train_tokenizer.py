@@ -1,0 +1,205 @@
+"""Train a tokenizer on a corpus and write it as a folder that ``AutoTokenizer`` opens.
+
+    python scripts/train_tokenizer.py --corpus builtin --vocab_size 8192 --output_dir tokenizer
+
+There is nothing to launch on several processes. On a laptop the built-in corpus takes less than a minute.
+``training.json`` beside the tokenizer says what it was made from and how well it compresses; ``README.md`` is rendered
+from it.
+"""
+
+import hashlib
+import json
+import os
+import shlex
+import shutil
+import sys
+import textwrap
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import MISSING, asdict, dataclass, field, fields
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import tokenizers
+from tqdm import tqdm
+from transformers import PreTrainedTokenizerFast
+
+from hf_minibert.command_line import run
+from hf_minibert.data.corpus import Corpus, open_corpus
+from hf_minibert.errors import UserError
+from hf_minibert.tokenization import encode_documents, sample_texts, train_wordpiece
+
+OWN_FILES = {"tokenizer.json", "tokenizer_config.json", "training.json", "README.md"}
+DOCUMENTS_PER_BATCH = 64
+
+
+@dataclass(frozen=True, kw_only=True)
+class TokenizerArguments:
+    """Train a WordPiece tokenizer."""
+
+    output_dir: str
+    """Folder to write; one that holds an earlier tokenizer is replaced."""
+    corpus: list[str] = field(default_factory=lambda: ["builtin"])
+    """What to train on: `builtin`, files, globs, folders or Hub names. Each is a source with an equal share of
+    `max_bytes`."""
+    text_column: str = "text"
+    """Where the text is in a file or data set with columns."""
+    vocab_size: int = 8192
+    """Entries of the vocabulary, special tokens and the 511 byte pieces included."""
+    max_bytes: int = 100_000_000
+    """Train on a sample of at most this many bytes, which bounds the memory; what is smaller is used whole."""
+    lowercase: bool = False
+    """Train a classic uncased BERT WordPiece (Devlin et al. 2019), which opens as BertTokenizer and is not lossless."""
+    seed: int = 0
+    """Chooses the sample."""
+    validation_corpus: list[str] = field(default_factory=list)
+    """Held-out sources on which to measure bytes per token."""
+    corpus_description: str | None = None
+    """What the texts are and under which licence, in words, for the README; default, the names of the sources."""
+
+    def __post_init__(self) -> None:
+        """Reject numbers that no corpus could satisfy."""
+        for name in ("vocab_size", "max_bytes"):
+            value = asdict(self)[name]
+            if value <= 0:
+                raise UserError(f"{name} must be positive, got {value}")
+        if not self.corpus:
+            raise UserError("corpus names no source; give `builtin`, a file, a glob, a folder or a Hub name")
+
+
+@contextmanager
+def replaced_folder(output_dir: str) -> Iterator[Path]:
+    """An empty folder that takes the place of ``output_dir`` when the block ends well, and vanishes otherwise."""
+    target = Path(output_dir).resolve()
+    if target.exists():
+        if not target.is_dir():
+            raise UserError(f"output_dir {output_dir} is a file; name a folder")
+        names = {path.name for path in target.iterdir()}
+        if names and not ("tokenizer.json" in names and names <= OWN_FILES):
+            raise UserError(f"output_dir {output_dir} holds something other than a tokenizer; name another folder")
+    staged = target.with_name(f".{target.name}.partial-{os.getpid()}")
+    staged.mkdir(parents=True)
+    replaced = target.with_name(f".{target.name}.replaced-{os.getpid()}")
+    try:
+        yield staged
+        if target.exists():
+            target.rename(replaced)
+        staged.rename(target)
+    finally:
+        if replaced.exists() and not target.exists():
+            replaced.rename(target)
+        shutil.rmtree(staged, ignore_errors=True)
+        shutil.rmtree(replaced, ignore_errors=True)
+
+
+def read_texts(corpus: Corpus) -> Iterator[str]:
+    """The texts of a corpus, under a progress bar of bytes when somebody watches."""
+    with tqdm(total=corpus.num_bytes, desc=corpus.name, unit="B", unit_scale=True, disable=None) as bar:
+        for document in corpus:
+            yield document.text
+            bar.update(corpus.bytes_read - bar.n)
+
+
+def measure_compression(tokenizer: PreTrainedTokenizerFast, texts: Iterator[str]) -> dict[str, float]:
+    """Bytes, tokens and bytes per token of held-out texts, read a batch at a time."""
+    num_bytes = num_tokens = 0
+    while batch := list(islice(texts, DOCUMENTS_PER_BATCH)):
+        num_bytes += sum(len(text.encode()) for text in batch)
+        num_tokens += int(encode_documents(tokenizer, batch)[1].sum())
+    return {"bytes": num_bytes, "tokens": num_tokens, "bytes_per_token": round(num_bytes / num_tokens, 3)}
+
+
+def render_readme(training: dict[str, Any]) -> str:
+    """The folder's README, from what ``training.json`` holds."""
+    arguments = training["arguments"]
+    words: list[str] = []
+    for setting in fields(TokenizerArguments):
+        value = arguments[setting.name]
+        default = setting.default if setting.default_factory is MISSING else setting.default_factory()
+        if value != default:
+            values = value if isinstance(value, list) else [] if value is True else [value]
+            words += [f"--{setting.name}", *(str(item) for item in values)]
+    if arguments["lowercase"]:
+        kind = "classic uncased BERT WordPiece, which opens as `BertTokenizer`. Text is lowercased and unaccented"
+    else:
+        kind = "lossless byte-level WordPiece, cased: `decode(encode(text)) == text`, and `[UNK]` never occurs"
+    lines = [
+        f"# A WordPiece of {arguments['vocab_size']:,} entries",
+        "",
+        f"A {kind}.",
+        "`AutoTokenizer.from_pretrained` opens this folder; `hf_minibert/tokenization.py` says how it works.",
+        "",
+        "This file and `training.json`, from which it is rendered, were written by",
+        "",
+        "    python scripts/train_tokenizer.py " + shlex.join(words),
+        "",
+        textwrap.fill(
+            f"Trained on {arguments['corpus_description'] or ', '.join(arguments['corpus'])}. Each source gave a "
+            f"sample of at most an equal share of {arguments['max_bytes'] / 1e6:g} MB, chosen by seed "
+            f"{arguments['seed']}. The vocabulary records which pieces of words are frequent; no text is stored "
+            "here. The same texts give the same vocabulary. Held-out text was used to measure only.",
+            width=100,
+        ),
+        "",
+        "| source | documents | MB | sampled MB | sha256 of the sample |",
+        "|---|---:|---:|---:|---|",
+    ]
+    lines += [
+        f"| {source['name']} | {source['documents']:,} | {source['bytes'] / 1e6:.1f} "
+        f"| {source['sampled_bytes'] / 1e6:.1f} | `{source['sampled_sha256'][:16]}` |"
+        for source in training["sources"]
+    ]
+    if training["validation"]:
+        lines += ["", "| held-out text | bytes | tokens | bytes per token |", "|---|---:|---:|---:|"]
+    lines += [
+        f"| {name} | {measured['bytes']:,} | {measured['tokens']:,} | {measured['bytes_per_token']:.2f} |"
+        for name, measured in training["validation"].items()
+    ]
+    return "\n".join([*lines, "", f"Made with tokenizers {training['tokenizers_version']}.", ""])
+
+
+def main(arguments: TokenizerArguments) -> int:
+    """Sample the sources, train, measure, write the folder."""
+    with replaced_folder(arguments.output_dir) as folder:
+        corpora = [open_corpus([source], text_column=arguments.text_column) for source in arguments.corpus]
+        held_out = [open_corpus([source], text_column=arguments.text_column) for source in arguments.validation_corpus]
+        sources, texts = [], list[str]()
+        for corpus in corpora:
+            share = max(1, arguments.max_bytes // len(corpora))
+            sample = sample_texts(read_texts(corpus), max_bytes=share, seed=arguments.seed)
+            if sample.num_bytes < sample.seen_bytes:
+                size = f"{sample.num_bytes / 1e6:.1f} of {sample.seen_bytes / 1e6:.1f} MB"
+                print(f"{corpus.name}: a sample of {size}, by --max_bytes {arguments.max_bytes}", file=sys.stderr)
+            digest = hashlib.sha256("".join(sample.texts).encode()).hexdigest()
+            sources.append(
+                {
+                    "name": corpus.name,
+                    "documents": sample.seen_documents,
+                    "bytes": sample.seen_bytes,
+                    "sampled_bytes": sample.num_bytes,
+                    "sampled_sha256": digest,
+                }
+            )
+            texts += sample.texts
+        tokenizer = train_wordpiece(
+            texts,
+            vocab_size=arguments.vocab_size,
+            lowercase=arguments.lowercase,
+            show_progress=sys.stderr.isatty(),
+        )
+        training = {
+            "arguments": asdict(arguments) | {"output_dir": Path(arguments.output_dir).name},
+            "sources": sources,
+            "validation": {corpus.name: measure_compression(tokenizer, read_texts(corpus)) for corpus in held_out},
+            "tokenizers_version": tokenizers.__version__,
+        }
+        tokenizer.save_pretrained(folder)
+        (folder / "training.json").write_text(json.dumps(training, indent=2) + "\n", encoding="utf-8")
+        (folder / "README.md").write_text(render_readme(training), encoding="utf-8")
+    print(f"wrote a tokenizer of {len(tokenizer)} entries to {arguments.output_dir}")
+    return 0
+
+
+if __name__ == "__main__":
+    run(TokenizerArguments, main)
