@@ -4,7 +4,6 @@ Every script is ``main(arguments) -> int`` and ends with ``run(Arguments, main)`
 """
 
 import ast
-import dataclasses
 import difflib
 import inspect
 import json
@@ -43,7 +42,7 @@ def field_docstrings(arguments_class: type[Any]) -> dict[str, str]:
 class _Parser(HfArgumentParser):
     """HfArgumentParser whose help comes from docstrings and whose errors are one line with a suggestion."""
 
-    def __init__(self, arguments_class: type[Any]) -> None:
+    def __init__(self, arguments_class: Any) -> None:
         self._help = field_docstrings(arguments_class)
         description = (inspect.getdoc(arguments_class) or "") + (
             "\n\nA YAML or JSON file with the same names may stand first; flags override it."
@@ -96,10 +95,11 @@ def parse(arguments_class: type[Arguments], argv: Sequence[str] | None = None) -
     parser = _Parser(arguments_class)
     flags = list(sys.argv[1:] if argv is None else argv)
     if flags and flags[0].endswith((".yaml", ".yml", ".json")):
-        names = {field.name for field in dataclasses.fields(arguments_class)}
+        names = set(field_docstrings(arguments_class))
         flags = _flags_from_file(Path(flags[0]), names) + flags[1:]
     (arguments,) = parser.parse_args_into_dataclasses(flags, look_for_args_file=False)
-    return arguments  # type: ignore[no-any-return]
+    assert isinstance(arguments, arguments_class)
+    return arguments
 
 
 def run(arguments_class: type[Arguments], main: Callable[[Arguments], int]) -> NoReturn:

@@ -1,9 +1,8 @@
 """Named models and what each is trained for: the tables that the command line chooses from."""
 
 import difflib
-from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 from huggingface_hub.errors import StrictDataclassError
 
@@ -14,6 +13,7 @@ from hf_minibert.models.modeling_minibert import MiniBertForMaskedLM, MiniBertFo
 from hf_minibert.models.modeling_minigpt import MiniGPTForCausalLM
 
 Config = MiniBertConfig | MiniGPTConfig
+ObjectiveName = Literal["mlm", "mlm+nsp", "clm"]
 PretrainingModel = MiniBertForMaskedLM | MiniBertForPreTraining | MiniGPTForCausalLM
 
 # The shapes of the published BERT miniatures (Turc et al. 2019, arXiv:1908.08962).
@@ -30,7 +30,7 @@ class Family:
     """What differs between the two kinds of model."""
 
     config_class: type[Config]
-    objectives: dict[str, type[PretrainingModel]]
+    objectives: dict[ObjectiveName, type[PretrainingModel]]
     """The objectives that it can be trained for, its default first, and the model with the heads for it."""
     max_seq_length: int
     """Tokens in a training row, by default."""
@@ -79,7 +79,7 @@ def build_config(model: str, architecture: str, **fields: Any) -> Config:
         raise UserError(f"the config of {model} does not hold together: {error.__cause__ or error}") from error
 
 
-def parse_overrides(text: str | None) -> Mapping[str, Any]:
+def parse_overrides(text: str | None) -> dict[str, Any]:
     """``"hidden_size=384,hidden_act=gelu"`` as a mapping; numbers and booleans become what they look like.
 
     Raises:

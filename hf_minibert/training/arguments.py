@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from hf_minibert.errors import UserError
+from hf_minibert.presets import ObjectiveName
 
 UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
 
@@ -36,7 +37,7 @@ class PretrainArguments:
     """modern: RMSNorm, rotary positions, gated feed-forward (EuroBERT, Llama); classic: BERT, GPT-2."""
     config_overrides: str | None = None
     """Fields of the config to replace, as in `hidden_size=384,num_hidden_layers=6`."""
-    objective: Literal["mlm", "mlm+nsp", "clm"] | None = None
+    objective: ObjectiveName | None = None
     """What to predict: masked tokens, also whether a segment follows, or the next token. Default: mlm for MiniBERT,
     clm for MiniGPT."""
     corpus: list[str] = field(default_factory=lambda: ["builtin"])

@@ -43,7 +43,14 @@ from hf_minibert.data.token_store import Documents, TokenStore, open_token_store
 from hf_minibert.errors import UserError
 from hf_minibert.hub.card import write_card
 from hf_minibert.models.configuration_minibert import MiniBertConfig
-from hf_minibert.presets import LEARNING_RATES, PretrainingModel, build_config, family_of, parse_overrides
+from hf_minibert.presets import (
+    LEARNING_RATES,
+    ObjectiveName,
+    PretrainingModel,
+    build_config,
+    family_of,
+    parse_overrides,
+)
 from hf_minibert.tokenization import adapt_tokenizer, load_tokenizer
 from hf_minibert.training.arguments import PretrainArguments
 from hf_minibert.training.checkpoint import (
@@ -80,7 +87,8 @@ def resolve(arguments: PretrainArguments) -> PretrainArguments:
         UserError: unknown model, or an objective or length that the model does not have.
     """
     family = family_of(arguments.model)
-    objective = arguments.objective or next(iter(family.objectives))
+    default, *_ = family.objectives
+    objective = arguments.objective or default
     if objective not in family.objectives:
         raise UserError(
             f"{arguments.model} cannot be trained for {objective}; its objectives are {', '.join(family.objectives)}"
@@ -103,15 +111,15 @@ def build_objective(
     seed = EVALUATION_SEED if for_evaluation else arguments.seed
     shape: dict[str, Any] = {
         "length": arguments.max_seq_length,
-        "cls_id": tokenizer.convert_tokens_to_ids("[CLS]"),
-        "sep_id": tokenizer.convert_tokens_to_ids("[SEP]"),
+        "cls_id": tokenizer.cls_token_id,
+        "sep_id": tokenizer.sep_token_id,
         "seed": seed,
     }
     if arguments.objective == "clm":
         return CausalLM(documents, **shape)
     masking = Masking(
         probability=EVALUATION_MASKING if for_evaluation else arguments.mlm_probability,
-        mask_id=tokenizer.convert_tokens_to_ids("[MASK]"),
+        mask_id=tokenizer.mask_token_id,
         special_ids=tokenizer.all_special_ids,
         vocab_size=len(tokenizer),
         seed=seed,
@@ -186,13 +194,21 @@ def pretrain(arguments: PretrainArguments) -> int:
     assert arguments.max_seq_length is not None
     assert arguments.per_device_train_batch_size is not None
     assert arguments.learning_rate is not None
+    assert arguments.objective is not None
+    name = arguments.objective
     disable_progress_bar()  # of saving and loading, which are short and would break ours
     torch.set_flush_denormal(True)  # AdamW on subnormal moments is many times slower on CPUs
     tokenizer = load_tokenizer(arguments.tokenizer)
     config = build_config(
         arguments.model,
         arguments.architecture,
-        **{"vocab_size": len(tokenizer)} | dict(parse_overrides(arguments.config_overrides)),
+        **{
+            "vocab_size": len(tokenizer),
+            "pad_token_id": tokenizer.pad_token_id,
+            "bos_token_id": tokenizer.cls_token_id,
+            "eos_token_id": tokenizer.sep_token_id,
+        }
+        | parse_overrides(arguments.config_overrides),
     )
     if config.vocab_size < len(tokenizer):
         raise UserError(f"vocab_size {config.vocab_size} is smaller than the tokenizer's {len(tokenizer)} entries")
@@ -226,7 +242,6 @@ def pretrain(arguments: PretrainArguments) -> int:
     held_out = build_objective(arguments, store.held_out, tokenizer, for_evaluation=True)
     # The first rows of the held-out text, in an order of their own, stand for all of it.
     rows: dict[str, int] = {"batch_size": arguments.per_device_eval_batch_size, "max_rows": arguments.max_eval_samples}
-    name = arguments.objective or ""
     targets = torch.cat([predicted_tokens(batch, name) for batch in evaluation_batches(held_out, **rows)])
     baselines = frequency_baselines(store.train, targets.numpy(), tokenizer, name)
     lengths = token_lengths(tokenizer)
@@ -234,7 +249,7 @@ def pretrain(arguments: PretrainArguments) -> int:
 
     # ---------------------------------------------------------------- build and resume
     set_seed(arguments.seed)
-    model_class = family_of(arguments.model).objectives[name]
+    model_class: Any = family_of(arguments.model).objectives[name]
     resumed = latest_checkpoint(folder) if arguments.resume else None
     model: PretrainingModel = model_class(config) if resumed is None else model_class.from_pretrained(resumed)
     optimizer = build_optimizer(model, arguments, arguments.learning_rate)

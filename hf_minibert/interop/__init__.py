@@ -1,0 +1,1 @@
+"""Models and configurations in the forms that other software reads."""
