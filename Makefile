@@ -1,6 +1,9 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
+# accelerate's defaults for a machine that nobody configured, said aloud so that it does not warn
+ONE_PROCESS := --quiet --num_processes 1 --num_machines 1 --mixed_precision no --dynamo_backend no
+
 .DEFAULT_GOAL := help
 .PHONY: help install quickstart test test-slow check format clean
 
@@ -19,7 +22,8 @@ install: .venv/installed ## make .venv and install the package in it
 	@touch $@
 
 quickstart: .venv/installed ## pre-train minibert-mini on the builtin corpus for three minutes
-	$(BIN)/accelerate launch --quiet scripts/pretrain.py --model minibert-mini --corpus builtin --output_dir runs/minibert --budget 3m
+	$(BIN)/accelerate launch $(ONE_PROCESS) scripts/pretrain.py --model minibert-mini --corpus builtin \
+		--output_dir runs/minibert --overwrite_output_dir --budget 3m
 
 test: .venv/installed-dev ## install what the tests need and run them
 	$(BIN)/python -m pytest -n 2 -m 'not slow'

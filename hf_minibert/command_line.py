@@ -7,6 +7,7 @@ import ast
 import difflib
 import inspect
 import json
+import logging
 import sys
 import textwrap
 from collections.abc import Callable, Sequence
@@ -56,11 +57,12 @@ class _Parser(HfArgumentParser):
         return super().add_argument(*names, **options)
 
     def error(self, message: str) -> NoReturn:
-        if message.startswith("unrecognized arguments: "):
-            flag = message.removeprefix("unrecognized arguments: ").split()[0].split("=")[0]
-            close = difflib.get_close_matches(flag, self._option_string_actions, n=1)
-            message = f"unknown argument {flag}" + (f"; did you mean {close[0]}?" if close else "; see --help")
         self.exit(2, f"{self.prog}: error: {message}\n")
+
+    def reject(self, argument: str) -> NoReturn:
+        flag = argument.split("=")[0]
+        close = difflib.get_close_matches(flag, self._option_string_actions, n=1)
+        self.error(f"unknown argument {flag}" + (f"; did you mean {close[0]}?" if close else "; see --help"))
 
 
 def _flags_from_file(path: Path, names: set[str]) -> list[str]:
@@ -97,16 +99,26 @@ def parse(arguments_class: type[Arguments], argv: Sequence[str] | None = None) -
     if flags and flags[0].endswith((".yaml", ".yml", ".json")):
         names = set(field_docstrings(arguments_class))
         flags = _flags_from_file(Path(flags[0]), names) + flags[1:]
-    (arguments,) = parser.parse_args_into_dataclasses(flags, look_for_args_file=False)
+    arguments, unknown = parser.parse_args_into_dataclasses(
+        flags, look_for_args_file=False, return_remaining_strings=True
+    )
+    if unknown:
+        parser.reject(unknown[0])
     assert isinstance(arguments, arguments_class)
     return arguments
 
 
 def run(arguments_class: type[Arguments], main: Callable[[Arguments], int]) -> NoReturn:
     """Parse, call ``main`` and exit with its status; a user's mistake ends in one line and status 2."""
+    logger = logging.getLogger("hf_minibert")
+    if not logger.handlers:
+        logger.addHandler(logging.StreamHandler())
+        logger.setLevel(logging.INFO)
     try:
         sys.exit(main(parse(arguments_class)))
     except (UserError, OSError) as error:
         message = " ".join(str(error).split())
         sys.stderr.write(f"{Path(sys.argv[0]).name}: error: {message}\n")
         sys.exit(2)
+    except KeyboardInterrupt:
+        sys.exit(130)

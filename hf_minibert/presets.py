@@ -75,7 +75,7 @@ def build_config(model: str, architecture: str, **fields: Any) -> Config:
     make = family.config_class.classic if architecture == "classic" else family.config_class.modern
     try:
         return make(**SIZES[model.split("-")[1]] | fields)
-    except StrictDataclassError as error:
+    except (StrictDataclassError, ArithmeticError, AttributeError) as error:
         raise UserError(f"the config of {model} does not hold together: {error.__cause__ or error}") from error
 
 

@@ -14,7 +14,8 @@ from pathlib import Path
 from hf_minibert.command_line import parse, run
 from hf_minibert.errors import UserError
 from hf_minibert.training.arguments import PretrainArguments
-from hf_minibert.training.pretrain import ARGUMENTS, pretrain
+from hf_minibert.training.inputs import ARGUMENTS
+from hf_minibert.training.pretrain import pretrain
 
 
 def main(arguments: PretrainArguments) -> int:

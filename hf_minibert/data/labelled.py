@@ -6,10 +6,13 @@ names.
 
 from collections import Counter
 from dataclasses import dataclass
+from lzma import LZMAError
 from pathlib import Path
+from typing import Any
 
 import datasets
 from datasets import ClassLabel, Dataset, DatasetDict
+from zstandard import ZstdError
 
 from hf_minibert.data.corpus import document_hash, open_corpus
 from hf_minibert.errors import UserError
@@ -18,6 +21,7 @@ SPLITS = {"train": ("train",), "eval": ("validation", "valid", "dev", "val"), "t
 BUILDERS = {".jsonl": "json", ".json": "json", ".csv": "csv", ".tsv": "csv", ".parquet": "parquet"}
 COMPRESSIONS = (".gz", ".xz", ".zst")
 EVAL_FRACTION = 0.1
+MAX_LABELS = 100_000
 BUILTIN_LABELS = 8
 BUILTIN_PER_LABEL = 1_000
 
@@ -49,7 +53,7 @@ def load_labelled(
         test_source: a file for the test split.
         text_column: the column of the text.
         label_column: the column of the label, a class id or a name.
-        label_names: what class ids 0, 1, ... mean.
+        label_names: what class ids 0, 1, ... mean; of labels that are names, their order.
 
     Raises:
         UserError: something is missing, unreadable, or not what it must be.
@@ -67,6 +71,8 @@ def load_labelled(
         if not path.is_file():
             raise UserError(f"test_dataset {path} is not a file")
         splits["test"] = _read_files({"test": path})["test"]
+    if "test" in splits and label_column in (test := splits["test"]).column_names and set(test[label_column]) == {-1}:
+        del splits["test"]  # its labels are kept secret, as GLUE's are
     for split, rows in splits.items():
         for column in (text_column, label_column):
             if column not in rows.column_names:
@@ -133,10 +139,21 @@ def _read_files(files: dict[str, Path]) -> dict[str, Dataset]:
             raise UserError(f"{path} is none of {', '.join(BUILDERS)} (also {', '.join(COMPRESSIONS)})")
         if path.stat().st_size == 0:
             raise UserError(f"{path} is empty")
-        options = {"sep": "\t"} if ".tsv" in path.suffixes else {}
+        options: dict[str, Any] = {}
+        if builder == "csv":  # only an empty cell is missing: NA and None are words
+            options = {"sep": "\t" if ".tsv" in path.suffixes else ",", "keep_default_na": False, "na_values": [""]}
         try:
             splits[split] = datasets.load_dataset(builder, data_files={split: str(path)}, split=split, **options)
-        except (datasets.exceptions.DatasetGenerationError, ValueError, OSError, EOFError) as error:
+        except StopIteration as error:
+            raise UserError(f"{path} is empty once decompressed") from error
+        except (
+            datasets.exceptions.DatasetGenerationError,
+            ValueError,
+            OSError,
+            EOFError,
+            LZMAError,
+            ZstdError,
+        ) as error:
             reason = " ".join(str(error.__cause__ or error).split())
             raise UserError(f"cannot read {path}: {reason}") from error
     return splits
@@ -159,17 +176,21 @@ def _read_hub(name: str) -> dict[str, Dataset]:
 def _label_names(train: Dataset, column: str, given: list[str] | None) -> list[str]:
     """What class ids mean: as given, as the data set says, or as its values sort."""
     feature = train.features[column]
+    if any(value is None or isinstance(value, (list, dict)) for value in train[column]):
+        raise UserError(f"column {column!r} must hold one label for every text, but it holds {train[:3][column]}")
     values = train.unique(column)
-    if any(value is None or isinstance(value, (list, dict)) for value in values):
-        raise UserError(f"column {column!r} must hold one label for every text, but it holds {values[:3]}")
     if isinstance(feature, ClassLabel):
         names = list(feature.names)
     elif all(isinstance(value, int) for value in values):
         if min(values) < 0:
             raise UserError(f"class ids must be 0 or more, but column {column!r} holds {min(values)}")
+        if max(values) >= MAX_LABELS:
+            raise UserError(f"class ids must be below {MAX_LABELS:,}, but column {column!r} holds {max(values):,}")
         names = [str(value) for value in range(max(values) + 1)]
     elif all(isinstance(value, str) for value in values):
         names = sorted(values)
+        if given is not None and sorted(given) != names:
+            raise UserError(f"--label_names gives {given}, but column {column!r} holds the names {names[:10]}")
     else:
         raise UserError(f"column {column!r} must hold class ids or names, but it holds {values[:3]}")
     if given is not None:
@@ -187,8 +208,10 @@ def _tidy(rows: Dataset, split: str, text_column: str, label_column: str, ids: d
     counts = Counter(type(text).__name__ for text in texts)
     if set(counts) != {"str"}:
         raise UserError(f"column {text_column!r} of the {split} split must hold text, but it holds {dict(counts)}")
-    class_ids = [ids.get(label, -1) if isinstance(label, str) else int(label) for label in labels]
-    for label, class_id in zip(labels, class_ids, strict=True):
-        if not 0 <= class_id < len(ids):
+    class_ids = []
+    for label in labels:
+        class_id = ids.get(label) if isinstance(label, str) else label
+        if not isinstance(class_id, int) or not 0 <= class_id < len(ids):
             raise UserError(f"the {split} split has the label {label!r}, which the training split does not have")
+        class_ids.append(int(class_id))
     return Dataset.from_dict({"text": list(texts), "label": class_ids})

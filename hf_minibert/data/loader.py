@@ -64,7 +64,11 @@ def training_batches(
     plan = _Plan(
         batch_size=batch_size, accumulation=accumulation, rank=rank, world_size=world_size, first_step=first_step
     )
-    return iter(DataLoader(_Examples(objective), sampler=plan, batch_size=None, num_workers=num_workers))
+    # A generator of its own, since the loader draws from it, and dropout's must not depend on when loading began.
+    loader = DataLoader(
+        _Examples(objective), sampler=plan, batch_size=None, num_workers=num_workers, generator=torch.Generator()
+    )
+    return iter(loader)
 
 
 def evaluation_batches(

@@ -41,6 +41,7 @@ class StoreInfo:
 
     corpus: str
     fingerprint: str
+    tokenizer: str
     vocab_size: int
     documents: int
     tokens: int
@@ -93,18 +94,25 @@ class TokenStore:
             chunks.append(column.values.to_numpy())
             offsets = column.offsets.to_numpy().astype(np.int64)
             places.append(np.stack((np.full(len(column), index), offsets[:-1], np.diff(offsets)), axis=1))
-        all_places = np.concatenate(places)
+        all_places = np.concatenate(places) if places else np.empty((0, 3), dtype=np.int64)
+        if (len(all_places), all_places[:, 2].sum()) != (self.info.documents, self.info.tokens):
+            raise UserError(
+                f"{self.folder} holds {len(all_places):,} documents, but {self.info.documents:,} were written; "
+                "delete it, and it will be built again"
+            )
         held_out = _held_out(table.column("hash").to_numpy())
         self.train = Documents(chunks, all_places[~held_out])
         self.held_out = Documents(chunks, all_places[held_out])
 
 
 def _held_out(hashes: NDArray[np.uint64]) -> NDArray[np.bool_]:
-    """Which documents are held out: by the hash of their text, so that equal texts are on one side; never none."""
+    """Which documents are held out: by their hash, so that equal texts are on one side; never none, never all."""
     threshold = np.uint64(HELD_OUT_FRACTION * 2**64)
     held_out: NDArray[np.bool_] = hashes < threshold
     if not held_out.any():
         held_out[hashes == hashes.min()] = True
+    elif held_out.all():
+        held_out[hashes == hashes.max()] = False
     return held_out
 
 
@@ -122,10 +130,37 @@ def _batches(corpus: Corpus) -> Iterator[list[Document]]:
         yield batch
 
 
+def tokenizer_fingerprint(tokenizer: PreTrainedTokenizerFast) -> str:
+    """Changes when the tokens of a text would; what is added around them does not matter, so models share a store."""
+    parts = json.loads(tokenizer.backend_tokenizer.to_str())
+    kept = {name: part for name, part in parts.items() if name not in ("post_processor", "truncation", "padding")}
+    return hashlib.sha256(json.dumps(kept, sort_keys=True).encode()).hexdigest()[:16]
+
+
 def store_fingerprint(corpus: Corpus, tokenizer: PreTrainedTokenizerFast, max_tokens: int | None = None) -> str:
     """Changes when the tokens would: the corpus, the tokenizer, the limit, or the format of the store."""
-    parts = (corpus.fingerprint, tokenizer.backend_tokenizer.to_str(), str(max_tokens), str(FORMAT_VERSION))
+    parts = (corpus.fingerprint, tokenizer_fingerprint(tokenizer), str(max_tokens), str(FORMAT_VERSION))
     return hashlib.sha256("\n".join(parts).encode()).hexdigest()[:16]
+
+
+def is_token_store(folder: Path) -> bool:
+    """Whether a folder is a store, as `prepare_data.py` makes one."""
+    return (folder / ABOUT_FILE).is_file()
+
+
+def open_prepared_store(folder: Path, tokenizer: PreTrainedTokenizerFast) -> TokenStore:
+    """A store that was made before, whatever corpus it is of.
+
+    Raises:
+        UserError: it was made with another tokenizer.
+    """
+    store = TokenStore(folder)
+    if store.info.tokenizer != tokenizer_fingerprint(tokenizer):
+        raise UserError(
+            f"{folder} was tokenised with another tokenizer (vocabulary {store.info.vocab_size}, here "
+            f"{len(tokenizer)}); give that one with --tokenizer, or prepare the data again"
+        )
+    return store
 
 
 def open_token_store(
@@ -141,15 +176,15 @@ def open_token_store(
         corpus: where the documents come from.
         tokenizer: how they are cut; its special tokens are not recognised in the text.
         folder: where the store lies; default, a folder named by the fingerprint in the Hugging Face cache.
-        max_tokens: stop reading the corpus after this many tokens.
+        max_tokens: stop reading the corpus at the end of the document that reaches this many tokens.
 
     Raises:
-        UserError: the folder holds something else, or the corpus has fewer than two documents.
+        UserError: the folder holds something else, or the corpus has fewer than two different documents.
     """
     fingerprint = store_fingerprint(corpus, tokenizer, max_tokens)
     if folder is None:
         folder = Path(HF_CACHE_HOME) / "hf_minibert" / "stores" / fingerprint
-    if (folder / ABOUT_FILE).exists():
+    if is_token_store(folder):
         store = TokenStore(folder)
         if store.info.fingerprint == fingerprint:
             return store
@@ -162,9 +197,9 @@ def open_token_store(
     temporary = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
     try:
         _build(corpus, tokenizer, temporary, fingerprint, max_tokens)
-        if folder.exists():
-            folder.rmdir()
         with contextlib.suppress(OSError):  # another process was first with the same store
+            if folder.exists():
+                folder.rmdir()
             temporary.rename(folder)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
@@ -179,6 +214,7 @@ def _build(
     dtype = np.uint16 if vocab_size <= 2**16 else np.uint32
     features = Features({"input_ids": List(Value(np.dtype(dtype).name)), "hash": Value("uint64")})
     documents = tokens = text_bytes = 0
+    different: set[int] = set()
     writer = ArrowWriter(path=str(folder / TOKENS_FILE), features=features)
     with tqdm(
         desc=f"tokenizing {corpus.name}", total=corpus.num_bytes, unit="B", unit_scale=True, unit_divisor=1000
@@ -186,14 +222,17 @@ def _build(
         for batch in _batches(corpus):
             texts = [document.text for document in batch]
             values, lengths = encode_documents(tokenizer, texts)
-            if max_tokens is not None and tokens + len(values) > max_tokens:
-                kept = int(np.searchsorted(np.cumsum(lengths), max_tokens - tokens, side="right")) or 1
+            if max_tokens is not None:
+                kept = int(np.searchsorted(np.cumsum(lengths), max_tokens - tokens)) + 1
                 texts, lengths = texts[:kept], lengths[:kept]
                 values = values[: lengths.sum()]
             offsets = np.concatenate(([0], np.cumsum(lengths))).astype(np.int32)
             lists = pyarrow.ListArray.from_arrays(pyarrow.array(offsets), pyarrow.array(values.astype(dtype)))
-            hashes = pyarrow.array(np.fromiter((document_hash(text) for text in texts), np.uint64, len(texts)))
-            writer.write_table(pyarrow.Table.from_arrays([lists, hashes], schema=features.arrow_schema))
+            hashes = np.fromiter((document_hash(text) for text in texts), np.uint64, len(texts))
+            table = pyarrow.Table.from_arrays([lists, pyarrow.array(hashes)], schema=features.arrow_schema)
+            writer.write_table(table)
+            if len(different) < 2:
+                different.update(hashes.tolist())
             documents, tokens = documents + len(texts), tokens + len(values)
             text_bytes += sum(len(text.encode()) for text in texts)
             bar.update(corpus.bytes_read - bar.n)
@@ -201,14 +240,15 @@ def _build(
             if max_tokens is not None and tokens >= max_tokens:
                 break
     writer.finalize()
-    if documents < 2:
+    if len(different) < 2:
         raise UserError(
-            f"the corpus {corpus.name} has {documents} document(s), but at least 2 are needed: one is held out to "
-            "measure what was learned"
+            f"the corpus {corpus.name} has {documents} document(s), but at least 2 different ones are needed: one is "
+            "held out to measure what was learned"
         )
     about = StoreInfo(
         corpus=corpus.name,
         fingerprint=fingerprint,
+        tokenizer=tokenizer_fingerprint(tokenizer),
         vocab_size=vocab_size,
         documents=documents,
         tokens=tokens,

@@ -4,236 +4,282 @@ One `Family` for each cell of the table mask x architecture: BERT, EuroBERT, GPT
 """
 
 import copy
-from collections import defaultdict
-from dataclasses import dataclass, field, fields
-from functools import reduce
+import dataclasses
+import functools
 from typing import Any
 
 import torch
-from torch import Tensor
-from transformers import (
-    BertConfig,
-    BertForMaskedLM,
-    BertForNextSentencePrediction,
-    BertForPreTraining,
-    BertForSequenceClassification,
-    BertModel,
-    EuroBertConfig,
-    EuroBertForMaskedLM,
-    EuroBertForSequenceClassification,
-    EuroBertModel,
-    GPT2Config,
-    GPT2ForSequenceClassification,
-    GPT2LMHeadModel,
-    GPT2Model,
-    LlamaConfig,
-    LlamaForCausalLM,
-    LlamaForSequenceClassification,
-    LlamaModel,
-    PreTrainedConfig,
-    PreTrainedModel,
-)
+import transformers
+from torch import Tensor, nn
+from transformers import PreTrainedConfig, PreTrainedModel
 
-from hf_minibert.errors import UserError
-from hf_minibert.models.configuration_minibert import MiniBertConfig
-from hf_minibert.models.configuration_minigpt import MiniGPTConfig
-from hf_minibert.models.configuration_transformer import TransformerConfig
-from hf_minibert.models.modeling_minibert import (
+from hf_minibert import (
+    MiniBertConfig,
     MiniBertForMaskedLM,
     MiniBertForNextSentencePrediction,
     MiniBertForPreTraining,
     MiniBertForSequenceClassification,
     MiniBertModel,
+    MiniGPTConfig,
+    MiniGPTForCausalLM,
+    MiniGPTForSequenceClassification,
+    MiniGPTModel,
 )
-from hf_minibert.models.modeling_minigpt import MiniGPTForCausalLM, MiniGPTForSequenceClassification, MiniGPTModel
+from hf_minibert.errors import UserError
+from hf_minibert.models.configuration_transformer import TransformerConfig
 
 Pairs = tuple[tuple[str, str], ...]
 
 
-@dataclass(frozen=True, kw_only=True)
+def pairs(text: str) -> Pairs:
+    """Names of ours and of the stock class, written `ours=stock`, or once where they are equal."""
+    return tuple((pair.split("=")[0], pair.split("=")[-1]) for pair in text.split())
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
 class Family:
-    """A stock architecture and what of ours it is equal to. Pairs are (our name, stock name)."""
+    """A stock architecture, and which of our models are equal to it."""
 
     config: type[TransformerConfig]
     stock_config: type[PreTrainedConfig]
     heads: dict[type[PreTrainedModel], type[PreTrainedModel]]
-    always: dict[str, Any]
-    """Our fields that the stock architecture does not have, with what it does."""
-    always_pooled: dict[str, Any] = field(default_factory=dict)
-    """The same, for models that pool."""
-    stock_always: dict[str, Any]
-    """Stock fields that ours does not have, with what ours does."""
     fields: Pairs
-    """Beside `SAME_FIELDS`."""
-    words: dict[str, dict[Any, Any]] = field(default_factory=dict)
-    """Our field to our value to the stock value, where the values have other names."""
+    """Fields of the configurations that mean the same; a name may have several partners."""
+    always: dict[str, Any]
+    """Fields of ours that the stock architecture has not, and what it does."""
+    always_pooled: dict[str, Any] = dataclasses.field(default_factory=dict)
+    """The same, where the model has a pooler."""
+    stock_always: dict[str, Any]
+    """Fields of the stock configuration that ours has not, and what ours does."""
     weights: Pairs
-    """Parts of names, replaced in this order. Several weights of ours with one stock name lie side by side there."""
+    """Parts of the names of weights, replaced in this order; ours with one stock name lie side by side there."""
     transposed: tuple[str, ...] = ()
-    """Stock layers that store (in, out)."""
+    """Stock weights that are stored (in, out)."""
 
 
-SAME_FIELDS = (
-    *("vocab_size", "hidden_size", "num_hidden_layers", "num_attention_heads", "max_position_embeddings"),
-    *("initializer_range", "pad_token_id", "bos_token_id", "eos_token_id", "tie_word_embeddings"),
-    *("id2label", "label2id", "problem_type"),
-)
-PRE_LAYER_NORM = {"norm_type": "layer_norm", "norm_placement": "pre", "position_embedding_type": "absolute"}
-CLASSIC = PRE_LAYER_NORM | {"gated_mlp": False, "use_bias": True}
+SHAPE = """vocab_size hidden_size num_hidden_layers num_attention_heads max_position_embeddings initializer_range
+    pad_token_id bos_token_id eos_token_id tie_word_embeddings id2label label2id problem_type """
+CLASSIC = {
+    **{"norm_type": "layer_norm", "norm_placement": "pre", "position_embedding_type": "absolute"},
+    **{"gated_mlp": False, "use_bias": True},
+}
 MODERN = {"norm_type": "rms_norm", "norm_placement": "pre", "position_embedding_type": "rotary", "gated_mlp": True}
-LLAMA_FIELDS = (
-    ("intermediate_size", "intermediate_size"),
-    ("hidden_act", "hidden_act"),
-    ("norm_eps", "rms_norm_eps"),
-    ("rope_theta", "rope_parameters.rope_theta"),
-    ("use_bias", "attention_bias"),
-    ("use_bias", "mlp_bias"),
-    ("attention_probs_dropout_prob", "attention_dropout"),
-    ("num_attention_heads", "num_key_value_heads"),
-    ("head_dim", "head_dim"),
-)
-LLAMA_WEIGHTS = (("attention_norm.", "input_layernorm."), ("mlp_norm.", "post_attention_layernorm."))
+LLAMA_FIELDS = """intermediate_size hidden_act norm_eps=rms_norm_eps rope_theta=rope_parameters.rope_theta
+    use_bias=attention_bias use_bias=mlp_bias attention_probs_dropout_prob=attention_dropout
+    num_attention_heads=num_key_value_heads head_dim """
+LLAMA_WEIGHTS = "attention_norm=input_layernorm mlp_norm=post_attention_layernorm "
+POOLING = {"cls": "bos", "mean": "mean"}  # of ours, and as EuroBERT calls them
 
 BERT = Family(
     config=MiniBertConfig,
-    stock_config=BertConfig,
+    stock_config=transformers.BertConfig,
     heads={
-        MiniBertModel: BertModel,
-        MiniBertForPreTraining: BertForPreTraining,
-        MiniBertForMaskedLM: BertForMaskedLM,
-        MiniBertForNextSentencePrediction: BertForNextSentencePrediction,
-        MiniBertForSequenceClassification: BertForSequenceClassification,
+        MiniBertModel: transformers.BertModel,
+        MiniBertForPreTraining: transformers.BertForPreTraining,
+        MiniBertForMaskedLM: transformers.BertForMaskedLM,
+        MiniBertForNextSentencePrediction: transformers.BertForNextSentencePrediction,
+        MiniBertForSequenceClassification: transformers.BertForSequenceClassification,
     },
+    fields=pairs(
+        SHAPE
+        + """intermediate_size hidden_act norm_eps=layer_norm_eps type_vocab_size hidden_dropout_prob
+        attention_probs_dropout_prob classifier_dropout"""
+    ),
     always=CLASSIC | {"norm_placement": "post", "mlm_head_transform": True},
     always_pooled={"classifier_pooling": "cls", "classifier_activation": "tanh"},
     stock_always={"is_decoder": False, "add_cross_attention": False},
-    fields=(
-        ("intermediate_size", "intermediate_size"),
-        ("hidden_act", "hidden_act"),
-        ("norm_eps", "layer_norm_eps"),
-        ("type_vocab_size", "type_vocab_size"),
-        ("hidden_dropout_prob", "hidden_dropout_prob"),
-        ("attention_probs_dropout_prob", "attention_probs_dropout_prob"),
-        ("classifier_dropout", "classifier_dropout"),
-    ),
-    weights=(
-        ("model.", "bert."),
-        ("embed_tokens.", "embeddings.word_embeddings."),
-        ("embed_positions.", "embeddings.position_embeddings."),
-        ("embed_types.", "embeddings.token_type_embeddings."),
-        ("embedding_norm.", "embeddings.LayerNorm."),
-        ("layers.", "encoder.layer."),
-        ("self_attn.q_proj.", "attention.self.query."),
-        ("self_attn.k_proj.", "attention.self.key."),
-        ("self_attn.v_proj.", "attention.self.value."),
-        ("self_attn.o_proj.", "attention.output.dense."),
-        ("attention_norm.", "attention.output.LayerNorm."),
-        ("mlp.up_proj.", "intermediate.dense."),
-        ("mlp.down_proj.", "output.dense."),
-        ("mlp_norm.", "output.LayerNorm."),
-        ("lm_head.dense.", "cls.predictions.transform.dense."),
-        ("lm_head.norm.", "cls.predictions.transform.LayerNorm."),
-        ("lm_head.decoder.", "cls.predictions.decoder."),
-        ("nsp_head.", "cls.seq_relationship."),
+    weights=pairs(
+        """model.=bert. embed_tokens=embeddings.word_embeddings embed_positions=embeddings.position_embeddings
+        embed_types=embeddings.token_type_embeddings embedding_norm=embeddings.LayerNorm layers.=encoder.layer.
+        self_attn.q_proj=attention.self.query self_attn.k_proj=attention.self.key
+        self_attn.v_proj=attention.self.value self_attn.o_proj=attention.output.dense
+        attention_norm=attention.output.LayerNorm mlp.up_proj=intermediate.dense mlp.down_proj=output.dense
+        mlp_norm=output.LayerNorm lm_head.dense=cls.predictions.transform.dense
+        lm_head.norm=cls.predictions.transform.LayerNorm lm_head.decoder=cls.predictions.decoder
+        nsp_head=cls.seq_relationship"""
     ),
 )
-
 EUROBERT = Family(
     config=MiniBertConfig,
-    stock_config=EuroBertConfig,
+    stock_config=transformers.EuroBertConfig,
     heads={
-        MiniBertModel: EuroBertModel,
-        MiniBertForMaskedLM: EuroBertForMaskedLM,
-        MiniBertForSequenceClassification: EuroBertForSequenceClassification,
+        MiniBertModel: transformers.EuroBertModel,
+        MiniBertForMaskedLM: transformers.EuroBertForMaskedLM,
+        MiniBertForSequenceClassification: transformers.EuroBertForSequenceClassification,
     },
+    fields=pairs(SHAPE + LLAMA_FIELDS),
     always=MODERN | {"type_vocab_size": 0, "mlm_head_transform": False, "use_pooler": False},
     always_pooled={"classifier_activation": "gelu"},
     stock_always={"rope_parameters.rope_type": "default"},
-    fields=(*LLAMA_FIELDS, ("classifier_pooling", "classifier_pooling")),
-    words={"classifier_pooling": {"cls": "bos", "mean": "mean"}},
-    weights=(*LLAMA_WEIGHTS, ("lm_head.decoder.", "lm_head."), ("model.pooler.dense.", "dense.")),
+    weights=pairs(LLAMA_WEIGHTS + "lm_head.decoder=lm_head model.pooler.dense=dense"),
 )
-
 GPT2 = Family(
     config=MiniGPTConfig,
-    stock_config=GPT2Config,
+    stock_config=transformers.GPT2Config,
     heads={
-        MiniGPTModel: GPT2Model,
-        MiniGPTForCausalLM: GPT2LMHeadModel,
-        MiniGPTForSequenceClassification: GPT2ForSequenceClassification,
+        MiniGPTModel: transformers.GPT2Model,
+        MiniGPTForCausalLM: transformers.GPT2LMHeadModel,
+        MiniGPTForSequenceClassification: transformers.GPT2ForSequenceClassification,
     },
-    always=CLASSIC,
-    stock_always={
-        "scale_attn_weights": True,
-        "scale_attn_by_inverse_layer_idx": False,
-        "add_cross_attention": False,
-    },
-    fields=(
-        ("intermediate_size", "n_inner"),
-        ("hidden_act", "activation_function"),
-        ("norm_eps", "layer_norm_epsilon"),
-        ("hidden_dropout_prob", "resid_pdrop"),
-        ("hidden_dropout_prob", "embd_pdrop"),
-        ("attention_probs_dropout_prob", "attn_pdrop"),
-        ("use_cache", "use_cache"),
+    fields=pairs(
+        SHAPE
+        + """intermediate_size=n_inner hidden_act=activation_function norm_eps=layer_norm_epsilon use_cache
+        hidden_dropout_prob=resid_pdrop hidden_dropout_prob=embd_pdrop attention_probs_dropout_prob=attn_pdrop"""
     ),
-    weights=(
-        ("model.norm.", "transformer.ln_f."),
-        ("model.", "transformer."),
-        ("embed_tokens.", "wte."),
-        ("embed_positions.", "wpe."),
-        ("layers.", "h."),
-        ("attention_norm.", "ln_1."),
-        ("mlp_norm.", "ln_2."),
-        ("self_attn.q_proj.", "attn.c_attn."),
-        ("self_attn.k_proj.", "attn.c_attn."),
-        ("self_attn.v_proj.", "attn.c_attn."),
-        ("self_attn.o_proj.", "attn.c_proj."),
-        ("mlp.up_proj.", "mlp.c_fc."),
-        ("mlp.down_proj.", "mlp.c_proj."),
+    always=CLASSIC,
+    stock_always={"scale_attn_weights": True, "scale_attn_by_inverse_layer_idx": False, "add_cross_attention": False},
+    weights=pairs(
+        """model.norm=transformer.ln_f model.=transformer. embed_tokens=wte embed_positions=wpe layers.=h.
+        attention_norm=ln_1 mlp_norm=ln_2 self_attn.q_proj=attn.c_attn self_attn.k_proj=attn.c_attn
+        self_attn.v_proj=attn.c_attn self_attn.o_proj=attn.c_proj mlp.up_proj=mlp.c_fc mlp.down_proj=mlp.c_proj"""
     ),
     transposed=("c_attn.weight", "c_proj.weight", "c_fc.weight"),
 )
-
 LLAMA = Family(
     config=MiniGPTConfig,
-    stock_config=LlamaConfig,
+    stock_config=transformers.LlamaConfig,
     heads={
-        MiniGPTModel: LlamaModel,
-        MiniGPTForCausalLM: LlamaForCausalLM,
-        MiniGPTForSequenceClassification: LlamaForSequenceClassification,
+        MiniGPTModel: transformers.LlamaModel,
+        MiniGPTForCausalLM: transformers.LlamaForCausalLM,
+        MiniGPTForSequenceClassification: transformers.LlamaForSequenceClassification,
     },
+    fields=pairs(SHAPE + LLAMA_FIELDS + "use_cache"),
     always=MODERN,
     stock_always={"rope_parameters.rope_type": "default"},
-    fields=(*LLAMA_FIELDS, ("use_cache", "use_cache")),
-    weights=LLAMA_WEIGHTS,
+    weights=pairs(LLAMA_WEIGHTS),
 )
-
 FAMILIES = (BERT, EUROBERT, GPT2, LLAMA)
 
 
 def to_stock(model: PreTrainedModel) -> PreTrainedModel:
     """The stock model that computes what `model` computes.
 
-    What only training uses and the stock class lacks stays behind: dropouts, and MiniGPT's language-model loss beside
-    the classifier's.
+    What only training uses and the stock class lacks stays behind: some dropouts, the scaled start of residual
+    projections, and the language-model loss and head beside MiniGPT's classifier.
 
     Raises:
         UserError: no stock class computes the same; says which field of the configuration stands in the way.
     """
-    differences = {family.stock_config: differing_fields(model, family) for family in FAMILIES}
-    family = min(
-        (family for family in FAMILIES if isinstance(model.config, family.config)),
-        key=lambda family: len(differences[family.stock_config]),
-        default=None,
-    )
-    if family is None:
-        raise UserError(f"{type(model).__name__} is not one of our models; give a MiniBERT or a MiniGPT")
-    if differences[family.stock_config]:
-        reasons = "; ".join(differences[family.stock_config])
-        raise UserError(f"no stock class computes the same: {family.stock_config.model_type} is nearest, but {reasons}")
-    head = family.heads.get(type(model))
-    if head is None:
-        known = ", ".join(ours.__name__ for ours in family.heads)
-        raise UserError(f"{family.stock_config.model_type} has no such head as {type(model).__name__}; only {known}")
-    ...
+    families = [family for family in FAMILIES if type(model) in family.heads]
+    if not families:
+        known = dict.fromkeys(ours.__name__ for family in FAMILIES for ours in family.heads)
+        raise UserError(f"{type(model).__name__} has no stock class; these have: {', '.join(known)}")
+    config = model.config
+    is_pooled = any("pooler." in name for name in model.state_dict())
+    family = min(families, key=lambda candidate: len(obstacles(config, candidate, is_pooled)))
+    stock_class = family.heads[type(model)]
+    if found := obstacles(config, family, is_pooled):
+        raise UserError(f"no stock class computes the same; nearest is {stock_class.__name__}, but {'; '.join(found)}")
+
+    values: dict[str, Any] = {}
+    for ours, theirs in family.fields:
+        outer, _, inner = theirs.partition(".")
+        values[outer] = {inner: getattr(config, ours)} if inner else getattr(config, ours)
+    if family is EUROBERT and is_pooled:
+        values["classifier_pooling"] = POOLING[config.classifier_pooling]
+    stock_config = family.stock_config(**values)
+    options = {"add_pooling_layer": is_pooled} if stock_class is transformers.BertModel else {}
+    stock = stock_class(stock_config, **options)
+
+    expected = stock.state_dict().keys()
+    weights: dict[str, Tensor] = {}
+    ours_to_theirs = stock_names(model, stock, family)
+    for name, weight in model.state_dict().items():
+        theirs = ours_to_theirs[name]
+        part = weight.T if theirs.endswith(family.transposed) else weight
+        weights[theirs] = torch.cat((weights[theirs], part), dim=-1) if theirs in weights else part
+    if "lm_head.weight" not in expected:  # MiniGPT's classifier has one
+        weights.pop("lm_head.weight", None)
+    if "cls.predictions.bias" in expected:  # BERT has the decoder's bias under two names
+        weights["cls.predictions.bias"] = weights["cls.predictions.decoder.bias"]
+    return load(stock, weights, like=model)
+
+
+def from_stock(stock: PreTrainedModel) -> PreTrainedModel:
+    """Our model that computes what `stock` computes.
+
+    A classifier made of a stock decoder has `lm_loss_weight` 0, since the stock class has no such loss.
+
+    Raises:
+        UserError: the stock class, or a field of its configuration, has no counterpart here.
+    """
+    heads = {theirs: (family, ours) for family in FAMILIES for ours, theirs in family.heads.items()}
+    if type(stock) not in heads:
+        known = ", ".join(theirs.__name__ for theirs in heads)
+        raise UserError(f"{type(stock).__name__} has no counterpart here; these have: {known}")
+    family, our_class = heads[type(stock)]
+    theirs = stock.config
+    values = {ours: read(theirs, name) for ours, name in reversed(family.fields) if ours != "head_dim"}
+    values |= family.always | family.always_pooled
+    if family is BERT:
+        values["use_pooler"] = stock.base_model.pooler is not None
+    elif our_class is MiniBertForSequenceClassification:
+        words = {word: pooling for pooling, word in POOLING.items()}
+        if theirs.classifier_pooling not in words:
+            raise UserError(
+                f"{type(theirs).__name__}.classifier_pooling={theirs.classifier_pooling!r} has no counterpart here; "
+                f"only {', '.join(words)}"
+            )
+        values["classifier_pooling"] = words[theirs.classifier_pooling]
+    elif our_class is MiniGPTForSequenceClassification:  # the stock class has no decoder beside the embedding
+        values |= {"lm_loss_weight": 0.0, "tie_word_embeddings": True}
+    config = family.config(**values)
+
+    always = {**family.stock_always, **{name: getattr(config, ours) for ours, name in family.fields}}
+    for name, value in always.items():
+        their_value = read(theirs, name)
+        if their_value not in (value, None) and name != "tie_word_embeddings":
+            raise UserError(f"{type(theirs).__name__}.{name}={their_value!r} has no counterpart; it is {value!r} here")
+
+    model = our_class(config)
+    ours_to_theirs = stock_names(model, stock, family)
+    their_weights = stock.state_dict()
+    # What the stock class lacks is the decoder beside MiniGPT's classifier: the embedding itself.
+    embedding = stock.get_input_embeddings().weight
+    weights = {}
+    for stock_name in dict.fromkeys(ours_to_theirs.values()):
+        names = [name for name, theirs_ in ours_to_theirs.items() if theirs_ == stock_name]
+        whole = their_weights.get(stock_name, embedding)
+        for name, part in zip(names, whole.chunk(len(names), dim=-1), strict=True):
+            weights[name] = part.T if stock_name.endswith(family.transposed) else part
+    return load(model, weights, like=stock)
+
+
+def obstacles(config: PreTrainedConfig, family: Family, is_pooled: bool) -> list[str]:
+    """What keeps our configuration from being one of this family, in words."""
+    rules = family.always | (family.always_pooled if is_pooled else {})
+    values = {name: getattr(config, name) for name in rules}
+    found = [f"{name}={values[name]!r} where it has {rule!r}" for name, rule in rules.items() if values[name] != rule]
+    if family is BERT and not config.type_vocab_size:
+        found.append("type_vocab_size=0 where it needs at least one token type")
+    if family is EUROBERT and is_pooled and config.classifier_pooling not in POOLING:
+        found.append(f"classifier_pooling={config.classifier_pooling!r} where it has only {' and '.join(POOLING)}")
+    return found
+
+
+def read(config: PreTrainedConfig, name: str) -> Any:
+    """A field of a configuration, or `field.key` of one that is a dictionary."""
+    outer, _, inner = name.partition(".")
+    value = getattr(config, outer)
+    return value[inner] if inner else value
+
+
+def stock_names(model: PreTrainedModel, stock: PreTrainedModel, family: Family) -> dict[str, str]:
+    """The stock name of each of our weights."""
+    is_base = model.base_model is model
+    names = {}
+    for name in model.state_dict():
+        whole = f"model.{name}" if is_base else name
+        theirs = functools.reduce(lambda text, pair: text.replace(*pair), family.weights, whole)
+        names[name] = theirs.removeprefix(f"{stock.base_model_prefix}.") if is_base else theirs
+    return names
+
+
+def load(model: PreTrainedModel, weights: dict[str, Tensor], like: PreTrainedModel) -> PreTrainedModel:
+    """`model` with all its weights, in the type, place and mode of the model that they came from."""
+    model.load_state_dict(weights)
+    if like.can_generate():
+        model.generation_config = copy.deepcopy(like.generation_config)
+    nn.Module.to(model, device=like.device, dtype=like.dtype)
+    model.train(like.training)
+    return model

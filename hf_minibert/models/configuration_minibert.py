@@ -4,6 +4,7 @@
 from typing import Any
 
 from huggingface_hub.dataclasses import strict
+from transformers.activations import ACT2FN
 
 from .configuration_transformer import TransformerConfig
 
@@ -27,6 +28,7 @@ class MiniBertConfig(TransformerConfig):
     """
 
     model_type = "minibert"
+    keys_to_ignore_at_inference = ["mlm_loss", "nsp_loss"]
 
     type_vocab_size: int = 0
     """Token types (BERT's segments A and B). 0: none, and ``token_type_ids`` are not used."""
@@ -45,12 +47,19 @@ class MiniBertConfig(TransformerConfig):
         self.auto_map = {"AutoConfig": "configuration_minibert.MiniBertConfig", **modeling, **(self.auto_map or {})}
         super().__post_init__(**kwargs)
 
-    def validate_pooling(self) -> None:
-        """The pooling is one that the code has."""
+    def validate_heads(self) -> None:
+        """Pooling and activation are ones that the code has; the numbers are possible."""
         if self.classifier_pooling not in POOLINGS:
             raise ValueError(
                 f"classifier_pooling must be one of {', '.join(POOLINGS)}; got {self.classifier_pooling!r}"
             )
+        if self.classifier_activation not in ACT2FN:
+            known = ", ".join(sorted(ACT2FN))
+            raise ValueError(
+                f"classifier_activation {self.classifier_activation!r} is unknown; transformers has {known}"
+            )
+        if self.classifier_dropout is not None and not 0 <= self.classifier_dropout < 1:
+            raise ValueError(f"classifier_dropout is a probability in [0, 1), got {self.classifier_dropout}")
         if self.type_vocab_size < 0:
             raise ValueError(f"type_vocab_size must not be negative, got {self.type_vocab_size}")
 

@@ -23,6 +23,7 @@ class MiniGPTConfig(TransformerConfig):
     """
 
     model_type = "minigpt"
+    keys_to_ignore_at_inference = ["past_key_values", "classification_loss", "lm_loss"]
 
     use_cache: bool = True
     lm_loss_weight: float | int = 0.5

@@ -22,8 +22,6 @@ class TransformerConfig(PreTrainedConfig):
     positions, a gated feed-forward, no biases. `classic` is another set of values of the same fields.
     """
 
-    keys_to_ignore_at_inference = ["past_key_values"]
-
     vocab_size: int = 8192
     hidden_size: int = 256
     num_hidden_layers: int = 4
@@ -62,7 +60,7 @@ class TransformerConfig(PreTrainedConfig):
         """Width of one attention head."""
         return self.hidden_size // self.num_attention_heads
 
-    def validate_sizes(self) -> None:
+    def validate_architecture(self) -> None:
         """Sizes are positive, heads divide the width, and rotary positions have pairs of channels to turn."""
         sizes = ("vocab_size", "hidden_size", "num_hidden_layers", "num_attention_heads", "max_position_embeddings")
         for name in (*sizes, "intermediate_size", "norm_eps", "rope_theta"):
@@ -76,6 +74,11 @@ class TransformerConfig(PreTrainedConfig):
             raise ValueError(
                 f"rotary positions turn pairs of channels, but hidden_size {self.hidden_size} / num_attention_heads "
                 f"{self.num_attention_heads} = {self.head_dim} is odd; change one of the two"
+            )
+        if self.pad_token_id is not None and not 0 <= self.pad_token_id < self.vocab_size:
+            raise ValueError(
+                f"pad_token_id {self.pad_token_id} is not in a vocabulary of vocab_size {self.vocab_size}; "
+                "None means that there is none"
             )
 
     def validate_choices(self) -> None:

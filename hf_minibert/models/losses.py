@@ -22,7 +22,7 @@ def vocabulary_cross_entropy(
         labels: (tokens,); IGNORE_INDEX marks tokens that are not predicted.
         num_items_in_batch: predicted tokens over all accumulation steps and processes; default, this batch's own.
     """
-    if FUSED:
+    if FUSED and hidden_states.dtype == torch.float32:  # in half precision its sum is rounded too, or infinite
         total = F.linear_cross_entropy(
             hidden_states,
             decoder.weight,
@@ -56,25 +56,24 @@ def classification_loss(
 
     Args:
         logits: (batch, num_labels).
-        labels: (batch,) class ids or numbers, or (batch, num_labels) of 0.0/1.0 for several labels at once.
+        labels: (batch,) class ids or numbers; or (batch, num_labels) of numbers, or of 0.0/1.0 for several labels.
         num_labels: 1 means regression.
         problem_type: transformers' names: regression, single_label_classification, multi_label_classification.
-        num_items_in_batch: examples over all accumulation steps and processes; default, this batch's own.
+        num_items_in_batch: labels (elements, as `Trainer` counts) over all accumulation steps and processes; default,
+            this batch's own.
     """
     if problem_type is None:
         integers = not labels.is_floating_point()
         problem_type = "single_label_classification" if integers else "multi_label_classification"
         problem_type = "regression" if num_labels == 1 else problem_type
     logits = logits.float()
-    examples = labels.shape[0] if num_items_in_batch is None else num_items_in_batch
     if problem_type == "single_label_classification":
         total = F.cross_entropy(logits, labels.flatten(), ignore_index=IGNORE_INDEX, reduction="sum")
         return total / item_count(labels, num_items_in_batch)
+    items = labels.numel() if num_items_in_batch is None else num_items_in_batch
     if problem_type == "regression":
-        return F.mse_loss(logits.flatten(), labels.float().flatten(), reduction="sum") / (examples * num_labels)
+        return F.mse_loss(logits.flatten(), labels.float().flatten(), reduction="sum") / items
     if problem_type == "multi_label_classification":
-        # Trainer counts every label of every example.
-        items = labels.numel() if num_items_in_batch is None else num_items_in_batch
         return F.binary_cross_entropy_with_logits(logits, labels.float(), reduction="sum") / items
     raise ValueError(
         f"problem_type {problem_type!r} is unknown; use regression, single_label_classification or "

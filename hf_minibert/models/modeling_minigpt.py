@@ -17,6 +17,7 @@ from .configuration_minigpt import MiniGPTConfig
 from .losses import (
     IGNORE_INDEX,
     classification_loss,
+    item_count,
     mean_loss_per_row,
     next_token_labels,
     vocabulary_cross_entropy,
@@ -191,7 +192,7 @@ class MiniGPTForSequenceClassification(MiniGPTPreTrainedModel):
 
         Args:
             labels: see `classification_loss`.
-            num_items_in_batch: examples over all accumulation steps; default, this batch's own.
+            num_items_in_batch: labels over all accumulation steps; default, this batch's own.
             kwargs: for `MiniGPTModel.forward`.
 
         Raises:
@@ -221,8 +222,8 @@ class MiniGPTForSequenceClassification(MiniGPTPreTrainedModel):
             )
             if self.config.lm_loss_weight and input_ids is not None:
                 targets = next_token_labels(input_ids.masked_fill(~real, IGNORE_INDEX))
-                rows = mean_loss_per_row(self.lm_head(hidden_states), targets)
-                lm_loss = rows.sum() / (len(rows) if num_items_in_batch is None else num_items_in_batch)
+                share = item_count(labels, None) / item_count(labels, num_items_in_batch)
+                lm_loss = mean_loss_per_row(self.lm_head(hidden_states), targets).mean() * share
                 loss = class_loss + self.config.lm_loss_weight * lm_loss
         return MiniGPTSequenceClassifierOutput(
             loss=loss,

@@ -186,6 +186,7 @@ class TransformerBackbone(TransformerPreTrainedModel):
 
     is_causal: bool
     """Whether a token sees only itself and those before it; must agree with the subclass's mask."""
+    gradient_checkpointing = False  # transformers sets it, and then makes no cache
 
     def __init__(self, config: TransformerConfig, type_vocab_size: int = 0) -> None:
         super().__init__(config)
@@ -231,10 +232,10 @@ class TransformerBackbone(TransformerPreTrainedModel):
     ) -> Tensor:
         """All layers and the last norm, (batch, sequence, hidden) in and out."""
         rotation = None if self.rotary_emb is None else self.rotary_emb(position_ids, hidden_states.dtype)
+        # The cache goes by keyword, where gradient checkpointing finds it: a layer that runs twice may fill it once.
+        context = {"past_key_values": past_key_values, "position_ids": position_ids, **kwargs}
         for layer in self.layers:
-            hidden_states = layer(
-                hidden_states, attention_mask, rotation, past_key_values, position_ids=position_ids, **kwargs
-            )
+            hidden_states = layer(hidden_states, attention_mask, rotation, **context)
         return self.norm(hidden_states)
 
     def positions(self, input_ids: Tensor | None, inputs_embeds: Tensor | None, seen: int = 0) -> Tensor:

@@ -96,7 +96,7 @@ def is_whole(checkpoint: Path) -> bool:
     try:
         checksums = json.loads((checkpoint / CHECKSUMS).read_text(encoding="utf-8"))
         return bool(checksums) and all(_digest(checkpoint / name) == digest for name, digest in checksums.items())
-    except (OSError, ValueError):
+    except (OSError, ValueError, AttributeError):  # AttributeError: JSON, but no mapping
         return False
 
 

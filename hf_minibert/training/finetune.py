@@ -3,12 +3,9 @@
 import dataclasses
 import json
 import math
-import os
-import platform
 import shutil
 import time
 from dataclasses import dataclass
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Literal
 
@@ -36,6 +33,7 @@ from hf_minibert.models.configuration_minigpt import MiniGPTConfig
 from hf_minibert.tokenization import load_tokenizer
 from hf_minibert.training.checkpoint import write_json
 from hf_minibert.training.curves import plot_curves
+from hf_minibert.training.report import environment, hardware
 
 
 @dataclass(kw_only=True)
@@ -304,12 +302,10 @@ def summary(
             * trainer.args.world_size,
             "max_seq_length": arguments.max_seq_length,
             "num_processes": trainer.args.world_size,
-            "hardware": torch.cuda.get_device_name() if torch.cuda.is_available() else f"{os.cpu_count()} CPU cores",
+            "hardware": hardware(trainer.args.device),
         },
         "metrics": kept | {"majority_accuracy": majority},
-        "environment": {"python": platform.python_version()}
-        | {name: version(name) for name in ("torch", "transformers", "accelerate", "datasets", "tokenizers")}
-        | {"hf_minibert": version("hf_minibert")},
+        "environment": environment(),
     }
 
 

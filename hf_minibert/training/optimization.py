@@ -65,12 +65,12 @@ def learning_rate_factor(kind: str, warmup_steps: float, step: int, progress: fl
     if warmup_steps >= 1:
         if step < warmup_steps:
             return (step + 1) / warmup_steps
-        warmup = 0.0
+        warmup = warmup_steps * progress / step  # the share of the run that it took, if steps are alike
     else:
         warmup = warmup_steps
         if progress < warmup:
             return max(progress / warmup, 0.01)  # the first step already moves
-    remaining = (1 - progress) / (1 - warmup)
+    remaining = (1 - progress) / (1 - warmup) if progress < 1 else 0.0
     if kind == "linear":
         return remaining
     if kind == "cosine":

@@ -1,0 +1,51 @@
+"""What the quick start reaches: three minutes of pre-training on the builtin corpus, for both models.
+
+::
+
+    python benchmarks/quickstart.py
+
+Figures go to ``benchmarks/results/quickstart.json``, the cards to ``model_cards``. The builtin corpus is what is
+installed, so figures differ a little from machine to machine.
+"""
+
+import json
+import shutil
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+from hf_minibert.command_line import run
+from hf_minibert.training.checkpoint import write_json
+
+REPOSITORY = Path(__file__).parents[1]
+RESULTS = REPOSITORY / "benchmarks" / "results" / "quickstart.json"
+
+
+@dataclass(kw_only=True)
+class Arguments:
+    """Run the quick start for both models."""
+
+    output_dir: str = "runs/quickstart"
+    """Folder for the two runs."""
+    budget: str = "3m"
+    """Time of each."""
+
+
+def main(arguments: Arguments) -> int:
+    """Both runs, one after the other."""
+    figures = {}
+    for model in ("minibert-mini", "minigpt-mini"):
+        output = Path(arguments.output_dir).resolve() / model
+        command = [sys.executable, "scripts/pretrain.py", "--model", model, "--corpus", "builtin"]
+        command += ["--budget", arguments.budget, "--output_dir", str(output), "--overwrite_output_dir"]
+        subprocess.run(command, check=True, cwd=REPOSITORY)
+        results = json.loads((output / "results.json").read_text())
+        shutil.copy(output / "README.md", REPOSITORY / "model_cards" / f"{model}.md")
+        figures[model] = {key: results[key] for key in ("num_parameters", "corpus", "training", "metrics")}
+    write_json(RESULTS, {"command": "python benchmarks/quickstart.py", "seed": 42, "runs": figures})
+    return 0
+
+
+if __name__ == "__main__":
+    run(Arguments, main)

@@ -1,0 +1,209 @@
+"""What a pre-training run is made of before its first step: folder, text, objective and the shape of the model."""
+
+import dataclasses
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from accelerate import Accelerator
+from torch import Tensor
+from transformers import PreTrainedTokenizerFast
+
+from hf_minibert.data.corpus import Corpus, open_corpus
+from hf_minibert.data.loader import evaluation_batches
+from hf_minibert.data.objectives import CausalLM, MaskedLM, Masking, NextSentencePrediction, Objective
+from hf_minibert.data.token_store import Documents, TokenStore, is_token_store, open_prepared_store, open_token_store
+from hf_minibert.errors import UserError
+from hf_minibert.models.configuration_minibert import MiniBertConfig
+from hf_minibert.presets import LEARNING_RATES, Config, ObjectiveName, build_config, family_of, parse_overrides
+from hf_minibert.tokenization import adapt_tokenizer, load_tokenizer
+from hf_minibert.training.arguments import PretrainArguments
+from hf_minibert.training.checkpoint import latest_checkpoint
+from hf_minibert.training.evaluation import frequency_baselines, predicted_tokens, token_lengths
+from hf_minibert.training.samples import held_out_sentences
+
+ARGUMENTS = "arguments.json"
+TOKENS_PER_BATCH = 2_048
+EVALUATION_SEED = 0
+EVALUATION_MASKING = 0.15
+SAMPLES = 3
+
+
+@dataclass(frozen=True, kw_only=True)
+class Plan:
+    """The arguments with every default decided, and what can be known without reading the corpus."""
+
+    arguments: PretrainArguments
+    objective: ObjectiveName
+    max_seq_length: int
+    batch_size: int
+    learning_rate: float
+    folder: Path
+    config: Config
+    tokenizer: PreTrainedTokenizerFast
+    corpus: Corpus | Path
+    """Where the text comes from, or a folder in which it lies tokenised."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunData:
+    """What a run reads: training and held-out rows, and what an evaluation compares with."""
+
+    store: TokenStore
+    train: Objective
+    held_out: Objective
+    baselines: dict[str, float]
+    token_lengths: Tensor
+    sentences: list[str]
+
+
+def make_plan(arguments: PretrainArguments) -> Plan:
+    """Decide the defaults and check everything that is cheap to check; nothing is written.
+
+    Raises:
+        UserError: the arguments ask for something that cannot be.
+    """
+    family = family_of(arguments.model)
+    default, *_ = family.objectives
+    objective = arguments.objective or default
+    if objective not in family.objectives:
+        raise UserError(
+            f"{arguments.model} cannot be trained for {objective}; its objectives are {', '.join(family.objectives)}"
+        )
+    length = arguments.max_seq_length or family.max_seq_length
+    batch_size = arguments.per_device_train_batch_size or max(1, TOKENS_PER_BATCH // length)
+    learning_rate = arguments.learning_rate or LEARNING_RATES[arguments.architecture]
+    tokenizer = load_tokenizer(arguments.tokenizer)
+    tokens = {
+        "vocab_size": len(tokenizer),
+        "pad_token_id": tokenizer.pad_token_id,
+        "bos_token_id": tokenizer.cls_token_id,
+        "eos_token_id": tokenizer.sep_token_id,
+    }
+    config = build_config(
+        arguments.model, arguments.architecture, **tokens | parse_overrides(arguments.config_overrides)
+    )
+    if config.vocab_size < len(tokenizer):
+        raise UserError(f"vocab_size {config.vocab_size} is smaller than the tokenizer's {len(tokenizer)} entries")
+    if length > config.max_position_embeddings:
+        raise UserError(
+            f"max_seq_length {length} is more than the model's {config.max_position_embeddings} positions; make it "
+            f"smaller, or add --config_overrides max_position_embeddings={length}"
+        )
+    is_bert = isinstance(config, MiniBertConfig)
+    return Plan(
+        # What a default depends on is written down, so that a resumed run does not depend on it again.
+        arguments=dataclasses.replace(
+            arguments,
+            objective=objective,
+            max_seq_length=length,
+            per_device_train_batch_size=batch_size,
+            learning_rate=learning_rate,
+        ),
+        objective=objective,
+        max_seq_length=length,
+        batch_size=batch_size,
+        learning_rate=learning_rate,
+        folder=Path(arguments.output_dir),
+        config=config,
+        tokenizer=adapt_tokenizer(
+            tokenizer,
+            model_type="minibert" if is_bert else "minigpt",
+            uses_token_types=isinstance(config, MiniBertConfig) and config.type_vocab_size > 0,
+            model_max_length=config.max_position_embeddings,
+        ),
+        corpus=find_corpus(arguments),
+    )
+
+
+def find_corpus(arguments: PretrainArguments) -> Corpus | Path:
+    """The corpus that the arguments name, or the folder that `prepare_data.py` made of one."""
+    folder = Path(arguments.corpus[0])
+    if len(arguments.corpus) == 1 and is_token_store(folder):
+        return folder
+    return open_corpus(arguments.corpus, text_column=arguments.text_column, streaming=arguments.streaming)
+
+
+def check_folder(arguments: PretrainArguments) -> None:
+    """Whether the run may have its folder; nothing is written.
+
+    Raises:
+        UserError: the path is a file, or holds an earlier run that nobody said to delete, or none to resume.
+    """
+    folder = Path(arguments.output_dir)
+    if folder.exists() and not folder.is_dir():
+        raise UserError(f"output_dir {folder} is a file; give a folder")
+    if arguments.resume:
+        latest_checkpoint(folder)
+    elif folder.exists() and any(folder.iterdir()):
+        if not arguments.overwrite_output_dir:
+            raise UserError(
+                f"output_dir {folder} is not empty; give another, or --resume to go on with its run, or "
+                "--overwrite_output_dir to delete it"
+            )
+        if not (folder / ARGUMENTS).exists():
+            raise UserError(f"output_dir {folder} holds no earlier run (no {ARGUMENTS}), so it is not deleted")
+
+
+def make_folder(arguments: PretrainArguments) -> None:
+    """Make the run's folder, empty unless the run goes on."""
+    folder = Path(arguments.output_dir)
+    if folder.exists() and not arguments.resume:
+        shutil.rmtree(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+
+
+def build_objective(plan: Plan, documents: Documents, *, for_evaluation: bool) -> Objective:
+    """What the plan trains for, over some documents; evaluation has fixed masks of its own."""
+    tokenizer = plan.tokenizer
+    seed = EVALUATION_SEED if for_evaluation else plan.arguments.seed
+    shape: dict[str, Any] = {
+        "length": plan.max_seq_length,
+        "cls_id": tokenizer.cls_token_id,
+        "sep_id": tokenizer.sep_token_id,
+        "seed": seed,
+    }
+    if plan.objective == "clm":
+        return CausalLM(documents, **shape)
+    masking = Masking(
+        probability=EVALUATION_MASKING if for_evaluation else plan.arguments.mlm_probability,
+        mask_id=tokenizer.mask_token_id,
+        special_ids=tokenizer.all_special_ids,
+        vocab_size=len(tokenizer),
+        seed=seed,
+    )
+    if plan.objective == "mlm":
+        return MaskedLM(documents, masking=masking, **shape)
+    return NextSentencePrediction(documents, masking=masking, pad_id=tokenizer.pad_token_id, **shape)
+
+
+def read_data(plan: Plan, accelerator: Accelerator) -> RunData:
+    """Tokenise the corpus, or find it tokenised, and cut it into rows."""
+    arguments = plan.arguments
+    with accelerator.main_process_first():
+        if isinstance(plan.corpus, Path):
+            store = open_prepared_store(plan.corpus, plan.tokenizer)
+        else:
+            limit = arguments.max_tokens if arguments.streaming else None
+            store = open_token_store(plan.corpus, plan.tokenizer, max_tokens=limit)
+    accelerator.print(
+        f"{store.info.corpus}: {store.info.documents:,} documents, {store.info.tokens:,} tokens; "
+        f"{len(store.train):,} documents to train on, {len(store.held_out):,} held out"
+    )
+    held_out = build_objective(plan, store.held_out, for_evaluation=True)
+    targets = torch.cat(
+        [
+            predicted_tokens(batch, plan.objective)
+            for batch in evaluation_batches(held_out, batch_size=64, max_rows=arguments.max_eval_samples)
+        ]
+    )
+    return RunData(
+        store=store,
+        train=build_objective(plan, store.train, for_evaluation=False),
+        held_out=held_out,
+        baselines=frequency_baselines(store.train, targets.numpy(), plan.tokenizer, plan.objective),
+        token_lengths=token_lengths(plan.tokenizer),
+        sentences=held_out_sentences(store.held_out, plan.tokenizer, SAMPLES),
+    )

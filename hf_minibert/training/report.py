@@ -1,0 +1,156 @@
+"""What a run tells people: its log, its figures, and what it learned."""
+
+import json
+import math
+import os
+import platform
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import torch
+from accelerate import Accelerator
+from tqdm import tqdm
+
+from hf_minibert.presets import PretrainingModel
+from hf_minibert.training.checkpoint import TrainState, write_text
+from hf_minibert.training.inputs import Plan, RunData
+
+METRICS = "metrics.jsonl"
+CURVES = "curves.png"
+RESULTS = "results.json"
+PACKAGES = ("torch", "transformers", "accelerate", "datasets", "tokenizers", "hf_minibert")
+
+
+class MetricsLog:
+    """`metrics.jsonl` and the trackers: a line a time. A resumed run first forgets what came after its checkpoint."""
+
+    def __init__(self, folder: Path, accelerator: Accelerator, state: TrainState) -> None:
+        self.path, self._accelerator = folder / METRICS, accelerator
+        if accelerator.is_main_process and self.path.exists():
+            lines = self.path.read_text(encoding="utf-8").splitlines()
+            write_text(self.path, "".join(f"{line}\n" for line in lines if _step(line) <= state.step))
+
+    def write(self, state: TrainState, metrics: dict[str, float]) -> None:
+        """Add a line, which also says how far the run is. A value that is not finite is left out: JSON has none."""
+        metrics = {name: value for name, value in metrics.items() if math.isfinite(value)}
+        if self._accelerator.is_main_process:
+            place = {"step": state.step, "tokens": state.tokens, "seconds": round(state.seconds, 3)}
+            with self.path.open("a", encoding="utf-8") as file:
+                file.write(json.dumps(place | metrics) + "\n")
+        self._accelerator.log(metrics, step=state.step)
+
+
+def _step(line: str) -> float:
+    """The step of a line; a line that was cut off when the run was killed has none."""
+    try:
+        return float(json.loads(line)["step"])
+    except json.JSONDecodeError:
+        return float("inf")
+
+
+class ProgressBar(tqdm):  # type: ignore[misc]  # tqdm publishes no types
+    """One bar for the whole run, in percent of its end, whatever that is measured in."""
+
+    def __init__(self, progress: float, *, is_shown: bool) -> None:
+        super().__init__(
+            total=100.0,
+            initial=round(100 * progress, 3),
+            desc="training",
+            bar_format="{desc} {percentage:3.0f}%|{bar}| {elapsed}<{remaining}{postfix}",
+            mininterval=0.5,
+            disable=not is_shown,
+        )
+
+    def show(self, progress: float, state: TrainState, line: dict[str, float], held_out: dict[str, float]) -> None:
+        """Move on; `line` and `held_out` are the newest metrics of training and evaluation."""
+        text = f"step {state.step}, loss {line['loss']:.3f}, {line['tokens_per_second']:,.0f} tokens/s"
+        if held_out:
+            text += f", held-out {held_out['eval_loss']:.3f}"
+        self.set_postfix_str(text, refresh=False)
+        self.update(100 * progress - self.n)
+
+
+def environment() -> dict[str, str]:
+    """The versions that a result depends on."""
+    return {"python": platform.python_version()} | {name: version(name) for name in PACKAGES}
+
+
+def hardware(device: torch.device) -> str:
+    """What a run computed on, as a class of machine."""
+    return torch.cuda.get_device_name(device) if device.type == "cuda" else f"{os.cpu_count()} CPU cores"
+
+
+def summary(
+    plan: Plan,
+    data: RunData,
+    model: PretrainingModel,
+    state: TrainState,
+    metrics: dict[str, float],
+    predicted: list[dict[str, Any]],
+    accelerator: Accelerator,
+) -> dict[str, Any]:
+    """The run in figures, `results.json`: what cards and tables are rendered from."""
+    arguments, train, held_out = plan.arguments, data.store.train, data.store.held_out
+    processes = accelerator.num_processes
+    return {
+        "kind": "pretrain",
+        "model_type": model.config.model_type,
+        "architecture": arguments.architecture,
+        "objective": plan.objective,
+        "preset": arguments.model,
+        "num_parameters": model.num_parameters(),
+        "corpus": {
+            "name": " ".join(Path(source).name for source in arguments.corpus),
+            "documents": len(train),
+            "held_out_documents": len(held_out),
+            "tokens": int(train.lengths.sum()),
+            "held_out_tokens": int(held_out.lengths.sum()),
+            "bytes": data.store.info.bytes,
+        },
+        "tokenizer": {"name": Path(arguments.tokenizer).name, "vocab_size": len(plan.tokenizer)},
+        "training": {
+            "steps": state.step,
+            "tokens_seen": state.tokens,
+            "seconds": round(state.seconds, 1),
+            "epochs": state.tokens / (data.train.num_rows * plan.max_seq_length),
+            "tokens_per_second": state.tokens / state.seconds,
+            "global_batch_size": plan.batch_size * arguments.gradient_accumulation_steps * processes,
+            "max_seq_length": plan.max_seq_length,
+            "num_processes": processes,
+            "hardware": hardware(accelerator.device),
+            "precision": "fp32" if accelerator.mixed_precision == "no" else accelerator.mixed_precision,
+        },
+        "metrics": metrics | data.baselines,
+        "samples": [
+            {"text": after["text"], "before": before["predictions"], "after": after["predictions"]}
+            for before, after in zip(state.samples_before, predicted, strict=True)
+        ],
+        "environment": environment(),
+    }
+
+
+def print_report(results: dict[str, Any], folder: Path, card: Path) -> None:
+    """What was learned, for the person who waited for it."""
+    metrics, training = results["metrics"], results["training"]
+    out = tqdm.write
+    out(
+        f"\n{results['preset']} ({results['num_parameters'] / 1e6:.1f}M parameters) after {training['steps']:,} steps, "
+        f"{training['tokens_seen']:,} tokens. On held-out documents:"
+    )
+    kind = "next-token" if results["objective"] == "clm" else "masked-LM"
+    loss = metrics.get("eval_mlm_loss", metrics["eval_loss"])
+    out(f"  {kind} loss {loss:.3f} nats per token; by frequencies alone {metrics['unigram_loss']:.3f}")
+    out(f"  accuracy {metrics['eval_accuracy']:.1%}")
+    if "eval_nsp_accuracy" in metrics:
+        out(f"  next sentence: {metrics['eval_nsp_accuracy']:.1%} of pairs are told right")
+    if "eval_bits_per_byte" in metrics:
+        bits = metrics["byte_unigram_bits_per_byte"]
+        out(f"  {metrics['eval_bits_per_byte']:.3f} bits per byte; by frequencies of bytes alone {bits:.3f}")
+    for sample in results["samples"]:
+        out(f"\n  {sample['text']}")
+        out(f"    before: {', '.join(sample['before'])}")
+        out(f"    after:  {', '.join(sample['after'])}")
+    out(f"\ncheckpoint  {folder}")
+    out(f"curve       {folder / CURVES}")
+    out(f"model card  {card}")

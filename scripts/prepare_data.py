@@ -1,0 +1,54 @@
+"""Tokenise a corpus once, into a folder that pre-training reads.
+
+Optional: `pretrain.py` does the same and keeps the tokens in the cache. Use it to prepare on another machine, or before
+many processes start::
+
+    python scripts/prepare_data.py --corpus 'texts/*.jsonl.xz' --output_dir data/books
+    accelerate launch scripts/pretrain.py --corpus data/books --output_dir runs/books
+"""
+
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from hf_minibert.command_line import run
+from hf_minibert.data.corpus import open_corpus
+from hf_minibert.data.token_store import open_token_store
+from hf_minibert.errors import UserError
+from hf_minibert.tokenization import load_tokenizer
+
+
+@dataclass(kw_only=True)
+class PrepareArguments:
+    """Tokenise a corpus into a folder that `pretrain.py --corpus` takes."""
+
+    output_dir: str
+    """Folder for the tokens."""
+    corpus: list[str] = field(default_factory=lambda: ["builtin"])
+    """`builtin`, files, globs or folders (.txt .md .jsonl .parquet, also .gz .xz .zst), or a data set on the Hub."""
+    text_column: str = "text"
+    """The column or key that holds the text."""
+    streaming: bool = False
+    """Read a Hub data set without downloading all of it first."""
+    tokenizer: str = "tokenizer"
+    """Folder or Hub name of the tokenizer."""
+    max_tokens: int | None = None
+    """Stop after this many tokens."""
+
+    def __post_init__(self) -> None:
+        if self.max_tokens is not None and self.max_tokens <= 0:
+            raise UserError(f"max_tokens must be positive, got {self.max_tokens}")
+
+
+def main(arguments: PrepareArguments) -> int:
+    """Build the store, or find it built."""
+    tokenizer = load_tokenizer(arguments.tokenizer)
+    corpus = open_corpus(arguments.corpus, text_column=arguments.text_column, streaming=arguments.streaming)
+    store = open_token_store(corpus, tokenizer, folder=Path(arguments.output_dir), max_tokens=arguments.max_tokens)
+    info = store.info
+    print(f"{info.documents:,} documents, {info.tokens:,} tokens ({info.bytes / info.tokens:.2f} bytes each)")
+    print(f"{len(store.train):,} to train on, {len(store.held_out):,} held out, in {store.folder}")
+    return 0
+
+
+if __name__ == "__main__":
+    run(PrepareArguments, main)

@@ -1,0 +1,85 @@
+"""Run the scripts as a user does: as commands, or where many are tried, as their `main` with their flags."""
+
+import json
+import os
+import pydoc_data.topics
+import runpy
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+REPOSITORY = Path(__file__).parents[1]
+SCRIPTS = REPOSITORY / "scripts"
+LAUNCH = ["-m", "accelerate.commands.launch", "--num_processes", "1", "--num_machines", "1"]
+LAUNCH += ["--mixed_precision", "no", "--dynamo_backend", "no"]
+
+
+TINY_RUN: dict[str, Any] = {
+    "model": "minibert-tiny",
+    "max_steps": 4,
+    "max_seq_length": 32,
+    "per_device_train_batch_size": 4,
+    "max_eval_samples": 8,
+}
+
+
+def flags(options: dict[str, Any]) -> list[str]:
+    """Options as a command line has them; True stands for a flag without a value."""
+    words: list[str] = []
+    for name, value in options.items():
+        words.append(f"--{name}")
+        if value is not True:
+            words += [str(item) for item in value] if isinstance(value, list) else [str(value)]
+    return words
+
+
+def environment(cache: Path) -> dict[str, str]:
+    """Offline, with caches of its own and one thread."""
+    return os.environ | {
+        "HF_HOME": str(cache),
+        "HF_HUB_OFFLINE": "1",
+        "OMP_NUM_THREADS": "1",
+        "TOKENIZERS_PARALLELISM": "false",
+        "CUDA_VISIBLE_DEVICES": "",
+    }
+
+
+def command(
+    script: str, cache: Path, *, launcher: list[str] | None = None, **options: Any
+) -> subprocess.CompletedProcess[str]:
+    """Run a script in a process of its own and wait for it."""
+    words = [sys.executable, *(launcher or []), str(SCRIPTS / script), *flags(options)]
+    return subprocess.run(
+        words, cwd=REPOSITORY, env=environment(cache), capture_output=True, text=True, timeout=300, check=False
+    )
+
+
+def call(script: str, monkeypatch: pytest.MonkeyPatch, *words: str | Path) -> int:
+    """Run a script in this process, which is quick; returns the status that it exits with."""
+    monkeypatch.setattr(sys, "argv", [str(SCRIPTS / script), *map(str, words)])
+    monkeypatch.chdir(REPOSITORY)
+    with pytest.raises(SystemExit) as exit_info:
+        runpy.run_path(str(SCRIPTS / script), run_name="__main__")
+    return int(exit_info.value.code or 0)
+
+
+def write_corpus(path: Path, documents: int = 160) -> Path:
+    """Paragraphs of the Python language reference, a JSON object a line."""
+    paragraphs = [
+        " ".join(paragraph.split())
+        for topic in sorted(pydoc_data.topics.topics)
+        for paragraph in pydoc_data.topics.topics[topic].split("\n\n")
+        if len(paragraph) > 250 and "::" not in paragraph
+    ]
+    texts = list(dict.fromkeys(paragraphs))[:documents]
+    path.write_text("".join(json.dumps({"text": text, "label": len(text) % 2}) + "\n" for text in texts))
+    return path
+
+
+def metrics(run: Path, key: str = "loss") -> dict[int, float]:
+    """The lines of metrics.jsonl that have a key, by step."""
+    lines = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+    return {line["step"]: line[key] for line in lines if key in line}

@@ -1,0 +1,77 @@
+"""Runs transformers' own test suites on classes outside it, with the tests that the installed version was released with.
+
+The source distribution holds `tests/test_*.py` only. What these import and it lacks is in `stand_ins`.
+"""
+
+import os
+import subprocess
+import sys
+import tarfile
+import tempfile
+import warnings
+from pathlib import Path
+
+import transformers
+from huggingface_hub.constants import HF_HOME
+from transformers.models.auto import modeling_auto
+
+import hf_minibert
+from hf_minibert.models import configuration_minibert, configuration_minigpt
+
+STAND_INS = Path(__file__).parent / "stand_ins"
+
+
+def fetch_tests(version: str) -> Path:
+    """The folder of the tests of that version, from the package registry when they are wanted for the first time."""
+    home = Path(HF_HOME) / "hf_minibert" / "conformance" / version
+    if home.exists():
+        return home
+    home.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=home.parent) as temporary:
+        command = ["download", "--quiet", "--no-deps", "--no-build-isolation", "--no-binary", "transformers"]
+        pip = [sys.executable, "-m", "pip", *command, "--dest", temporary, f"transformers=={version}"]
+        subprocess.run(pip, check=True)
+        (archive,) = Path(temporary).glob("*.tar.gz")
+        tree = Path(temporary) / "tree"
+        with tarfile.open(archive) as files:
+            members = [file for file in files if Path(file.name).parts[1:2] == ("tests",) and file.isfile()]
+            files.extractall(tree, members, filter="data")
+        (extracted,) = tree.iterdir()
+        for package in ("tests", "src/transformers"):  # empty: two suites look for transformers at these places
+            (extracted / package).mkdir(parents=True, exist_ok=True)
+            (extracted / package / "__init__.py").touch()
+        try:
+            extracted.rename(home)
+        except OSError:  # another process was first
+            if not home.exists():
+                raise
+    return home
+
+
+def install() -> None:
+    """Make transformers' `tests` importable, here and in the processes that they start, and know our classes."""
+    os.environ["CONFORMANCE_TESTS"] = str(fetch_tests(transformers.__version__) / "tests")
+    os.environ["TRANSFORMERS_TINY_MODEL_PATH"] = str(STAND_INS / "tiny_models")
+    sys.path.insert(0, str(STAND_INS))
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        from tests import test_fsdp_mixin, test_modeling_common, test_pipeline_mixin, test_tensor_parallel_mixin
+
+    add_to_tables(vars(test_modeling_common), "minibert", configuration_minibert.HEADS)
+    add_to_tables(vars(test_modeling_common), "minigpt", configuration_minigpt.HEADS)
+    test_fsdp_mixin.FSDP_DISTRIBUTED_TEST_MODEL_TYPES |= {"minigpt", "gpt2"}
+    test_tensor_parallel_mixin.TP_DISTRIBUTED_TEST_MODEL_TYPES |= {"minigpt", "gpt2", "llama"}
+    for entry in test_pipeline_mixin.pipeline_test_mapping.values():
+        entry["test"] = "tests.pipelines.test_pipelines_common." + entry["test"].rsplit(".", 1)[-1]
+
+
+def add_to_tables(module: dict[str, object], model_type: str, heads: dict[str, str]) -> None:
+    """Name our classes in a test module's copies of the Auto classes' tables (not in the library's own)."""
+    for auto_name, class_name in heads.items():
+        table = vars(modeling_auto)[auto_name]._model_mapping._model_mapping
+        for name, value in module.items():
+            if value is table:
+                module[name] = {**table, model_type: class_name}
+                break
+        else:
+            raise LookupError(f"transformers' tests have no table of {auto_name}")

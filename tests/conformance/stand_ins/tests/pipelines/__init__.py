@@ -1,0 +1,1 @@
+"""Stand-ins for the modules of this package that the source distribution lacks."""

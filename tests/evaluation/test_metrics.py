@@ -1,0 +1,56 @@
+import socket
+from typing import NoReturn
+
+import numpy as np
+import pytest
+from sklearn.metrics import accuracy_score, f1_score, matthews_corrcoef
+
+from hf_minibert.evaluation.metrics import ClassificationMetrics
+
+
+@pytest.fixture(autouse=True)
+def _offline(monkeypatch):
+    def refuse(*_) -> NoReturn:
+        raise AssertionError("a metric must not need the network")
+
+    monkeypatch.setattr(socket.socket, "connect", refuse)
+    monkeypatch.setattr(socket, "getaddrinfo", refuse)
+
+
+def expected(references, predictions) -> dict[str, float]:
+    return {
+        "accuracy": accuracy_score(references, predictions),
+        "f1": f1_score(references, predictions, average="macro"),
+        "matthews_correlation": matthews_corrcoef(references, predictions),
+    }
+
+
+@pytest.mark.parametrize("num_labels", [2, 5])
+def test_equals_scikit_learn(num_labels):
+    generator = np.random.default_rng(num_labels)
+    references = generator.integers(0, num_labels, 200)
+    predictions = np.where(generator.random(200) < 0.6, references, generator.integers(0, num_labels, 200))
+    found = ClassificationMetrics().compute(predictions=predictions, references=references)
+    assert found == pytest.approx(expected(references, predictions))
+    assert all(type(value) is float for value in found.values()), "so that it can be written as JSON"
+
+
+def test_by_hand():
+    found = ClassificationMetrics().compute(predictions=[0, 0, 1, 1], references=[0, 1, 1, 1])
+    assert found == pytest.approx(
+        {"accuracy": 3 / 4, "f1": (2 / 3 + 4 / 5) / 2, "matthews_correlation": 2 / (2 * 2 * 1 * 3) ** 0.5}
+    )
+
+
+def test_batches_add_up_and_nothing_is_kept():
+    metric = ClassificationMetrics()
+    predictions, references = [0, 1, 2, 2, 1, 0, 1], [0, 1, 2, 1, 1, 2, 0]
+    for _ in range(2):
+        for begin in (0, 3, 6):
+            metric.add_batch(predictions=predictions[begin : begin + 3], references=references[begin : begin + 3])
+        assert metric.compute() == pytest.approx(expected(references, predictions))
+
+
+def test_a_label_that_is_never_predicted_counts_as_zero_without_a_warning():
+    found = ClassificationMetrics().compute(predictions=[0, 0, 0], references=[0, 1, 2])
+    assert found == pytest.approx({"accuracy": 1 / 3, "f1": 1 / 6, "matthews_correlation": 0.0})

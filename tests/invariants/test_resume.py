@@ -1,0 +1,135 @@
+"""A run that is stopped or killed and resumed ends with bit for bit the weights of the uninterrupted run."""
+
+import json
+import random
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+from commands import REPOSITORY, SCRIPTS, command, environment, flags, metrics, write_corpus
+
+STEPS = 24
+
+
+def options(folder: Path, output: Path, **others: Any) -> dict[str, Any]:
+    return {
+        "model": "minibert-tiny",
+        "corpus": folder / "corpus.jsonl",
+        "output_dir": output,
+        "max_steps": STEPS,
+        "save_steps": 4,
+        "eval_steps": 8,
+        "logging_steps": 1,
+        "max_eval_samples": 8,
+        "max_seq_length": 32,
+        "per_device_train_batch_size": 4,
+        "gradient_accumulation_steps": 2,
+        "config_overrides": "hidden_dropout_prob=0.1",  # so that its generator matters
+    } | others
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("resume")
+    write_corpus(folder / "corpus.jsonl", documents=60)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def uninterrupted(folder: Path) -> Path:
+    done = command("pretrain.py", folder / "cache", **options(folder, folder / "whole"))
+    assert done.returncode == 0, done.stderr
+    return folder / "whole"
+
+
+def start(folder: Path, output: Path, **others: Any) -> subprocess.Popen[bytes]:
+    """Begin a run and wait until its first steps are done."""
+    words = [sys.executable, str(SCRIPTS / "pretrain.py"), *flags(options(folder, output, **others))]
+    return subprocess.Popen(
+        words, cwd=REPOSITORY, env=environment(folder / "cache"), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+    )
+
+
+def wait_for_step(process: subprocess.Popen[bytes], output: Path, step: int) -> None:
+    deadline = time.monotonic() + 120
+    log = output / "metrics.jsonl"
+    while not (log.exists() and len(log.read_text().splitlines()) >= step):
+        assert process.poll() is None, "the run ended too soon"
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+
+
+def assert_same_run(one: Path, other: Path) -> None:
+    assert (one / "model.safetensors").read_bytes() == (other / "model.safetensors").read_bytes()
+    last = f"checkpoint-{STEPS}"
+    assert (one / last / "optimizer.pt").read_bytes() == (other / last / "optimizer.pt").read_bytes()
+    assert metrics(one) == metrics(other)  # every step once, with the same loss
+    assert metrics(one, "eval_loss") == metrics(other, "eval_loss")
+    results = [json.loads((run / "results.json").read_text())["samples"] for run in (one, other)]
+    assert results[0] == results[1]
+
+
+@pytest.mark.parametrize("step", [6, pytest.param(15, marks=pytest.mark.slow)])
+def test_killed_and_resumed_equals_uninterrupted(folder: Path, uninterrupted: Path, step: int) -> None:
+    output = folder / f"killed-{step}"
+    process = start(folder, output)
+    wait_for_step(process, output, step)
+    process.kill()
+    assert process.wait() == -signal.SIGKILL
+    assert not (output / "model.safetensors").exists()
+    done = command("pretrain.py", folder / "cache", output_dir=output, resume=True)  # all else from arguments.json
+    assert done.returncode == 0, done.stderr
+    assert "resuming from" in done.stdout
+    assert_same_run(output, uninterrupted)
+
+
+def test_sigterm_saves_and_stops_with_143(folder: Path, uninterrupted: Path) -> None:
+    output = folder / "terminated"
+    process = start(folder, output, save_steps=1000)
+    wait_for_step(process, output, 5)
+    process.terminate()
+    assert process.wait(timeout=60) == 143
+    checkpoint = next(output.glob("checkpoint-*"))
+    assert 5 <= int(checkpoint.name.removeprefix("checkpoint-")) < STEPS
+    assert command("pretrain.py", folder / "cache", output_dir=output, resume=True).returncode == 0
+    assert_same_run(output, uninterrupted)
+
+
+def test_resumes_from_the_checkpoint_before_a_damaged_one(folder: Path, uninterrupted: Path) -> None:
+    output = folder / "damaged"
+    process = start(folder, output, save_total_limit=10)
+    wait_for_step(process, output, 10)
+    process.kill()
+    process.wait()
+    newest = max(output.glob("checkpoint-*"), key=lambda path: int(path.name.removeprefix("checkpoint-")))
+    weights = newest / "model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:-100])
+    done = command("pretrain.py", folder / "cache", output_dir=output, resume=True)
+    assert done.returncode == 0, done.stderr
+    assert f"{newest} is damaged" in done.stderr
+    assert_same_run(output, uninterrupted)
+
+
+@pytest.mark.slow
+def test_twenty_kills_at_random_moments(folder: Path, uninterrupted: Path) -> None:
+    output = folder / "many"
+    moments = random.Random(0)
+    process = start(folder, output, save_steps=1)
+    for _ in range(20):
+        time.sleep(moments.uniform(4.0, 9.0))
+        if process.poll() is not None:
+            break
+        process.kill()
+        process.wait()
+        words = ["--output_dir", str(output), "--resume"] if any(output.glob("checkpoint-*")) else None
+        if words is None:
+            process = start(folder, output, save_steps=1, overwrite_output_dir=True)
+        else:
+            script = [sys.executable, str(SCRIPTS / "pretrain.py"), *words]
+            process = subprocess.Popen(script, cwd=REPOSITORY, env=environment(folder / "cache"))
+    assert process.wait(timeout=300) == 0
+    assert (output / "model.safetensors").read_bytes() == (uninterrupted / "model.safetensors").read_bytes()

@@ -1,0 +1,71 @@
+"""A global batch gives the same run however it is split: into micro-batches, or over processes."""
+
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from commands import REPOSITORY, SCRIPTS, command, environment, flags, metrics, write_corpus
+from safetensors.torch import load_file
+
+TWO_PROCESSES = ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
+SPLITS = {"whole": (8, 1, None), "accumulated": (2, 4, None), "distributed": (2, 2, TWO_PROCESSES)}
+
+
+@pytest.mark.parametrize("objective", ["mlm", "mlm+nsp", "clm"])
+def test_splits_of_a_batch_give_the_same_run(objective: str, tmp_path: Path) -> None:
+    write_corpus(tmp_path / "corpus.jsonl", documents=60)
+    for name, (batch_size, accumulation, launcher) in SPLITS.items():
+        options: dict[str, Any] = {
+            "model": "minigpt-tiny" if objective == "clm" else "minibert-tiny",
+            "objective": objective,
+            "corpus": tmp_path / "corpus.jsonl",
+            "output_dir": tmp_path / name,
+            "max_steps": 6,
+            "logging_steps": 1,
+            "eval_steps": 3,
+            "max_eval_samples": 9,
+            "per_device_eval_batch_size": 2,  # one process more than the other
+            "max_seq_length": 32,
+            "per_device_train_batch_size": batch_size,
+            "gradient_accumulation_steps": accumulation,
+            "adam_epsilon": 1e-3,  # else the sign of a gradient near zero is a whole step
+        }
+        done = command("pretrain.py", tmp_path / "cache", launcher=launcher, **options)
+        assert done.returncode == 0, done.stderr
+    whole = tmp_path / "whole"
+    for other in (tmp_path / "accumulated", tmp_path / "distributed"):
+        for key in ("loss", "grad_norm", "eval_loss"):
+            assert metrics(other, key) == pytest.approx(metrics(whole, key), abs=1e-4)
+        assert len(metrics(other)) == 6
+        weights, expected = load_file(other / "model.safetensors"), load_file(whole / "model.safetensors")
+        for name in expected:
+            torch.testing.assert_close(weights[name], expected[name], atol=1e-5, rtol=1e-4)
+
+
+def test_sigterm_stops_both_processes(tmp_path: Path) -> None:
+    write_corpus(tmp_path / "corpus.jsonl", documents=60)
+    output = tmp_path / "run"
+    options = {
+        "model": "minibert-tiny",
+        "corpus": tmp_path / "corpus.jsonl",
+        "output_dir": output,
+        "budget": "10m",
+        "logging_steps": 1,
+        "max_seq_length": 32,
+        "per_device_train_batch_size": 2,
+    }
+    words = [sys.executable, *TWO_PROCESSES, str(SCRIPTS / "pretrain.py"), *flags(options)]
+    process = subprocess.Popen(words, cwd=REPOSITORY, env=environment(tmp_path / "cache"))
+    deadline = time.monotonic() + 120
+    while not (output / "metrics.jsonl").exists():
+        assert process.poll() is None
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
+    process.send_signal(signal.SIGTERM)  # torchrun passes it on
+    process.wait(timeout=60)
+    assert len(list(output.glob("checkpoint-*"))) == 1

@@ -1,0 +1,129 @@
+"""Configurations: what the two architectures are, and what is refused."""
+
+import pytest
+from huggingface_hub.errors import StrictDataclassError
+
+from hf_minibert import MiniBertConfig, MiniGPTConfig
+
+BOTH = pytest.mark.parametrize("config_class", [MiniBertConfig, MiniGPTConfig])
+
+
+@BOTH
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        *(
+            ({name: value}, f"{name} must be positive, got {value}")
+            for name in (
+                *("vocab_size", "hidden_size", "num_hidden_layers", "num_attention_heads"),
+                *("intermediate_size", "max_position_embeddings", "norm_eps", "rope_theta"),
+            )
+            for value in ((0.0,) if name == "norm_eps" else (0, -4))
+        ),
+        ({"hidden_size": 30, "num_attention_heads": 4}, "hidden_size 30 is not a multiple of num_attention_heads 4"),
+        ({"hidden_size": 36, "num_attention_heads": 4}, "36 / num_attention_heads 4 = 9 is odd"),
+        ({"norm_type": "batch_norm"}, "norm_type must be one of rms_norm, layer_norm; got 'batch_norm'"),
+        ({"norm_placement": "mid"}, "norm_placement must be one of pre, post; got 'mid'"),
+        ({"position_embedding_type": "alibi"}, "position_embedding_type must be one of rotary, absolute; got 'alibi'"),
+        ({"hidden_act": "jelu"}, "hidden_act 'jelu' is unknown; transformers has .*gelu"),
+        ({"hidden_dropout_prob": 1.0}, r"hidden_dropout_prob is a probability in \[0, 1\), got 1.0"),
+        ({"attention_probs_dropout_prob": -0.1}, "attention_probs_dropout_prob is a probability"),
+    ],
+)
+def test_nonsense_is_refused(config_class, fields, message):
+    with pytest.raises(StrictDataclassError, match=message):
+        config_class(**fields)
+
+
+@BOTH
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"hidden_size": "32"},
+        {"hidden_size": 32.0},
+        {"hidden_size": True},
+        {"vocab_size": None},
+        {"norm_eps": "1e-5"},
+        {"use_bias": 1},
+        {"norm_type": None},
+        {"pad_token_id": "0"},
+        {"eos_token_id": "3"},
+    ],
+)
+def test_wrong_types_are_refused(config_class, fields):
+    with pytest.raises(StrictDataclassError):
+        config_class(**fields)
+    config = config_class()
+    ((name, value),) = fields.items()
+    with pytest.raises(StrictDataclassError):
+        setattr(config, name, value)
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        ({"classifier_pooling": "last"}, "classifier_pooling must be one of cls, mean, max; got 'last'"),
+        ({"type_vocab_size": -1}, "type_vocab_size must not be negative, got -1"),
+        ({"classifier_activation": "jelu"}, "classifier_activation 'jelu' is unknown; transformers has .*tanh"),
+        ({"classifier_dropout": 1.5}, "classifier_dropout is a probability"),
+    ],
+)
+def test_minibert_refuses(fields, message):
+    with pytest.raises(StrictDataclassError, match=message):
+        MiniBertConfig(**fields)
+
+
+def test_minigpt_refuses():
+    with pytest.raises(StrictDataclassError, match="lm_loss_weight must not be negative, got -0.5"):
+        MiniGPTConfig(lm_loss_weight=-0.5)
+
+
+@BOTH
+@pytest.mark.parametrize("pad_token_id", [99, -1])
+def test_a_pad_token_outside_the_vocabulary_is_refused(config_class, pad_token_id):
+    with pytest.raises(
+        StrictDataclassError, match=f"pad_token_id {pad_token_id} is not in a vocabulary of vocab_size 99"
+    ):
+        config_class(vocab_size=99, pad_token_id=pad_token_id)
+    assert config_class(vocab_size=99, pad_token_id=None).pad_token_id is None
+
+
+@BOTH
+def test_modern_is_the_default(config_class):
+    assert config_class.modern(hidden_size=64).to_dict() == config_class(hidden_size=64).to_dict()
+    config = config_class.modern()
+    assert (config.norm_type, config.norm_placement, config.position_embedding_type) == ("rms_norm", "pre", "rotary")
+    assert config.gated_mlp
+    assert not config.use_bias
+
+
+@pytest.mark.parametrize(("config_class", "placement"), [(MiniBertConfig, "post"), (MiniGPTConfig, "pre")])
+def test_classic(config_class, placement):
+    config = config_class.classic(hidden_size=64)
+    assert (config.norm_type, config.norm_placement) == ("layer_norm", placement)
+    assert config.position_embedding_type == "absolute"
+    assert config.use_bias
+    assert not config.gated_mlp
+    assert config.intermediate_size == 256
+
+
+@BOTH
+def test_a_field_that_is_given_overrides_the_architecture(config_class):
+    assert config_class.classic(hidden_act="relu").hidden_act == "relu"
+    assert config_class.modern(use_bias=True).use_bias
+
+
+@BOTH
+@pytest.mark.parametrize(("hidden_size", "expected"), [(128, 320), (256, 704), (512, 1344), (8, 64)])
+def test_the_gated_feed_forward_is_two_thirds_as_wide(config_class, hidden_size, expected):
+    assert config_class(hidden_size=hidden_size).intermediate_size == expected
+    assert config_class(hidden_size=hidden_size, gated_mlp=False).intermediate_size == 4 * hidden_size
+
+
+@BOTH
+def test_saving_and_loading_changes_nothing(config_class, tmp_path):
+    config = config_class.classic(hidden_size=64, eos_token_id=[3, 4], num_labels=5, rope_theta=5)
+    config.save_pretrained(tmp_path)
+    assert config_class.from_pretrained(tmp_path).to_dict() | {"_name_or_path": ""} == config.to_dict() | {
+        "_name_or_path": ""
+    }

@@ -1,0 +1,283 @@
+"""What each head's loss is, checked by hand, and that batches can be split."""
+
+import pytest
+import torch
+from torch.nn import functional as F
+
+from hf_minibert.models import losses
+from hf_minibert.models.losses import classification_loss
+
+DROPOUTS = {"hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0.0}
+
+
+def masked_labels(tokens):
+    """Predict 1, 4 and 7 tokens of three rows."""
+    labels = torch.full_like(tokens, -100)
+    for row, count in enumerate((1, 4, 7)):
+        labels[row, 2 : 2 + count] = tokens[row, 2 : 2 + count]
+    return labels
+
+
+def by_hand(logits, labels):
+    """The mean, over the labels that count, of minus the logarithm of the softmax."""
+    picked = [
+        -logits[row, column].log_softmax(dim=0)[labels[row, column]]
+        for row, column in (labels != -100).nonzero().tolist()
+    ]
+    return sum(picked) / len(picked)
+
+
+def gradient(model, loss):
+    model.zero_grad()
+    loss.backward()
+    return {name: parameter.grad.clone() for name, parameter in model.named_parameters() if parameter.grad is not None}
+
+
+def assert_same(first, second):
+    assert first.keys() == second.keys()
+    for name in first:
+        torch.testing.assert_close(first[name], second[name], rtol=0, atol=1e-5, msg=lambda t, n=name: f"{n}: {t}")
+
+
+def test_masked_lm(make_model, tokens):
+    model = make_model("MiniBertForMaskedLM")
+    labels = masked_labels(tokens)
+    outputs = model(tokens, labels=labels)
+    assert outputs.logits.shape == (3, 12, 99)
+    torch.testing.assert_close(outputs.loss, by_hand(outputs.logits, labels))
+
+
+@pytest.mark.parametrize("name", ["MiniBertForMaskedLM", "MiniBertForPreTraining"])
+def test_the_sparse_masked_lm_loss_is_the_dense_one(make_model, tokens, name):
+    model = make_model(name).train()
+    batch = {"labels": masked_labels(tokens)}
+    if name == "MiniBertForPreTraining":
+        batch["next_sentence_label"] = torch.tensor([0, 1, 1])
+    sparse, dense = model(tokens, **batch), model(tokens, full_logits=True, **batch)
+    logits = "logits" if name == "MiniBertForMaskedLM" else "prediction_logits"
+    assert sparse[logits].shape == (12, 99)
+    assert not sparse[logits].requires_grad
+    torch.testing.assert_close(sparse[logits], dense[logits][batch["labels"] != -100])
+
+    by_cross_entropy = F.cross_entropy(dense[logits].flatten(0, 1), batch["labels"].flatten())
+    if name == "MiniBertForPreTraining":
+        by_cross_entropy = by_cross_entropy + dense.nsp_loss
+    torch.testing.assert_close(sparse.loss, by_cross_entropy)
+    expected = gradient(model, by_cross_entropy)
+    assert_same(gradient(model, model(tokens, **batch).loss), expected)
+    assert_same(gradient(model, model(tokens, full_logits=True, **batch).loss), expected)
+    assert model.eval()(tokens, full_logits=False, **batch)[logits].shape == (12, 99)
+    assert model(tokens, **batch)[logits].shape == (3, 12, 99)
+
+
+@pytest.mark.parametrize("name", ["MiniBertForMaskedLM", "MiniGPTForCausalLM"])
+def test_nothing_to_predict_is_a_loss_of_zero(make_model, tokens, name):
+    model = make_model(name).train()
+    loss = model(tokens, labels=torch.full_like(tokens, -100)).loss
+    assert loss == 0
+    assert all(grad.abs().sum() == 0 for grad in gradient(model, loss).values())
+
+
+@pytest.mark.parametrize("name", ["MiniBertForMaskedLM", "MiniGPTForCausalLM"])
+def test_the_fused_loss_is_the_plain_one(make_model, tokens, monkeypatch, name):
+    model = make_model(name).train()
+    found = []
+    for is_fused in {losses.FUSED, False}:
+        monkeypatch.setattr(losses, "FUSED", is_fused)
+        loss = model(tokens, labels=masked_labels(tokens), num_items_in_batch=torch.tensor(20)).loss
+        found.append((loss.detach(), gradient(model, loss)))
+    torch.testing.assert_close(found[0][0], found[-1][0])
+    assert_same(found[0][1], found[-1][1])
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_in_half_precision_the_loss_is_still_summed_in_full(dtype):
+    torch.manual_seed(0)
+    decoder = torch.nn.Linear(8, 999).to(dtype)
+    states, labels = torch.randn(16384, 8, dtype=dtype), torch.randint(0, 999, (16384,))
+    expected = F.cross_entropy(decoder(states).float(), labels)
+    torch.testing.assert_close(losses.vocabulary_cross_entropy(states, decoder, labels), expected, rtol=0, atol=1e-5)
+
+
+def test_pretraining_is_the_sum_of_its_parts(make_model, tokens):
+    model = make_model("MiniBertForPreTraining")
+    labels, order = masked_labels(tokens), torch.tensor([0, 1, 1])
+    outputs = model(tokens, labels=labels, next_sentence_label=order)
+    torch.testing.assert_close(outputs.mlm_loss, by_hand(outputs.prediction_logits, labels))
+    log_probabilities = outputs.seq_relationship_logits.log_softmax(dim=1)
+    nsp = -(log_probabilities[0, 0] + log_probabilities[1, 1] + log_probabilities[2, 1]) / 3
+    torch.testing.assert_close(outputs.nsp_loss, nsp)
+    torch.testing.assert_close(outputs.loss, outputs.mlm_loss + outputs.nsp_loss)
+    assert model(tokens).loss is None
+
+
+@pytest.mark.parametrize("given", ["labels", "next_sentence_label"])
+def test_a_label_without_its_partner_is_refused(make_model, tokens, given):
+    labels = {"labels": masked_labels(tokens), "next_sentence_label": torch.tensor([0, 1, 1])}
+    with pytest.raises(ValueError, match="both labels and next_sentence_label, or neither"):
+        make_model("MiniBertForPreTraining")(tokens, **{given: labels[given]})
+
+
+@pytest.mark.parametrize("is_masked", [False, True])
+@pytest.mark.parametrize("pooling", ["cls", "mean", "max"])
+def test_pooling(make_model, tokens, pooling, is_masked):
+    model = make_model("MiniBertForSequenceClassification", classifier_pooling=pooling)
+    mask = (torch.arange(12) < torch.tensor([[12], [9], [5]])).long() if is_masked else None
+    states = model.model(tokens, attention_mask=mask).last_hidden_state
+    lengths = (12, 9, 5) if is_masked else (12, 12, 12)
+    vectors = []
+    for row, length in zip(states, lengths, strict=True):
+        real = row[:length]
+        vectors.append({"cls": real[0], "mean": real.mean(dim=0), "max": real.max(dim=0).values}[pooling])
+    pooler = model.model.pooler
+    expected = model.classifier(pooler.activation(pooler.dense(torch.stack(vectors))))
+    torch.testing.assert_close(model(tokens, attention_mask=mask).logits, expected, rtol=0, atol=1e-5)
+
+
+def test_classification_losses():
+    logits = torch.tensor([[1.0, 2.0, 0.5], [0.0, -1.0, 3.0]])
+    one = classification_loss(logits, torch.tensor([1, 2]), 3, None)
+    expected = -(logits[0].log_softmax(dim=0)[1] + logits[1].log_softmax(dim=0)[2]) / 2
+    torch.testing.assert_close(one, expected)
+
+    several = torch.tensor([[1.0, 0.0, 1.0], [0.0, 0.0, 1.0]])
+    chances = logits.sigmoid()
+    expected = -(several * chances.log() + (1 - several) * (1 - chances).log()).mean()
+    torch.testing.assert_close(classification_loss(logits, several, 3, None), expected)
+    torch.testing.assert_close(classification_loss(logits, several.long(), 3, "multi_label_classification"), expected)
+
+    targets = torch.tensor([3, 5])
+    single = logits[:, :1]
+    torch.testing.assert_close(classification_loss(single, targets, 1, None), torch.tensor((4.0 + 25.0) / 2))
+    several_targets = logits + torch.tensor([1.0, 2.0, 3.0])
+    expected = torch.tensor((1.0 + 4.0 + 9.0) / 3)
+    torch.testing.assert_close(classification_loss(logits, several_targets, 3, "regression"), expected)
+    # Trainer counts every number that is to be predicted.
+    torch.testing.assert_close(classification_loss(logits, several_targets, 3, "regression", 12), expected / 2)
+    torch.testing.assert_close(
+        classification_loss(logits, several, 3, None, 12), classification_loss(logits, several, 3, None) / 2
+    )
+
+    with pytest.raises(ValueError, match="problem_type 'ranking' is unknown"):
+        classification_loss(logits, targets, 3, "ranking")
+
+
+def test_next_sentence_prediction(make_model, tokens):
+    outputs = make_model("MiniBertForNextSentencePrediction")(tokens, labels=torch.tensor([0, 1, 1]))
+    torch.testing.assert_close(outputs.loss, F.cross_entropy(outputs.logits, torch.tensor([0, 1, 1])))
+
+
+def test_causal_lm_is_the_shifted_cross_entropy(make_model, tokens):
+    model = make_model("MiniGPTForCausalLM").train()
+    labels = tokens.masked_fill(torch.arange(12) >= torch.tensor([[12], [9], [5]]), -100)
+    assert model(tokens, labels=labels).logits is None
+    outputs = model(tokens, labels=labels, full_logits=True)
+    expected = by_hand(outputs.logits[:, :-1], labels[:, 1:])
+    torch.testing.assert_close(outputs.loss, expected)
+    assert_same(gradient(model, model(tokens, labels=labels).loss), gradient(model, expected))
+    assert model(tokens).logits.shape == (3, 12, 99)
+    assert model.eval()(tokens, labels=labels, full_logits=False).logits is None
+
+
+@pytest.mark.parametrize("side", ["left", "right"])
+@pytest.mark.parametrize("told_by", ["attention_mask", "pad_token_id"])
+def test_minigpt_classifies_the_last_real_token(make_model, tokens, side, told_by):
+    model = make_model("MiniGPTForSequenceClassification", num_labels=3)
+    real = torch.arange(12) < torch.tensor([[12], [9], [5]])
+    real = real if side == "right" else real.flip(1)
+    ids = tokens.masked_fill(~real, 0)
+    mask = real.long()
+    options = {"attention_mask": mask, "position_ids": (mask.cumsum(dim=1) - 1).clamp(min=0)}
+    options = options if told_by == "attention_mask" else {}
+    states = model.model(ids, **options).last_hidden_state
+    last = states[torch.arange(3), torch.tensor([11, 8, 4] if side == "right" else [11, 11, 11])]
+    torch.testing.assert_close(model(ids, **options).logits, model.score(last), rtol=0, atol=1e-5)
+
+
+def test_minigpt_needs_to_know_where_rows_end(make_model, tokens):
+    model = make_model("MiniGPTForSequenceClassification", pad_token_id=None)
+    with pytest.raises(ValueError, match="attention_mask or config.pad_token_id"):
+        model(tokens)
+    assert model(tokens[:1]).logits.shape == (1, 2)
+
+
+@pytest.mark.parametrize("weight", [0, 0.5, 2.0])
+def test_fine_tuning_minigpt_keeps_the_language_model_loss(make_model, tokens, weight):
+    model = make_model("MiniGPTForSequenceClassification", lm_loss_weight=weight)
+    real = torch.arange(12) < torch.tensor([[12], [9], [5]])
+    ids, labels = tokens.masked_fill(~real, 0), torch.tensor([0, 1, 1])
+    outputs = model(ids, attention_mask=real.long(), labels=labels)
+    l2 = F.cross_entropy(outputs.logits, labels)
+    torch.testing.assert_close(outputs.classification_loss, l2)
+    logits = model.lm_head(model.model(ids, attention_mask=real.long()).last_hidden_state)
+    l1 = sum(
+        F.cross_entropy(row[: length - 1], own[1:length])
+        for row, own, length in zip(logits, ids, (12, 9, 5), strict=True)
+    )
+    if weight == 0:
+        assert outputs.lm_loss is None
+    else:
+        torch.testing.assert_close(outputs.lm_loss, l1 / 3)
+    torch.testing.assert_close(outputs.loss, l2 + weight * l1 / 3)
+
+
+CASES = {
+    "MiniBertForMaskedLM": ("MiniBertForMaskedLM", {}, masked_labels),
+    "MiniBertForPreTraining": ("MiniBertForPreTraining", {}, masked_labels),
+    "MiniBertForNextSentencePrediction": ("MiniBertForNextSentencePrediction", {}, lambda _: torch.tensor([0, 1, 1])),
+    "MiniGPTForCausalLM": ("MiniGPTForCausalLM", {}, masked_labels),
+}
+for kind in ("MiniBert", "MiniGPT"):
+    classifier = f"{kind}ForSequenceClassification"
+    CASES[classifier] = (classifier, {"num_labels": 3}, lambda _: torch.tensor([2, 0, 1]))
+    CASES[f"{classifier}-regression"] = (classifier, {"num_labels": 1}, lambda _: torch.tensor([2.0, 0.5, 1.0]))
+    CASES[f"{classifier}-several-numbers"] = (
+        classifier,
+        {"num_labels": 3, "problem_type": "regression"},
+        lambda _: torch.tensor([[2.0, 0.5, 1.0], [0.0, 1.0, 0.2], [0.1, 0.2, 0.3]]),
+    )
+    CASES[f"{classifier}-several-labels"] = (
+        classifier,
+        {"num_labels": 3},
+        lambda _: torch.tensor([[1.0, 0.0, 1.0], [0.0, 1.0, 0.0], [0.0, 0.0, 0.0]]),
+    )
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_batches_can_be_split(make_model, tokens, case):
+    name, fields, make_labels = CASES[case]
+    model = make_model(name, **fields).train()
+    real = torch.arange(12) < torch.tensor([[12], [11], [10]])
+    labels = make_labels(tokens)
+    batch = {"input_ids": tokens.masked_fill(~real, 0), "attention_mask": real.long(), "labels": labels}
+    if name == "MiniBertForPreTraining":
+        batch["next_sentence_label"] = torch.tensor([0, 1, 1])
+
+    whole = model(**batch).loss
+    # As Trainer counts.
+    counted = labels[:, 1:] if name == "MiniGPTForCausalLM" else labels
+    count = (counted != -100).sum()
+    options = {"num_sentences_in_batch": 3} if name == "MiniBertForPreTraining" else {}
+    parts = [
+        model(**{key: value[rows] for key, value in batch.items()}, num_items_in_batch=count, **options).loss
+        for rows in (slice(0, 2), slice(2, 3))
+    ]
+    torch.testing.assert_close(sum(parts), whole, rtol=0, atol=1e-5)
+    assert_same(gradient(model, sum(parts)), gradient(model, model(**batch).loss))
+
+
+def test_the_order_of_sentences_keeps_its_weight_where_only_tokens_are_counted(make_model, tokens):
+    # Trainer counts tokens alone: the parts are then weighted by their tokens, and the weights add up to one.
+    model = make_model("MiniBertForPreTraining")
+    labels, order = masked_labels(tokens), torch.tensor([0, 1, 1])
+    parts = [
+        model(
+            tokens[row : row + 1],
+            labels=labels[row : row + 1],
+            next_sentence_label=order[row : row + 1],
+            num_items_in_batch=12,
+        ).nsp_loss
+        for row in range(3)
+    ]
+    alone = F.cross_entropy(model(tokens).seq_relationship_logits, order, reduction="none")
+    torch.testing.assert_close(sum(parts), (alone * torch.tensor([1, 4, 7]) / 12).sum())

@@ -1,0 +1,128 @@
+"""A checkpoint opens where this package is not installed: its code travels with it."""
+
+import json
+import os
+import subprocess
+import sys
+
+import pytest
+import torch
+
+# Importing the package fails in the other process, whether or not it is installed there.
+BLOCKER = """
+import sys
+
+class Blocker:
+    def find_spec(self, name, path=None, target=None):
+        if name.split(".")[0] == "hf_minibert":
+            raise ImportError("hf_minibert is not to be had here")
+
+sys.meta_path.insert(0, Blocker())
+"""
+READER = """
+import json, pathlib, sys
+import torch, transformers
+
+try:
+    import hf_minibert
+except ImportError:
+    pass
+else:
+    sys.exit("hf_minibert could be imported")
+transformers.logging.set_verbosity_error()
+folder, copies = sys.argv[1], pathlib.Path(sys.argv[2])
+tokens = torch.tensor(json.loads(sys.argv[3]))
+auto_map = json.loads((pathlib.Path(folder) / "config.json").read_text())["auto_map"]
+found = {}
+
+def first_output(model):
+    with torch.no_grad():
+        return model.eval()(tokens)[0]
+
+try:
+    transformers.AutoModel.from_pretrained(folder, trust_remote_code=False)
+except ValueError as error:
+    assert "trust_remote_code" in str(error)
+else:
+    sys.exit("code ran without being trusted")
+for auto_name, reference in auto_map.items():
+    if auto_name == "AutoConfig":
+        config = transformers.AutoConfig.from_pretrained(folder, trust_remote_code=True)
+        assert type(config).__name__ == reference.split(".")[1]
+        continue
+    torch.manual_seed(0)
+    auto_class = getattr(transformers, auto_name)
+    model = auto_class.from_pretrained(folder, trust_remote_code=True)
+    assert type(model).__name__ == reference.split(".")[1]
+    assert type(model).__module__.startswith("transformers_modules")
+    found[auto_name] = first_output(model)
+    if auto_name == "AutoModelForCausalLM":
+        found["generated"] = model.generate(tokens, max_new_tokens=5, do_sample=False)
+    copy = copies / f"copy.of-{auto_name}"
+    model.save_pretrained(copy)
+    again = auto_class.from_pretrained(copy, trust_remote_code=True)
+    assert torch.equal(first_output(again), found[auto_name])
+    assert json.loads((copy / "config.json").read_text())["auto_map"] == auto_map
+torch.save(found, copies / "found.pt")
+"""
+
+
+@pytest.fixture
+def elsewhere(tmp_path):
+    """Runs the reader in a folder, away from this repository, offline and with an empty cache."""
+    folder = tmp_path / "elsewhere"
+    folder.mkdir()
+    (folder / "sitecustomize.py").write_text(BLOCKER)
+    (folder / "reader.py").write_text(READER)
+    settings = {
+        "PYTHONPATH": str(folder),
+        "HF_HUB_OFFLINE": "1",
+        "HF_HOME": str(tmp_path / "cache"),
+        "HOME": str(folder),
+    }
+    ours = ("HF_", "PYTHON", "TRANSFORMERS_")
+    environment = {name: value for name, value in os.environ.items() if not name.startswith(ours)} | settings
+
+    def run(checkpoint, tokens):
+        arguments = [
+            sys.executable,
+            "-P",
+            str(folder / "reader.py"),
+            checkpoint,
+            str(folder),
+            json.dumps(tokens.tolist()),
+        ]
+        done = subprocess.run(arguments, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False)
+        assert done.returncode == 0, done.stderr
+        return torch.load(folder / "found.pt")
+
+    return run
+
+
+@pytest.mark.parametrize(
+    ("name", "folder"),
+    [
+        ("MiniBertForPreTraining", "mini-bert.v1.0"),
+        ("MiniBertForSequenceClassification", "./some folder/2.mini-bert"),
+        ("MiniGPTForCausalLM", "runs/my-gpt_v1.5-final"),
+    ],
+)
+def test_every_auto_class(make_model, tokens, tmp_path, elsewhere, name, folder):
+    model = make_model(name)
+    model.save_pretrained(tmp_path / folder)
+    found = elsewhere(folder, tokens)
+    auto_map = json.loads((tmp_path / folder / "config.json").read_text())["auto_map"]
+    assert found.keys() - {"generated"} == auto_map.keys() - {"AutoConfig"}
+    with torch.no_grad():
+        states = model.base_model(tokens)[0]
+        assert torch.equal(found["AutoModel"], states)
+        if name == "MiniBertForPreTraining":
+            logits = model(tokens)[0]
+            assert torch.equal(found["AutoModelForPreTraining"], logits)
+            assert torch.equal(found["AutoModelForMaskedLM"], logits)
+            assert torch.equal(found["AutoModelForNextSentencePrediction"], model(tokens)[1])
+        elif name == "MiniBertForSequenceClassification":
+            assert torch.equal(found["AutoModelForSequenceClassification"], model(tokens)[0])
+        else:
+            assert torch.equal(found["AutoModelForCausalLM"], model(tokens)[0])
+            assert torch.equal(found["generated"], model.generate(tokens, max_new_tokens=5, do_sample=False))

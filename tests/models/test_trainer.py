@@ -1,0 +1,104 @@
+"""The models in transformers' Trainer: accumulating gradients changes nothing, and evaluation works."""
+
+import pytest
+import torch
+from transformers import Trainer, TrainingArguments
+
+pytestmark = pytest.mark.parametrize("architecture", ["modern"])  # losses and outputs do not depend on it
+
+
+def examples(name):
+    """Eight rows with unequal numbers of labels."""
+    generator = torch.Generator().manual_seed(2)
+    ids = torch.randint(5, 99, (8, 12), generator=generator)
+    rows = []
+    for index, row in enumerate(ids):
+        length = 12 - index
+        real = torch.arange(12) < length
+        row = row.masked_fill(~real, 0)
+        example = {"input_ids": row, "attention_mask": real.long()}
+        if name.endswith("SequenceClassification"):
+            example["labels"] = torch.tensor(index % 3)
+        else:
+            example["labels"] = row.masked_fill(~real, -100)
+        rows.append(example)
+    return rows
+
+
+def make_trainer(model, folder, rows, batch_size, **options):
+    arguments = TrainingArguments(
+        output_dir=str(folder),
+        **{"per_device_train_batch_size": batch_size, "gradient_accumulation_steps": 8 // batch_size},
+        **{"per_device_eval_batch_size": 4, "max_steps": 1, "optim": "sgd", "learning_rate": 0.5, "max_grad_norm": 0.0},
+        **{"lr_scheduler_type": "constant", "report_to": "none", "use_cpu": True, "save_strategy": "no"},
+        **{"disable_tqdm": True, "dataloader_pin_memory": False, "train_sampling_strategy": "sequential"},
+    )
+    return Trainer(model=model, args=arguments, train_dataset=rows, eval_dataset=rows, **options)
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "MiniBertForMaskedLM",
+        "MiniGPTForCausalLM",
+        "MiniBertForSequenceClassification",
+        "MiniGPTForSequenceClassification",
+    ],
+)
+def test_one_step_of_two_halves_is_one_step(make_model, tmp_path, name):
+    ends = {}
+    for batch_size in (8, 4):
+        model = make_model(name, num_labels=3)
+        start = {key: weight.clone() for key, weight in model.state_dict().items()}
+        ends[batch_size] = make_trainer(model, tmp_path, examples(name), batch_size), model
+        ends[batch_size][0].train()
+        assert not torch.equal(
+            model.state_dict()["model.layers.0.self_attn.q_proj.weight"],
+            start["model.layers.0.self_attn.q_proj.weight"],
+        )
+    (trainer, whole), (other_trainer, halves) = ends.values()
+    for key, weight in whole.state_dict().items():
+        torch.testing.assert_close(
+            halves.state_dict()[key], weight, rtol=0, atol=1e-5, msg=lambda t, k=key: f"{k}: {t}"
+        )
+    losses = [each.state.log_history[-1]["train_loss"] for each in (trainer, other_trainer)]
+    assert losses[0] == pytest.approx(losses[1], abs=1e-5)
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "MiniBertForMaskedLM",
+        "MiniBertForPreTraining",
+        "MiniGPTForCausalLM",
+        "MiniBertForSequenceClassification",
+        "MiniGPTForSequenceClassification",
+    ],
+)
+def test_evaluation_hands_over_the_logits(make_model, tmp_path, name):
+    rows = examples(name)
+    if name == "MiniBertForPreTraining":
+        rows = [row | {"next_sentence_label": torch.tensor(index % 2)} for index, row in enumerate(rows)]
+    seen = []
+
+    def compute_metrics(prediction):
+        seen.append(prediction.predictions)
+        return {
+            "rows": len(prediction.label_ids[0] if isinstance(prediction.label_ids, tuple) else prediction.label_ids)
+        }
+
+    model = make_model(name, num_labels=3)
+    trainer = make_trainer(model, tmp_path, rows, 8, compute_metrics=compute_metrics)
+    if name == "MiniBertForPreTraining":
+        trainer.label_names = ["labels", "next_sentence_label"]
+    metrics = trainer.evaluate()
+    assert metrics["eval_rows"] == 8
+    batch = {key: torch.stack([row[key] for row in rows]) for key in rows[0]}
+    with torch.no_grad():
+        outputs = model.eval()(**batch)
+    expected = outputs[1]
+    (predictions,) = seen
+    if name == "MiniBertForPreTraining":
+        predictions, order = predictions
+        torch.testing.assert_close(torch.from_numpy(order), outputs.seq_relationship_logits, rtol=0, atol=1e-5)
+    torch.testing.assert_close(torch.from_numpy(predictions), expected, rtol=0, atol=1e-5)

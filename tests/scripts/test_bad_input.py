@@ -1,0 +1,169 @@
+"""Bad input of every kind that the scripts take: status 2, one clear line, nothing touched."""
+
+import json
+from pathlib import Path
+
+import pytest
+from commands import call, command, write_corpus
+
+TINY = ["--model", "minibert-tiny", "--max_steps", "2", "--max_seq_length", "32", "--max_eval_samples", "4"]
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    write_corpus(tmp_path / "good.jsonl", documents=40)
+    (tmp_path / "empty.txt").write_text("")
+    (tmp_path / "binary.txt").write_bytes(bytes(range(256)) * 10)
+    (tmp_path / "latin.txt").write_bytes("Zoë said so. ".encode("latin-1") * 100)
+    (tmp_path / "broken.jsonl").write_text('{"text": "a"}\n{"text": \n')
+    (tmp_path / "one.txt").write_text("A single short document.")
+    (tmp_path / "two.jsonl").write_text('{"text": "short"}\n{"text": "texts"}\n')
+    (tmp_path / "file").write_text("not a folder")
+    (tmp_path / "settings.yaml").write_text("modle: minibert-tiny\n")
+    (tmp_path / "foreign").mkdir()
+    (tmp_path / "foreign" / "thesis.doc").write_text("precious")
+    return tmp_path
+
+
+CASES = {
+    "missing corpus": (["--corpus", "{}/no.txt"], "no.txt"),
+    "empty file": (["--corpus", "{}/empty.txt"], "empty"),
+    "binary file": (["--corpus", "{}/binary.txt"], "binary"),
+    "wrong encoding": (["--corpus", "{}/latin.txt"], "UTF-8"),
+    "broken json": (["--corpus", "{}/broken.jsonl"], "broken.jsonl:2"),
+    "wrong column": (["--corpus", "{}/good.jsonl", "--text_column", "body"], "body"),
+    "empty glob": (["--corpus", "{}/*.parquet"], "*.parquet"),
+    "one document": (["--corpus", "{}/one.txt"], "at least 2"),
+    "too little text": (["--corpus", "{}/two.jsonl", "--max_seq_length", "64"], "max_seq_length"),
+    "unknown model": (["--model", "minibret-tiny"], "minibert-tiny"),
+    "unknown flag": (["--learning_rat", "1"], "--learning_rate"),
+    "objective of the other": (["--objective", "clm"], "mlm"),
+    "not a number": (["--max_steps", "many"], "max_steps"),
+    "nonsense number": (["--learning_rate", "-1"], "learning_rate"),
+    "nonsense budget": (["--budget", "soon"], "5m"),
+    "nonsense probability": (["--mlm_probability", "1.5"], "mlm_probability"),
+    "sequence longer than the model": (["--max_seq_length", "4096"], "max_position_embeddings=4096"),
+    "unknown config field": (["--config_overrides", "hiden_size=4"], "hidden_size"),
+    "heads that do not divide": (["--config_overrides", "num_attention_heads=3"], "multiple"),
+    "missing tokenizer": (["--tokenizer", "{}/nowhere"], "nowhere"),
+    "nothing to resume": (["--output_dir", "{}/new", "--resume"], "nothing to resume"),
+    "output is a file": (["--output_dir", "{}/file"], "file"),
+    "output is someone's": (["--output_dir", "{}/foreign"], "not empty"),
+    "output is someone's, overwriting": (["--output_dir", "{}/foreign", "--overwrite_output_dir"], "no earlier run"),
+    "unknown key in a file": (["{}/settings.yaml"], "did you mean 'model'"),
+}
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_pretrain_refuses(
+    case: str, folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words, message = CASES[case]
+    words = [word.format(folder) for word in words]
+    before = {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+    first = [words.pop(0)] if words[0].endswith(".yaml") else []
+    defaults = [*TINY, "--corpus", str(folder / "good.jsonl"), "--output_dir", str(folder / "run")]
+    assert call("pretrain.py", monkeypatch, *first, *defaults, *words) == 2
+    errors = capsys.readouterr().err.strip().splitlines()[-1]
+    assert errors.startswith("pretrain.py: error: ")
+    assert message in errors
+    after = {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+    assert {path: text for path, text in after.items() if path in before} == before
+    assert not (folder / "run" / "model.safetensors").exists()
+
+
+def test_a_mistake_is_one_line_without_a_traceback(folder: Path) -> None:
+    done = command("pretrain.py", folder / "cache", output_dir=folder / "run", corpus=folder / "no.txt")
+    assert done.returncode == 2
+    assert len(done.stderr.strip().splitlines()) == 1
+    assert "Traceback" not in done.stderr
+    assert not (folder / "run").exists()
+
+
+def test_a_run_that_failed_early_can_be_repeated(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    words = [*TINY, "--output_dir", folder / "again", "--corpus"]
+    assert call("pretrain.py", monkeypatch, *words, folder / "one.txt") == 2
+    assert call("pretrain.py", monkeypatch, *words, folder / "good.jsonl") == 0
+
+
+FINETUNE = {
+    "no model": (["--model_name_or_path", "{}/foreign"], "foreign"),
+    "missing data": (["--dataset", "{}/no.jsonl"], "no.jsonl"),
+    "wrong label column": (["--label_column", "stars"], "stars"),
+    "wrong number of names": (["--label_names", "a", "b", "c"], "3 names"),
+    "nonsense number": (["--num_train_epochs", "0"], "num_train_epochs"),
+    "sequence longer than the model": (["--max_seq_length", "4096"], "4096"),
+    "output is a file": (["--output_dir", "{}/file"], "file"),
+    "output is someone's": (["--output_dir", "{}/foreign"], "not empty"),
+    "unknown task": (["--task", "poetry"], "text-classification"),
+}
+
+
+@pytest.fixture(scope="module")
+def pretrained(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("pretrained")
+    corpus = write_corpus(folder / "corpus.jsonl", documents=40)
+    with pytest.MonkeyPatch.context() as monkeypatch:
+        assert call("pretrain.py", monkeypatch, *TINY, "--corpus", corpus, "--output_dir", folder / "run") == 0
+    return folder / "run"
+
+
+@pytest.mark.parametrize("case", FINETUNE)
+def test_finetune_refuses(
+    case: str, folder: Path, pretrained: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words, message = FINETUNE[case]
+    defaults = ["--model_name_or_path", str(pretrained), "--dataset", str(folder / "good.jsonl")]
+    defaults += ["--output_dir", str(folder / "run")]
+    assert call("finetune.py", monkeypatch, *defaults, *(word.format(folder) for word in words)) == 2
+    errors = capsys.readouterr().err.strip().splitlines()[-1]
+    assert errors.startswith("finetune.py: error: ")
+    assert message in errors
+    assert (folder / "foreign" / "thesis.doc").read_text() == "precious"
+    assert not (folder / "run").exists()
+
+
+GENERATE = {
+    "not a decoder": ([], "does not generate"),
+    "no model": (["--model_name_or_path", "{}/foreign"], "holds no model"),
+    "nonsense temperature": (["--temperature", "-1"], "temperature"),
+    "nonsense top_p": (["--top_p", "2"], "top_p"),
+}
+
+
+@pytest.mark.parametrize("case", GENERATE)
+def test_generate_refuses(
+    case: str, folder: Path, pretrained: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words, message = GENERATE[case]
+    words = ["--model_name_or_path", str(pretrained), *(word.format(folder) for word in words)]
+    assert call("generate.py", monkeypatch, *words) == 2
+    assert message in capsys.readouterr().err
+
+
+def test_prepare_data_refuses_a_foreign_folder(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = ["--corpus", folder / "good.jsonl", "--output_dir", folder / "foreign"]
+    assert call("prepare_data.py", monkeypatch, *words) == 2
+    assert "not a token store" in capsys.readouterr().err
+    assert (folder / "foreign" / "thesis.doc").read_text() == "precious"
+
+
+def test_a_loss_that_is_not_finite_stops_the_run(folder: Path, tmp_path: Path) -> None:
+    done = command(
+        "pretrain.py",
+        folder / "cache",
+        model="minibert-tiny",
+        corpus=folder / "good.jsonl",
+        output_dir=tmp_path / "diverged",
+        max_steps=100,
+        max_seq_length=32,
+        max_eval_samples=4,
+        learning_rate=1e30,
+    )
+    assert done.returncode == 2
+    assert "not finite" in done.stderr.strip().splitlines()[-1]
+    assert "Traceback" not in done.stderr
+    lines = (tmp_path / "diverged" / "metrics.jsonl").read_text().splitlines()
+    assert all(json.loads(line) for line in lines)

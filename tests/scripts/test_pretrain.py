@@ -1,0 +1,209 @@
+"""The main job, as a user runs it: pre-train, open the result anywhere, generate, fine-tune, prepare data."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from commands import LAUNCH, call, command, environment, metrics, write_corpus
+from transformers import AutoModel, AutoModelForCausalLM, AutoModelForMaskedLM, AutoTokenizer, pipeline
+
+import hf_minibert
+from hf_minibert.training.checkpoint import is_whole
+
+SMALL: dict[str, Any] = {
+    "max_seq_length": 64,
+    "per_device_train_batch_size": 8,
+    "max_eval_samples": 16,
+    "logging_steps": 2,
+    "max_steps": 10,
+}
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("pretrain")
+    write_corpus(folder / "corpus.jsonl")
+    return folder
+
+
+def pretrain(folder: Path, model: str, **options: Any) -> tuple[Path, subprocess.CompletedProcess[str]]:
+    output = folder / "-".join([model, *map(str, options.values())])
+    done = command(
+        "pretrain.py",
+        folder / "cache",
+        launcher=LAUNCH,
+        **SMALL | {"model": model, "corpus": folder / "corpus.jsonl", "output_dir": output} | options,
+    )
+    assert done.returncode == 0, done.stderr
+    return output, done
+
+
+@pytest.fixture(scope="module")
+def minibert(folder: Path) -> tuple[Path, subprocess.CompletedProcess[str]]:
+    return pretrain(folder, "minibert-tiny")
+
+
+@pytest.fixture(scope="module")
+def minigpt(folder: Path) -> tuple[Path, subprocess.CompletedProcess[str]]:
+    return pretrain(folder, "minigpt-tiny")
+
+
+def test_a_run_leaves_everything_that_it_promises(minibert: tuple[Path, Any]) -> None:
+    run, done = minibert
+    for name in ("config.json", "model.safetensors", "tokenizer.json", "arguments.json", "README.md"):
+        assert (run / name).stat().st_size > 0
+    assert (run / "curves.png").read_bytes().startswith(b"\x89PNG")
+    assert {path.name for path in run.glob("*.py")} == {
+        "configuration_minibert.py",
+        "configuration_transformer.py",
+        "losses.py",
+        "modeling_minibert.py",
+        "modeling_transformer.py",
+    }
+    assert not list(run.glob(".*"))
+    assert is_whole(run / "checkpoint-10")
+    assert len(list(run.glob("checkpoint-*"))) == 2
+    assert any((run / "logs").rglob("events.out.tfevents.*"))
+    losses = metrics(run)
+    assert list(losses) == [1, 2, 4, 6, 8, 10]
+    assert losses[10] < losses[1]
+    assert len(metrics(run, "eval_loss")) == 5
+    results = json.loads((run / "results.json").read_text())
+    assert results["metrics"]["eval_loss"] == metrics(run, "eval_loss")[10]
+    assert results["training"]["tokens_seen"] == 10 * 8 * 64
+    assert len(results["samples"]) == 3
+    for sample in results["samples"]:
+        assert sample["text"].count("[MASK]") == 1
+        assert len(sample["before"]) == len(sample["after"]) == 5
+        assert sample["text"] in done.stdout
+    assert f"masked-LM loss {results['metrics']['eval_loss']:.3f}" in done.stdout
+    assert f"by frequencies alone {results['metrics']['unigram_loss']:.3f}" in done.stdout
+    assert "training 100%" in done.stderr
+    assert "tokens/s" in done.stderr
+
+
+def test_the_first_loss_is_that_of_chance(minibert: tuple[Path, Any]) -> None:
+    assert metrics(minibert[0])[1] == pytest.approx(9.01, abs=0.15)  # ln 8192
+
+
+def test_objectives_and_architectures(folder: Path) -> None:
+    run, _ = pretrain(folder, "minibert-tiny", objective="mlm+nsp", architecture="classic")
+    assert metrics(run, "loss").keys() == metrics(run, "nsp_loss").keys()
+    for step, loss in metrics(run, "loss").items():
+        assert loss == pytest.approx(metrics(run, "mlm_loss")[step] + metrics(run, "nsp_loss")[step], abs=1e-4)
+    results = json.loads((run / "results.json").read_text())
+    assert 0 <= results["metrics"]["eval_nsp_accuracy"] <= 1
+    tokenizer = AutoTokenizer.from_pretrained(run)
+    assert "token_type_ids" in tokenizer("a", "b")
+    model, report = hf_minibert.MiniBertForPreTraining.from_pretrained(run, output_loading_info=True)
+    assert not any(report.values())
+    assert model.config.type_vocab_size == 2
+
+
+def test_opens_with_the_package(minibert: tuple[Path, Any], minigpt: tuple[Path, Any]) -> None:
+    model = AutoModelForMaskedLM.from_pretrained(minibert[0])
+    assert type(model) is hf_minibert.MiniBertForMaskedLM
+    assert type(AutoModel.from_pretrained(minigpt[0])) is hf_minibert.MiniGPTModel
+    fill = pipeline("fill-mask", model=str(minibert[0]))
+    assert len(fill("The [MASK] returns a value.")) == 5
+    generate = pipeline("text-generation", model=str(minigpt[0]))
+    text = generate("The function", max_new_tokens=4, do_sample=False)[0]["generated_text"]
+    assert text.startswith("The function")
+
+
+def test_opens_without_the_package(folder: Path, minibert: tuple[Path, Any], minigpt: tuple[Path, Any]) -> None:
+    program = f"""
+import sys
+sys.modules["hf_minibert"] = None
+from transformers import AutoConfig, AutoTokenizer, pipeline
+import transformers
+for folder in {[str(minibert[0]), str(minigpt[0])]!r}:
+    config = AutoConfig.from_pretrained(folder, trust_remote_code=True)
+    for auto_class in config.auto_map:
+        if auto_class != "AutoConfig":
+            model = vars(transformers)[auto_class].from_pretrained(folder, trust_remote_code=True)
+            print(auto_class, type(model).__name__)
+print(pipeline("fill-mask", model={str(minibert[0])!r}, trust_remote_code=True)("A [MASK].")[0]["token_str"])
+print(pipeline("text-generation", model={str(minigpt[0])!r}, trust_remote_code=True)("A", max_new_tokens=2))
+"""
+    program = program.replace("vars(transformers)[auto_class]", "getattr(transformers, auto_class)")
+    done = subprocess.run(
+        [sys.executable, "-c", program],
+        cwd=folder,
+        env=environment(folder / "empty-cache"),
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    for name in ("AutoModelForMaskedLM MiniBertForMaskedLM", "AutoModelForCausalLM MiniGPTForCausalLM"):
+        assert name in done.stdout
+
+
+def test_generate_is_seeded_and_begins_with_the_prompt(
+    minigpt: tuple[Path, Any], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    texts = []
+    for seed in ("1", "1", "2"):
+        words = ["--model_name_or_path", minigpt[0], "--prompt", "The function", "--max_new_tokens", "12"]
+        assert call("generate.py", monkeypatch, *words, "--seed", seed, "--temperature", "1.5") == 0
+        texts.append(capsys.readouterr().out)
+    assert texts[0].startswith("The function")
+    assert texts[0] == texts[1] != texts[2]
+
+
+def test_greedy_generation_is_that_of_the_model(
+    minigpt: tuple[Path, Any], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = ["--model_name_or_path", minigpt[0], "--temperature", "0", "--repetition_penalty", "1"]
+    assert call("generate.py", monkeypatch, *words, "--prompt", "A", "--max_new_tokens", "5") == 0
+    tokenizer = AutoTokenizer.from_pretrained(minigpt[0])
+    model = AutoModelForCausalLM.from_pretrained(minigpt[0]).eval()
+    ids = tokenizer("A", return_tensors="pt").input_ids
+    with torch.no_grad():
+        for _ in range(5):
+            ids = torch.cat((ids, model(ids).logits[:, -1:].argmax(-1)), dim=1)
+    assert capsys.readouterr().out.strip() == tokenizer.decode(ids[0], skip_special_tokens=True).strip()
+
+
+def test_prepared_data_gives_the_same_run(
+    folder: Path, minibert: tuple[Path, Any], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    store = folder / "prepared"
+    words = ["--corpus", folder / "corpus.jsonl", "--output_dir", store]
+    assert call("prepare_data.py", monkeypatch, *words) == 0
+    assert "160 documents" in capsys.readouterr().out
+    output = folder / "from-prepared"
+    done = command("pretrain.py", folder / "cache", **SMALL, model="minibert-tiny", corpus=store, output_dir=output)
+    assert done.returncode == 0, done.stderr
+    assert "tokenizing" not in done.stderr
+    assert metrics(output) == metrics(minibert[0])
+
+
+def test_finetuned_models_classify_in_a_pipeline(
+    folder: Path, minibert: tuple[Path, Any], minigpt: tuple[Path, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rows = [
+        {"review": f"{'lovely fine great' if good else 'awful bad boring'} {number}", "stars": int(good)}
+        for number in range(60)
+        for good in (True, False)
+    ]
+    (folder / "reviews.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    for run, _ in (minibert, minigpt):
+        output = folder / f"{run.name}-classifier"
+        words = ["--model_name_or_path", run, "--dataset", folder / "reviews.jsonl", "--output_dir", output]
+        words += ["--text_column", "review", "--label_column", "stars", "--label_names", "bad", "good"]
+        words += ["--num_train_epochs", "4", "--per_device_train_batch_size", "8", "--learning_rate", "2e-3"]
+        assert call("finetune.py", monkeypatch, *map(str, words)) == 0
+        classify = pipeline("text-classification", model=str(output))
+        assert classify("lovely fine great 999")[0]["label"] == "good"
+        assert classify("awful bad boring 999")[0]["label"] == "bad"
+        results = json.loads((output / "results.json").read_text())
+        assert results["metrics"]["eval_accuracy"] == 1
+        assert (output / "README.md").exists()
+        assert not list(output.glob("*.bin"))
+        assert not list(output.glob("checkpoint-*"))

@@ -1,0 +1,176 @@
+"""The rules that the folders follow, read from the source."""
+
+import ast
+import importlib
+import re
+import sys
+import tomllib
+from importlib import metadata
+from pathlib import Path
+
+import pytest
+
+import hf_minibert
+
+ROOT = Path(__file__).parents[1]
+PACKAGE = ROOT / "hf_minibert"
+MODULES = {
+    ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__"): path
+    for path in sorted(PACKAGE.rglob("*.py"))
+}
+# What each part may import, besides itself. Parts that are files have no dot below them.
+ALLOWED = {
+    "errors": set(),
+    "command_line": {"errors"},
+    "tokenization": {"errors"},
+    "models": set(),
+    "data": {"tokenization", "errors"},
+    "presets": {"models", "errors"},
+    "interop": {"models", "errors"},
+    "hub": {"models", "errors"},
+    "evaluation": {"data", "models", "tokenization", "errors"},
+    "training": {"data", "models", "tokenization", "presets", "evaluation", "hub", "errors"},
+}
+
+
+# Files whose script is still to be written; an entry ends when the script is there.
+WAITING = {"hf_minibert.interop.stock": "scripts/export.py"}
+
+
+def imports(path: Path) -> list[tuple[str, int, list[str]]]:
+    """Module, level of dots, and names of every import in a file, also of those inside functions."""
+    found = []
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            found += [(name.name, 0, []) for name in node.names]
+        elif isinstance(node, ast.ImportFrom):
+            found.append((node.module or "", node.level, [name.name for name in node.names]))
+    return found
+
+
+def own_imports(path: Path) -> set[str]:
+    """The modules of this package that a file imports."""
+    found = set()
+    for module, level, names in imports(path):
+        if level:
+            folder = ".".join(path.relative_to(ROOT).parts[:-1])
+            module = f"{folder}.{module}".rstrip(".")
+        if module.split(".")[0] == "hf_minibert":
+            inside = {f"{module}.{name}" for name in names} & set(MODULES)
+            found |= inside or {module}
+    return found
+
+
+def part(module: str) -> str:
+    return (module.split(".") + [""])[1]
+
+
+def stands_on(module: str) -> set[str]:
+    """The parts that a file imports; the package itself is a name for the models, which are all that it has."""
+    return {part(imported) or "models" for imported in own_imports(MODULES[module])}
+
+
+def test_every_part_has_a_rule():
+    assert {part(module) for module in MODULES} - {""} == set(ALLOWED)
+
+
+@pytest.mark.parametrize("module", [module for module in MODULES if part(module)])
+def test_imports_point_one_way(module):
+    assert stands_on(module) <= ALLOWED[part(module)] | {part(module)}
+
+
+def test_the_package_itself_has_models_only():
+    assert stands_on("hf_minibert") == {"models"}
+
+
+def test_rules_point_one_way():
+    """No circle: each part can be put behind all that it may import."""
+    remaining = dict(ALLOWED)
+    while remaining:
+        free = [name for name, needs in remaining.items() if not needs & set(remaining)]
+        assert free, f"a circle among {sorted(remaining)}"
+        for name in free:
+            del remaining[name]
+
+
+def test_files_within_a_part_import_in_no_circle():
+    edges = {module: own_imports(path) - {module} for module, path in MODULES.items() if part(module)}
+    while edges:
+        free = [module for module, needs in edges.items() if not needs & set(edges)]
+        assert free, f"a circle among {sorted(edges)}"
+        for module in free:
+            del edges[module]
+
+
+@pytest.mark.parametrize("path", sorted((PACKAGE / "models").glob("*.py")), ids=lambda path: path.name)
+def test_models_import_siblings_only_with_one_dot_and_one_name(path):
+    """The Hub's copier reads them with a regular expression."""
+    for module, level, _ in imports(path):
+        assert level <= 1
+        assert module.split(".")[0] != "hf_minibert"
+        if level:
+            assert re.fullmatch(r"\w+", module)
+            assert (path.parent / f"{module}.py").exists()
+    docstrings = [
+        ast.get_docstring(node) or ""
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+        if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef)
+    ]
+    assert not any(re.search(r"^\s*(from|import)\s+\.", text, flags=re.MULTILINE) for text in docstrings)
+
+
+def test_models_are_flat():
+    assert not [path for path in (PACKAGE / "models").rglob("*.py") if path.parent != PACKAGE / "models"]
+
+
+@pytest.mark.parametrize("module", [module for module in MODULES if part(module) != "models"])
+def test_imports_are_absolute_outside_models(module):
+    assert all(level == 0 for _, level, _ in imports(MODULES[module]))
+
+
+def test_nobody_imports_scripts():
+    scripts = {path.stem for path in (ROOT / "scripts").glob("*.py")}
+    assert scripts
+    for path in [*MODULES.values(), *(ROOT / "scripts").glob("*.py")]:
+        for module, level, _ in imports(path):
+            assert level or module.split(".")[0] not in {"scripts", "benchmarks", "tests", *scripts}, path
+
+
+def test_every_file_is_used():
+    """By another file of the package, a script or a benchmark: what only tests import is not needed."""
+    users = [*MODULES.values(), *(ROOT / "scripts").glob("*.py"), *(ROOT / "benchmarks").glob("*.py")]
+    used = {module for path in users for module in own_imports(path)}
+    modules = {module for module, path in MODULES.items() if path.name != "__init__.py"}
+    waiting = {module for module, script in WAITING.items() if not (ROOT / script).exists()}
+    assert modules - used == waiting
+
+
+def test_every_public_name_is_there():
+    assert hf_minibert.__all__ == sorted(hf_minibert.__all__)
+    for name in hf_minibert.__all__:
+        assert vars(hf_minibert)[name].__name__ == name
+
+
+@pytest.mark.parametrize("module", MODULES)
+def test_every_file_imports_and_says_what_it_is(module):
+    documentation = importlib.import_module(module).__doc__ or ""
+    assert documentation.strip().splitlines()[0].endswith((".", ":"))
+
+
+def test_the_version_is_one():
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    assert metadata.version("hf_minibert") == project["version"]
+
+
+def test_what_is_imported_is_required():
+    """Every package that the source imports is among the dependencies."""
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    required = {re.match(r"[\w-]+", line)[0].lower() for line in project["dependencies"]}
+    names = {"yaml": "pyyaml", "sklearn": "scikit-learn"}
+    imported = {
+        names.get(top, top)
+        for path in [*MODULES.values(), *(ROOT / "scripts").glob("*.py")]
+        for module, level, _ in imports(path)
+        if not level and (top := module.split(".")[0]) != "hf_minibert"
+    }
+    assert imported - sys.stdlib_module_names <= required

@@ -1,0 +1,252 @@
+import dataclasses
+import importlib
+import json
+import sys
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal
+
+import pytest
+import yaml
+
+from hf_minibert.command_line import field_docstrings, parse, run
+from hf_minibert.errors import UserError
+from hf_minibert.training.arguments import PretrainArguments
+from hf_minibert.training.finetune import FinetuneArguments
+
+sys.path.insert(0, str(Path(__file__).parents[1] / "scripts"))
+SCRIPTS = sorted(path.stem for path in (Path(__file__).parents[1] / "scripts").glob("*.py"))
+
+
+@dataclass(kw_only=True)
+class Base:
+    """What all have."""
+
+    output_dir: str
+    """Where it goes,
+    on two lines."""
+
+
+@dataclass(kw_only=True)
+class Example(Base):
+    """An example of arguments."""
+
+    rate: float = 0.5
+    """Share of it: 100% at most."""
+    steps: int | None = None
+    """How many."""
+    shape: Literal["round", "square"] = "round"
+    """Its form."""
+    corpus: list[str] = field(default_factory=lambda: ["builtin"])
+    """Sources."""
+    resume: bool = False
+    """Go on."""
+
+    def __post_init__(self) -> None:
+        if self.rate > 1:
+            raise UserError(f"rate must be at most 1,\n  got {self.rate}")
+
+
+def failure(capsys, *argv: str) -> str:
+    """The one line, and nothing else, that a rejected command line gives."""
+    with pytest.raises(SystemExit) as stopped:
+        parse(Example, ["--output_dir", "x", *argv])
+    assert stopped.value.code == 2
+    captured = capsys.readouterr()
+    assert captured.out == ""
+    assert captured.err.count("\n") == 1
+    return captured.err
+
+
+# ---------------------------------------------------------------- help
+
+
+def test_help_is_made_of_docstrings_and_defaults(capsys):
+    with pytest.raises(SystemExit) as stopped:
+        parse(Example, ["--help"])
+    assert stopped.value.code == 0
+    shown = " ".join(capsys.readouterr().out.split())
+    assert "An example of arguments." in shown
+    assert "Where it goes, on two lines." in shown
+    assert "Share of it: 100% at most. (default: 0.5)" in shown
+    assert "--shape {round,square} Its form. (default: round)" in shown
+    assert "A YAML or JSON file" in shown
+
+
+def test_docstrings_of_fields_and_of_inherited_ones():
+    assert field_docstrings(Example) == {
+        "output_dir": "Where it goes, on two lines.",
+        "rate": "Share of it: 100% at most.",
+        "steps": "How many.",
+        "shape": "Its form.",
+        "corpus": "Sources.",
+        "resume": "Go on.",
+    }
+
+
+def argument_classes() -> list[type]:
+    """Every dataclass of arguments that a script parses."""
+    found = [PretrainArguments, FinetuneArguments]
+    for script in SCRIPTS:
+        for value in vars(importlib.import_module(script)).values():
+            if isinstance(value, type) and value.__name__.endswith("Arguments") and value not in found:
+                found.append(value)
+    return [each for each in found if dataclasses.is_dataclass(each) and "transformers" not in each.__module__]
+
+
+@pytest.mark.parametrize("arguments_class", argument_classes(), ids=lambda each: each.__name__)
+def test_every_flag_says_what_it_is(arguments_class, capsys):
+    docstrings = field_docstrings(arguments_class)
+    names = {each.name for each in dataclasses.fields(arguments_class)}
+    assert set(docstrings) == names
+    assert all(text.endswith((".", "`")) or text.endswith(".)") for text in docstrings.values()), "sentences"
+    with pytest.raises(SystemExit):
+        parse(arguments_class, ["--help"])
+    shown = "".join(capsys.readouterr().out.split())
+    for name, text in docstrings.items():
+        assert f"--{name}" in shown
+        assert "".join(text.split()) in shown
+
+
+def test_every_script_has_its_arguments_among_them():
+    """So that the check above covers a script that is added."""
+    assert {"PretrainArguments", "FinetuneArguments"} < {each.__name__ for each in argument_classes()}
+    assert len(argument_classes()) == len(SCRIPTS)
+
+
+# ---------------------------------------------------------------- flags
+
+
+def test_flags_become_a_dataclass():
+    assert parse(Example, ["--output_dir", "x"]) == Example(output_dir="x")
+    flags = ["--output_dir=x", "--rate", "1e-1", "--steps", "3", "--corpus", "a", "b", "--resume", "--shape", "square"]
+    assert parse(Example, flags) == Example(
+        output_dir="x", rate=0.1, steps=3, corpus=["a", "b"], resume=True, shape="square"
+    )
+
+
+def test_flags_are_read_from_the_process(monkeypatch):
+    monkeypatch.setattr(sys, "argv", ["script.py", "--output_dir", "from argv"])
+    assert parse(Example).output_dir == "from argv"
+
+
+@pytest.mark.parametrize(
+    ("argv", "message"),
+    [
+        (["--stepps", "3"], "unknown argument --stepps; did you mean --steps?"),
+        (["--shap=round"], "unknown argument --shap; did you mean --shape?"),
+        (["--zzz"], "unknown argument --zzz; see --help"),
+        (["stray"], "unknown argument stray; see --help"),
+        (["--out", "y"], "unknown argument --out"),
+        (["--steps", "many"], "argument --steps: invalid int value: 'many'"),
+        (["--steps"], "argument --steps: expected one argument"),
+        (["--rate", "x"], "argument --rate: invalid float value: 'x'"),
+        (["--shape", "oval"], "argument --shape: invalid choice: 'oval'"),
+        (["--resume", "perhaps"], "argument --resume"),
+    ],
+)
+def test_wrong_flags_are_one_line_and_status_2(capsys, argv, message):
+    assert f": error: {message}" in failure(capsys, *argv)
+
+
+def test_a_required_flag_is_missing(capsys):
+    with pytest.raises(SystemExit) as stopped:
+        parse(Example, [])
+    assert stopped.value.code == 2
+    assert "required: --output_dir" in capsys.readouterr().err
+
+
+# ---------------------------------------------------------------- files in their place
+
+SETTINGS = {"output_dir": "x", "rate": 0.25, "corpus": ["a", "b"], "resume": True, "steps": None}
+
+
+@pytest.fixture(params=[".yaml", ".yml", ".json"])
+def settings_file(request, tmp_path) -> Path:
+    path = tmp_path / f"settings{request.param}"
+    path.write_text(json.dumps(SETTINGS) if request.param == ".json" else yaml.safe_dump(SETTINGS))
+    return path
+
+
+def test_a_file_stands_for_flags_and_flags_override_it(settings_file):
+    assert parse(Example, [str(settings_file)]) == Example(**SETTINGS)
+    flags = ["--rate", "0.75", "--corpus", "c", "--resume", "False", "--steps", "9"]
+    assert parse(Example, [str(settings_file), *flags]) == Example(
+        output_dir="x", rate=0.75, corpus=["c"], resume=False, steps=9
+    )
+
+
+def test_what_a_run_writes_can_be_read_again(tmp_path):
+    arguments = PretrainArguments(output_dir="x", max_steps=7, learning_rate=1e-5, corpus=["a b.txt", "c.txt"])
+    path = tmp_path / "arguments.json"
+    path.write_text(json.dumps(dataclasses.asdict(arguments)))
+    assert parse(PretrainArguments, [str(path)]) == arguments
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        ("a.yaml", "stepps: 3", "unknown key 'stepps' in .*; did you mean 'steps'"),
+        ("a.json", '{"zzz": 3}', "unknown key 'zzz' in .*; see --help for the names"),
+        ("a.yaml", "7: 3", "unknown key 7 in "),
+        ("a.json", '{"steps": ', "cannot read the settings file .*a.json: Expecting value"),
+        ("a.yaml", "a: [1, 2", "cannot read the settings file .*a.yaml: "),
+        ("a.yaml", "- 1\n- 2", "must hold a mapping"),
+        ("a.yaml", "", "must hold a mapping"),
+        ("a.json", '"steps"', "must hold a mapping"),
+        ("a.yaml", b"\xff\xfe\x00", "cannot read the settings file"),
+        ("none.yaml", None, "cannot read the settings file .*No such file"),
+    ],
+)
+def test_broken_files(tmp_path, name, content, message):
+    path = tmp_path / name
+    if content is not None:
+        path.write_bytes(content if isinstance(content, bytes) else content.encode())
+    with pytest.raises(UserError, match=message) as caught:
+        parse(Example, [str(path), "--output_dir", "x"])
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("content", ["steps: many", "rate: [1, 2]", "shape: oval", "resume: perhaps"])
+def test_wrong_values_in_a_file(tmp_path, capsys, content):
+    path = tmp_path / "settings.yaml"
+    path.write_text(f"output_dir: x\n{content}")
+    with pytest.raises(SystemExit) as stopped:
+        parse(Example, [str(path)])
+    assert stopped.value.code == 2
+    assert capsys.readouterr().err.count("\n") == 1
+
+
+# ---------------------------------------------------------------- the whole script
+
+
+def ending(monkeypatch, main, *argv: str) -> int | str | None:
+    monkeypatch.setattr(sys, "argv", ["folder/script.py", *argv])
+    with pytest.raises(SystemExit) as stopped:
+        run(Example, main)
+    return stopped.value.code
+
+
+def test_the_status_is_that_of_main(monkeypatch):
+    assert ending(monkeypatch, lambda arguments: len(arguments.output_dir), "--output_dir", "abc") == 3
+
+
+def test_mistakes_end_in_one_line_and_status_2(monkeypatch, capsys):
+    def missing(_: Example) -> int:
+        raise FileNotFoundError(2, "No such file", "there")
+
+    assert ending(monkeypatch, lambda _: 0, "--output_dir", "x", "--rate", "3") == 2
+    assert capsys.readouterr().err == "script.py: error: rate must be at most 1, got 3.0\n"
+    assert ending(monkeypatch, missing, "--output_dir", "x") == 2
+    assert capsys.readouterr().err == "script.py: error: [Errno 2] No such file: 'there'\n"
+    assert ending(monkeypatch, lambda _: 0, "nowhere.yaml") == 2
+    assert capsys.readouterr().err.count("\n") == 1
+
+
+def test_our_own_mistakes_keep_their_traceback(monkeypatch):
+    def broken(_: Example) -> int:
+        raise ValueError("not the user's")
+
+    monkeypatch.setattr(sys, "argv", ["script.py", "--output_dir", "x"])
+    with pytest.raises(ValueError, match="not the user's"):
+        run(Example, broken)

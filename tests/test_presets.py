@@ -1,0 +1,95 @@
+import pytest
+import torch
+
+from hf_minibert.errors import UserError
+from hf_minibert.presets import FAMILIES, MODELS, SIZES, build_config, family_of, parse_overrides
+
+# Layers, width, heads: Turc et al. 2019, arXiv:1908.08962, table 1.
+SHAPES = {"tiny": (2, 128, 2), "mini": (4, 256, 4), "small": (4, 512, 8), "medium": (8, 512, 8)}
+
+
+@pytest.mark.parametrize("model", MODELS)
+def test_shapes_are_those_of_the_published_miniatures(model, architecture):
+    config = build_config(model, architecture)
+    shape = (config.num_hidden_layers, config.hidden_size, config.num_attention_heads)
+    assert shape == SHAPES[model.split("-")[1]]
+    assert config.model_type == model.split("-")[0]
+    assert config.hidden_size // config.num_attention_heads == 64, "heads as wide as BERT's"
+
+
+def test_the_names_of_models():
+    assert set(SHAPES) == set(SIZES)
+    assert [f"{family}-{size}" for family in ("minibert", "minigpt") for size in SHAPES] == MODELS
+
+
+def test_the_objectives_of_each_family_its_default_first():
+    assert {name: list(family.objectives) for name, family in FAMILIES.items()} == {
+        "minibert": ["mlm", "mlm+nsp"],
+        "minigpt": ["clm"],
+    }
+
+
+def parameters(model: str, architecture: str) -> tuple[int, int]:
+    """All of the model that is trained by default, and those of its layers."""
+    config = build_config(model, architecture)
+    with torch.device("meta"):
+        made = next(iter(family_of(model).objectives.values()))(config)
+    layers = sum(parameter.numel() for name, parameter in made.named_parameters() if ".layers." in name)
+    return made.num_parameters(), layers
+
+
+@pytest.mark.parametrize("model", MODELS)
+def test_architectures_are_of_one_size(model):
+    """Layers differ by less than 5%; in all, classic has learned positions too, which show in a tiny model."""
+    modern, classic = parameters(model, "modern"), parameters(model, "classic")
+    assert modern[1] > 0
+    assert modern[1] == pytest.approx(classic[1], rel=0.05)
+    assert modern[0] < classic[0]
+    assert modern[0] == pytest.approx(classic[0], rel=0.08 if model.endswith("tiny") else 0.05)
+
+
+@pytest.mark.parametrize(
+    ("model", "suggestion"), [("minibert-mni", "minibert-mini"), ("minigpt-meduim", "minigpt-medium"), ("zzz", None)]
+)
+def test_unknown_models(model, suggestion):
+    with pytest.raises(UserError, match=f"unknown model '{model}'") as caught:
+        build_config(model, "modern")
+    assert ("did you mean" in str(caught.value)) == (suggestion is not None)
+    assert (suggestion or "minibert-tiny") in str(caught.value)
+
+
+# ---------------------------------------------------------------- overrides
+
+
+def test_overrides_replace_fields(architecture):
+    config = build_config("minigpt-mini", architecture, **parse_overrides("hidden_size=384, num_attention_heads=6"))
+    assert (config.hidden_size, config.num_attention_heads, config.num_hidden_layers) == (384, 6, 4)
+
+
+def test_overrides_are_parsed_as_what_they_look_like():
+    parsed = parse_overrides("a=3, b = 1e-5,c=gelu,d=True,e=false,f=-2,g=x=y")
+    assert parsed == {"a": 3, "b": 1e-5, "c": "gelu", "d": True, "e": False, "f": -2, "g": "x=y"}
+    assert [type(value) for value in parsed.values()] == [int, float, str, bool, bool, int, str]
+    assert parse_overrides(None) == parse_overrides("") == {}
+
+
+@pytest.mark.parametrize("text", ["hidden_size", "hidden_size=", "=3", "hidden_size=3,", "hidden_size:3"])
+def test_overrides_that_are_no_pairs(text):
+    with pytest.raises(UserError, match="name=value"):
+        parse_overrides(text)
+
+
+def test_unknown_fields_are_refused_with_a_suggestion(architecture):
+    with pytest.raises(UserError, match="unknown config field 'hiden_size'; did you mean hidden_size"):
+        build_config("minibert-mini", architecture, hiden_size=3)
+    with pytest.raises(UserError, match="unknown config field 'zzz'$"):
+        build_config("minibert-mini", architecture, zzz=3)
+
+
+@pytest.mark.parametrize(
+    "fields", [{"num_attention_heads": 7}, {"num_attention_heads": 0}, {"hidden_size": "wide"}, {"dtype": "float31"}]
+)
+@pytest.mark.parametrize("model", ["minibert-mini", "minigpt-mini"])
+def test_values_that_do_not_fit_together(model, architecture, fields):
+    with pytest.raises(UserError, match=f"the config of {model} does not hold together"):
+        build_config(model, architecture, **fields)
