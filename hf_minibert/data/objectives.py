@@ -217,7 +217,18 @@ class NextSentencePrediction:
         self._chunk_document = np.repeat(np.arange(len(self._usable)), chunks)
         self._chunk_index = np.arange(len(self._chunk_document)) - np.repeat(np.cumsum(chunks) - chunks, chunks)
         self._chunks = chunks
+        self._by_length = np.argsort(lengths, kind="stable")
+        self._sorted_lengths, self._rank = lengths[self._by_length], np.argsort(self._by_length)
         self.num_rows = len(self._chunk_document)
+
+    def _stranger(self, place: int, length: int, number: float) -> int:
+        """A document other than that at `place`, with `length` tokens if there is one; `number` in [0, 1) chooses."""
+        first = int(np.searchsorted(self._sorted_lengths, length))
+        if len(self._usable) - first < 2:
+            first = 0
+        others = self._by_length[first:]
+        skip = 1 + int(number * (len(others) - 1))
+        return int(self._usable[others[(self._rank[place] - first + skip) % len(others)]])
 
     def batch(self, epoch: int, rows: Integers) -> Batch:
         """`input_ids`, `token_type_ids`, `attention_mask`, `labels` and `next_sentence_label`."""
@@ -237,8 +248,7 @@ class NextSentencePrediction:
             first = self.documents.tokens(document, begin, middle)
             second = self.documents.tokens(document, middle, end)
             if is_random[row] < 0.5:
-                skip = 1 + int(other[row] * (len(self._usable) - 1))
-                stranger = self._usable[(place + skip) % len(self._usable)]
+                stranger = self._stranger(place, len(second), other[row])
                 room = max(self.documents.lengths[stranger] - len(second), 0)
                 start = int(other_start[row] * (room + 1))
                 second = self.documents.tokens(stranger, start, start + len(second))

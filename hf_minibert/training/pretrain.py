@@ -19,6 +19,7 @@ from typing import Any
 import torch
 from accelerate import Accelerator
 from accelerate.utils import InitProcessGroupKwargs, set_seed
+from safetensors.torch import load_model
 from torch import Tensor
 from transformers.utils.logging import disable_progress_bar
 
@@ -93,9 +94,9 @@ class Pretraining:
         set_seed(self.arguments.seed)
         model_class: Any = family_of(self.arguments.model).objectives[self.plan.objective]
         checkpoint = latest_checkpoint(self.folder) if self.arguments.resume else None
-        self.model: PretrainingModel = (
-            model_class(self.plan.config) if checkpoint is None else model_class.from_pretrained(checkpoint)
-        )
+        self.model: PretrainingModel = model_class(self.plan.config)
+        if checkpoint is not None:
+            load_weights(self.model, checkpoint)
         optimizer = build_optimizer(self.model, self.arguments, self.plan.learning_rate)
         self.wrapped, self.optimizer = self.accelerator.prepare(self.model, optimizer)
         if checkpoint is None:
@@ -313,6 +314,19 @@ class Clock:
 def is_due(step: int, every: int | None, otherwise: bool) -> bool:
     """Whether it is time, by a number of steps, or else by the share of the run that is done."""
     return otherwise if every is None else step % every == 0
+
+
+def load_weights(model: PretrainingModel, checkpoint: Path) -> None:
+    """Copy weights into a model's own memory: where they lie in a mapped file decides how sums on CPU are rounded.
+
+    Raises:
+        UserError: the checkpoint is of a model of another shape.
+    """
+    try:
+        load_model(model, checkpoint / "model.safetensors")
+    except RuntimeError as error:
+        reason = " ".join(str(error).split())
+        raise UserError(f"{checkpoint} does not fit the model that the arguments describe: {reason}") from error
 
 
 def use_all_cores(accelerator: Accelerator) -> None:

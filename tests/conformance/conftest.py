@@ -13,12 +13,14 @@ MARKERS = (
     *("accelerate_tests", "flash_attn_test", "flash_attn_3_test", "flash_attn_4_test", "torch_compile_test"),
     *("is_pipeline_test", "is_training_test", "is_tensor_parallel_test", "is_fsdp_test"),
 )
-OUTCOMES = ("passed", "failed", "error", "xfailed", "skipped")
+OUTCOMES = ("skipped", "passed", "xfailed", "failed", "error")
+COUNTERPARTS = {"MiniBertClassic": "Bert", "MiniBertModern": "Bert", "MiniGPTClassic": "GPT2", "MiniGPTModern": "Llama"}
 
 
 def pytest_configure(config: pytest.Config) -> None:
     for name in MARKERS:
         config.addinivalue_line("markers", f"{name}: a mark of transformers' own tests")
+    config.option.reportchars = "fEX"  # not the many skipped
 
 
 def pytest_itemcollected(item: pytest.Item) -> None:
@@ -29,17 +31,20 @@ def pytest_itemcollected(item: pytest.Item) -> None:
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
-    counts: dict[tuple[str, str], Counter[str]] = {}
-    for outcome in OUTCOMES:
+    suites, found = {}, {}
+    for outcome in OUTCOMES:  # the worst last; a test has failed if a subtest has
         for report in terminalreporter.stats.get(outcome, ()):
-            if type(report) is pytest.TestReport and "suite" in dict(report.user_properties):
-                row = (report.nodeid.split("::")[1], dict(report.user_properties)["suite"])
-                counts.setdefault(row, Counter())[outcome] += 1
-    if not counts:
-        return
+            suites |= {report.nodeid: dict(report.user_properties).get("suite")}
+            if type(report) is pytest.TestReport or report.failed:
+                found[report.nodeid] = outcome
+    rows = Counter((name.split("::")[1], suites[name], outcome) for name, outcome in found.items() if suites[name])
     terminalreporter.section("transformers' suites")
-    terminalreporter.line(f"{'class':24}{'suite':16}{'passed':>8}{'failed':>8}{'excluded':>10}{'skipped':>9}")
-    for (class_name, suite), found in sorted(counts.items()):
-        failed = found["failed"] + found["error"]
-        line = f"{class_name:24}{suite:16}{found['passed']:8}{failed:8}{found['xfailed']:10}{found['skipped']:9}"
-        terminalreporter.line(line)
+    terminalreporter.line(f"{'class':20}{'suite':16}" + "".join(f"{outcome:>9}" for outcome in OUTCOMES))
+    for class_name, suite in sorted({row[:2] for row in rows}):
+        cells = (f"{rows[class_name, suite, outcome]:9}" for outcome in OUTCOMES)
+        terminalreporter.line(f"{class_name:20}{suite:16}" + "".join(cells))
+    passed = {tuple(name.split("::")[1:]) for name, outcome in found.items() if outcome == "passed"}
+    for ours, stock in COUNTERPARTS.items():
+        for class_name, test in sorted(passed):
+            if class_name == stock and (ours, test) not in passed:
+                terminalreporter.line(f"{stock} passes {test}, {ours} does not")

@@ -10,6 +10,7 @@ import tarfile
 import tempfile
 import warnings
 from pathlib import Path
+from typing import Any
 
 import transformers
 from huggingface_hub.constants import HF_HOME
@@ -53,25 +54,23 @@ def install() -> None:
     os.environ["CONFORMANCE_TESTS"] = str(fetch_tests(transformers.__version__) / "tests")
     os.environ["TRANSFORMERS_TINY_MODEL_PATH"] = str(STAND_INS / "tiny_models")
     sys.path.insert(0, str(STAND_INS))
+    os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, [str(STAND_INS), os.environ.get("PYTHONPATH")]))
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         from tests import test_fsdp_mixin, test_modeling_common, test_pipeline_mixin, test_tensor_parallel_mixin
 
-    add_to_tables(vars(test_modeling_common), "minibert", configuration_minibert.HEADS)
-    add_to_tables(vars(test_modeling_common), "minigpt", configuration_minigpt.HEADS)
+    name_in_tables(vars(test_modeling_common))
     test_fsdp_mixin.FSDP_DISTRIBUTED_TEST_MODEL_TYPES |= {"minigpt", "gpt2"}
     test_tensor_parallel_mixin.TP_DISTRIBUTED_TEST_MODEL_TYPES |= {"minigpt", "gpt2", "llama"}
     for entry in test_pipeline_mixin.pipeline_test_mapping.values():
         entry["test"] = "tests.pipelines.test_pipelines_common." + entry["test"].rsplit(".", 1)[-1]
 
 
-def add_to_tables(module: dict[str, object], model_type: str, heads: dict[str, str]) -> None:
+def name_in_tables(module: dict[str, Any]) -> None:
     """Name our classes in a test module's copies of the Auto classes' tables (not in the library's own)."""
-    for auto_name, class_name in heads.items():
+    ours = {"minibert": configuration_minibert.HEADS, "minigpt": configuration_minigpt.HEADS}
+    for auto_name in sorted({auto_name for heads in ours.values() for auto_name in heads}):
         table = vars(modeling_auto)[auto_name]._model_mapping._model_mapping
-        for name, value in module.items():
-            if value is table:
-                module[name] = {**table, model_type: class_name}
-                break
-        else:
-            raise LookupError(f"transformers' tests have no table of {auto_name}")
+        (name,) = (name for name, value in module.items() if value is table)
+        added = {model_type: heads[auto_name] for model_type, heads in ours.items() if auto_name in heads}
+        module[name] = {**table, **added}

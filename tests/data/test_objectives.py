@@ -210,10 +210,10 @@ def within(count: int, total: int, share: float) -> bool:
 
 
 def test_15_percent_are_chosen_and_80_10_10_of_them_hidden_replaced_kept(masked):
-    rows = every_row(masked)
-    original, _ = masked._stream.read(0, rows)
-    batch = masked.batch(0, rows)
-    noisy, labels = batch["input_ids"].numpy(), batch["labels"].numpy()
+    rows, epochs = every_row(masked), range(10)
+    original = np.concatenate([masked._stream.read(epoch, rows)[0] for epoch in epochs])
+    batches = [masked.batch(epoch, rows) for epoch in epochs]
+    noisy, labels = (np.concatenate([batch[name] for batch in batches]) for name in ("input_ids", "labels"))
     original[:, 0], original[:, -1] = CLS, SEP
     ordinary = ~np.isin(original, SPECIAL)
     chosen = labels != IGNORE_INDEX

@@ -14,7 +14,7 @@ from hf_minibert.data.token_store import Documents, TokenStore, open_token_store
 from hf_minibert.errors import UserError
 from hf_minibert.tokenization import encode_documents, train_wordpiece
 
-TEXTS = [f"Document {number} says “größer” {number % 7} times.\n\tAnd [MASK] is text. 🤗" for number in range(200)]
+TEXTS = [f"Document {number} says “größer” {number % 7} times.\n\tAnd [MASK] is text. 🤗" for number in range(600)]
 
 
 class ListCorpus(Corpus):

@@ -160,8 +160,9 @@ def test_nothing_to_resume(tmp_path, damaged):
 
 
 def test_newest_is_by_number(tmp_path):
-    save(tmp_path, 9, 100, 20)
-    assert [path.name for path in checkpoints(tmp_path)] == ["checkpoint-100", "checkpoint-20", "checkpoint-9"]
+    steps = [9, 100, 20, 1_000, 3, 11, 99, 2, 30]
+    save(tmp_path, *steps)
+    assert [path.name for path in checkpoints(tmp_path)] == [f"checkpoint-{step}" for step in sorted(steps)[::-1]]
 
 
 @pytest.mark.parametrize(("keep", "left"), [(1, ["100"]), (2, ["100", "20"]), (9, ["100", "20", "9"])])

@@ -83,10 +83,11 @@ class ZeroShotClassificationPipelineTests(PipelineChecks):
 
 class TextGenerationPipelineTests(PipelineChecks):
     task = "text-generation"
+    new_tokens = 5
     examples = ["A short text", "Another text, a longer one"]
 
     def arguments(self) -> dict[str, Any]:
-        return {"max_new_tokens": 5}
+        return {"min_new_tokens": self.new_tokens, "max_new_tokens": self.new_tokens}
 
     def run_pipeline_test(self, pipe: Pipeline, examples: list[str]) -> None:
         for text, (answer,) in zip(examples, pipe(examples, do_sample=False), strict=True):
@@ -94,5 +95,5 @@ class TextGenerationPipelineTests(PipelineChecks):
             (alone,) = pipe(text, do_sample=False, return_full_text=False)
             assert answer["generated_text"] == text + alone["generated_text"]
             (ids,) = pipe(text, do_sample=False, return_tensors=True)
-            assert ids["generated_token_ids"][: -pipe._forward_params["max_new_tokens"]] == pipe.tokenizer(text).input_ids
+            assert ids["generated_token_ids"][: -self.new_tokens] == pipe.tokenizer(text).input_ids
         assert len(pipe(examples[0], do_sample=True, num_return_sequences=3)) == 3
