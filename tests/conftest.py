@@ -1,5 +1,7 @@
 """Tiny models, built the same way in every test, the repository's tokenizer, and caches away from the user's."""
 
+import os
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -15,6 +17,11 @@ from hf_minibert.data import token_store
 from hf_minibert.tokenization import load_tokenizer
 
 torch.set_num_threads(1)
+if sys.platform == "linux" and "PYTEST_XDIST_WORKER" in os.environ:
+    # One core for each worker and the commands that it runs: threads that share cores wait for each other.
+    cores = sorted(os.sched_getaffinity(0))
+    worker = int(os.environ["PYTEST_XDIST_WORKER"].removeprefix("gw"))
+    os.sched_setaffinity(0, {cores[worker % len(cores)]})
 
 TINY: dict[str, Any] = {
     "vocab_size": 99,

@@ -68,6 +68,7 @@ class Pretraining:
     def __init__(self, plan: Plan) -> None:
         self.plan, self.arguments, self.folder = plan, plan.arguments, plan.folder
         self.accelerator = Accelerator(
+            cpu=not torch.accelerator.is_available(),  # unless told, accelerate does not join processes on CPU
             gradient_accumulation_steps=self.arguments.gradient_accumulation_steps,
             log_with="tensorboard",
             project_dir=str(self.folder),
@@ -157,6 +158,9 @@ class Pretraining:
             accelerator.print(f"stopped by SIGTERM at step {state.step}; go on with --resume")
         else:
             self.finish()
+        accelerator.wait_for_everyone()
+        # Before the process group: if the gradient reducer is the last to hold it, both can wait for each other.
+        self.wrapped, self.optimizer = accelerator.free_memory(self.wrapped, self.optimizer)
         accelerator.end_training()
         return 0 if progress >= 1 else TERMINATED
 

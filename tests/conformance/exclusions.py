@@ -1,3 +1,28 @@
-"""The tests of transformers that a class of ours does not pass, and why. One that passes or is gone is an error."""
+"""What a model of transformers passes and ours does not, and why. A test that passes, or that is gone, is an error."""
 
-EXCLUSIONS: dict[str, dict[str, str]] = {}
+NO_CAUSAL_HEAD = "needs AutoModelForCausalLM, which MiniBERT is not made for; BERT has BertLMHeadModel"
+NO_ANNOTATION = "is skipped, because no annotation of our `**kwargs` names output_attentions"
+NO_ROPE_SCALING = "rotary positions are not rescaled for texts longer than those trained on"
+NO_TENSOR_PARALLELISM = "the models are small enough for one device: no plan to split matrices, as in GPT-2 and BERT"
+
+MINIBERT = {
+    "test_eager_matches_sdpa_inference_24_fp32_pad_left_output_attentions": NO_ANNOTATION,
+    "test_fsdp_plan_declared": NO_CAUSAL_HEAD,
+}
+
+EXCLUSIONS: dict[str, dict[str, str]] = {
+    "MiniBertClassic": MINIBERT,
+    "MiniBertModern": MINIBERT,
+    "MiniGPTModern": {
+        "test_model_rope_scaling_frequencies": NO_ROPE_SCALING,
+        "test_model_rope_scaling_from_config_0_linear": NO_ROPE_SCALING,
+        "test_model_rope_scaling_from_config_1_dynamic": NO_ROPE_SCALING,
+        "test_model_rope_scaling_from_config_2_yarn": NO_ROPE_SCALING,
+        "test_tied_head_has_a_tp_plan_entry": NO_TENSOR_PARALLELISM,
+        "test_tp_backward": NO_TENSOR_PARALLELISM,
+        "test_tp_forward_0": NO_TENSOR_PARALLELISM,
+        "test_tp_forward_1": NO_TENSOR_PARALLELISM,
+        "test_tp_generation": NO_TENSOR_PARALLELISM,
+        "test_tp_plan_matches_params": NO_TENSOR_PARALLELISM,
+    },
+}

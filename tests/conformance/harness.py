@@ -1,4 +1,4 @@
-"""Runs transformers' own test suites on classes outside it, with the tests that the installed version was released with.
+"""Makes the tests that transformers was released with importable, for models outside it.
 
 The source distribution holds `tests/test_*.py` only. What these import and it lacks is in `stand_ins`.
 """
@@ -16,7 +16,6 @@ import transformers
 from huggingface_hub.constants import HF_HOME
 from transformers.models.auto import modeling_auto
 
-import hf_minibert
 from hf_minibert.models import configuration_minibert, configuration_minigpt
 
 STAND_INS = Path(__file__).parent / "stand_ins"

@@ -1,4 +1,8 @@
-"""Stand-in: what `generate` must do with every model that can. Compilation is left out: it takes minutes on a CPU."""
+"""Stand-in: what `generate` must do with every model that can.
+
+Left out: compilation, which takes minutes on a CPU, and the strategies that transformers 5 fetches from the Hub
+(contrastive, group beam and constrained beam search).
+"""
 
 import copy
 from typing import Any
@@ -14,7 +18,7 @@ GREEDY = {"do_sample": False}
 SAMPLE = {"do_sample": True, "top_k": 20, "temperature": 1.3}
 BEAM = {"do_sample": False, "num_beams": 3, "num_return_sequences": 2}
 BEAM_SAMPLE = {"do_sample": True, "num_beams": 3}
-STRATEGIES = [("greedy", GREEDY), ("sample", SAMPLE), ("beam", BEAM), ("beam_sample", BEAM_SAMPLE)]
+STRATEGIES = {"greedy": GREEDY, "sample": SAMPLE, "beam": BEAM, "beam_sample": BEAM_SAMPLE}
 EVERYTHING = {
     "return_dict_in_generate": True,
     "output_scores": True,
@@ -51,8 +55,9 @@ class GenerationTesterMixin:
         return model.generate(prompt, **{"max_new_tokens": NEW_TOKENS} | options)
 
     @parameterized.expand(STRATEGIES)
-    def test_generate_outputs(self, name: str, options: dict[str, Any]) -> None:
+    def test_generate_outputs(self, name: str) -> None:
         """Scores, logits, attentions and states have the right count and shapes, with a cache and without."""
+        options = STRATEGIES[name]
         for model in self.generators():
             config, prompt = model.config, self.prompt()
             plain = self.generate(model, prompt, **options)
@@ -86,14 +91,20 @@ class GenerationTesterMixin:
                 assert layer.keys.shape == layer.values.shape == (2, heads, 7 + NEW_TOKENS - 1, width)
 
     @parameterized.expand(STRATEGIES)
-    def test_caches_are_equal(self, _: str, options: dict[str, Any]) -> None:
+    def test_caches_are_equal(self, name: str) -> None:
         """Without a cache, with a growing one and with one of fixed length."""
+        options = STRATEGIES[name]
         for model in self.generators("sdpa"):
             prompt = self.prompt()
             dynamic = self.generate(model, prompt, **options)
             assert torch.equal(dynamic, self.generate(model, prompt, use_cache=False, **options))
             static = self.generate(
-                model, prompt, cache_implementation="static", disable_compile=True, return_dict_in_generate=True, **options
+                model,
+                prompt,
+                cache_implementation="static",
+                disable_compile=True,
+                return_dict_in_generate=True,
+                **options,
             )
             assert isinstance(static.past_key_values, StaticCache)
             assert torch.equal(dynamic, static.sequences)
@@ -136,9 +147,10 @@ class GenerationTesterMixin:
             again = model(self.prompt()[:, 4:], past_key_values=out.past_key_values)
             torch.testing.assert_close(again.logits, out.logits[:, 4:], rtol=0, atol=1e-5)
 
-    @parameterized.expand([("greedy", GREEDY), ("beam", BEAM)])
-    def test_generate_from_inputs_embeds(self, _: str, options: dict[str, Any]) -> None:
+    @parameterized.expand(["greedy", "beam"])
+    def test_generate_from_inputs_embeds(self, name: str) -> None:
         """Embeddings alone give the new tokens; beside ids they give the same text as the ids."""
+        options = STRATEGIES[name]
         for model in self.generators():
             prompt = self.prompt()
             expected = self.generate(model, prompt, **options)
@@ -149,13 +161,13 @@ class GenerationTesterMixin:
             assert torch.equal(self.generate(model, prompt, inputs_embeds=embeds, **options), expected)
             assert not torch.equal(self.generate(model, prompt, inputs_embeds=embeds * 0, **options), expected)
 
-    @parameterized.expand([("same", True), ("other", False)])
-    def test_assisted_decoding(self, _: str, is_same: bool) -> None:
+    @parameterized.expand(["same", "other"])
+    def test_assisted_decoding(self, weights: str) -> None:
         """An assistant, good or bad, changes the speed and not the text."""
         for model in self.generators():
             prompt = self.prompt()[:1]
             assistant = copy.deepcopy(model)
-            if not is_same:
+            if weights == "other":
                 set_seed(1)
                 assistant = type(model)(model.config).eval()
             assistant.generation_config.num_assistant_tokens = 3
@@ -175,7 +187,12 @@ class GenerationTesterMixin:
         for model in self.generators():
             prompt = self.prompt()
             full = model(prompt).logits
-            for keep, chosen in ((0, slice(None)), (1, slice(-1, None)), (3, slice(-3, None)), (torch.tensor([1, 4]),) * 2):
+            for keep, chosen in (
+                (0, slice(None)),
+                (1, slice(-1, None)),
+                (3, slice(-3, None)),
+                (torch.tensor([1, 4]),) * 2,
+            ):
                 kept = model(prompt, logits_to_keep=keep).logits
                 torch.testing.assert_close(kept, full[:, chosen], rtol=0, atol=1e-6)
 
@@ -187,7 +204,9 @@ class GenerationTesterMixin:
             positions = torch.tensor([[0, 1, 2, 3, 4, 3, 4]])
             mask = torch.ones(7, 7, dtype=torch.bool).tril()
             mask[5:, 3:5] = False
-            logits = model(row[None], attention_mask=mask[None, None], position_ids=positions, use_cache=False).logits[0]
+            logits = model(row[None], attention_mask=mask[None, None], position_ids=positions, use_cache=False).logits[
+                0
+            ]
             torch.testing.assert_close(logits[:5], model(first[None]).logits[0], rtol=0, atol=1e-5)
             torch.testing.assert_close(logits[5:], model(second[None]).logits[0, 3:], rtol=0, atol=1e-5)
 

@@ -1,7 +1,4 @@
-"""The same suites on the models of transformers that ours are to match; not collected unless it is named:
-
-    python -m pytest tests/conformance/stock.py -n 2
-"""
+"""transformers' suites on the models of the library that ours are to match: what they pass, ours must pass."""
 
 import unittest
 
