@@ -5,7 +5,7 @@ BIN := .venv/bin
 ONE_PROCESS := --quiet --num_processes 1 --num_machines 1 --mixed_precision no --dynamo_backend no
 
 .DEFAULT_GOAL := help
-.PHONY: help install quickstart test test-slow check format clean
+.PHONY: help install quickstart test test-slow conformance check format clean
 
 help: ## show the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -23,13 +23,16 @@ install: .venv/installed ## make .venv and install the package in it
 
 quickstart: .venv/installed ## pre-train minibert-mini on the builtin corpus for three minutes
 	$(BIN)/accelerate launch $(ONE_PROCESS) scripts/pretrain.py --model minibert-mini --corpus builtin \
-		--output_dir runs/minibert --overwrite_output_dir --budget 3m
+		--output_dir runs/minibert --budget 3m
 
 test: .venv/installed-dev ## install what the tests need and run them
 	$(BIN)/python -m pytest -n 2 -m 'not slow'
 
 test-slow: .venv/installed-dev ## the slow tests alone
 	$(BIN)/python -m pytest -m slow
+
+conformance: .venv/installed-dev ## transformers' own suites on our models, and on BERT, GPT-2 and Llama
+	$(BIN)/python -m pytest tests/conformance -n 2
 
 check: .venv/installed-dev ## ruff (lint and format) and mypy
 	$(BIN)/ruff check .

@@ -36,12 +36,12 @@ def main(arguments: Arguments) -> int:
     """Both runs, one after the other."""
     figures = {}
     for model in ("minibert-mini", "minigpt-mini"):
-        output = Path(arguments.output_dir).resolve() / model
+        output = Path(arguments.output_dir) / model
         command = [sys.executable, "scripts/pretrain.py", "--model", model, "--corpus", "builtin"]
         command += ["--budget", arguments.budget, "--output_dir", str(output), "--overwrite_output_dir"]
         subprocess.run(command, check=True, cwd=REPOSITORY)
-        results = json.loads((output / "results.json").read_text())
-        shutil.copy(output / "README.md", REPOSITORY / "model_cards" / f"{model}.md")
+        results = json.loads((REPOSITORY / output / "results.json").read_text())
+        shutil.copy(REPOSITORY / output / "README.md", REPOSITORY / "model_cards" / f"{model}.md")
         figures[model] = {key: results[key] for key in ("num_parameters", "corpus", "training", "metrics")}
     write_json(RESULTS, {"command": "python benchmarks/quickstart.py", "seed": 42, "runs": figures})
     return 0

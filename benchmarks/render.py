@@ -40,24 +40,7 @@ def quickstart(figures: dict[str, Any]) -> list[str]:
     return [*rows, "", f"(held-out documents of the builtin corpus, seed {figures['seed']}; `{figures['command']}`)"]
 
 
-def imdb(figures: dict[str, Any]) -> list[str]:
-    """Accuracy, and what it took."""
-    first, second = figures["pretraining"], figures["finetuning"]
-    epochs = second["training"]["epochs"]
-    return [
-        "| step | time | result |",
-        "|---|---:|---:|",
-        f"| pre-training on {figures['pretraining_text']['reviews']:,} reviews | "
-        f"{first['training']['seconds'] / 60:.0f} min | masked-LM loss {first['metrics']['eval_loss']:.2f} nats |",
-        f"| fine-tuning on {second['dataset']['train_examples']:,}, {epochs:g} epochs | "
-        f"{second['training']['seconds'] / 60:.0f} min | held-out accuracy {second['metrics']['eval_accuracy']:.1%} |",
-        f"| test on {second['dataset']['test_examples']:,} | | **accuracy {second['metrics']['test_accuracy']:.1%}** |",
-        "",
-        f"({first['num_parameters'] / 1e6:.1f}M parameters, {first['training']['hardware']}, seed {figures['seed']}.)",
-    ]
-
-
-TABLES = {"quickstart": quickstart, "imdb": imdb}
+TABLES = {"quickstart": quickstart}
 
 
 def render(text: str) -> str:

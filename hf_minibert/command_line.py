@@ -10,7 +10,7 @@ import json
 import logging
 import sys
 import textwrap
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NoReturn, TypeVar
 
@@ -65,8 +65,8 @@ class _Parser(HfArgumentParser):
         self.error(f"unknown argument {flag}" + (f"; did you mean {close[0]}?" if close else "; see --help"))
 
 
-def _flags_from_file(path: Path, names: set[str]) -> list[str]:
-    """A YAML or JSON mapping as the flags it stands for."""
+def _read_settings(path: Path) -> dict[str, Any]:
+    """A YAML or JSON mapping."""
     try:
         text = path.read_text(encoding="utf-8")
         settings = json.loads(text) if path.suffix == ".json" else yaml.safe_load(text)
@@ -74,12 +74,17 @@ def _flags_from_file(path: Path, names: set[str]) -> list[str]:
         raise UserError(f"cannot read the settings file {path}: {' '.join(str(error).split())}") from error
     if not isinstance(settings, dict):
         raise UserError(f"the settings file {path} must hold a mapping of names to values")
+    return settings
+
+
+def _flags(settings: Mapping[str, Any], names: set[str], where: str) -> list[str]:
+    """Settings as the flags that they stand for."""
     flags: list[str] = []
     for name, value in settings.items():
         if name not in names:
             close = difflib.get_close_matches(str(name), names, n=1)
             hint = f"; did you mean {close[0]!r}?" if close else "; see --help for the names"
-            raise UserError(f"unknown key {name!r} in {path}{hint}")
+            raise UserError(f"unknown key {name!r} in {where}{hint}")
         if value is None:
             continue
         values = value if isinstance(value, list) else [value]
@@ -87,8 +92,13 @@ def _flags_from_file(path: Path, names: set[str]) -> list[str]:
     return flags
 
 
-def parse(arguments_class: type[Arguments], argv: Sequence[str] | None = None) -> Arguments:
-    """Read ``argv`` (default, the process's own) into one instance of a dataclass.
+def parse(
+    arguments_class: type[Arguments],
+    argv: Sequence[str] | None = None,
+    *,
+    defaults: Mapping[str, Any] | None = None,
+) -> Arguments:
+    """Read ``argv`` (default, the process's own) into one instance of a dataclass; ``defaults`` for what it leaves out.
 
     Raises:
         UserError: the settings file or a value is not acceptable.
@@ -96,9 +106,10 @@ def parse(arguments_class: type[Arguments], argv: Sequence[str] | None = None) -
     """
     parser = _Parser(arguments_class)
     flags = list(sys.argv[1:] if argv is None else argv)
+    names = set(field_docstrings(arguments_class))
     if flags and flags[0].endswith((".yaml", ".yml", ".json")):
-        names = set(field_docstrings(arguments_class))
-        flags = _flags_from_file(Path(flags[0]), names) + flags[1:]
+        flags = _flags(_read_settings(Path(flags[0])), names, flags[0]) + flags[1:]
+    flags = _flags(defaults or {}, names, "the saved arguments") + flags
     arguments, unknown = parser.parse_args_into_dataclasses(
         flags, look_for_args_file=False, return_remaining_strings=True
     )

@@ -353,6 +353,11 @@ def encode_documents(
     return values, lengths
 
 
+def is_byte_level(tokenizer: PreTrainedTokenizerFast) -> bool:
+    """Whether tokens say which bytes of text they stand for."""
+    return _is_byte_level(tokenizer.backend_tokenizer)
+
+
 def token_bytes(tokenizer: PreTrainedTokenizerFast) -> list[bytes]:
     """The bytes that each id stands for, so that those of ``encode(text)`` join to ``text.encode()``; specials, none.
 

@@ -89,8 +89,8 @@ class TokenStream:
         self.num_rows = int(documents.lengths.sum() + 2 * len(documents)) // length
         if self.num_rows == 0:
             raise UserError(
-                f"{int(documents.lengths.sum())} tokens of text do not fill one row of max_seq_length {length}; "
-                "give more text or a smaller max_seq_length"
+                f"{len(documents)} document(s) with {int(documents.lengths.sum())} tokens do not fill one row of "
+                f"max_seq_length {length}; give more text (2% of it is held out) or a smaller max_seq_length"
             )
         self._epoch: tuple[int, Integers, Integers, Integers] | None = None
 
@@ -209,7 +209,7 @@ class NextSentencePrediction:
         if len(self._usable) < 2:
             raise UserError(
                 f"next-sentence prediction takes B from another document, but only {len(self._usable)} document(s) "
-                "with two tokens or more are there; give more documents or another objective"
+                "with two tokens or more are there; give more documents (2% are held out) or another objective"
             )
         # A document is cut into equal chunks that each fill a row, and a chunk into A and B.
         lengths = documents.lengths[self._usable]

@@ -113,8 +113,12 @@ class MiniGPTForCausalLM(MiniGPTPreTrainedModel, GenerationMixin):
             num_items_in_batch: predicted tokens over all accumulation steps; default, this batch's own.
             full_logits: False: no logits, so that they are never held all at once. Default: False in training with
                 labels, else True.
-            kwargs: for `MiniGPTModel.forward`.
+            kwargs: for `MiniGPTModel.forward`; and `shift_labels`, (batch, sequence), labels that are shifted already,
+                as where a sequence is split over devices. (Not an argument, which `Trainer` would ask data for.)
         """
+        targets: Tensor | None = kwargs.pop("shift_labels", None)
+        if targets is None and labels is not None:
+            targets = next_token_labels(labels)
         outputs = self.model(
             input_ids,
             attention_mask,
@@ -127,11 +131,11 @@ class MiniGPTForCausalLM(MiniGPTPreTrainedModel, GenerationMixin):
         )
         hidden_states = outputs.last_hidden_state
         loss = None
-        if labels is not None:
-            targets = next_token_labels(labels).flatten()
-            loss = vocabulary_cross_entropy(hidden_states.flatten(0, 1), self.lm_head, targets, num_items_in_batch)
+        if targets is not None:
+            states = hidden_states.flatten(0, 1)
+            loss = vocabulary_cross_entropy(states, self.lm_head, targets.flatten(), num_items_in_batch)
         logits = None
-        if full_logits or (full_logits is None and not (self.training and labels is not None)):
+        if full_logits or (full_logits is None and not (self.training and targets is not None)):
             kept = slice(-logits_to_keep, None) if isinstance(logits_to_keep, int) else logits_to_keep
             logits = self.lm_head(hidden_states[:, kept])
         return CausalLMOutputWithPast(

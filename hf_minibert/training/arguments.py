@@ -69,6 +69,8 @@ class PretrainArguments:
     """Batches that are added up for one optimizer step."""
     learning_rate: float | None = None
     """Peak of the schedule. Default: 3e-3 for modern, 1e-3 for classic."""
+    optimizer: Literal["muon", "adamw"] = "muon"
+    """muon: Muon for the matrices of the layers and AdamW for the rest; adamw: AdamW for everything."""
     lr_scheduler_type: Literal["linear", "cosine", "warmup_stable_decay"] = "linear"
     """How the rate falls to zero after the warm-up; warmup_stable_decay holds it until the last fifth."""
     warmup_steps: float = 0.05
@@ -126,6 +128,8 @@ class PretrainArguments:
         for name in ("adam_beta1", "adam_beta2"):
             if not 0 <= getattr(self, name) < 1:
                 raise UserError(f"{name} must be in [0, 1), got {getattr(self, name)}")
+        if self.seed >= 2**32:
+            raise UserError(f"seed must be below 2**32, got {self.seed}")
         if not 0 < self.mlm_probability < 1:
             raise UserError(f"mlm_probability must be between 0 and 1, got {self.mlm_probability}")
         if self.max_seq_length is not None and self.max_seq_length < 8:
@@ -134,5 +138,3 @@ class PretrainArguments:
             raise UserError("--resume goes on from a run that --overwrite_output_dir would delete; give one of them")
         if self.budget is not None:
             parse_duration(self.budget)
-        if self.budget is None and self.max_steps is None and self.max_tokens is None:
-            self.budget = "5m"

@@ -27,6 +27,8 @@ class TrainState:
     tokens: int = 0
     seconds: float = 0.0
     skipped_steps: int = 0
+    data: str = ""
+    """Fingerprint of the token store."""
     samples_before: list[dict[str, Any]] = field(default_factory=list)
     """What the untrained model predicted, for the comparison at the end."""
 
@@ -116,6 +118,13 @@ def latest_checkpoint(output_dir: Path) -> Path:
 def load_state(checkpoint: Path) -> TrainState:
     """The state that a checkpoint was made in."""
     return TrainState(**json.loads((checkpoint / STATE).read_text(encoding="utf-8")))
+
+
+def forget_checkpoints_after(output_dir: Path, step: int) -> None:
+    """Delete checkpoints of later steps, which a resumed run makes again: they were damaged, or passed over."""
+    for checkpoint in checkpoints(output_dir):
+        if int(checkpoint.name.removeprefix("checkpoint-")) > step:
+            shutil.rmtree(checkpoint)
 
 
 def prune_checkpoints(output_dir: Path, keep: int) -> None:

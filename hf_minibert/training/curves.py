@@ -36,6 +36,12 @@ def _read_metrics(path: Path) -> tuple[list[dict[str, Any]], list[dict[str, Any]
     return [training[step] for step in sorted(training)], [evaluation[step] for step in sorted(evaluation)]
 
 
+def _number(line: dict[str, Any], name: str) -> float:
+    """A value of a line; one that was not finite stands there as null."""
+    value = line.get(name)
+    return math.nan if value is None else float(value)
+
+
 def _smooth(values: Sequence[float]) -> list[float]:
     """Mean over the neighbours of each value on both sides, so that a falling curve does not lag; gaps are kept.
 
@@ -92,7 +98,7 @@ def plot_curves(metrics_file: Path, output: Path, *, baselines: Mapping[str, flo
 
     single = "o" if len(training) == 1 else ""
     position = [line[unit] for line in training]
-    losses = [float(line["loss"]) for line in training]
+    losses = [_number(line, "loss") for line in training]
     if training:
         loss_axes.plot(position, losses, color=_TRAINING_COLOR, alpha=0.35, linewidth=0.8)
         smoothed = _smooth(losses)
@@ -100,12 +106,12 @@ def plot_curves(metrics_file: Path, output: Path, *, baselines: Mapping[str, flo
         loss_axes.plot(
             position, smoothed, color=_TRAINING_COLOR, linewidth=1.8, marker=single, markersize=4, label=label
         )
-        rates = [line["learning_rate"] for line in training]
+        rates = [_number(line, "learning_rate") for line in training]
         rate_axes.plot(position, rates, color=_TRAINING_COLOR, linewidth=1.5, marker=single, markersize=4)
     if evaluation:
         loss_axes.plot(
             [line[unit] for line in evaluation],
-            [line["eval_loss"] for line in evaluation],
+            [_number(line, "eval_loss") for line in evaluation],
             color=_HELD_OUT_COLOR,
             linewidth=1.0,
             marker="o",

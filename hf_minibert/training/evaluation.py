@@ -13,7 +13,7 @@ from transformers import PreTrainedTokenizerFast
 from hf_minibert.data.objectives import IGNORE_INDEX, Batch
 from hf_minibert.data.token_store import Documents
 from hf_minibert.models.losses import next_token_labels
-from hf_minibert.tokenization import token_bytes
+from hf_minibert.tokenization import is_byte_level, token_bytes
 
 
 def predicted_tokens(batch: Batch, objective: str) -> Tensor:
@@ -85,8 +85,10 @@ def _sum_type(accelerator: Accelerator) -> torch.dtype:
     return torch.float32 if accelerator.device.type == "mps" else torch.float64
 
 
-def token_lengths(tokenizer: PreTrainedTokenizerFast) -> Tensor:
-    """How many bytes of text each token id stands for, (vocabulary,)."""
+def token_lengths(tokenizer: PreTrainedTokenizerFast) -> Tensor | None:
+    """How many bytes of text each token id stands for, (vocabulary,); None if its tokens do not tell."""
+    if not is_byte_level(tokenizer):
+        return None
     return torch.tensor([len(text) for text in token_bytes(tokenizer)])
 
 
@@ -106,7 +108,7 @@ def frequency_baselines(
     counts[tokenizer.sep_token_id] += len(train)  # the end of each document, which `clm` predicts
     frequencies = (counts + 1) / (counts + 1).sum()
     baselines = {"unigram_loss": float(-np.log(frequencies[targets]).mean())}
-    if objective == "clm":
+    if objective == "clm" and is_byte_level(tokenizer):
         table = np.stack([np.bincount(np.frombuffer(text, np.uint8), minlength=256) for text in token_bytes(tokenizer)])
         byte_counts = counts @ table + 1
         target_bytes = np.bincount(targets, minlength=vocab_size) @ table

@@ -104,6 +104,8 @@ class FinetuneArguments:
         for name in ("warmup_steps", "weight_decay", "lm_loss_weight", "seed"):
             if not getattr(self, name) >= 0:
                 raise UserError(f"{name} must not be negative, got {getattr(self, name)}")
+        if self.seed >= 2**32:
+            raise UserError(f"seed must be below 2**32, got {self.seed}")
         if not 0 <= self.hidden_dropout_prob < 1:
             raise UserError(f"hidden_dropout_prob must be in [0, 1), got {self.hidden_dropout_prob}")
         if self.max_seq_length < 8:
@@ -119,8 +121,11 @@ def finetune(arguments: FinetuneArguments) -> int:
     folder = Path(arguments.output_dir)
     if folder.exists() and not folder.is_dir():
         raise UserError(f"output_dir {folder} is a file; give a folder")
-    if folder.exists() and any(folder.iterdir()) and not arguments.overwrite_output_dir:
-        raise UserError(f"output_dir {folder} is not empty; give another, or --overwrite_output_dir")
+    if folder.exists() and any(folder.iterdir()):
+        if not arguments.overwrite_output_dir:
+            raise UserError(f"output_dir {folder} is not empty; give another, or --overwrite_output_dir")
+        if not is_finetuning(folder):
+            raise UserError(f"output_dir {folder} holds no earlier fine-tuning, so nothing in it is overwritten")
     disable_progress_bar()  # of saving and loading, which are short and would break the others
     torch.set_flush_denormal(True)  # AdamW on subnormal moments is many times slower on CPUs
     tokenizer = load_tokenizer(arguments.model_name_or_path)
@@ -144,6 +149,8 @@ def finetune(arguments: FinetuneArguments) -> int:
         )
         if some is not None
     }
+    folder.mkdir(parents=True, exist_ok=True)
+    write_json(folder / "arguments.json", dataclasses.asdict(arguments) | {"overwrite_output_dir": False})
     trainer = Trainer(
         model=model,
         args=trainer_arguments(arguments, len(rows["train"])),
@@ -164,7 +171,6 @@ def finetune(arguments: FinetuneArguments) -> int:
         tokenizer.save_pretrained(folder)
         for checkpoint in folder.glob("checkpoint-*"):  # Trainer's own, to return to the best epoch
             shutil.rmtree(checkpoint)
-        write_json(folder / "arguments.json", dataclasses.asdict(arguments) | {"overwrite_output_dir": False})
         write_metrics(folder / "metrics.jsonl", trainer.state.log_history)
         plot_curves(folder / "metrics.jsonl", folder / "curves.png")
         results = summary(arguments, model, data, rows, metrics, trainer, seconds)
@@ -172,6 +178,14 @@ def finetune(arguments: FinetuneArguments) -> int:
         card = write_card(folder)
         print_report(results, folder, card)
     return 0
+
+
+def is_finetuning(folder: Path) -> bool:
+    """Whether a folder is that of a run like this."""
+    try:
+        return "task" in json.loads((folder / "arguments.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return False
 
 
 def build_classifier(arguments: FinetuneArguments, labels: list[str]) -> PreTrainedModel:
@@ -245,6 +259,7 @@ def trainer_arguments(arguments: FinetuneArguments, num_examples: int) -> Traini
         logging_steps=max(1, min(50, steps_per_epoch // 4)),
         dataloader_pin_memory=torch.cuda.is_available(),
         seed=arguments.seed,
+        save_only_model=True,
         report_to="none",
     )
 

@@ -1,6 +1,7 @@
 """What a pre-training run is made of before its first step: folder, text, objective and the shape of the model."""
 
 import dataclasses
+import json
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,6 +27,7 @@ from hf_minibert.training.samples import held_out_sentences
 
 ARGUMENTS = "arguments.json"
 TOKENS_PER_BATCH = 2_048
+DEFAULT_BUDGET = "5m"
 EVALUATION_SEED = 0
 EVALUATION_MASKING = 0.15
 SAMPLES = 3
@@ -55,7 +57,7 @@ class RunData:
     train: Objective
     held_out: Objective
     baselines: dict[str, float]
-    token_lengths: Tensor
+    token_lengths: Tensor | None
     sentences: list[str]
 
 
@@ -75,6 +77,7 @@ def make_plan(arguments: PretrainArguments) -> Plan:
     length = arguments.max_seq_length or family.max_seq_length
     batch_size = arguments.per_device_train_batch_size or max(1, TOKENS_PER_BATCH // length)
     learning_rate = arguments.learning_rate or LEARNING_RATES[arguments.architecture]
+    endless = arguments.budget is None and arguments.max_steps is None and arguments.max_tokens is None
     tokenizer = load_tokenizer(arguments.tokenizer)
     tokens = {
         "vocab_size": len(tokenizer),
@@ -101,6 +104,7 @@ def make_plan(arguments: PretrainArguments) -> Plan:
             max_seq_length=length,
             per_device_train_batch_size=batch_size,
             learning_rate=learning_rate,
+            budget=DEFAULT_BUDGET if endless else arguments.budget,
         ),
         objective=objective,
         max_seq_length=length,
@@ -143,12 +147,25 @@ def check_folder(arguments: PretrainArguments) -> None:
                 f"output_dir {folder} is not empty; give another, or --resume to go on with its run, or "
                 "--overwrite_output_dir to delete it"
             )
-        if not (folder / ARGUMENTS).exists():
-            raise UserError(f"output_dir {folder} holds no earlier run (no {ARGUMENTS}), so it is not deleted")
+        if not is_pretraining(folder):
+            raise UserError(f"output_dir {folder} holds no earlier run of pre-training, so it is not deleted")
+
+
+def is_pretraining(folder: Path) -> bool:
+    """Whether a folder is that of a run like this."""
+    try:
+        return "objective" in json.loads((folder / ARGUMENTS).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return False
 
 
 def make_folder(arguments: PretrainArguments) -> None:
-    """Make the run's folder, empty unless the run goes on."""
+    """Make the run's folder, empty unless the run goes on.
+
+    Raises:
+        UserError: as `check_folder`, if something came into the folder since that was called.
+    """
+    check_folder(arguments)
     folder = Path(arguments.output_dir)
     if folder.exists() and not arguments.resume:
         shutil.rmtree(folder)
@@ -204,6 +221,6 @@ def read_data(plan: Plan, accelerator: Accelerator) -> RunData:
         train=build_objective(plan, store.train, for_evaluation=False),
         held_out=held_out,
         baselines=frequency_baselines(store.train, targets.numpy(), plan.tokenizer, plan.objective),
-        token_lengths=token_lengths(plan.tokenizer),
+        token_lengths=token_lengths(plan.tokenizer) if plan.objective == "clm" else None,
         sentences=held_out_sentences(store.held_out, plan.tokenizer, SAMPLES),
     )

@@ -10,23 +10,31 @@ from hf_minibert.training.arguments import PretrainArguments, parse_duration
 from hf_minibert.training.checkpoint import TrainState
 
 
-def build_optimizer(model: nn.Module, arguments: PretrainArguments, learning_rate: float) -> torch.optim.Optimizer:
-    """AdamW (Loshchilov and Hutter 2019, arXiv:1711.05101), with decay on the matrices of the layers alone."""
+def build_optimizers(
+    model: nn.Module, arguments: PretrainArguments, learning_rate: float
+) -> list[torch.optim.Optimizer]:
+    """What updates the weights: Muon the matrices of the layers, AdamW all else; or AdamW everything.
+
+    Muon (Jordan et al. 2024) makes a step in which all directions of a matrix count alike. Its step is scaled to the
+    size of AdamW's (Liu et al. 2025, arXiv:2502.16982), so that one learning rate and decay serve both. AdamW:
+    Loshchilov and Hutter 2019, arXiv:1711.05101. Norms, biases and embeddings do not decay.
+    """
     embeddings = {id(module.weight) for module in model.modules() if isinstance(module, nn.Embedding)}
     parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
-    matrices = [parameter for parameter in parameters if parameter.ndim >= 2 and id(parameter) not in embeddings]
-    others = [parameter for parameter in parameters if parameter.ndim < 2 or id(parameter) in embeddings]
-    groups = [
-        {"params": matrices, "weight_decay": arguments.weight_decay},
-        {"params": others, "weight_decay": 0.0},
-    ]
-    return torch.optim.AdamW(
-        groups,
-        lr=learning_rate,
-        betas=(arguments.adam_beta1, arguments.adam_beta2),
-        eps=arguments.adam_epsilon,
-        fused=True,
-    )
+    matrices = [parameter for parameter in parameters if parameter.ndim == 2 and id(parameter) not in embeddings]
+    others = [parameter for parameter in parameters if parameter.ndim != 2 or id(parameter) in embeddings]
+    decay = arguments.weight_decay
+    groups = [{"params": others, "weight_decay": 0.0}]
+    optimizers: list[torch.optim.Optimizer] = []
+    if arguments.optimizer == "muon":
+        optimizers.append(
+            torch.optim.Muon(matrices, lr=learning_rate, weight_decay=decay, adjust_lr_fn="match_rms_adamw")
+        )
+    else:
+        groups.append({"params": matrices, "weight_decay": decay})
+    betas = (arguments.adam_beta1, arguments.adam_beta2)
+    optimizers.append(torch.optim.AdamW(groups, lr=learning_rate, betas=betas, eps=arguments.adam_epsilon, fused=True))
+    return optimizers
 
 
 @dataclass(frozen=True)

@@ -18,7 +18,7 @@ from typing import Any
 
 import torch
 from accelerate import Accelerator
-from accelerate.utils import InitProcessGroupKwargs, set_seed
+from accelerate.utils import DistributedType, InitProcessGroupKwargs, set_seed
 from safetensors.torch import load_model
 from torch import Tensor
 from transformers.utils.logging import disable_progress_bar
@@ -31,6 +31,7 @@ from hf_minibert.presets import PretrainingModel, family_of
 from hf_minibert.training.arguments import PretrainArguments
 from hf_minibert.training.checkpoint import (
     TrainState,
+    forget_checkpoints_after,
     latest_checkpoint,
     load_state,
     prune_checkpoints,
@@ -40,12 +41,13 @@ from hf_minibert.training.checkpoint import (
 from hf_minibert.training.curves import plot_curves
 from hf_minibert.training.evaluation import evaluate
 from hf_minibert.training.inputs import ARGUMENTS, Plan, check_folder, make_folder, make_plan, read_data
-from hf_minibert.training.optimization import End, build_optimizer, learning_rate_factor
+from hf_minibert.training.optimization import End, build_optimizers, learning_rate_factor
 from hf_minibert.training.report import CURVES, RESULTS, MetricsLog, ProgressBar, print_report, summary
 from hf_minibert.training.samples import predictions
 
 EVALUATIONS = 5
 MAX_SKIPPED_STEPS = 10
+DATA_PARALLEL = (DistributedType.NO, DistributedType.MULTI_CPU, DistributedType.MULTI_GPU, DistributedType.MULTI_XPU)
 TERMINATED = 143
 STORE_TIMEOUT = timedelta(hours=12)
 
@@ -74,10 +76,16 @@ class Pretraining:
             project_dir=str(self.folder),
             kwargs_handlers=[InitProcessGroupKwargs(timeout=STORE_TIMEOUT)],  # while the first process tokenises
         )
+        if self.accelerator.distributed_type not in DATA_PARALLEL:
+            raise UserError(
+                f"this script trains with data parallelism only, but accelerate is configured for "
+                f"{self.accelerator.distributed_type.value}; run `accelerate config` again, or launch with torchrun"
+            )
         use_all_cores(self.accelerator)
         self.data = read_data(plan, self.accelerator)
         if self.accelerator.is_main_process:
             make_folder(self.arguments)  # not before the corpus was read without a mistake
+            write_json(self.folder / ARGUMENTS, self._saved_arguments())
         self.accelerator.wait_for_everyone()
         self.accelerator.init_trackers("logs")
         self.end = End.of(self.arguments)
@@ -95,25 +103,34 @@ class Pretraining:
         set_seed(self.arguments.seed)
         model_class: Any = family_of(self.arguments.model).objectives[self.plan.objective]
         checkpoint = latest_checkpoint(self.folder) if self.arguments.resume else None
+        data = self.data.store.info.fingerprint
         self.model: PretrainingModel = model_class(self.plan.config)
         if checkpoint is not None:
             load_weights(self.model, checkpoint)
-        optimizer = build_optimizer(self.model, self.arguments, self.plan.learning_rate)
-        self.wrapped, self.optimizer = self.accelerator.prepare(self.model, optimizer)
+        optimizers = build_optimizers(self.model, self.arguments, self.plan.learning_rate)
+        self.wrapped, *self.optimizers = self.accelerator.prepare(self.model, *optimizers)
         if checkpoint is None:
-            self.state = TrainState()
+            self.state = TrainState(data=data)
             if self.accelerator.is_main_process:
                 self.state.samples_before = self._predict()
-                write_json(self.folder / ARGUMENTS, self._saved_arguments())
+            torch.manual_seed(self.arguments.seed + self.accelerator.process_index)  # dropout of its own for each
             return
         self.state = load_state(checkpoint)
+        if self.state.data != data:
+            raise UserError(
+                f"the corpus or the tokenizer is not what the run began with (tokens {self.state.data}, now {data}); "
+                "restore it, or start a run of its own in another --output_dir"
+            )
         moments = torch.load(checkpoint / "optimizer.pt", weights_only=True, map_location="cpu")
-        self.optimizer.load_state_dict(moments)
-        generator = checkpoint / f"generator-{self.accelerator.process_index}.pt"
-        if generator.exists():  # a process more than the run had before has dropout of its own
-            restore_generator(torch.load(generator, weights_only=True))
+        for optimizer, state in zip(self.optimizers, moments["optimizers"], strict=True):
+            optimizer.load_state_dict(state)
+        if self.accelerator.scaler is not None and moments["scaler"] is not None:
+            self.accelerator.scaler.load_state_dict(moments["scaler"])
+        generator = checkpoint / generator_file(self.accelerator, self.accelerator.process_index)
+        if generator.exists():  # else there were fewer processes, or another kind of device
+            restore_generator(torch.load(generator, weights_only=True), self.accelerator)
         if self.accelerator.is_main_process:
-            write_json(self.folder / ARGUMENTS, self._saved_arguments())
+            forget_checkpoints_after(self.folder, self.state.step)
         self.accelerator.print(f"resuming from {checkpoint}, step {self.state.step}")
 
     def _saved_arguments(self) -> dict[str, Any]:
@@ -160,7 +177,7 @@ class Pretraining:
             self.finish()
         accelerator.wait_for_everyone()
         # Before the process group: if the gradient reducer is the last to hold it, both can wait for each other.
-        self.wrapped, self.optimizer = accelerator.free_memory(self.wrapped, self.optimizer)
+        self.wrapped, *self.optimizers = accelerator.free_memory(self.wrapped, *self.optimizers)
         accelerator.end_training()
         return 0 if progress >= 1 else TERMINATED
 
@@ -180,17 +197,20 @@ class Pretraining:
                 accelerator.backward(losses["loss"] * (len(micro_batches) * accelerator.num_processes))
             sums = {name: loss.detach() + sums.get(name, 0.0) for name, loss in losses.items()}
         factor = learning_rate_factor(arguments.lr_scheduler_type, arguments.warmup_steps, state.step, progress)
-        for group in self.optimizer.param_groups:
-            group["lr"] = self.plan.learning_rate * factor
+        for optimizer in self.optimizers:
+            for group in optimizer.param_groups:
+                group["lr"] = self.plan.learning_rate * factor
         grad_norm = accelerator.clip_grad_norm_(self.wrapped.parameters(), arguments.max_grad_norm)
         state.step += 1
         state.tokens += self.tokens_per_step
-        if torch.isfinite(grad_norm):
-            self.optimizer.step()
+        if torch.isfinite(grad_norm) or accelerator.scaler is not None:  # a loss scaler skips by itself
+            for optimizer in self.optimizers:
+                optimizer.step()
             state.skipped_steps = 0
         else:
             state.skipped_steps += 1
-        self.optimizer.zero_grad()
+        for optimizer in self.optimizers:
+            optimizer.zero_grad()
         if state.skipped_steps > MAX_SKIPPED_STEPS:
             raise UserError(
                 f"loss or gradient were not finite in {state.skipped_steps} steps in a row, up to step {state.step}; "
@@ -230,9 +250,14 @@ class Pretraining:
 
             def write(checkpoint: Path) -> None:
                 self._write_model(checkpoint)
-                torch.save(self.optimizer.state_dict(), checkpoint / "optimizer.pt")
+                scaler = self.accelerator.scaler
+                moments = {
+                    "optimizers": [optimizer.state_dict() for optimizer in self.optimizers],
+                    "scaler": None if scaler is None else scaler.state_dict(),
+                }
+                torch.save(moments, checkpoint / "optimizer.pt")
                 for rank, state in enumerate(generators.cpu()):
-                    torch.save(state.clone(), checkpoint / f"generator-{rank}.pt")
+                    torch.save(state.clone(), checkpoint / generator_file(self.accelerator, rank))
 
             save_checkpoint(self.folder, self.state, write)
             prune_checkpoints(self.folder, self.arguments.save_total_limit)
@@ -365,9 +390,14 @@ def generator_state(accelerator: Accelerator) -> Tensor:
     return state.to(accelerator.device)
 
 
-def restore_generator(state: Tensor) -> None:
+def generator_file(accelerator: Accelerator, rank: int) -> str:
+    """Where a checkpoint keeps it; the generators of two kinds of device have nothing in common."""
+    return f"generator-{accelerator.device.type}-{rank}.pt"
+
+
+def restore_generator(state: Tensor, accelerator: Accelerator) -> None:
     """Put back what `generator_state` took."""
-    if torch.cuda.is_available():
+    if accelerator.device.type == "cuda":
         torch.cuda.set_rng_state(state)
     else:
         torch.set_rng_state(state)

@@ -32,12 +32,12 @@ class MetricsLog:
             write_text(self.path, "".join(f"{line}\n" for line in lines if _step(line) <= state.step))
 
     def write(self, state: TrainState, metrics: dict[str, float]) -> None:
-        """Add a line, which also says how far the run is. A value that is not finite is left out: JSON has none."""
-        metrics = {name: value for name, value in metrics.items() if math.isfinite(value)}
+        """Add a line, which also says how far the run is. A value that is not finite is null: JSON has no other."""
         if self._accelerator.is_main_process:
             place = {"step": state.step, "tokens": state.tokens, "seconds": round(state.seconds, 3)}
             with self.path.open("a", encoding="utf-8") as file:
-                file.write(json.dumps(place | metrics) + "\n")
+                values = {name: value if math.isfinite(value) else None for name, value in metrics.items()}
+                file.write(json.dumps(place | values) + "\n")
         self._accelerator.log(metrics, step=state.step)
 
 

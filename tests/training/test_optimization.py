@@ -5,7 +5,7 @@ from torch import nn
 from hf_minibert.errors import UserError
 from hf_minibert.training.arguments import PretrainArguments, parse_duration
 from hf_minibert.training.checkpoint import TrainState
-from hf_minibert.training.optimization import End, build_optimizer, learning_rate_factor
+from hf_minibert.training.optimization import End, build_optimizers, learning_rate_factor
 
 # ---------------------------------------------------------------- when a run ends
 
@@ -92,13 +92,16 @@ def test_a_warmup_longer_than_the_run(kind):
 # ---------------------------------------------------------------- the optimizer
 
 
-def test_matrices_of_the_layers_decay_and_nothing_else_does(make_model):
+@pytest.mark.parametrize("kind", ["muon", "adamw"])
+def test_matrices_of_the_layers_decay_and_nothing_else_does(make_model, kind):
     for name in ("MiniBertForPreTraining", "MiniGPTForCausalLM"):
         model = make_model(name)
-        optimizer = build_optimizer(model, PretrainArguments(output_dir="x", weight_decay=0.3), 0.01)
+        arguments = PretrainArguments(output_dir="x", weight_decay=0.3, optimizer=kind)
+        groups = [group for each in build_optimizers(model, arguments, 0.01) for group in each.param_groups]
         names = {id(parameter): name for name, parameter in model.named_parameters()}
-        decayed, spared = ({names[id(each)] for each in group["params"]} for group in optimizer.param_groups)
-        assert [group["weight_decay"] for group in optimizer.param_groups] == [0.3, 0.0]
+        by_decay = {group["weight_decay"]: {names[id(each)] for each in group["params"]} for group in groups}
+        assert by_decay.keys() == {0.3, 0.0}
+        decayed, spared = by_decay[0.3], by_decay[0.0]
         assert decayed | spared == set(names.values())
         assert not decayed & spared
         assert all(name.endswith("weight") for name in decayed)
@@ -109,25 +112,27 @@ def test_matrices_of_the_layers_decay_and_nothing_else_does(make_model):
 
 def test_settings_of_adamw():
     model = nn.Linear(3, 2)
-    arguments = PretrainArguments(output_dir="x", adam_beta1=0.5, adam_beta2=0.6, adam_epsilon=0.1)
-    for group in build_optimizer(model, arguments, 0.01).param_groups:
+    arguments = PretrainArguments(output_dir="x", adam_beta1=0.5, adam_beta2=0.6, adam_epsilon=0.1, optimizer="adamw")
+    (optimizer,) = build_optimizers(model, arguments, 0.01)
+    for group in optimizer.param_groups:
         assert (group["lr"], group["betas"], group["eps"]) == (0.01, (0.5, 0.6), 0.1)
 
 
 def test_frozen_parameters_are_left_out():
     model = nn.Sequential(nn.Linear(3, 2), nn.Linear(2, 2))
     model[0].requires_grad_(False)
-    optimizer = build_optimizer(model, PretrainArguments(output_dir="x"), 0.01)
-    assert sum(len(group["params"]) for group in optimizer.param_groups) == 2
+    optimizers = build_optimizers(model, PretrainArguments(output_dir="x"), 0.01)
+    assert sum(len(group["params"]) for optimizer in optimizers for group in optimizer.param_groups) == 2
 
 
 def test_decay_pulls_matrices_alone():
     model = nn.Linear(3, 2)
     before = {name: parameter.detach().clone() for name, parameter in model.named_parameters()}
-    optimizer = build_optimizer(model, PretrainArguments(output_dir="x", weight_decay=0.5), 0.1)
+    optimizers = build_optimizers(model, PretrainArguments(output_dir="x", weight_decay=0.5), 0.1)
     for parameter in model.parameters():
         parameter.grad = torch.zeros_like(parameter)
-    optimizer.step()
+    for optimizer in optimizers:
+        optimizer.step()
     assert torch.allclose(model.weight, before["weight"] * (1 - 0.1 * 0.5))
     assert torch.equal(model.bias, before["bias"])
 
