@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from huggingface_hub.errors import StrictDataclassError
+from transformers import AutoConfig
 
 from hf_minibert.errors import UserError
 from hf_minibert.models.configuration_minibert import MiniBertConfig
@@ -77,6 +78,22 @@ def build_config(model: str, architecture: str, **fields: Any) -> Config:
         return make(**SIZES[model.split("-")[1]] | fields)
     except (StrictDataclassError, ArithmeticError, AttributeError) as error:
         raise UserError(f"the config of {model} does not hold together: {error.__cause__ or error}") from error
+
+
+def load_config(name_or_path: str) -> Config:
+    """The configuration of a model of ours.
+
+    Raises:
+        UserError: there is no model, or it is of another kind.
+    """
+    try:
+        config = AutoConfig.from_pretrained(name_or_path)
+    except (OSError, ValueError) as error:
+        reason = " ".join(str(error).split())
+        raise UserError(f"model_name_or_path {name_or_path!r} holds no model: {reason}") from error
+    if not isinstance(config, (MiniBertConfig, MiniGPTConfig)):
+        raise UserError(f"{name_or_path} is a {config.model_type}; give a MiniBERT or a MiniGPT")
+    return config
 
 
 def parse_overrides(text: str | None) -> dict[str, Any]:

@@ -10,7 +10,6 @@ from dataclasses import dataclass
 
 import torch
 from transformers import (
-    AutoConfig,
     AutoModelForCausalLM,
     GenerationConfig,
     PreTrainedTokenizerBase,
@@ -22,6 +21,7 @@ from transformers.utils.logging import disable_progress_bar
 from hf_minibert.command_line import run
 from hf_minibert.errors import UserError
 from hf_minibert.models.configuration_minigpt import MiniGPTConfig
+from hf_minibert.presets import load_config
 from hf_minibert.tokenization import load_tokenizer
 
 
@@ -87,10 +87,7 @@ def main(arguments: GenerateArguments) -> int:
     """Load, generate, and print as the tokens come."""
     disable_progress_bar()
     name = arguments.model_name_or_path
-    try:
-        config = AutoConfig.from_pretrained(name)
-    except (OSError, ValueError) as error:
-        raise UserError(f"model_name_or_path {name!r} holds no model: {error}") from error
+    config = load_config(name)
     if not isinstance(config, MiniGPTConfig):
         raise UserError(f"{name} is a {config.model_type}, which does not generate text; give a MiniGPT")
     tokenizer = load_tokenizer(name)

@@ -412,6 +412,7 @@ class HubCorpus(Corpus):
 
     def __init__(self, name: str, rows: Any, text_column: str, *, fingerprint: str) -> None:
         super().__init__(name, fingerprint, None)
+        self.hub_id = name.partition(":")[0]
         self._rows = rows
         self._text_column = text_column
 

@@ -14,7 +14,7 @@ import datasets
 from datasets import ClassLabel, Dataset, DatasetDict
 from zstandard import ZstdError
 
-from hf_minibert.data.corpus import document_hash, open_corpus
+from hf_minibert.data.corpus import document_hash, is_held_out, open_corpus
 from hf_minibert.errors import UserError
 
 SPLITS = {"train": ("train",), "eval": ("validation", "valid", "dev", "val"), "test": ("test",)}
@@ -31,6 +31,8 @@ class LabelledData:
     """Splits with the columns `text` and `label`, and the name of every class id."""
 
     name: str
+    hub_id: str | None
+    """The data set's name on the Hub, if it came from there."""
     train: Dataset
     eval: Dataset
     test: Dataset | None
@@ -58,6 +60,7 @@ def load_labelled(
     Raises:
         UserError: something is missing, unreadable, or not what it must be.
     """
+    hub_id = None
     if source == "builtin":
         splits, text_column, label_column = {"train": _builtin()}, "text", "label"
     elif Path(source).exists():
@@ -65,7 +68,7 @@ def load_labelled(
     elif Path(source).suffix in (*BUILDERS, *COMPRESSIONS):
         raise UserError(f"dataset {source} does not exist")
     else:
-        splits = _read_hub(source)
+        splits, hub_id = _read_hub(source), source.partition(":")[0]
     if test_source is not None:
         path = Path(test_source)
         if not path.is_file():
@@ -88,12 +91,12 @@ def load_labelled(
     train = tidy["train"]
     if "eval" not in tidy:
         # By hash, so that copies of a text are on one side.
-        is_eval = [document_hash(text) < EVAL_FRACTION * 2**64 for text in train["text"]]
+        is_eval = [is_held_out(text, EVAL_FRACTION) for text in train["text"]]
         tidy["eval"] = train.select([row for row, held_out in enumerate(is_eval) if held_out])
         train = train.select([row for row, held_out in enumerate(is_eval) if not held_out])
         if len(tidy["eval"]) == 0 or len(train) == 0:
             raise UserError(f"{source} has {len(is_eval)} examples, too few to hold some out; give an evaluation split")
-    return LabelledData(source, train, tidy["eval"], tidy.get("test"), names)
+    return LabelledData(source, hub_id, train, tidy["eval"], tidy.get("test"), names)
 
 
 def _builtin() -> Dataset:

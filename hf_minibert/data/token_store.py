@@ -4,7 +4,6 @@ In come documents and a tokenizer; out come arrays of token ids from which any s
 cut by index arithmetic. The store knows of which corpus and tokenizer it is made, so a second run reuses it.
 """
 
-import contextlib
 import dataclasses
 import hashlib
 import json
@@ -197,10 +196,13 @@ def open_token_store(
     temporary = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
     try:
         _build(corpus, tokenizer, temporary, fingerprint, max_tokens)
-        with contextlib.suppress(OSError):  # another process was first with the same store
+        try:
             if folder.exists():
                 folder.rmdir()
             temporary.rename(folder)
+        except OSError:
+            if not is_token_store(folder):  # else another process was first with the same store
+                raise
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
     return TokenStore(folder)

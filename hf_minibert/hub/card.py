@@ -17,8 +17,6 @@ from typing import Any
 
 import jinja2
 from huggingface_hub import EvalResult, ModelCard, ModelCardData
-from huggingface_hub.errors import HFValidationError
-from huggingface_hub.utils import validate_repo_id  # type: ignore[attr-defined] # exported, though not by __all__
 
 from hf_minibert.errors import UserError
 
@@ -36,7 +34,6 @@ _NAMES = {"minibert": "MiniBERT", "minigpt": "MiniGPT"}
 _OBJECTIVES = {
     "mlm": "masked language modelling",
     "mlm+nsp": "masked language modelling and next sentence prediction",
-    "mlm+sop": "masked language modelling and sentence order prediction",
     "clm": "next-token prediction",
 }
 _ARCHITECTURES = {
@@ -69,8 +66,6 @@ _SHAPE = (
     "num_hidden_layers",
     "hidden_size",
     "num_attention_heads",
-    "num_key_value_heads",
-    "head_dim",
     "intermediate_size",
     "hidden_act",
     "max_position_embeddings",
@@ -102,16 +97,6 @@ def _refuse_non_finite(value: Any, name: str) -> None:
     if isinstance(value, dict):
         for key, item in value.items():
             _refuse_non_finite(item, f"{name}: {key}")
-
-
-def _is_hub_name(name: str) -> bool:
-    """Whether a corpus, data set or model is named as the Hub names it, not as a file here."""
-    try:
-        validate_repo_id(name)
-    except HFValidationError:
-        return False
-    is_data_file = name.endswith((".txt", ".md", ".jsonl", ".json", ".csv", ".parquet", ".gz", ".xz", ".zst"))
-    return name != "builtin" and not is_data_file and not Path(name).exists()
 
 
 # ---- how values look -------------------------------------------------------------------------------------------------
@@ -256,9 +241,10 @@ def _pipeline_tag(results: dict[str, Any]) -> str:
     return {"minibert": "fill-mask", "minigpt": "text-generation"}[results["model_type"]]
 
 
-def _metadata(folder: Path, results: dict[str, Any], model_name: str) -> ModelCardData:
+def _metadata(results: dict[str, Any], model_name: str) -> ModelCardData:
     is_pretrained = results["kind"] == "pretrain"
-    data_name = str((results["corpus"] if is_pretrained else results["dataset"])["name"])
+    data = results["corpus"] if is_pretrained else results["dataset"]
+    data_name, data_hub_id = str(data["name"]), data.get("hub_id")
     pipeline_tag = _pipeline_tag(results)
     evaluations = [
         EvalResult(
@@ -274,9 +260,6 @@ def _metadata(folder: Path, results: dict[str, Any], model_name: str) -> ModelCa
         for split, _, metric in [name.partition("_")]
         if split in ("eval", "test")
     ]
-    base_model = None if is_pretrained else str(results["base_model"])
-    if base_model is not None and (not _is_hub_name(base_model) or (folder.parent / Path(base_model).name).exists()):
-        base_model = None  # the Hub would link a local folder's name to a stranger's model
     metrics = {evaluation.metric_type for evaluation in evaluations}
     return ModelCardData(
         language="en" if data_name == "builtin" else None,
@@ -285,8 +268,8 @@ def _metadata(folder: Path, results: dict[str, Any], model_name: str) -> ModelCa
         pipeline_tag=pipeline_tag,
         tags=["hf_minibert", results["model_type"], results["architecture"]]
         + ([results["objective"], "trained-from-scratch"] if is_pretrained else []),
-        datasets=[data_name] if _is_hub_name(data_name) else None,
-        base_model=base_model,
+        datasets=None if data_hub_id is None else [data_hub_id],
+        base_model=results.get("base_model_hub_id"),
         metrics=[name for name in _HUB_METRICS if name in metrics] or None,
         model_name=model_name,
         eval_results=evaluations,
@@ -326,7 +309,7 @@ def render_card(folder: Path, repo_id: str | None = None) -> str:
     try:
         template = {"pretrain": "pretrained.md.jinja", "finetune": "finetuned.md.jinja"}[results["kind"]]
         title = repo_id.split("/")[-1] if repo_id else results.get("preset") or folder.resolve().name
-        metadata = _metadata(folder, results, title)
+        metadata = _metadata(results, title)
         body = (
             _environment()
             .get_template(template)

@@ -51,6 +51,9 @@ def _digest(path: Path) -> str:
 
 
 def _sync(path: Path) -> None:
+    """Wait until a file or folder is on the disk; Windows does not open folders, nor sync what is open for reading."""
+    if os.name != "posix":
+        return
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)
@@ -71,7 +74,7 @@ def save_checkpoint(output_dir: Path, state: TrainState, write: Callable[[Path],
         write(temporary)
         write_json(temporary / STATE, asdict(state))
         files = sorted(path for path in temporary.rglob("*") if path.is_file())
-        write_json(temporary / CHECKSUMS, {str(path.relative_to(temporary)): _digest(path) for path in files})
+        write_json(temporary / CHECKSUMS, {path.relative_to(temporary).as_posix(): _digest(path) for path in files})
         for path in (*files, temporary / CHECKSUMS, temporary):
             _sync(path)
         shutil.rmtree(folder, ignore_errors=True)

@@ -12,7 +12,6 @@ from typing import Any, Literal
 import torch
 from datasets import Dataset
 from transformers import (
-    AutoConfig,
     AutoModelForSequenceClassification,
     DataCollatorWithPadding,
     EvalPrediction,
@@ -29,9 +28,9 @@ from hf_minibert.errors import UserError
 from hf_minibert.evaluation.metrics import ClassificationMetrics
 from hf_minibert.hub.card import write_card
 from hf_minibert.models.configuration_minibert import MiniBertConfig
-from hf_minibert.models.configuration_minigpt import MiniGPTConfig
+from hf_minibert.presets import load_config
 from hf_minibert.tokenization import load_tokenizer
-from hf_minibert.training.checkpoint import write_json
+from hf_minibert.training.checkpoint import write_json, write_text
 from hf_minibert.training.curves import plot_curves
 from hf_minibert.training.report import environment, hardware
 
@@ -128,6 +127,7 @@ def finetune(arguments: FinetuneArguments) -> int:
             raise UserError(f"output_dir {folder} holds no earlier fine-tuning, so nothing in it is overwritten")
     disable_progress_bar()  # of saving and loading, which are short and would break the others
     torch.set_flush_denormal(True)  # AdamW on subnormal moments is many times slower on CPUs
+    load_config(arguments.model_name_or_path)  # a mistake in the name shows best here
     tokenizer = load_tokenizer(arguments.model_name_or_path)
     data = load_labelled(
         arguments.dataset,
@@ -195,12 +195,7 @@ def build_classifier(arguments: FinetuneArguments, labels: list[str]) -> PreTrai
         UserError: it is not one of ours, or its positions are fewer than the texts may have.
     """
     name = arguments.model_name_or_path
-    try:
-        config = AutoConfig.from_pretrained(name)
-    except (OSError, ValueError) as error:
-        raise UserError(f"model_name_or_path {name!r} holds no model: {' '.join(str(error).split())}") from error
-    if not isinstance(config, (MiniBertConfig, MiniGPTConfig)):
-        raise UserError(f"{name} is a {config.model_type}; this script fine-tunes MiniBERT and MiniGPT")
+    config = load_config(name)
     if arguments.max_seq_length > config.max_position_embeddings:
         raise UserError(
             f"max_seq_length {arguments.max_seq_length} is more than the model's {config.max_position_embeddings} "
@@ -275,7 +270,7 @@ def classification_metrics(prediction: EvalPrediction) -> dict[str, float]:
 def write_metrics(path: Path, history: list[dict[str, Any]]) -> None:
     """`Trainer`'s history in the form of our `metrics.jsonl`."""
     lines = [entry for entry in history if "loss" in entry or "eval_loss" in entry]
-    path.write_text("".join(json.dumps(entry) + "\n" for entry in lines), encoding="utf-8")
+    write_text(path, "".join(json.dumps(entry) + "\n" for entry in lines))
 
 
 def summary(
@@ -300,8 +295,10 @@ def summary(
         "model_type": config.model_type,
         "architecture": "modern" if config.norm_type == "rms_norm" else "classic",
         "base_model": arguments.model_name_or_path,
+        "base_model_hub_id": None if Path(arguments.model_name_or_path).exists() else arguments.model_name_or_path,
         "dataset": {
-            "name": arguments.dataset if arguments.dataset == "builtin" else Path(arguments.dataset).name,
+            "name": data.hub_id or Path(arguments.dataset).name,
+            "hub_id": data.hub_id,
             "train_examples": len(rows["train"]),
             "eval_examples": len(rows["eval"]),
             "labels": data.labels,

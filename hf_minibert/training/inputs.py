@@ -27,7 +27,6 @@ from hf_minibert.training.samples import held_out_sentences
 
 ARGUMENTS = "arguments.json"
 TOKENS_PER_BATCH = 2_048
-DEFAULT_BUDGET = "5m"
 EVALUATION_SEED = 0
 EVALUATION_MASKING = 0.15
 SAMPLES = 3
@@ -77,7 +76,6 @@ def make_plan(arguments: PretrainArguments) -> Plan:
     length = arguments.max_seq_length or family.max_seq_length
     batch_size = arguments.per_device_train_batch_size or max(1, TOKENS_PER_BATCH // length)
     learning_rate = arguments.learning_rate or LEARNING_RATES[arguments.architecture]
-    endless = arguments.budget is None and arguments.max_steps is None and arguments.max_tokens is None
     tokenizer = load_tokenizer(arguments.tokenizer)
     tokens = {
         "vocab_size": len(tokenizer),
@@ -104,7 +102,6 @@ def make_plan(arguments: PretrainArguments) -> Plan:
             max_seq_length=length,
             per_device_train_batch_size=batch_size,
             learning_rate=learning_rate,
-            budget=DEFAULT_BUDGET if endless else arguments.budget,
         ),
         objective=objective,
         max_seq_length=length,

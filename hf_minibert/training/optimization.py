@@ -9,6 +9,8 @@ from torch import nn
 from hf_minibert.training.arguments import PretrainArguments, parse_duration
 from hf_minibert.training.checkpoint import TrainState
 
+DEFAULT_BUDGET = "5m"
+
 
 def build_optimizers(
     model: nn.Module, arguments: PretrainArguments, learning_rate: float
@@ -47,8 +49,10 @@ class End:
 
     @classmethod
     def of(cls, arguments: PretrainArguments) -> "End":
-        """The end that the arguments ask for."""
-        seconds = None if arguments.budget is None else parse_duration(arguments.budget)
+        """The end that the arguments ask for; five minutes, if for none."""
+        endless = arguments.budget is None and arguments.max_steps is None and arguments.max_tokens is None
+        budget = DEFAULT_BUDGET if endless else arguments.budget
+        seconds = None if budget is None else parse_duration(budget)
         return cls(seconds, arguments.max_steps, arguments.max_tokens)
 
     def progress(self, state: TrainState) -> float:

@@ -12,6 +12,7 @@ import torch
 from accelerate import Accelerator
 from tqdm import tqdm
 
+from hf_minibert.data.corpus import HubCorpus
 from hf_minibert.presets import PretrainingModel
 from hf_minibert.training.checkpoint import TrainState, write_text
 from hf_minibert.training.inputs import Plan, RunData
@@ -81,6 +82,13 @@ def hardware(device: torch.device) -> str:
     return torch.cuda.get_device_name(device) if device.type == "cuda" else f"{os.cpu_count()} CPU cores"
 
 
+def corpus_name(plan: Plan) -> str:
+    """What a card calls the corpus: files by their names, without the folders of this machine."""
+    if isinstance(plan.corpus, HubCorpus):
+        return plan.corpus.name
+    return " ".join(Path(source).name for source in plan.arguments.corpus)
+
+
 def summary(
     plan: Plan,
     data: RunData,
@@ -101,7 +109,8 @@ def summary(
         "preset": arguments.model,
         "num_parameters": model.num_parameters(),
         "corpus": {
-            "name": " ".join(Path(source).name for source in arguments.corpus),
+            "name": corpus_name(plan),
+            "hub_id": plan.corpus.hub_id if isinstance(plan.corpus, HubCorpus) else None,
             "documents": len(train),
             "held_out_documents": len(held_out),
             "tokens": int(train.lengths.sum()),

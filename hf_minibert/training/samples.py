@@ -14,13 +14,14 @@ from hf_minibert.tokenization import word_starts
 SENTENCE = re.compile(r"(?<=[.!?\n]) *([A-Z][a-z]*(?: [A-Za-z][\w'-]*,?){7,20}[.!?])(?=\s)")
 PROMPT_WORDS = 6
 NEW_TOKENS = 24
+SEARCHED_DOCUMENTS = 1_000
 
 
 def held_out_sentences(documents: Documents, tokenizer: PreTrainedTokenizerFast, count: int) -> list[str]:
     """Whole sentences from `count` documents; where there are none, the beginnings of texts."""
     sentences: list[str] = []
     beginnings: list[str] = []
-    for document in range(len(documents)):
+    for document in range(min(len(documents), SEARCHED_DOCUMENTS)):
         text = tokenizer.decode(documents.tokens(document, end=2_000).tolist())
         assert isinstance(text, str)
         found = SENTENCE.search("\n" + text)

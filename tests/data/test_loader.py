@@ -100,6 +100,7 @@ def tiny_objective() -> MaskedLM:
     return MaskedLM(documents, length=16, cls_id=2, sep_id=3, seed=7, masking=masking)
 
 
+@pytest.mark.filterwarnings("ignore:This DataLoader will create 2 worker:UserWarning")  # a test has one core
 @pytest.mark.filterwarnings("ignore:This process .* is multi-threaded:DeprecationWarning")
 def test_workers_change_nothing():
     objective = tiny_objective()

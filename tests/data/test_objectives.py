@@ -176,7 +176,7 @@ def test_documents_and_rows_have_another_order_every_epoch():
 
 @pytest.mark.parametrize("make", [CausalLM, lambda some, **places: MaskedLM(some, masking=masking(), **places)])
 def test_too_little_text(make):
-    with pytest.raises(UserError, match="7 tokens of text do not fill one row of max_seq_length 12"):
+    with pytest.raises(UserError, match="2 document.* with 7 tokens do not fill one row of max_seq_length 12"):
         make(numbered(3, 4), **ids(length=12))
     assert make(numbered(3, 5), **ids(length=12)).num_rows == 1
 

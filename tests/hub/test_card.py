@@ -206,15 +206,12 @@ def test_command_has_every_flag_that_was_set(tmp_path: Path):
 
 
 def test_names_of_the_hub_become_links_and_local_names_do_not(tmp_path: Path):
-    results = FINETUNED | {"base_model": "me/minibert", "dataset": FINETUNED["dataset"] | {"name": "stanfordnlp/imdb"}}
-    folder = write_run(tmp_path / "runs" / "imdb", results)
-    (tmp_path / "runs" / "minibert").rmdir()
+    dataset = FINETUNED["dataset"] | {"name": "stanfordnlp/imdb", "hub_id": "stanfordnlp/imdb"}
+    folder = write_run(tmp_path, FINETUNED | {"base_model_hub_id": "me/minibert", "dataset": dataset})
     data = yaml.safe_load(render_card(folder).split("---\n")[1])
     assert (data["base_model"], data["datasets"], data.get("language")) == ("me/minibert", ["stanfordnlp/imdb"], None)
-    (tmp_path / "runs" / "minibert").mkdir()
-    assert "base_model" not in yaml.safe_load(render_card(folder).split("---\n")[1])
-    for name in ("texts/*.txt", "books.jsonl.xz", str(tmp_path)):
-        write_run(folder, PRETRAINED | {"corpus": PRETRAINED["corpus"] | {"name": name}})
+    for name in ("texts/*.txt", "books.jsonl.xz", "books", str(tmp_path)):
+        write_run(folder, PRETRAINED | {"corpus": PRETRAINED["corpus"] | {"name": name, "hub_id": None}})
         assert "datasets" not in yaml.safe_load(render_card(folder).split("---\n")[1])
 
 
