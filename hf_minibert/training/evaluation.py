@@ -64,14 +64,13 @@ def evaluate(
     total = accelerator.reduce(sums.to(accelerator.device, _sum_type(accelerator)), reduction="sum")
     loss_sum, correct_sum, predictions, bytes_sum, nsp_sum, nsp_correct, num_pairs = total.tolist()
     loss_mean = loss_sum / max(predictions, 1)
-    name = "clm" if objective == "clm" else "mlm"
     metrics = {
         "eval_loss": loss_mean,
-        f"eval_{name}_loss": loss_mean,
         "eval_accuracy": correct_sum / max(predictions, 1),
         "eval_perplexity": float(np.exp(min(loss_mean, 100.0))),
     }
     if objective == "mlm+nsp":
+        metrics["eval_mlm_loss"] = loss_mean
         metrics["eval_nsp_loss"] = nsp_sum / max(num_pairs, 1)
         metrics["eval_nsp_accuracy"] = nsp_correct / max(num_pairs, 1)
         metrics["eval_loss"] += metrics["eval_nsp_loss"]

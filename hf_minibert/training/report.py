@@ -115,6 +115,7 @@ def summary(
             "held_out_documents": len(held_out),
             "tokens": int(train.lengths.sum()),
             "held_out_tokens": int(held_out.lengths.sum()),
+            "evaluated_tokens": min(arguments.max_eval_samples, data.held_out.num_rows) * plan.max_seq_length,
             "bytes": data.store.info.bytes,
         },
         "tokenizer": {"name": Path(arguments.tokenizer).name, "vocab_size": len(plan.tokenizer)},
@@ -158,8 +159,9 @@ def print_report(results: dict[str, Any], folder: Path, card: Path) -> None:
         out(f"  {metrics['eval_bits_per_byte']:.3f} bits per byte; by frequencies of bytes alone {bits:.3f}")
     for sample in results["samples"]:
         out(f"\n  {sample['text']}")
-        out(f"    before: {', '.join(sample['before'])}")
-        out(f"    after:  {', '.join(sample['after'])}")
+        for when in ("before", "after"):
+            said = ", ".join(" ".join(prediction.split()) for prediction in sample[when])
+            out(f"    {when + ':':8}{said}")
     out(f"\ncheckpoint  {folder}")
     out(f"curve       {folder / CURVES}")
     out(f"model card  {card}")

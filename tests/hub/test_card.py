@@ -55,6 +55,7 @@ PRETRAINED = {
         "held_out_documents": 801,
         "tokens": 9_876_543,
         "held_out_tokens": 98_765,
+        "evaluated_tokens": 49_152,
         "bytes": 40_404_040,
     },
     "tokenizer": {"name": "tokenizer", "vocab_size": 8192},
@@ -253,7 +254,7 @@ def test_a_missing_file_is_named_with_what_writes_it(tmp_path: Path, name: str):
     ("change", "message"),
     [
         ({"metrics": {"eval_loss": float("nan")}}, "eval_loss is nan: the run diverged"),
-        ({"corpus": {"name": "builtin"}}, "'dict object' has no attribute 'held_out_documents'"),
+        ({"corpus": {"name": "builtin"}}, "'dict object' has no attribute 'evaluated_tokens'"),
         ({"model_type": "other"}, "'other' is missing or unknown"),
     ],
 )
