@@ -1,7 +1,7 @@
 """The order of examples: one endless list for all processes, of which each takes its part of every batch.
 
-Example k is row k mod N of epoch k div N. So the place in the data is one number, the step; resuming costs nothing,
-and the number of processes changes who computes an example, not which examples make up a step.
+Example k is row k mod N of epoch k div N. So the place in the data is one number, the rows that were read; resuming
+costs nothing, and the number of processes changes who computes an example, not which examples make up a step.
 """
 
 from collections.abc import Iterator
@@ -26,44 +26,39 @@ class _Examples(Dataset[Batch]):
 
 
 class _Plan(Sampler[Integers]):
-    """The micro-batches of one process from a step on, without end."""
+    """The micro-batches of one process from a row on, without end."""
 
-    def __init__(self, *, batch_size: int, accumulation: int, rank: int, world_size: int, first_step: int) -> None:
-        self._batch_size, self._accumulation = batch_size, accumulation
-        self._rank, self._world_size, self._first_step = rank, world_size, first_step
+    def __init__(self, *, batch_size: int, rank: int, world_size: int, first_row: int) -> None:
+        self._batch_size, self._first_row = batch_size, first_row
+        self._rank, self._world_size = rank, world_size
 
     def __iter__(self) -> Iterator[Integers]:
-        first_micro_batch = self._first_step * self._accumulation
+        start = self._first_row + self._rank * self._batch_size
         while True:
-            start = (first_micro_batch * self._world_size + self._rank) * self._batch_size
             yield np.arange(start, start + self._batch_size)
-            first_micro_batch += 1
+            start += self._world_size * self._batch_size
 
 
 def training_batches(
     objective: Objective,
     *,
     batch_size: int,
-    accumulation: int = 1,
     rank: int = 0,
     world_size: int = 1,
-    first_step: int = 0,
+    first_row: int = 0,
     num_workers: int = 0,
 ) -> Iterator[Batch]:
-    """Micro-batches of one process: `accumulation` of them are its part of one optimizer step.
+    """Micro-batches of one process, without end; the processes take turns.
 
     Args:
         objective: what makes rows.
         batch_size: rows in a micro-batch.
-        accumulation: micro-batches in a step, on each process.
         rank: which of the processes this is.
         world_size: how many there are.
-        first_step: steps that were done before.
+        first_row: rows that all processes have read before.
         num_workers: processes that prepare batches; 0, this one does.
     """
-    plan = _Plan(
-        batch_size=batch_size, accumulation=accumulation, rank=rank, world_size=world_size, first_step=first_step
-    )
+    plan = _Plan(batch_size=batch_size, rank=rank, world_size=world_size, first_row=first_row)
     # A generator of its own, since the loader draws from it, and dropout's must not depend on when loading began.
     loader = DataLoader(
         _Examples(objective), sampler=plan, batch_size=None, num_workers=num_workers, generator=torch.Generator()

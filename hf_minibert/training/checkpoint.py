@@ -24,6 +24,7 @@ class TrainState:
     """How far a run is. All that decides what the next step does, but for weights, moments and dropout's generator."""
 
     step: int = 0
+    rows: int = 0
     tokens: int = 0
     seconds: float = 0.0
     skipped_steps: int = 0

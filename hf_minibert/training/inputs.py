@@ -44,14 +44,14 @@ class Plan:
     folder: Path
     config: Config
     tokenizer: PreTrainedTokenizerFast
-    corpus: Corpus | Path
-    """Where the text comes from, or a folder in which it lies tokenised."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class RunData:
     """What a run reads: training and held-out rows, and what an evaluation compares with."""
 
+    corpus: Corpus | Path
+    """Where the text comes from, or a folder in which it lies tokenised."""
     store: TokenStore
     train: Objective
     held_out: Objective
@@ -115,7 +115,6 @@ def make_plan(arguments: PretrainArguments) -> Plan:
             uses_token_types=isinstance(config, MiniBertConfig) and config.type_vocab_size > 0,
             model_max_length=config.max_position_embeddings,
         ),
-        corpus=find_corpus(arguments),
     )
 
 
@@ -197,11 +196,12 @@ def read_data(plan: Plan, accelerator: Accelerator) -> RunData:
     """Tokenise the corpus, or find it tokenised, and cut it into rows."""
     arguments = plan.arguments
     with accelerator.main_process_first():
-        if isinstance(plan.corpus, Path):
-            store = open_prepared_store(plan.corpus, plan.tokenizer)
+        corpus = find_corpus(arguments)
+        if isinstance(corpus, Path):
+            store = open_prepared_store(corpus, plan.tokenizer)
         else:
             limit = arguments.max_tokens if arguments.streaming else None
-            store = open_token_store(plan.corpus, plan.tokenizer, max_tokens=limit)
+            store = open_token_store(corpus, plan.tokenizer, max_tokens=limit)
     accelerator.print(
         f"{store.info.corpus}: {store.info.documents:,} documents, {store.info.tokens:,} tokens; "
         f"{len(store.train):,} documents to train on, {len(store.held_out):,} held out"
@@ -214,6 +214,7 @@ def read_data(plan: Plan, accelerator: Accelerator) -> RunData:
         ]
     )
     return RunData(
+        corpus=corpus,
         store=store,
         train=build_objective(plan, store.train, for_evaluation=False),
         held_out=held_out,

@@ -89,12 +89,10 @@ class Pretraining:
         self.accelerator.wait_for_everyone()
         self.accelerator.init_trackers("logs")
         self.end = End.of(self.arguments)
-        self.tokens_per_step = (
-            plan.batch_size
-            * self.arguments.gradient_accumulation_steps
-            * self.accelerator.num_processes
-            * plan.max_seq_length
+        self.rows_per_step = (
+            plan.batch_size * self.arguments.gradient_accumulation_steps * self.accelerator.num_processes
         )
+        self.tokens_per_step = self.rows_per_step * plan.max_seq_length
         self._build_or_resume()
         self.log = MetricsLog(self.folder, self.accelerator, self.state)
 
@@ -143,10 +141,9 @@ class Pretraining:
         batches = training_batches(
             self.data.train,
             batch_size=self.plan.batch_size,
-            accumulation=arguments.gradient_accumulation_steps,
             rank=accelerator.process_index,
             world_size=accelerator.num_processes,
-            first_step=state.step,
+            first_row=state.rows,
             num_workers=arguments.dataloader_num_workers,
         )
         stop = StopSignal()
@@ -202,6 +199,7 @@ class Pretraining:
                 group["lr"] = self.plan.learning_rate * factor
         grad_norm = accelerator.clip_grad_norm_(self.wrapped.parameters(), arguments.max_grad_norm)
         state.step += 1
+        state.rows += self.rows_per_step
         state.tokens += self.tokens_per_step
         if torch.isfinite(grad_norm) or accelerator.scaler is not None:  # a loss scaler skips by itself
             for optimizer in self.optimizers:

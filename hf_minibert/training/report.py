@@ -82,13 +82,6 @@ def hardware(device: torch.device) -> str:
     return torch.cuda.get_device_name(device) if device.type == "cuda" else f"{os.cpu_count()} CPU cores"
 
 
-def corpus_name(plan: Plan) -> str:
-    """What a card calls the corpus: files by their names, without the folders of this machine."""
-    if isinstance(plan.corpus, HubCorpus):
-        return plan.corpus.name
-    return " ".join(Path(source).name for source in plan.arguments.corpus)
-
-
 def summary(
     plan: Plan,
     data: RunData,
@@ -101,6 +94,7 @@ def summary(
     """The run in figures, `results.json`: what cards and tables are rendered from."""
     arguments, train, held_out = plan.arguments, data.store.train, data.store.held_out
     processes = accelerator.num_processes
+    hub_id = data.corpus.hub_id if isinstance(data.corpus, HubCorpus) else None
     return {
         "kind": "pretrain",
         "model_type": model.config.model_type,
@@ -109,8 +103,8 @@ def summary(
         "preset": arguments.model,
         "num_parameters": model.num_parameters(),
         "corpus": {
-            "name": corpus_name(plan),
-            "hub_id": plan.corpus.hub_id if isinstance(plan.corpus, HubCorpus) else None,
+            "name": hub_id or " ".join(Path(source).name for source in arguments.corpus),
+            "hub_id": hub_id,
             "documents": len(train),
             "held_out_documents": len(held_out),
             "tokens": int(train.lengths.sum()),

@@ -36,16 +36,15 @@ def first(num_batches: int, objective=None, **options) -> list[Batch]:
     return list(islice(training_batches(objective or Places(11), **options), num_batches))
 
 
-def global_batches(num_steps: int, *, batch_size: int, world_size: int = 1, accumulation: int = 1, first_step: int = 0):
+def global_batches(num_steps: int, *, batch_size: int, world_size: int = 1, accumulation: int = 1, first_row: int = 0):
     """What each optimizer step sees, over all processes, as a set."""
     by_rank = [
         first(
             num_steps * accumulation,
             batch_size=batch_size,
-            accumulation=accumulation,
             rank=rank,
             world_size=world_size,
-            first_step=first_step,
+            first_row=first_row,
         )
         for rank in range(world_size)
     ]
@@ -66,13 +65,13 @@ def test_a_batch_larger_than_an_epoch():
     assert examples(first(1, Places(3), batch_size=8)) == [(n // 3, n % 3) for n in range(8)]
 
 
-def test_the_first_step_decides_the_rest():
+def test_the_first_row_decides_the_rest():
     """A run that is resumed goes on with what the uninterrupted run would have read."""
-    options = {"batch_size": 2, "accumulation": 3, "rank": 1, "world_size": 2}
+    options = {"batch_size": 2, "rank": 1, "world_size": 2}
     through = examples(first(30, **options))
-    for step in (1, 4, 7):
-        resumed = examples(first(30 - 3 * step, first_step=step, **options))
-        assert resumed == through[3 * step * 2 :]
+    for batches in (1, 4, 7):
+        resumed = examples(first(30 - batches, first_row=batches * 4, **options))
+        assert resumed == through[batches * 2 :]
 
 
 @pytest.mark.parametrize(
@@ -88,7 +87,7 @@ def test_the_first_step_decides_the_rest():
 def test_a_step_has_the_same_examples_however_it_is_divided(shape):
     expected = global_batches(9, batch_size=4)
     assert global_batches(9, **shape) == expected
-    assert global_batches(4, first_step=5, **shape) == expected[5:]
+    assert global_batches(4, first_row=5 * 4, **shape) == expected[5:]
 
 
 def tiny_objective() -> MaskedLM:
@@ -104,7 +103,7 @@ def tiny_objective() -> MaskedLM:
 @pytest.mark.filterwarnings("ignore:This process .* is multi-threaded:DeprecationWarning")
 def test_workers_change_nothing():
     objective = tiny_objective()
-    options = {"batch_size": 32, "first_step": 1}
+    options = {"batch_size": 32, "first_row": 32}
     alone, helped = (first(6, objective, num_workers=number, **options) for number in (0, 2))
     for one, other in zip(alone, helped, strict=True):
         assert one.keys() == other.keys()
