@@ -238,7 +238,8 @@ class Pretraining:
         metrics = evaluate(self.model, batches, self.plan.objective, self.accelerator, self.data.token_lengths)
         self.log.write(self.state, metrics)
         if self.accelerator.is_main_process:
-            plot_curves(self.log.path, self.folder / CURVES, baselines=self.data.baselines)
+            by_frequencies = {"by frequencies alone": self.data.baselines["unigram_loss"]}
+            plot_curves(self.log.path, self.folder / CURVES, baselines=by_frequencies)
         return metrics
 
     def save(self) -> None:
