@@ -85,7 +85,8 @@ class Pretraining:
         self.data = read_data(plan, self.accelerator)
         if self.accelerator.is_main_process:
             make_folder(self.arguments)  # not before the corpus was read without a mistake
-            write_json(self.folder / ARGUMENTS, self._saved_arguments())
+            if not self.arguments.resume:  # a resumed run is checked against its checkpoint first
+                write_json(self.folder / ARGUMENTS, self._saved_arguments())
         self.accelerator.wait_for_everyone()
         self.accelerator.init_trackers("logs")
         self.end = End.of(self.arguments)
@@ -128,6 +129,7 @@ class Pretraining:
         if generator.exists():  # else there were fewer processes, or another kind of device
             restore_generator(torch.load(generator, weights_only=True), self.accelerator)
         if self.accelerator.is_main_process:
+            write_json(self.folder / ARGUMENTS, self._saved_arguments())
             forget_checkpoints_after(self.folder, self.state.step)
         self.accelerator.print(f"resuming from {checkpoint}, step {self.state.step}")
 

@@ -86,6 +86,20 @@ def test_a_run_that_failed_early_can_be_repeated(folder: Path, monkeypatch: pyte
     assert call("pretrain.py", monkeypatch, *words, folder / "good.jsonl") == 0
 
 
+def test_a_resume_on_another_corpus_changes_nothing(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = folder / "run"
+    assert call("pretrain.py", monkeypatch, *TINY, "--output_dir", run, "--corpus", folder / "good.jsonl") == 0
+    before = (run / "arguments.json").read_bytes()
+    other = write_corpus(folder / "other.jsonl", documents=50)
+    words = ["--output_dir", run, "--resume", "--max_steps", "4"]
+    assert call("pretrain.py", monkeypatch, *words, "--corpus", other) == 2
+    assert "not what the run began with" in capsys.readouterr().err
+    assert (run / "arguments.json").read_bytes() == before
+    assert call("pretrain.py", monkeypatch, *words) == 0
+
+
 FINETUNE = {
     "no model": (["--model_name_or_path", "{}/foreign"], "foreign"),
     "missing data": (["--dataset", "{}/no.jsonl"], "no.jsonl"),
