@@ -91,6 +91,7 @@ def main(arguments: Arguments) -> int:
         label_names=["negative", "positive"],
         max_seq_length=arguments.max_seq_length,
         num_train_epochs=arguments.num_train_epochs,
+        hidden_dropout_prob=0.0,  # a third faster on a CPU, and two passes do not overfit
         output_dir=classifier,
         overwrite_output_dir=True,
     )
