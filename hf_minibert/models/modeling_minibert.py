@@ -150,7 +150,7 @@ class MaskedLMMixin:
         labels: Tensor | None,
         num_items_in_batch: Tensor | int | None,
         full_logits: bool | None,
-    ) -> tuple[Tensor | None, Tensor]:
+    ) -> tuple[Tensor | None, Tensor | None]:
         """Loss and logits. In training only the predicted positions go through the head (see `forward`)."""
         loss = None
         if labels is not None:
@@ -159,7 +159,9 @@ class MaskedLMMixin:
             loss = vocabulary_cross_entropy(
                 hidden_at_predicted, self.lm_head.decoder, labels[predicted], num_items_in_batch
             )
-            if full_logits is False or (full_logits is None and self.training):
+            if full_logits is None and self.training:
+                return loss, None
+            if full_logits is False:
                 with torch.no_grad():
                     return loss, self.lm_head.decoder(hidden_at_predicted)
         return loss, self.lm_head(hidden_states)
@@ -193,7 +195,7 @@ class MiniBertForMaskedLM(MaskedLMMixin, MiniBertPreTrainedModel):
             labels: (batch, sequence); -100 where nothing is predicted.
             num_items_in_batch: predicted tokens over all accumulation steps; default, this batch's own.
             full_logits: True: logits (batch, sequence, vocabulary); False: (predicted tokens, vocabulary), without
-                gradient, which saves most of the head's work. Default: False in training with labels, else True.
+                gradient, which saves most of the head's work. Default: no logits in training with labels, else True.
             kwargs: for `MiniBertModel.forward`.
         """
         outputs = self.model(

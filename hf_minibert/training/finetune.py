@@ -32,7 +32,8 @@ from hf_minibert.presets import load_config
 from hf_minibert.tokenization import load_tokenizer
 from hf_minibert.training.checkpoint import write_json, write_text
 from hf_minibert.training.curves import plot_curves
-from hf_minibert.training.report import environment, hardware
+from hf_minibert.training.device import computes_in_bfloat16, hardware
+from hf_minibert.training.report import environment
 
 
 @dataclass(kw_only=True)
@@ -80,6 +81,8 @@ class FinetuneArguments:
     """How MiniBERT makes one vector of a text. MiniGPT takes its last token."""
     lm_loss_weight: float = 0.5
     """Weight of MiniGPT's language-model loss beside the classifier's; 0 is better below about 10,000 examples."""
+    mixed_precision: Literal["no", "bf16", "fp16"] | None = None
+    """Number format of the large products; weights stay in float32. Default: bf16 where the device computes in it."""
     max_train_samples: int | None = None
     """Train on so many texts only, chosen by the seed."""
     max_eval_samples: int | None = None
@@ -149,6 +152,8 @@ def finetune(arguments: FinetuneArguments) -> int:
         )
         if some is not None
     }
+    if arguments.mixed_precision is None:
+        arguments = dataclasses.replace(arguments, mixed_precision="bf16" if computes_in_bfloat16() else "no")
     folder.mkdir(parents=True, exist_ok=True)
     write_json(folder / "arguments.json", dataclasses.asdict(arguments) | {"overwrite_output_dir": False})
     trainer = Trainer(
@@ -245,6 +250,9 @@ def trainer_arguments(arguments: FinetuneArguments, num_examples: int) -> Traini
         warmup_steps=arguments.warmup_steps,
         weight_decay=arguments.weight_decay,
         lr_scheduler_type="linear",
+        use_cpu=not torch.accelerator.is_available(),  # else Trainer refuses bf16
+        bf16=arguments.mixed_precision == "bf16",
+        fp16=arguments.mixed_precision == "fp16",
         train_sampling_strategy="group_by_length",
         eval_strategy="epoch",
         save_strategy="epoch",
@@ -315,6 +323,7 @@ def summary(
             "max_seq_length": arguments.max_seq_length,
             "num_processes": trainer.args.world_size,
             "hardware": hardware(trainer.args.device),
+            "precision": {"no": "fp32"}.get(str(arguments.mixed_precision), arguments.mixed_precision),
         },
         "metrics": kept | {"majority_accuracy": majority},
         "environment": environment(),

@@ -22,6 +22,7 @@ from hf_minibert.presets import LEARNING_RATES, Config, ObjectiveName, build_con
 from hf_minibert.tokenization import adapt_tokenizer, load_tokenizer
 from hf_minibert.training.arguments import PretrainArguments
 from hf_minibert.training.checkpoint import latest_checkpoint
+from hf_minibert.training.device import computes_in_bfloat16
 from hf_minibert.training.evaluation import frequency_baselines, predicted_tokens, token_lengths
 from hf_minibert.training.samples import held_out_sentences
 
@@ -102,6 +103,7 @@ def make_plan(arguments: PretrainArguments) -> Plan:
             max_seq_length=length,
             per_device_train_batch_size=batch_size,
             learning_rate=learning_rate,
+            mixed_precision=arguments.mixed_precision or ("bf16" if computes_in_bfloat16() else "no"),
         ),
         objective=objective,
         max_seq_length=length,

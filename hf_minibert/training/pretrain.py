@@ -4,10 +4,8 @@ Read `Pretraining.run` first: for every step forward, backward, clip, step, and 
 """
 
 import dataclasses
-import os
 import shutil
 import signal
-import sys
 import time
 from collections.abc import Iterator
 from datetime import timedelta
@@ -39,6 +37,7 @@ from hf_minibert.training.checkpoint import (
     write_json,
 )
 from hf_minibert.training.curves import plot_curves
+from hf_minibert.training.device import use_all_cores
 from hf_minibert.training.evaluation import evaluate
 from hf_minibert.training.inputs import ARGUMENTS, Plan, check_folder, make_folder, make_plan, read_data
 from hf_minibert.training.optimization import End, build_optimizers, learning_rate_factor
@@ -71,6 +70,7 @@ class Pretraining:
         self.plan, self.arguments, self.folder = plan, plan.arguments, plan.folder
         self.accelerator = Accelerator(
             cpu=not torch.accelerator.is_available(),  # unless told, accelerate does not join processes on CPU
+            mixed_precision=self.arguments.mixed_precision,
             gradient_accumulation_steps=self.arguments.gradient_accumulation_steps,
             log_with="tensorboard",
             project_dir=str(self.folder),
@@ -357,13 +357,6 @@ def load_weights(model: PretrainingModel, checkpoint: Path) -> None:
     except RuntimeError as error:
         reason = " ".join(str(error).split())
         raise UserError(f"{checkpoint} does not fit the model that the arguments describe: {reason}") from error
-
-
-def use_all_cores(accelerator: Accelerator) -> None:
-    """Share a machine's cores between its processes on CPU: launchers leave each with one thread."""
-    if accelerator.device.type == "cpu":
-        cores = len(os.sched_getaffinity(0)) if sys.platform == "linux" else os.cpu_count() or 1
-        torch.set_num_threads(max(1, cores // int(os.environ.get("LOCAL_WORLD_SIZE", "1"))))
 
 
 def share_counts(micro_batches: list[Batch], stop: StopSignal, accelerator: Accelerator) -> Tensor:

@@ -2,19 +2,18 @@
 
 import json
 import math
-import os
 import platform
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-import torch
 from accelerate import Accelerator
 from tqdm import tqdm
 
 from hf_minibert.data.corpus import HubCorpus
 from hf_minibert.presets import PretrainingModel
 from hf_minibert.training.checkpoint import TrainState, write_text
+from hf_minibert.training.device import hardware
 from hf_minibert.training.inputs import Plan, RunData
 
 METRICS = "metrics.jsonl"
@@ -75,11 +74,6 @@ class ProgressBar(tqdm):  # type: ignore[misc]  # tqdm publishes no types
 def environment() -> dict[str, str]:
     """The versions that a result depends on."""
     return {"python": platform.python_version()} | {name: version(name) for name in PACKAGES}
-
-
-def hardware(device: torch.device) -> str:
-    """What a run computed on, as a class of machine."""
-    return torch.cuda.get_device_name(device) if device.type == "cuda" else f"{os.cpu_count()} CPU cores"
 
 
 def summary(

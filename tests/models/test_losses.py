@@ -53,7 +53,7 @@ def test_the_sparse_masked_lm_loss_is_the_dense_one(make_model, tokens, name):
     batch = {"labels": masked_labels(tokens)}
     if name == "MiniBertForPreTraining":
         batch["next_sentence_label"] = torch.tensor([0, 1, 1])
-    sparse, dense = model(tokens, **batch), model(tokens, full_logits=True, **batch)
+    sparse, dense = model(tokens, full_logits=False, **batch), model(tokens, full_logits=True, **batch)
     logits = "logits" if name == "MiniBertForMaskedLM" else "prediction_logits"
     assert sparse[logits].shape == (12, 99)
     assert not sparse[logits].requires_grad
@@ -64,7 +64,9 @@ def test_the_sparse_masked_lm_loss_is_the_dense_one(make_model, tokens, name):
         by_cross_entropy = by_cross_entropy + dense.nsp_loss
     torch.testing.assert_close(sparse.loss, by_cross_entropy)
     expected = gradient(model, by_cross_entropy)
-    assert_same(gradient(model, model(tokens, **batch).loss), expected)
+    loss_only = model(tokens, **batch)
+    assert getattr(loss_only, logits) is None
+    assert_same(gradient(model, loss_only.loss), expected)
     assert_same(gradient(model, model(tokens, full_logits=True, **batch).loss), expected)
     assert model.eval()(tokens, full_logits=False, **batch)[logits].shape == (12, 99)
     assert model(tokens, **batch)[logits].shape == (3, 12, 99)
