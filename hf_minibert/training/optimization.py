@@ -8,6 +8,7 @@ from torch import nn
 
 from hf_minibert.training.arguments import PretrainArguments, parse_duration
 from hf_minibert.training.checkpoint import TrainState
+from hf_minibert.training.muon import Muon
 
 DEFAULT_BUDGET = "5m"
 
@@ -17,9 +18,8 @@ def build_optimizers(
 ) -> list[torch.optim.Optimizer]:
     """What updates the weights: Muon the matrices of the layers, AdamW all else; or AdamW everything.
 
-    Muon (Jordan et al. 2024) makes a step in which all directions of a matrix count alike. Its step is scaled to the
-    size of AdamW's (Liu et al. 2025, arXiv:2502.16982), so that one learning rate and decay serve both. AdamW:
-    Loshchilov and Hutter 2019, arXiv:1711.05101. Norms, biases and embeddings do not decay.
+    One learning rate and decay serve both (see `Muon`). AdamW: Loshchilov and Hutter 2019, arXiv:1711.05101. Norms,
+    biases and embeddings do not decay.
     """
     embeddings = {id(module.weight) for module in model.modules() if isinstance(module, nn.Embedding)}
     parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
@@ -29,9 +29,7 @@ def build_optimizers(
     groups = [{"params": others, "weight_decay": 0.0}]
     optimizers: list[torch.optim.Optimizer] = []
     if arguments.optimizer == "muon":
-        optimizers.append(
-            torch.optim.Muon(matrices, lr=learning_rate, weight_decay=decay, adjust_lr_fn="match_rms_adamw")
-        )
+        optimizers.append(Muon(matrices, lr=learning_rate, weight_decay=decay))
     else:
         groups.append({"params": matrices, "weight_decay": decay})
     betas = (arguments.adam_beta1, arguments.adam_beta2)

@@ -1,0 +1,299 @@
+"""What a budget of time buys: our default recipe beside stock models in the stock recipe, on the same text and machine.
+
+::
+
+    python benchmarks/learning_efficiency.py --family minibert --budget 10m
+    python benchmarks/learning_efficiency.py --family minigpt --budget 10m --seeds 42 43 44
+
+The peer is `BertForMaskedLM` or `GPT2LMHeadModel` of the same shape, tokenizer, text and held-out text, trained by
+`Trainer` as `run_mlm.py` and `run_clm.py` do: documents joined and cut into rows, batches of eight, AdamW, a linear
+schedule without warm-up (here over the budget), dropout 0.1. Its learning rate is the best of `--learning_rates`, each
+tried for `--search_budget`. Runs take turns, ours first with even seeds and last with odd ones; both models are then
+measured on the same held-out rows, masked alike.
+"""
+
+import dataclasses
+import json
+import statistics
+import subprocess
+import sys
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from accelerate import Accelerator
+from datasets import Dataset
+from transformers import (
+    BertConfig,
+    BertForMaskedLM,
+    DataCollatorForLanguageModeling,
+    GPT2Config,
+    GPT2LMHeadModel,
+    PreTrainedModel,
+    Trainer,
+    TrainerCallback,
+    TrainerControl,
+    TrainerState,
+    TrainingArguments,
+    set_seed,
+)
+
+from hf_minibert.command_line import run
+from hf_minibert.data.loader import evaluation_batches
+from hf_minibert.data.token_store import Documents
+from hf_minibert.presets import SIZES
+from hf_minibert.training.arguments import PretrainArguments, parse_duration
+from hf_minibert.training.checkpoint import write_json
+from hf_minibert.training.evaluation import evaluate
+from hf_minibert.training.inputs import make_plan, read_data
+from hf_minibert.training.report import environment
+
+REPOSITORY = Path(__file__).parents[1]
+RESULTS = Path(__file__).parent / "results"
+
+
+@dataclass(kw_only=True)
+class Arguments:
+    """Train ours and the stock peer for the same time, and compare them on held-out text."""
+
+    family: Literal["minibert", "minigpt"] = "minibert"
+    """minibert: masked LM, beside stock BERT; minigpt: next token, beside stock GPT-2."""
+    size: str = "mini"
+    """tiny, mini, small or medium."""
+    corpus: list[str] = field(default_factory=lambda: ["builtin"])
+    """Text, as in `scripts/pretrain.py`."""
+    budget: str = "10m"
+    """Time of each run."""
+    search_budget: str = "2m"
+    """Time for each learning rate of the peer."""
+    learning_rates: list[float] = field(default_factory=lambda: [1e-4, 3e-4, 1e-3, 3e-3])
+    """What the peer may choose from."""
+    seeds: list[int] = field(default_factory=lambda: [42, 43, 44])
+    """A comparison for each."""
+    output_dir: str = "runs/learning_efficiency"
+    """Folder for the runs."""
+    peer_learning_rate: float | None = None
+    """For the peer's own process: train it with this rate, for --budget, with the first of --seeds, into --output_dir."""
+
+
+class Budget(TrainerCallback):
+    """Ends `Trainer` when the time is over."""
+
+    def __init__(self, seconds: float) -> None:
+        self.begin, self.seconds = time.perf_counter(), seconds
+
+    def on_train_begin(self, _: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
+        """The clock starts here."""
+        self.begin = time.perf_counter()
+
+    def remaining(self) -> float:
+        """The share of the budget that is left, which is also the share of the learning rate."""
+        return max(0.0, 1 - (time.perf_counter() - self.begin) / self.seconds)
+
+    def on_step_end(self, _: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
+        """Stop when nothing is left."""
+        control.should_training_stop = self.remaining() == 0
+
+
+def stock_model(family: str, size: str, vocab_size: int) -> PreTrainedModel:
+    """The stock model of the same shape."""
+    shape = SIZES[size]
+    width, layers, heads = shape["hidden_size"], shape["num_hidden_layers"], shape["num_attention_heads"]
+    if family == "minibert":
+        return BertForMaskedLM(
+            BertConfig(
+                vocab_size=vocab_size,
+                hidden_size=width,
+                num_hidden_layers=layers,
+                num_attention_heads=heads,
+                intermediate_size=4 * width,
+            )
+        )
+    return GPT2LMHeadModel(
+        GPT2Config(vocab_size=vocab_size, n_embd=width, n_layer=layers, n_head=heads, n_positions=512, use_cache=False)
+    )
+
+
+def stock_rows(documents: Documents, length: int, cls_id: int, sep_id: int) -> Dataset:
+    """Documents joined and cut into rows, as the stock scripts do."""
+    pieces = [
+        part
+        for index in range(len(documents))
+        for part in (np.array([cls_id]), documents.tokens(index), np.array([sep_id]))
+    ]
+    joined = np.concatenate(pieces).astype(np.int64)
+    rows = joined[: len(joined) // length * length].reshape(-1, length)
+    return Dataset.from_dict({"input_ids": rows}).with_format("torch")
+
+
+def train_peer(arguments: Arguments, learning_rate: float) -> None:
+    """The peer's own process: train, measure, write `results.json`."""
+    torch.set_flush_denormal(True)
+    folder = Path(arguments.output_dir)
+    seed = arguments.seeds[0]
+    set_seed(seed)
+    plan = make_plan(pretrain_arguments(arguments, folder, seed))
+    accelerator = Accelerator(cpu=not torch.accelerator.is_available())
+    data = read_data(plan, accelerator)
+    model = stock_model(arguments.family, arguments.size, plan.config.vocab_size)
+    clock = Budget(parse_duration(arguments.budget))
+    optimizer = torch.optim.AdamW(model.parameters(), lr=learning_rate, fused=True)
+    tokenizer = plan.tokenizer
+    rows = stock_rows(data.store.train, plan.max_seq_length, int(tokenizer.cls_token_id), int(tokenizer.sep_token_id))
+    trainer = Trainer(
+        model=model,
+        args=TrainingArguments(
+            output_dir=str(folder),
+            num_train_epochs=1_000,
+            per_device_train_batch_size=8,
+            save_strategy="no",
+            logging_steps=50,
+            seed=seed,
+            use_cpu=not torch.accelerator.is_available(),
+            report_to="none",
+        ),
+        train_dataset=rows,
+        data_collator=DataCollatorForLanguageModeling(tokenizer, mlm=arguments.family == "minibert"),
+        optimizers=(optimizer, torch.optim.lr_scheduler.LambdaLR(optimizer, lambda _: clock.remaining())),
+        callbacks=[clock],
+    )
+    trainer.train()
+    batches = []
+    for batch in evaluation_batches(data.held_out, batch_size=32, max_rows=plan.arguments.max_eval_samples):
+        del batch["position_ids"]  # the peer has learned to read over the ends of documents
+        batches.append(batch)
+    metrics = measure(model.to(accelerator.device), batches, plan.objective, accelerator, data.token_lengths)
+    write_json(
+        folder / "results.json",
+        {
+            "learning_rate": learning_rate,
+            "seed": seed,
+            "steps": trainer.state.global_step,
+            "num_parameters": model.num_parameters(),
+            "metrics": metrics,
+        },
+    )
+
+
+def measure(
+    model: PreTrainedModel, batches: Any, objective: Any, accelerator: Accelerator, lengths: Any
+) -> dict[str, float]:
+    """Held-out loss of a stock model; the arguments that only ours take are taken away."""
+    forward = model.forward
+
+    def plain(**inputs: Any) -> Any:
+        inputs.pop("full_logits", None)
+        labels = inputs.pop("labels", None)
+        outputs = forward(**inputs)
+        if labels is not None:
+            outputs.logits = outputs.logits[labels != -100]
+        return outputs
+
+    model.forward = plain
+    return evaluate(model, batches, objective, accelerator, lengths)
+
+
+def pretrain_arguments(arguments: Arguments, folder: Path, seed: int) -> PretrainArguments:
+    """Our run."""
+    return PretrainArguments(
+        model=f"{arguments.family}-{arguments.size}",
+        corpus=arguments.corpus,
+        budget=arguments.budget,
+        seed=seed,
+        output_dir=str(folder),
+        overwrite_output_dir=True,
+    )
+
+
+def run_ours(arguments: Arguments, folder: Path, seed: int) -> dict[str, Any]:
+    """Train ours in a process of its own; its figures."""
+    wanted = dataclasses.asdict(pretrain_arguments(arguments, folder, seed))
+    usual = dataclasses.asdict(PretrainArguments(output_dir=""))
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    settings = folder.with_suffix(".json")
+    write_json(settings, {name: value for name, value in wanted.items() if value != usual[name]})
+    subprocess.run([sys.executable, "scripts/pretrain.py", str(settings)], check=True, cwd=REPOSITORY)
+    results: dict[str, Any] = json.loads((folder / "results.json").read_text(encoding="utf-8"))
+    return results
+
+
+def run_peer(arguments: Arguments, folder: Path, seed: int, learning_rate: float, budget: str) -> dict[str, Any]:
+    """Train the peer in a process of its own; its figures."""
+    folder.mkdir(parents=True, exist_ok=True)
+    settings = dataclasses.asdict(arguments) | {
+        "budget": budget,
+        "seeds": [seed],
+        "output_dir": str(folder),
+        "peer_learning_rate": learning_rate,
+    }
+    write_json(folder / "settings.json", settings)
+    subprocess.run([sys.executable, __file__, str(folder / "settings.json")], check=True, cwd=REPOSITORY)
+    results: dict[str, Any] = json.loads((folder / "results.json").read_text(encoding="utf-8"))
+    return results
+
+
+def seconds_to(loss: float, metrics: Path) -> float | None:
+    """When an evaluation of ours first was at or below a loss."""
+    lines = [json.loads(line) for line in metrics.read_text(encoding="utf-8").splitlines()]
+    return next((line["seconds"] for line in lines if line.get("eval_loss", float("inf")) <= loss), None)
+
+
+def main(arguments: Arguments) -> int:
+    """The peer's own process, or the whole comparison."""
+    if arguments.peer_learning_rate is not None:
+        train_peer(arguments, arguments.peer_learning_rate)
+        return 0
+    output = Path(arguments.output_dir).resolve() / f"{arguments.family}-{arguments.size}"
+    search = {
+        rate: run_peer(arguments, output / f"search-{rate}", arguments.seeds[0], rate, arguments.search_budget)[
+            "metrics"
+        ]["eval_loss"]
+        for rate in arguments.learning_rates
+    }
+    best = min(search, key=lambda rate: search[rate])
+    runs = []
+    for seed in arguments.seeds:
+        order = ("ours", "peer") if seed % 2 == 0 else ("peer", "ours")
+        found = {
+            who: run_ours(arguments, output / f"ours-{seed}", seed)
+            if who == "ours"
+            else run_peer(arguments, output / f"peer-{seed}", seed, best, arguments.budget)
+            for who in order
+        }
+        ours, peer = found["ours"]["metrics"], found["peer"]["metrics"]
+        runs.append(
+            {
+                "seed": seed,
+                "ours": ours,
+                "peer": peer,
+                "num_parameters": {who: result["num_parameters"] for who, result in found.items()},
+                "steps": {"ours": found["ours"]["training"]["steps"], "peer": found["peer"]["steps"]},
+                "seconds_to_the_peers_loss": seconds_to(peer["eval_loss"], output / f"ours-{seed}" / "metrics.jsonl"),
+            }
+        )
+    key = "eval_loss" if arguments.family == "minibert" else "eval_bits_per_byte"
+    means = {who: statistics.mean(one[who][key] for one in runs) for who in ("ours", "peer")}
+    write_json(
+        RESULTS / f"learning_efficiency-{arguments.family}-{arguments.size}.json",
+        {
+            "command": " ".join(["python", "benchmarks/learning_efficiency.py", *sys.argv[1:]]),
+            "budget": arguments.budget,
+            "corpus": [Path(name).name for name in arguments.corpus],
+            "hardware": found["ours"]["training"]["hardware"],
+            "precision": found["ours"]["training"]["precision"],
+            "peers_learning_rates": search,
+            "measure": key,
+            "mean": means,
+            "runs": runs,
+            "environment": environment(),
+        },
+    )
+    print(f"{key}: ours {means['ours']:.3f}, stock {means['peer']:.3f} (learning rate {best})")  # noqa: T201
+    return 0
+
+
+if __name__ == "__main__":
+    run(Arguments, main)

@@ -1,0 +1,302 @@
+"""How fast a training step is: our models beside the stock ones of the same shape, in one run.
+
+::
+
+    python benchmarks/step_speed.py                              (CPU: mini)
+    python benchmarks/step_speed.py --sizes medium --compile     (GPU)
+
+A step is forward, backward, clipping and optimizer on a batch that lies ready. All variants of a table take turns, one
+step each, in an order that rotates, so that whatever else the machine does meets all of them alike; a variant's speed
+is that of its median step. The stock models train as `Trainer` does by default: dropout 0.1, SDPA, fused AdamW,
+float32. Ours train as `scripts/pretrain.py` does by default, on packed rows of documents that do not see each other.
+
+Utilisation is the share of the fastest matrix product of the same run in the same precision that the arithmetic of the
+model makes up: 6 floating-point operations per weight and token, attention, and the head where it is computed.
+"""
+
+import statistics
+import sys
+import time
+from collections.abc import Callable, Iterable
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from torch import nn
+from tqdm import tqdm
+from transformers import BertConfig, BertForMaskedLM, GPT2Config, GPT2LMHeadModel, LlamaConfig, LlamaForCausalLM
+
+from hf_minibert import MiniBertForMaskedLM, MiniGPTForCausalLM
+from hf_minibert.command_line import run
+from hf_minibert.data.objectives import IGNORE_INDEX, Batch, CausalLM, MaskedLM, Masking
+from hf_minibert.data.token_store import Documents
+from hf_minibert.presets import SIZES, build_config
+from hf_minibert.training.arguments import PretrainArguments
+from hf_minibert.training.checkpoint import write_json
+from hf_minibert.training.device import computes_in_bfloat16, hardware
+from hf_minibert.training.optimization import build_optimizers
+from hf_minibert.training.report import environment
+
+RESULTS = Path(__file__).parent / "results"
+VOCABULARY = 8192
+SEED = 0
+Step = Callable[[], torch.Tensor]
+
+
+@dataclass(kw_only=True)
+class Arguments:
+    """Measure training steps of our models and the stock ones, interleaved."""
+
+    sizes: list[str] = field(default_factory=lambda: ["mini"])
+    """Shapes: tiny, mini, small, medium."""
+    families: list[str] = field(default_factory=lambda: ["minibert", "minigpt"])
+    """minibert, minigpt or both."""
+    tokens_per_step: int = 2_048
+    """Tokens of a batch."""
+    rounds: int = 15
+    """Measured steps of each variant."""
+    compile: bool = False
+    """Also measure our models with torch.compile."""
+
+
+@dataclass(frozen=True)
+class Variant:
+    """One way to train a model."""
+
+    name: str
+    model: Callable[[], nn.Module]
+    is_ours: bool
+    optimizer: Literal["muon", "adamw"] = "adamw"
+    precision: str = "fp32"
+    compiled: bool = False
+
+
+def variants(family: str, size: str, *, with_compile: bool) -> list[Variant]:
+    """What takes turns; the first is the baseline."""
+    shape: dict[str, Any] = {
+        "vocab_size": VOCABULARY,
+        "hidden_size": SIZES[size]["hidden_size"],
+        "num_hidden_layers": SIZES[size]["num_hidden_layers"],
+        "num_attention_heads": SIZES[size]["num_attention_heads"],
+        "intermediate_size": 4 * SIZES[size]["hidden_size"],
+    }
+    peers: dict[str, Callable[[], nn.Module]]
+    if family == "minibert":
+        ours: type[nn.Module] = MiniBertForMaskedLM
+        peers = {"BertForMaskedLM": lambda: BertForMaskedLM(BertConfig(**shape))}
+    else:
+        ours = MiniGPTForCausalLM
+        gpt2 = {"n_embd": shape["hidden_size"], "n_layer": shape["num_hidden_layers"]}
+        gpt2 |= {"n_head": shape["num_attention_heads"], "vocab_size": VOCABULARY}
+        llama = shape | {"intermediate_size": build_config(f"minigpt-{size}", "modern").intermediate_size}
+        peers = {
+            "GPT2LMHeadModel": lambda: GPT2LMHeadModel(GPT2Config(**gpt2)),
+            "LlamaForCausalLM": lambda: LlamaForCausalLM(LlamaConfig(**llama, tie_word_embeddings=True)),
+        }
+
+    def build(architecture: str) -> Callable[[], nn.Module]:
+        return lambda: ours(build_config(f"{family}-{size}", architecture))
+
+    precisions = ["fp32", "bf16"] if computes_in_bfloat16() else ["fp32"]
+    best = precisions[-1]
+    found = [
+        Variant(f"stock {name}", model, False, precision=precision)
+        for name, model in peers.items()
+        for precision in precisions
+    ]
+    found += [Variant(f"{family} modern", build("modern"), True, precision=precision) for precision in precisions]
+    found.append(Variant(f"{family} classic", build("classic"), True, precision=best))
+    found.append(Variant(f"{family} modern, Muon", build("modern"), True, "muon", best))
+    if with_compile:
+        found.append(Variant(f"{family} modern, compiled", build("modern"), True, precision=best, compiled=True))
+        found.append(Variant(f"{family} modern, Muon, compiled", build("modern"), True, "muon", best, compiled=True))
+    return found
+
+
+def make_batch(family: str, tokens_per_step: int, length: int) -> Batch:
+    """Rows as the pre-training loop reads them, of random tokens in documents with a median of 110 tokens."""
+    random = np.random.default_rng(SEED)
+    lengths = np.clip(random.lognormal(np.log(110), 1.2, size=2_000), 1, 4_000).astype(np.int64)
+    tokens = random.integers(5, VOCABULARY, size=lengths.sum()).astype(np.uint16)
+    places = np.stack((np.zeros_like(lengths), np.cumsum(lengths) - lengths, lengths), axis=1)
+    documents = Documents([tokens], places)
+    shape: dict[str, Any] = {"length": length, "cls_id": 2, "sep_id": 3, "seed": SEED}
+    rows = np.arange(tokens_per_step // length)
+    if family == "minigpt":
+        return CausalLM(documents, **shape).batch(0, rows)
+    masking = Masking(probability=0.15, mask_id=4, special_ids=[0, 1, 2, 3, 4], vocab_size=VOCABULARY, seed=SEED)
+    return MaskedLM(documents, masking=masking, **shape).batch(0, rows)
+
+
+def make_step(variant: Variant, batch: Batch, device: torch.device) -> Step:
+    """A closure that takes one training step and returns its loss."""
+    torch.manual_seed(SEED)
+    model = variant.model().to(device).train()
+    inputs = {name: tensor.to(device) for name, tensor in batch.items()}
+    optimizers: list[torch.optim.Optimizer]
+    if variant.is_ours:
+        settings = PretrainArguments(output_dir="", optimizer=variant.optimizer)
+        optimizers = build_optimizers(model, settings, 1e-4)
+    else:
+        del inputs["position_ids"]  # the stock scripts let documents see each other
+        optimizers = [torch.optim.AdamW(model.parameters(), lr=1e-4, fused=True)]
+    model.config.use_cache = False
+    forward = torch.compile(model) if variant.compiled else model
+    precision: AbstractContextManager[Any] = nullcontext()
+    if variant.precision == "bf16":
+        precision = torch.autocast(device.type, torch.bfloat16)
+
+    def step() -> torch.Tensor:
+        with precision:
+            loss: torch.Tensor = forward(**inputs).loss
+        loss.backward()
+        nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+        for optimizer in optimizers:
+            optimizer.step()
+        for optimizer in optimizers:
+            optimizer.zero_grad()
+        return loss.detach()
+
+    return step
+
+
+def flops_per_token(model: nn.Module, batch: Batch, *, sparse_head: bool) -> float:
+    """Arithmetic of a training step per token: weights, attention, and the head where it is computed."""
+    config: Any = model.config
+    length = batch["input_ids"].shape[1]
+    head = VOCABULARY * config.hidden_size
+    embeddings = {id(module.weight) for module in model.modules() if isinstance(module, nn.Embedding)}
+    matrices = [
+        parameter for parameter in model.parameters() if parameter.ndim == 2 and id(parameter) not in embeddings
+    ]
+    weights = sum(matrix.numel() for matrix in matrices)
+    share = float((batch["labels"] != IGNORE_INDEX).float().mean()) if sparse_head else 1.0
+    return 6 * (weights + share * head) + 12 * config.num_hidden_layers * config.hidden_size * length
+
+
+def matrix_product_rate(device: torch.device, precision: str, tokens: int, width: int) -> float:
+    """Floating-point operations per second of the product that a feed-forward layer is made of."""
+    kind = torch.bfloat16 if precision == "bf16" else torch.float32
+    left = torch.randn(tokens, width, device=device, dtype=kind)
+    right = torch.randn(width, 4 * width, device=device, dtype=kind)
+    times = []
+    for _ in range(10):
+        begin = now(device)
+        left @ right
+        times.append(now(device) - begin)
+    return 2 * tokens * width * 4 * width / statistics.median(times)
+
+
+def now(device: torch.device) -> float:
+    """The time, when all that was asked of the device is done."""
+    if device.type == "cuda":
+        torch.cuda.synchronize()
+    return time.perf_counter()
+
+
+def profile(step: Step, device: torch.device) -> dict[str, float]:
+    """The operations that take most of a step, with their shares of the time."""
+    activities = [torch.profiler.ProfilerActivity.CPU]
+    if device.type == "cuda":
+        activities.append(torch.profiler.ProfilerActivity.CUDA)
+    with torch.profiler.profile(activities=activities) as profiler:
+        for _ in range(3):
+            step()
+        now(device)
+    key = "self_device_time_total" if device.type == "cuda" else "self_cpu_time_total"
+    times = {event.key: float(getattr(event, key)) for event in profiler.key_averages()}
+    total = sum(times.values())
+    first = sorted(times, key=lambda name: -times[name])[:10]
+    return {name: round(times[name] / total, 3) for name in first}
+
+
+def measure(family: str, size: str, length: int, arguments: Arguments, device: torch.device) -> dict[str, Any]:
+    """One table: all variants of a family at a sequence length."""
+    batch = make_batch(family, arguments.tokens_per_step, length)
+    found = variants(family, size, with_compile=arguments.compile)
+    steps = [make_step(variant, batch, device) for variant in found]
+    for step in tqdm(steps, desc=f"{family}-{size}, {length} tokens a row: warm-up"):
+        for _ in range(3):
+            step()
+    width = SIZES[size]["hidden_size"]
+    times: list[list[float]] = [[] for _ in found]
+    rates: dict[str, list[float]] = {variant.precision: [] for variant in found}
+    for number in tqdm(range(arguments.rounds), desc=f"{family}-{size}, {length} tokens a row"):
+        for precision, measured in rates.items():
+            measured.append(matrix_product_rate(device, precision, arguments.tokens_per_step, width))
+        for index in rotated(range(len(found)), number):
+            begin = now(device)
+            steps[index]()
+            times[index].append(now(device) - begin)
+    speeds = [arguments.tokens_per_step / statistics.median(some) for some in times]
+    rows = []
+    for variant, speed, some in zip(found, speeds, times, strict=True):
+        sparse = variant.is_ours and family == "minibert"
+        arithmetic = flops_per_token(variant.model(), batch, sparse_head=sparse)
+        rate = statistics.median(rates[variant.precision])
+        rows.append(
+            {
+                "variant": variant.name,
+                "precision": variant.precision,
+                "tokens_per_second": round(speed),
+                "ratio": round(speed / speeds[0], 2),
+                "utilisation": round(speed * arithmetic / rate, 3),
+                "spread": round((max(some) - min(some)) / statistics.median(some), 2),
+            }
+        )
+    default = next(index for index, variant in enumerate(found) if "Muon" in variant.name)
+    return {
+        "model": f"{family}-{size}",
+        "sequence_length": length,
+        "rows": rows,
+        "matrix_product_gflops": {kind: round(statistics.median(some) / 1e9) for kind, some in rates.items()},
+        "profile": {found[default].name: profile(steps[default], device)},
+    }
+
+
+def rotated(items: Iterable[int], places: int) -> list[int]:
+    """The items from another one on each time."""
+    order = list(items)
+    start = places % len(order)
+    return order[start:] + order[:start]
+
+
+def main(arguments: Arguments) -> int:
+    """All tables, printed and written."""
+    torch.set_flush_denormal(True)
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    lengths = {"minibert": (128, 512), "minigpt": (256,)}
+    tables = [
+        measure(family, size, length, arguments, device)
+        for size in arguments.sizes
+        for family in arguments.families
+        for length in lengths[family]
+    ]
+    for table in tables:
+        tqdm.write(f"\n{table['model']}, {table['sequence_length']} tokens a row", file=sys.stdout)
+        for row in table["rows"]:
+            tqdm.write(
+                f"  {row['variant']:<34} {row['precision']}  {row['tokens_per_second']:>9,} tokens/s  "
+                f"{row['ratio']:.2f}x  utilisation {row['utilisation']:.0%}  spread {row['spread']:.0%}",
+                file=sys.stdout,
+            )
+    write_json(
+        RESULTS / f"step_speed-{device.type}.json",
+        {
+            "command": " ".join(["python", "benchmarks/step_speed.py", *sys.argv[1:]]),
+            "hardware": hardware(device),
+            "tokens_per_step": arguments.tokens_per_step,
+            "rounds": arguments.rounds,
+            "seed": SEED,
+            "tables": tables,
+            "environment": environment(),
+        },
+    )
+    return 0
+
+
+if __name__ == "__main__":
+    run(Arguments, main)

@@ -1,0 +1,113 @@
+"""Muon, with all matrices of one shape orthogonalised together."""
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.distributed.tensor import DTensor, Replicate
+
+from hf_minibert.training.device import computes_in_bfloat16
+
+# A quintic whose repetition draws all singular values towards 1 (Jordan et al. 2024).
+COEFFICIENTS = (3.4445, -4.7750, 2.0315)
+RMS_OF_ADAMW = 0.2
+
+
+class Muon(torch.optim.Optimizer):
+    """Steps in which all directions of a matrix count alike (Jordan et al. 2024, kellerjordan.github.io/posts/muon).
+
+    The same steps as `torch.optim.Muon` with ``adjust_lr_fn="match_rms_adamw"``, which scales them to the size of
+    AdamW's (Liu et al. 2025, arXiv:2502.16982), so that one learning rate and decay serve both. That one takes the
+    matrices one by one, and always in bfloat16; this one takes those of a shape together, and computes in float32 where
+    the device has no instructions for bfloat16.
+
+    Args:
+        params: matrices.
+        lr: step size.
+        weight_decay: decoupled decay, as in AdamW.
+        momentum: memory of the mean gradient (Nesterov's).
+        ns_steps: repetitions of the quintic.
+    """
+
+    def __init__(
+        self, params: Any, *, lr: float, weight_decay: float = 0.1, momentum: float = 0.95, ns_steps: int = 5
+    ) -> None:
+        super().__init__(params, {"lr": lr, "weight_decay": weight_decay, "momentum": momentum, "ns_steps": ns_steps})
+        for group in self.param_groups:
+            for parameter in group["params"]:
+                if parameter.ndim != 2:
+                    raise ValueError(f"Muon is for matrices, but got a parameter of shape {tuple(parameter.shape)}")
+
+    @torch.no_grad()
+    def step(self, closure: Callable[[], float] | None = None) -> float | None:  # type: ignore[override]
+        """One step with the gradients at hand; matrices without one stay."""
+        loss = None
+        if closure is not None:
+            with torch.enable_grad():
+                loss = closure()
+        for group in self.param_groups:
+            by_shape: dict[torch.Size, list[Tensor]] = {}
+            for parameter in group["params"]:
+                if parameter.grad is not None:
+                    by_shape.setdefault(parameter.shape, []).append(parameter)
+            for shape, parameters in by_shape.items():
+                momenta = self._momenta(parameters, group["momentum"])
+                whole = torch.stack(
+                    [gather(part, parameter) for part, parameter in zip(momenta, parameters, strict=True)]
+                )
+                updates = orthogonalize(whole, group["ns_steps"])
+                parts = [shard(update, parameter) for update, parameter in zip(updates, parameters, strict=True)]
+                weights = [local(parameter) for parameter in parameters]
+                torch._foreach_mul_(weights, 1 - group["lr"] * group["weight_decay"])
+                torch._foreach_add_(weights, parts, alpha=-group["lr"] * RMS_OF_ADAMW * max(shape) ** 0.5)
+        return loss
+
+    def _momenta(self, parameters: list[Tensor], momentum: float) -> list[Tensor]:
+        """This process's part of each gradient, with Nesterov's momentum."""
+        for parameter in parameters:
+            if not self.state[parameter]:
+                self.state[parameter]["momentum_buffer"] = torch.zeros_like(parameter)
+        gradients = [local(parameter.grad) for parameter in parameters if parameter.grad is not None]
+        buffers = [local(self.state[parameter]["momentum_buffer"]) for parameter in parameters]
+        torch._foreach_lerp_(buffers, gradients, 1 - momentum)
+        return list(torch._foreach_lerp(gradients, buffers, momentum))
+
+
+def local(tensor: Tensor) -> Tensor:
+    """This process's part of a tensor that FSDP may have split; shares its memory."""
+    return tensor.to_local() if isinstance(tensor, DTensor) else tensor
+
+
+def gather(part: Tensor, like: Tensor) -> Tensor:
+    """The whole of what is split as `like` is."""
+    if not isinstance(like, DTensor):
+        return part
+    split = DTensor.from_local(part, like.device_mesh, like.placements, shape=like.shape, stride=like.stride())
+    return split.full_tensor()
+
+
+def shard(whole: Tensor, like: Tensor) -> Tensor:
+    """This process's part of a whole tensor, split as `like` is."""
+    if not isinstance(like, DTensor):
+        return whole
+    replicated = DTensor.from_local(whole, like.device_mesh, [Replicate()] * like.device_mesh.ndim)
+    return replicated.redistribute(placements=like.placements).to_local()
+
+
+def orthogonalize(matrices: Tensor, steps: int) -> Tensor:
+    """The nearest (semi-)orthogonal matrices, roughly: singular values end between 0.7 and 1.2; same dtype as given.
+
+    Args:
+        matrices: (matrices, rows, columns).
+        steps: repetitions of the quintic.
+    """
+    first, third, fifth = COEFFICIENTS
+    wide = matrices.bfloat16() if computes_in_bfloat16() else matrices
+    is_tall = matrices.shape[1] > matrices.shape[2]
+    wide = wide.mT if is_tall else wide
+    wide = wide / wide.norm(dim=(1, 2), keepdim=True).clamp(min=1e-7)
+    for _ in range(steps):
+        gram = wide @ wide.mT
+        wide = torch.baddbmm(wide, torch.baddbmm(gram, gram, gram, beta=third, alpha=fifth), wide, beta=first)
+    return (wide.mT if is_tall else wide).to(matrices.dtype)
