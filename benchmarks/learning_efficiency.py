@@ -26,6 +26,7 @@ import numpy as np
 import torch
 from accelerate import Accelerator
 from datasets import Dataset
+from torch import Tensor
 from transformers import (
     BertConfig,
     BertForMaskedLM,
@@ -43,8 +44,9 @@ from transformers import (
 
 from hf_minibert.command_line import run
 from hf_minibert.data.loader import evaluation_batches
+from hf_minibert.data.objectives import Batch
 from hf_minibert.data.token_store import Documents
-from hf_minibert.presets import SIZES
+from hf_minibert.presets import SIZES, ObjectiveName
 from hf_minibert.training.arguments import PretrainArguments, parse_duration
 from hf_minibert.training.checkpoint import write_json
 from hf_minibert.training.evaluation import evaluate
@@ -76,7 +78,7 @@ class Arguments:
     output_dir: str = "runs/learning_efficiency"
     """Folder for the runs."""
     peer_learning_rate: float | None = None
-    """For the peer's own process: train it with this rate, for --budget, with the first of --seeds, into --output_dir."""
+    """For the peer's own process: train it with this rate and the first of --seeds, into --output_dir."""
 
 
 class Budget(TrainerCallback):
@@ -85,7 +87,7 @@ class Budget(TrainerCallback):
     def __init__(self, seconds: float) -> None:
         self.begin, self.seconds = time.perf_counter(), seconds
 
-    def on_train_begin(self, _: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
+    def on_train_begin(self, *_: Any, **__: Any) -> None:
         """The clock starts here."""
         self.begin = time.perf_counter()
 
@@ -93,7 +95,7 @@ class Budget(TrainerCallback):
         """The share of the budget that is left, which is also the share of the learning rate."""
         return max(0.0, 1 - (time.perf_counter() - self.begin) / self.seconds)
 
-    def on_step_end(self, _: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
+    def on_step_end(self, _args: TrainingArguments, _state: TrainerState, control: TrainerControl, **_: Any) -> None:
         """Stop when nothing is left."""
         control.should_training_stop = self.remaining() == 0
 
@@ -119,11 +121,8 @@ def stock_model(family: str, size: str, vocab_size: int) -> PreTrainedModel:
 
 def stock_rows(documents: Documents, length: int, cls_id: int, sep_id: int) -> Dataset:
     """Documents joined and cut into rows, as the stock scripts do."""
-    pieces = [
-        part
-        for index in range(len(documents))
-        for part in (np.array([cls_id]), documents.tokens(index), np.array([sep_id]))
-    ]
+    begin, end = np.array([cls_id]), np.array([sep_id])
+    pieces = [piece for index in range(len(documents)) for piece in (begin, documents.tokens(index), end)]
     joined = np.concatenate(pieces).astype(np.int64)
     rows = joined[: len(joined) // length * length].reshape(-1, length)
     return Dataset.from_dict({"input_ids": rows}).with_format("torch")
@@ -179,9 +178,13 @@ def train_peer(arguments: Arguments, learning_rate: float) -> None:
 
 
 def measure(
-    model: PreTrainedModel, batches: Any, objective: Any, accelerator: Accelerator, lengths: Any
+    model: PreTrainedModel,
+    batches: list[Batch],
+    objective: ObjectiveName,
+    accelerator: Accelerator,
+    token_lengths: Tensor | None,
 ) -> dict[str, float]:
-    """Held-out loss of a stock model; the arguments that only ours take are taken away."""
+    """Held-out loss of a stock model, which is spared the argument that only ours take."""
     forward = model.forward
 
     def plain(**inputs: Any) -> Any:
@@ -193,7 +196,7 @@ def measure(
         return outputs
 
     model.forward = plain
-    return evaluate(model, batches, objective, accelerator, lengths)
+    return evaluate(model, batches, objective, accelerator, token_lengths)
 
 
 def pretrain_arguments(arguments: Arguments, folder: Path, seed: int) -> PretrainArguments:
@@ -247,12 +250,10 @@ def main(arguments: Arguments) -> int:
         train_peer(arguments, arguments.peer_learning_rate)
         return 0
     output = Path(arguments.output_dir).resolve() / f"{arguments.family}-{arguments.size}"
-    search = {
-        rate: run_peer(arguments, output / f"search-{rate}", arguments.seeds[0], rate, arguments.search_budget)[
-            "metrics"
-        ]["eval_loss"]
-        for rate in arguments.learning_rates
-    }
+    search = {}
+    for rate in arguments.learning_rates:
+        tried = run_peer(arguments, output / f"search-{rate}", arguments.seeds[0], rate, arguments.search_budget)
+        search[rate] = tried["metrics"]["eval_loss"]
     best = min(search, key=lambda rate: search[rate])
     runs = []
     for seed in arguments.seeds:
