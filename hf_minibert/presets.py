@@ -14,7 +14,7 @@ from hf_minibert.models.modeling_minibert import MiniBertForMaskedLM, MiniBertFo
 from hf_minibert.models.modeling_minigpt import MiniGPTForCausalLM
 
 Config = MiniBertConfig | MiniGPTConfig
-ObjectiveName = Literal["mlm", "mlm+nsp", "clm"]
+ObjectiveName = Literal["mlm", "mlm+nsp", "mlm+sop", "clm"]
 PretrainingModel = MiniBertForMaskedLM | MiniBertForPreTraining | MiniGPTForCausalLM
 
 # The shapes of the published BERT miniatures (Turc et al. 2019, arXiv:1908.08962).
@@ -38,7 +38,11 @@ class Family:
 
 
 FAMILIES: dict[str, Family] = {
-    "minibert": Family(MiniBertConfig, {"mlm": MiniBertForMaskedLM, "mlm+nsp": MiniBertForPreTraining}, 128),
+    "minibert": Family(
+        MiniBertConfig,
+        {"mlm": MiniBertForMaskedLM, "mlm+nsp": MiniBertForPreTraining, "mlm+sop": MiniBertForPreTraining},
+        128,
+    ),
     "minigpt": Family(MiniGPTConfig, {"clm": MiniGPTForCausalLM}, 256),
 }
 MODELS = [f"{family}-{size}" for family in FAMILIES for size in SIZES]

@@ -18,11 +18,16 @@ from hf_minibert.errors import UserError
 
 IGNORE_INDEX = -100
 Integers = NDArray[np.int64]
+Tokens = NDArray[np.unsignedinteger]
 Batch = dict[str, Tensor]
 
 
+PAIRED = ("mlm+nsp", "mlm+sop")
+"""The objectives whose rows are pairs of segments, with a label of their own."""
+
+
 class NextSentence(IntEnum):
-    """BERT's labels of segment B."""
+    """BERT's labels of segment B; in sentence order prediction, RANDOM means that A and B are swapped."""
 
     FOLLOWS = 0
     RANDOM = 1
@@ -230,6 +235,15 @@ class NextSentencePrediction:
         skip = 1 + int(number * (len(others) - 1))
         return int(self._usable[others[(self._rank[place] - first + skip) % len(others)]])
 
+    def _wrong_pair(
+        self, place: int, first: Tokens, second: Tokens, other: float, other_start: float
+    ) -> tuple[Tokens, Tokens]:
+        """A and what does not follow it; the numbers, in [0, 1), choose a document and where to begin in it."""
+        stranger = self._stranger(place, len(second), other)
+        room = max(self.documents.lengths[stranger] - len(second), 0)
+        start = int(other_start * (room + 1))
+        return first, self.documents.tokens(stranger, start, start + len(second))
+
     def batch(self, epoch: int, rows: Integers) -> Batch:
         """`input_ids`, `token_type_ids`, `attention_mask`, `labels` and `next_sentence_label`."""
         row_order = permutation(self.seed, epoch, Draw.ROW_ORDER, self.num_rows)[rows]
@@ -248,10 +262,7 @@ class NextSentencePrediction:
             first = self.documents.tokens(document, begin, middle)
             second = self.documents.tokens(document, middle, end)
             if is_random[row] < 0.5:
-                stranger = self._stranger(place, len(second), other[row])
-                room = max(self.documents.lengths[stranger] - len(second), 0)
-                start = int(other_start[row] * (room + 1))
-                second = self.documents.tokens(stranger, start, start + len(second))
+                first, second = self._wrong_pair(place, first, second, other[row], other_start[row])
             boundary = len(first) + 2
             width = boundary + len(second) + 1
             input_ids[row, 0], input_ids[row, boundary - 1], input_ids[row, width - 1] = (
@@ -271,6 +282,20 @@ class NextSentencePrediction:
             labels=labels,
             next_sentence_label=np.where(is_random < 0.5, int(NextSentence.RANDOM), int(NextSentence.FOLLOWS)),
         )
+
+
+class SentenceOrderPrediction(NextSentencePrediction):
+    """`mlm+sop`: masked tokens, and whether A and B are in their order (ALBERT, Lan et al. 2020, arXiv:1909.11942).
+
+    Harder than next-sentence prediction, which the topics of two documents give away.
+    """
+
+    def _wrong_pair(
+        self, place: int, first: Tokens, second: Tokens, other: float, other_start: float
+    ) -> tuple[Tokens, Tokens]:
+        """The same two segments, swapped."""
+        del place, other, other_start
+        return second, first
 
 
 def _tensors(**arrays: Integers) -> Batch:

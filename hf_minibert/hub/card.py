@@ -34,6 +34,7 @@ _NAMES = {"minibert": "MiniBERT", "minigpt": "MiniGPT"}
 _OBJECTIVES = {
     "mlm": "masked language modelling",
     "mlm+nsp": "masked language modelling and next sentence prediction",
+    "mlm+sop": "masked language modelling and sentence order prediction",
     "clm": "next-token prediction",
 }
 _ARCHITECTURES = {

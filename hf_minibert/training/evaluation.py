@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from transformers import PreTrainedTokenizerFast
 
-from hf_minibert.data.objectives import IGNORE_INDEX, Batch
+from hf_minibert.data.objectives import IGNORE_INDEX, PAIRED, Batch
 from hf_minibert.data.token_store import Documents
 from hf_minibert.models.losses import next_token_labels
 from hf_minibert.tokenization import is_byte_level, token_bytes
@@ -31,7 +31,7 @@ def evaluate(
     Args:
         model: one of ours, on the accelerator's device.
         batches: this process's part of the held-out rows.
-        objective: mlm, mlm+nsp or clm.
+        objective: mlm, mlm+nsp, mlm+sop or clm.
         accelerator: adds up what the processes find.
         token_lengths: bytes of text that each token id stands for, (vocabulary,); None if the tokenizer cannot tell.
     """
@@ -46,12 +46,12 @@ def evaluate(
             logits = model(**inputs, use_cache=False).logits[labels != IGNORE_INDEX]
         else:
             outputs = model(**inputs, full_logits=False)
-            logits = outputs.prediction_logits if objective == "mlm+nsp" else outputs.logits
+            logits = outputs.prediction_logits if objective in PAIRED else outputs.logits
         loss = F.cross_entropy(logits.float(), targets, reduction="sum")
         correct = (logits.argmax(dim=-1) == targets).sum()
         text_bytes = 0 if token_lengths is None else int(token_lengths[targets.cpu()].sum())
         pairs = [0.0, 0.0, 0.0]
-        if objective == "mlm+nsp":
+        if objective in PAIRED:
             order = inputs["next_sentence_label"]
             scores = outputs.seq_relationship_logits.float()
             pairs = [
@@ -69,7 +69,7 @@ def evaluate(
         "eval_accuracy": correct_sum / max(predictions, 1),
         "eval_perplexity": float(np.exp(min(loss_mean, 100.0))),
     }
-    if objective == "mlm+nsp":
+    if objective in PAIRED:
         metrics["eval_mlm_loss"] = loss_mean
         metrics["eval_nsp_loss"] = nsp_sum / max(num_pairs, 1)
         metrics["eval_nsp_accuracy"] = nsp_correct / max(num_pairs, 1)

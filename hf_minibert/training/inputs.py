@@ -14,7 +14,14 @@ from transformers import PreTrainedTokenizerFast
 
 from hf_minibert.data.corpus import Corpus, open_corpus
 from hf_minibert.data.loader import evaluation_batches
-from hf_minibert.data.objectives import CausalLM, MaskedLM, Masking, NextSentencePrediction, Objective
+from hf_minibert.data.objectives import (
+    CausalLM,
+    MaskedLM,
+    Masking,
+    NextSentencePrediction,
+    Objective,
+    SentenceOrderPrediction,
+)
 from hf_minibert.data.token_store import Documents, TokenStore, is_token_store, open_prepared_store, open_token_store
 from hf_minibert.errors import UserError
 from hf_minibert.models.configuration_minibert import MiniBertConfig
@@ -191,7 +198,8 @@ def build_objective(plan: Plan, documents: Documents, *, for_evaluation: bool) -
     )
     if plan.objective == "mlm":
         return MaskedLM(documents, masking=masking, **shape)
-    return NextSentencePrediction(documents, masking=masking, pad_id=tokenizer.pad_token_id, **shape)
+    pairs = NextSentencePrediction if plan.objective == "mlm+nsp" else SentenceOrderPrediction
+    return pairs(documents, masking=masking, pad_id=tokenizer.pad_token_id, **shape)
 
 
 def read_data(plan: Plan, accelerator: Accelerator) -> RunData:

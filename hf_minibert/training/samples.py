@@ -8,6 +8,7 @@ import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
 from hf_minibert.data.corpus import document_hash
+from hf_minibert.data.objectives import PAIRED
 from hf_minibert.data.token_store import Documents
 from hf_minibert.tokenization import word_starts
 
@@ -75,7 +76,7 @@ def predictions(
     else:
         for text, ids, place in masked_sentences(sentences, tokenizer):
             outputs = model(torch.tensor([ids], device=model.device))
-            logits = outputs.prediction_logits if objective == "mlm+nsp" else outputs.logits
+            logits = outputs.prediction_logits if objective in PAIRED else outputs.logits
             best = logits[0, place].topk(5).indices.tolist()
             said.append({"text": text, "predictions": [str(tokenizer.decode([token])).strip() for token in best]})
     model.train(was_training)

@@ -11,6 +11,7 @@ from hf_minibert.data.objectives import (
     Masking,
     NextSentence,
     NextSentencePrediction,
+    SentenceOrderPrediction,
     TokenStream,
     permutation,
     uniform,
@@ -392,6 +393,19 @@ def test_two_documents_are_enough():
 
 
 # ---------------------------------------------------------------- all of them
+
+
+def test_a_wrong_order_is_the_right_one_swapped():
+    lengths = [2, 3, 5, 8, 13, 21, 34, 55, 89, 144] * 20
+    some = numbered(*lengths)
+    noise = masking(1e-9, vocab_size=100_000)
+    objective = SentenceOrderPrediction(some, masking=noise, pad_id=PAD, **ids(length=32))
+    seen = Counter()
+    for first, second, label in segments(objective.batch(0, every_row(objective))):
+        seen[label] += 1
+        before, after = (first, second) if label == NextSentence.FOLLOWS else (second, first)
+        assert after[0] == before[-1] + 1
+    assert within(seen[NextSentence.RANDOM], seen.total(), 0.5)
 
 
 OBJECTIVES = {
