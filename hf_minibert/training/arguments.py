@@ -38,8 +38,8 @@ class PretrainArguments:
     config_overrides: str | None = None
     """Fields of the config to replace, as in `hidden_size=384,num_hidden_layers=6`."""
     objective: ObjectiveName | None = None
-    """What to predict: masked tokens, also whether a segment follows (nsp) or two are in order (sop), or the next token.
-    Default: mlm for MiniBERT, clm for MiniGPT."""
+    """What to predict: masked tokens; also whether a segment follows (nsp), or two are in order (sop); or the next
+    token. Default: mlm for MiniBERT, clm for MiniGPT."""
     corpus: list[str] = field(default_factory=lambda: ["builtin"])
     """`builtin` (documentation of the installed packages), files, globs or folders (.txt .md .jsonl .parquet, also
     .gz .xz .zst), or a data set on the Hub."""

@@ -412,6 +412,9 @@ OBJECTIVES = {
     "clm": lambda some, seed: CausalLM(some, **ids(length=32, seed=seed)),
     "mlm": lambda some, seed: MaskedLM(some, masking=masking(seed=seed), **ids(length=32, seed=seed)),
     "mlm+nsp": lambda some, seed: pairs(some, length=32, seed=seed, probability=0.15),
+    "mlm+sop": lambda some, seed: SentenceOrderPrediction(
+        some, masking=masking(seed=seed), pad_id=PAD, **ids(length=32, seed=seed)
+    ),
 }
 
 
