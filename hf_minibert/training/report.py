@@ -1,5 +1,6 @@
 """What a run tells people: its log, its figures, and what it learned."""
 
+import dataclasses
 import json
 import math
 import platform
@@ -76,6 +77,15 @@ def environment() -> dict[str, str]:
     return {"python": platform.python_version()} | {name: version(name) for name in PACKAGES}
 
 
+def changed_settings(arguments: Any) -> list[str]:
+    """The names of the settings that are not at their default, of an instance of a dataclass."""
+    defaults = {
+        field.name: field.default if field.default_factory is dataclasses.MISSING else field.default_factory()
+        for field in dataclasses.fields(arguments)
+    }
+    return [name for name, value in vars(arguments).items() if value != defaults[name]]
+
+
 def summary(
     plan: Plan,
     data: RunData,
@@ -89,6 +99,7 @@ def summary(
     arguments, train, held_out = plan.arguments, data.store.train, data.store.held_out
     processes = accelerator.num_processes
     hub_id = data.corpus.hub_id if isinstance(data.corpus, HubCorpus) else None
+    tokenizer = Path(arguments.tokenizer)
     return {
         "kind": "pretrain",
         "model_type": model.config.model_type,
@@ -106,7 +117,11 @@ def summary(
             "evaluated_tokens": min(arguments.max_eval_samples, data.held_out.num_rows) * plan.max_seq_length,
             "bytes": data.store.info.bytes,
         },
-        "tokenizer": {"name": Path(arguments.tokenizer).name, "vocab_size": len(plan.tokenizer)},
+        "tokenizer": {
+            "name": tokenizer.name,
+            "hub_id": None if tokenizer.is_dir() else arguments.tokenizer,
+            "vocab_size": len(plan.tokenizer),
+        },
         "training": {
             "steps": state.step,
             "tokens_seen": state.tokens,
@@ -124,6 +139,7 @@ def summary(
             {"text": after["text"], "before": before["predictions"], "after": after["predictions"]}
             for before, after in zip(state.samples_before, predicted, strict=True)
         ],
+        "changed_settings": changed_settings(arguments),
         "environment": environment(),
     }
 
