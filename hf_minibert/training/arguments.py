@@ -47,8 +47,8 @@ class PretrainArguments:
     """The column or key that holds the text."""
     streaming: bool = False
     """Read a Hub data set without downloading all of it first; with --max_tokens, only as much as is needed."""
-    tokenizer: str = "tokenizer"
-    """Folder or Hub name of the tokenizer."""
+    tokenizer: str | None = None
+    """Folder or Hub name of the tokenizer. Default: the repository's own."""
     budget: str | None = None
     """Wall-clock time of training with its evaluations, such as 90s, 5m or 2h; the schedule is fitted to it."""
     max_steps: int | None = None

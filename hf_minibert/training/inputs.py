@@ -26,7 +26,7 @@ from hf_minibert.data.token_store import Documents, TokenStore, is_token_store, 
 from hf_minibert.errors import UserError
 from hf_minibert.models.configuration_minibert import MiniBertConfig
 from hf_minibert.presets import LEARNING_RATES, Config, ObjectiveName, build_config, family_of, parse_overrides
-from hf_minibert.tokenization import adapt_tokenizer, load_tokenizer
+from hf_minibert.tokenization import OWN_TOKENIZER, adapt_tokenizer, load_tokenizer
 from hf_minibert.training.arguments import PretrainArguments
 from hf_minibert.training.checkpoint import latest_checkpoint
 from hf_minibert.training.device import computes_in_bfloat16
@@ -84,7 +84,7 @@ def make_plan(arguments: PretrainArguments) -> Plan:
     length = arguments.max_seq_length or family.max_seq_length
     batch_size = arguments.per_device_train_batch_size or max(1, TOKENS_PER_BATCH // length)
     learning_rate = arguments.learning_rate or LEARNING_RATES[arguments.architecture]
-    tokenizer = load_tokenizer(arguments.tokenizer)
+    tokenizer = load_tokenizer(arguments.tokenizer or OWN_TOKENIZER)
     tokens = {
         "vocab_size": len(tokenizer),
         "pad_token_id": tokenizer.pad_token_id,

@@ -13,6 +13,7 @@ from tqdm import tqdm
 
 from hf_minibert.data.corpus import HubCorpus
 from hf_minibert.presets import PretrainingModel
+from hf_minibert.tokenization import OWN_TOKENIZER
 from hf_minibert.training.checkpoint import TrainState, write_text
 from hf_minibert.training.device import hardware
 from hf_minibert.training.inputs import Plan, RunData
@@ -99,7 +100,7 @@ def summary(
     arguments, train, held_out = plan.arguments, data.store.train, data.store.held_out
     processes = accelerator.num_processes
     hub_id = data.corpus.hub_id if isinstance(data.corpus, HubCorpus) else None
-    tokenizer = Path(arguments.tokenizer)
+    tokenizer = Path(arguments.tokenizer or OWN_TOKENIZER)
     return {
         "kind": "pretrain",
         "model_type": model.config.model_type,
