@@ -38,6 +38,7 @@ TOKENS_PER_BATCH = 2_048
 EVALUATION_SEED = 0
 EVALUATION_MASKING = 0.15
 SAMPLES = 3
+FEW_DOCUMENTS = 2
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -177,8 +178,20 @@ def make_folder(arguments: PretrainArguments) -> None:
     folder.mkdir(parents=True, exist_ok=True)
 
 
-def build_objective(plan: Plan, documents: Documents, *, for_evaluation: bool) -> Objective:
-    """What the plan trains for, over some documents; evaluation has fixed masks of its own."""
+def build_objective(plan: Plan, store: TokenStore, *, for_evaluation: bool) -> Objective:
+    """What the plan trains for, over the training or the held-out documents; evaluation has fixed masks of its own.
+
+    Raises:
+        UserError: the documents are too few or too short.
+    """
+    part, documents = ("held-out", store.held_out) if for_evaluation else ("training", store.train)
+    try:
+        return _objective(plan, documents, for_evaluation=for_evaluation)
+    except UserError as error:
+        raise UserError(f"the {part} part of the corpus is too small: {error}") from error
+
+
+def _objective(plan: Plan, documents: Documents, *, for_evaluation: bool) -> Objective:
     tokenizer = plan.tokenizer
     seed = EVALUATION_SEED if for_evaluation else plan.arguments.seed
     shape: dict[str, Any] = {
@@ -216,7 +229,11 @@ def read_data(plan: Plan, accelerator: Accelerator) -> RunData:
         f"{store.info.corpus}: {store.info.documents:,} documents, {store.info.tokens:,} tokens; "
         f"{len(store.train):,} documents to train on, {len(store.held_out):,} held out"
     )
-    held_out = build_objective(plan, store.held_out, for_evaluation=True)
+    if len(store.held_out) <= FEW_DOCUMENTS:
+        accelerator.print(
+            f"warning: the held-out loss rests on {len(store.held_out)} document(s); more documents make it reliable"
+        )
+    held_out = build_objective(plan, store, for_evaluation=True)
     targets = torch.cat(
         [
             predicted_tokens(batch, plan.objective)
@@ -226,9 +243,9 @@ def read_data(plan: Plan, accelerator: Accelerator) -> RunData:
     return RunData(
         corpus=corpus,
         store=store,
-        train=build_objective(plan, store.train, for_evaluation=False),
+        train=build_objective(plan, store, for_evaluation=False),
         held_out=held_out,
-        baselines=frequency_baselines(store.train, targets.numpy(), plan.tokenizer, plan.objective),
+        baselines=frequency_baselines(store, targets.numpy(), plan.tokenizer, plan.objective),
         token_lengths=token_lengths(plan.tokenizer) if plan.objective == "clm" else None,
         sentences=held_out_sentences(store.held_out, plan.tokenizer, SAMPLES),
     )
