@@ -95,9 +95,9 @@ class PretrainArguments:
     max_eval_samples: int = 384
     """Rows of held-out text in an evaluation."""
     eval_steps: int | None = None
-    """Steps between evaluations. Default: five evaluations a run."""
+    """Steps between evaluations. Default: five evaluations a run, at least 20 steps apart."""
     save_steps: int | None = None
-    """Steps between checkpoints. Default: at each evaluation."""
+    """Steps between checkpoints. Default: at each evaluation, and after half an hour without one."""
     save_total_limit: int = 2
     """Checkpoints to keep."""
     logging_steps: int = 10

@@ -17,6 +17,7 @@ from hf_minibert.tokenization import OWN_TOKENIZER
 from hf_minibert.training.checkpoint import TrainState, write_text
 from hf_minibert.training.device import hardware
 from hf_minibert.training.inputs import Plan, RunData
+from hf_minibert.training.optimization import DEFAULT_BUDGET
 
 METRICS = "metrics.jsonl"
 CURVES = "curves.png"
@@ -71,6 +72,24 @@ class ProgressBar(tqdm):  # type: ignore[misc]  # tqdm publishes no types
             text += f", held-out {held_out['eval_loss']:.3f}"
         self.set_postfix_str(text, refresh=False)
         self.update(100 * progress - self.n)
+
+
+def precision(accelerator: Accelerator) -> str:
+    """The number format of the large products."""
+    return "fp32" if accelerator.mixed_precision == "no" else str(accelerator.mixed_precision)
+
+
+def announcement(plan: Plan, model: PretrainingModel, accelerator: Accelerator) -> str:
+    """What is about to run, in one line."""
+    arguments, processes = plan.arguments, accelerator.num_processes
+    ends = [arguments.budget] if arguments.budget else []
+    ends += [f"{arguments.max_steps:,} steps"] if arguments.max_steps else []
+    ends += [f"{arguments.max_tokens:,} tokens"] if arguments.max_tokens else []
+    return (
+        f"training {arguments.model} ({arguments.architecture}, {model.num_parameters() / 1e6:.1f}M parameters) for "
+        f"{plan.objective} on {hardware(accelerator.device)}{f', {processes} processes,' if processes > 1 else ''} in "
+        f"{precision(accelerator)}, until {' or '.join(ends) or f'{DEFAULT_BUDGET} (the default)'}"
+    )
 
 
 def environment() -> dict[str, str]:
@@ -128,12 +147,12 @@ def summary(
             "tokens_seen": state.tokens,
             "seconds": round(state.seconds, 1),
             "epochs": state.tokens / (data.train.num_rows * plan.max_seq_length),
-            "tokens_per_second": state.tokens / state.seconds,
+            "tokens_per_second": state.tokens / state.training_seconds,
             "global_batch_size": plan.batch_size * arguments.gradient_accumulation_steps * processes,
             "max_seq_length": plan.max_seq_length,
             "num_processes": processes,
             "hardware": hardware(accelerator.device),
-            "precision": "fp32" if accelerator.mixed_precision == "no" else accelerator.mixed_precision,
+            "precision": precision(accelerator),
         },
         "metrics": metrics | data.baselines,
         "samples": [
