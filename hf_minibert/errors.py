@@ -1,4 +1,6 @@
-"""The one exception that means: the input is wrong, the program is not."""
+"""The one exception that means: the input is wrong, the program is not; and what tells so of a name."""
+
+from pathlib import Path
 
 
 class UserError(ValueError):
@@ -6,3 +8,9 @@ class UserError(ValueError):
 
     Scripts print it as one line and exit with status 2.
     """
+
+
+def is_nowhere(name: str | Path) -> bool:
+    """Whether a name is that of no folder, and not ``owner/name`` either, of which the Hub could be asked."""
+    could_be_on_hub = isinstance(name, str) and name.count("/") == 1 and name[0] not in "./~"
+    return not Path(name).is_dir() and not could_be_on_hub

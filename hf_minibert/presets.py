@@ -2,12 +2,13 @@
 
 import difflib
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Literal
 
 from huggingface_hub.errors import StrictDataclassError
 from transformers import AutoConfig
 
-from hf_minibert.errors import UserError
+from hf_minibert.errors import UserError, is_nowhere
 from hf_minibert.models.configuration_minibert import MiniBertConfig
 from hf_minibert.models.configuration_minigpt import MiniGPTConfig
 from hf_minibert.models.modeling_minibert import MiniBertForMaskedLM, MiniBertForPreTraining
@@ -90,11 +91,16 @@ def load_config(name_or_path: str) -> Config:
     Raises:
         UserError: there is no model, or it is of another kind.
     """
+    if is_nowhere(name_or_path):
+        raise UserError(
+            f"there is no folder {name_or_path}; model_name_or_path is that of a run, or OWNER/NAME on the Hub"
+        )
     try:
         config = AutoConfig.from_pretrained(name_or_path)
     except (OSError, ValueError) as error:
         reason = " ".join(str(error).split())
-        raise UserError(f"model_name_or_path {name_or_path!r} holds no model: {reason}") from error
+        trouble = "holds no model" if Path(name_or_path).is_dir() else "is no folder here, and no model on the Hub"
+        raise UserError(f"model_name_or_path {name_or_path!r} {trouble}: {reason}") from error
     if not isinstance(config, (MiniBertConfig, MiniGPTConfig)):
         raise UserError(f"{name_or_path} is a {config.model_type}; give a MiniBERT or a MiniGPT")
     return config

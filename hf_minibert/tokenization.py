@@ -34,7 +34,10 @@ from numpy.typing import NDArray
 from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, pre_tokenizers, processors, trainers
 from transformers import AutoTokenizer, BertTokenizer, PreTrainedTokenizerFast
 
-from hf_minibert.errors import UserError
+from hf_minibert.errors import UserError, is_nowhere
+
+OWN_TOKENIZER = Path(__file__).parents[1] / "tokenizer"
+"""The one that the repository brings along."""
 
 SPECIAL_TOKENS: dict[str, int] = {"[PAD]": 0, "[UNK]": 1, "[CLS]": 2, "[SEP]": 3, "[MASK]": 4}
 SPECIAL_ROLES: dict[str, str] = {
@@ -232,16 +235,16 @@ def load_tokenizer(path: str | Path) -> PreTrainedTokenizerFast:
     Raises:
         UserError: there is no tokenizer, it is damaged, or it lacks a special token that the objectives need.
     """
-    is_hub_name = isinstance(path, str) and path.count("/") == 1 and path[0] not in "./~"
-    if not Path(path).is_dir() and not is_hub_name:
+    if is_nowhere(path):
         raise UserError(f"no tokenizer folder at {path}; train one with scripts/train_tokenizer.py")
     try:
         tokenizer = AutoTokenizer.from_pretrained(str(path))
     except Exception as error:  # `tokenizers` raises plain Exception for a damaged file
         reason = " ".join(str(error).split())[:200]
-        raise UserError(
-            f"cannot open the tokenizer {path} ({reason}); train one with scripts/train_tokenizer.py"
-        ) from error
+        trouble = (
+            "cannot open the tokenizer" if Path(path).is_dir() else "no folder here and no tokenizer on the Hub is"
+        )
+        raise UserError(f"{trouble} {path} ({reason}); train one with scripts/train_tokenizer.py") from error
     if not isinstance(tokenizer, PreTrainedTokenizerFast):
         raise UserError(
             f"the tokenizer {path} is a {type(tokenizer).__name__}, which has no tokenizer.json; convert it"

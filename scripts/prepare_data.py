@@ -14,7 +14,7 @@ from hf_minibert.command_line import run
 from hf_minibert.data.corpus import open_corpus
 from hf_minibert.data.token_store import open_token_store
 from hf_minibert.errors import UserError
-from hf_minibert.tokenization import load_tokenizer
+from hf_minibert.tokenization import OWN_TOKENIZER, load_tokenizer
 
 
 @dataclass(kw_only=True)
@@ -29,8 +29,8 @@ class PrepareArguments:
     """The column or key that holds the text."""
     streaming: bool = False
     """Read a Hub data set without downloading all of it first."""
-    tokenizer: str = "tokenizer"
-    """Folder or Hub name of the tokenizer."""
+    tokenizer: str | None = None
+    """Folder or Hub name of the tokenizer. Default: the repository's own."""
     max_tokens: int | None = None
     """Stop after this many tokens."""
 
@@ -41,7 +41,7 @@ class PrepareArguments:
 
 def main(arguments: PrepareArguments) -> int:
     """Build the store, or find it built."""
-    tokenizer = load_tokenizer(arguments.tokenizer)
+    tokenizer = load_tokenizer(arguments.tokenizer or OWN_TOKENIZER)
     corpus = open_corpus(arguments.corpus, text_column=arguments.text_column, streaming=arguments.streaming)
     store = open_token_store(corpus, tokenizer, folder=Path(arguments.output_dir), max_tokens=arguments.max_tokens)
     info = store.info

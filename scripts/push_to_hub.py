@@ -29,6 +29,9 @@ class PushArguments:
     """Nobody else may see the repository; an existing public one is refused."""
     revision: str | None = None
     """Branch to commit to, made if it does not exist; default, the main branch."""
+    license: str | None = None
+    """The weights' licence by the Hub's identifier, such as apache-2.0. Default: mit for what learned from the builtin
+    corpus alone; else none is stated, since it depends on the text."""
     commit_message: str = "Upload a model trained with hf_minibert"
     """First line of the commit message."""
     dry_run: bool = False
@@ -45,7 +48,7 @@ def _size(number: int) -> str:
 def main(arguments: PushArguments) -> int:
     """Show what goes up, then upload it."""
     folder = Path(arguments.model_name_or_path)
-    content = prepare_upload(folder, arguments.repo_id)
+    content = prepare_upload(folder, arguments.repo_id, arguments.license)
     sizes = {
         name: source.stat().st_size if isinstance(source, Path) else len(source) for name, source in content.items()
     }
@@ -62,6 +65,7 @@ def main(arguments: PushArguments) -> int:
         private=arguments.private,
         revision=arguments.revision,
         commit_message=arguments.commit_message,
+        license_id=arguments.license,
     )
     print(f"published: {address}")
     return 0

@@ -9,13 +9,10 @@ from it.
 
 import hashlib
 import json
-import os
 import shlex
-import shutil
 import sys
 import textwrap
 from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import MISSING, asdict, dataclass, field, fields
 from itertools import islice
 from pathlib import Path
@@ -28,6 +25,7 @@ from transformers import PreTrainedTokenizerFast
 from hf_minibert.command_line import run
 from hf_minibert.data.corpus import Corpus, open_corpus
 from hf_minibert.errors import UserError
+from hf_minibert.files import replaced_folder
 from hf_minibert.tokenization import encode_documents, sample_texts, train_wordpiece
 
 OWN_FILES = {"tokenizer.json", "tokenizer_config.json", "training.json", "README.md"}
@@ -68,29 +66,10 @@ class TokenizerArguments:
             raise UserError("corpus names no source; give `builtin`, a file, a glob, a folder or a Hub name")
 
 
-@contextmanager
-def replaced_folder(output_dir: str) -> Iterator[Path]:
-    """An empty folder that takes the place of ``output_dir`` when the block ends well, and vanishes otherwise."""
-    target = Path(output_dir).resolve()
-    if target.exists():
-        if not target.is_dir():
-            raise UserError(f"output_dir {output_dir} is a file; name a folder")
-        names = {path.name for path in target.iterdir()}
-        if names and not ("tokenizer.json" in names and names <= OWN_FILES):
-            raise UserError(f"output_dir {output_dir} holds something other than a tokenizer; name another folder")
-    staged = target.with_name(f".{target.name}.partial-{os.getpid()}")
-    staged.mkdir(parents=True)
-    replaced = target.with_name(f".{target.name}.replaced-{os.getpid()}")
-    try:
-        yield staged
-        if target.exists():
-            target.rename(replaced)
-        staged.rename(target)
-    finally:
-        if replaced.exists() and not target.exists():
-            replaced.rename(target)
-        shutil.rmtree(staged, ignore_errors=True)
-        shutil.rmtree(replaced, ignore_errors=True)
+def is_tokenizer(folder: Path) -> bool:
+    """Whether a folder holds an earlier tokenizer and nothing else."""
+    names = {path.name for path in folder.iterdir()}
+    return "tokenizer.json" in names and names <= OWN_FILES
 
 
 def read_texts(corpus: Corpus) -> Iterator[str]:
@@ -161,7 +140,7 @@ def render_readme(training: dict[str, Any]) -> str:
 
 def main(arguments: TokenizerArguments) -> int:
     """Sample the sources, train, measure, write the folder."""
-    with replaced_folder(arguments.output_dir) as folder:
+    with replaced_folder(arguments.output_dir, "a tokenizer", is_own=is_tokenizer) as folder:
         corpora = [open_corpus([source], text_column=arguments.text_column) for source in arguments.corpus]
         held_out = [open_corpus([source], text_column=arguments.text_column) for source in arguments.validation_corpus]
         sources, texts = [], list[str]()

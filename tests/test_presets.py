@@ -1,8 +1,11 @@
+import re
+
 import pytest
 import torch
+from transformers import AutoConfig
 
 from hf_minibert.errors import UserError
-from hf_minibert.presets import FAMILIES, MODELS, SIZES, build_config, family_of, parse_overrides
+from hf_minibert.presets import FAMILIES, MODELS, SIZES, build_config, family_of, load_config, parse_overrides
 
 # Layers, width, heads: Turc et al. 2019, arXiv:1908.08962, table 1.
 SHAPES = {"tiny": (2, 128, 2), "mini": (4, 256, 4), "small": (4, 512, 8), "medium": (8, 512, 8)}
@@ -56,6 +59,29 @@ def test_unknown_models(model, suggestion):
         build_config(model, "modern")
     assert ("did you mean" in str(caught.value)) == (suggestion is not None)
     assert (suggestion or "minibert-tiny") in str(caught.value)
+
+
+# ---------------------------------------------------------------- trained models
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("absent", "there is no folder absent"),
+        ("./absent", "there is no folder ./absent"),
+        ("a/b/c", "there is no folder a/b/c"),
+        ("runs/absent", "'runs/absent' is no folder here, and no model on the Hub: nothing there"),
+        (".", "'.' holds no model: nothing there"),
+    ],
+)
+def test_the_hub_is_asked_only_of_what_could_be_there(name, message, monkeypatch, tmp_path):
+    def nothing(_name):
+        raise OSError("nothing\nthere")
+
+    monkeypatch.setattr(AutoConfig, "from_pretrained", nothing)
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(UserError, match=re.escape(message)):
+        load_config(name)
 
 
 # ---------------------------------------------------------------- overrides

@@ -352,12 +352,16 @@ def test_a_document_larger_than_the_sample_is_sampled_in_pieces() -> None:
 
 
 def test_a_missing_or_damaged_or_unfit_tokenizer_is_a_user_error(
-    tokenizer: PreTrainedTokenizerFast, tmp_path: Path
+    tokenizer: PreTrainedTokenizerFast, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with pytest.raises(UserError, match=r"no tokenizer folder at .*train_tokenizer\.py"):
         load_tokenizer(tmp_path / "missing")
     with pytest.raises(UserError, match="no tokenizer folder at missing"):
         load_tokenizer("missing")
+    with monkeypatch.context() as patch:
+        patch.setattr(AutoTokenizer, "from_pretrained", lambda name: (_ for _ in ()).throw(OSError(f"no {name}")))
+        with pytest.raises(UserError, match="no folder here and no tokenizer on the Hub is me/mistyped"):
+            load_tokenizer("me/mistyped")
     with pytest.raises(UserError, match="cannot open the tokenizer"):
         load_tokenizer(tmp_path)
     tokenizer.save_pretrained(tmp_path)

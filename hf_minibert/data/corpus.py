@@ -16,6 +16,7 @@ import zlib
 from abc import ABC, abstractmethod
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
+from itertools import count
 from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple
 
@@ -417,7 +418,17 @@ class HubCorpus(Corpus):
         self._text_column = text_column
 
     def _documents(self) -> Iterator[Document]:
-        for number, row in enumerate(self._rows, start=1):
+        rows = iter(self._rows)
+        for number in count(1):
+            try:
+                row = next(rows, None)
+            except Exception as error:  # no common base, as when it is opened
+                reason = f"{type(error).__name__}: {' '.join(str(error).split())[:300]}"
+                raise UserError(
+                    f"the data set {self.name} broke off at row {number:,} ({reason}); check the connection and retry"
+                ) from error
+            if row is None:
+                return
             document = _row_document(row, self.name, number, f"{self.name}, row {number}", self._text_column)
             self.bytes_read += len(document.text.encode())
             yield document

@@ -166,7 +166,7 @@ def _read_hub(name: str) -> dict[str, Dataset]:
     path, _, config = name.partition(":")
     try:
         loaded = datasets.load_dataset(path, config or None)
-    except (datasets.exceptions.DatasetNotFoundError, ConnectionError, ValueError, OSError) as error:
+    except Exception as error:  # no common base: not found, no such config, HTTP of two libraries
         reason = " ".join(str(error).split())
         raise UserError(f"dataset {name!r} is neither a path nor a data set that the Hub gives: {reason}") from error
     assert isinstance(loaded, DatasetDict)

@@ -4,7 +4,8 @@ Example k is row k mod N of epoch k div N. So the place in the data is one numbe
 costs nothing, and the number of processes changes who computes an example, not which examples make up a step.
 """
 
-from collections.abc import Iterator
+import signal
+from collections.abc import Generator, Iterator
 
 import numpy as np
 import torch
@@ -47,8 +48,8 @@ def training_batches(
     world_size: int = 1,
     first_row: int = 0,
     num_workers: int = 0,
-) -> Iterator[Batch]:
-    """Micro-batches of one process, without end; the processes take turns.
+) -> Generator[Batch]:
+    """Micro-batches of one process, without end; the processes take turns. Closing it ends its workers.
 
     Args:
         objective: what makes rows.
@@ -61,9 +62,19 @@ def training_batches(
     plan = _Plan(batch_size=batch_size, rank=rank, world_size=world_size, first_row=first_row)
     # A generator of its own, since the loader draws from it, and dropout's must not depend on when loading began.
     loader = DataLoader(
-        _Examples(objective), sampler=plan, batch_size=None, num_workers=num_workers, generator=torch.Generator()
+        _Examples(objective),
+        sampler=plan,
+        batch_size=None,
+        num_workers=num_workers,
+        worker_init_fn=_ignore_sigterm,
+        generator=torch.Generator(),
     )
-    return iter(loader)
+    yield from loader
+
+
+def _ignore_sigterm(_worker: int) -> None:
+    """Who stops a run may tell all its processes; the workers are needed until the step at hand is done."""
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
 
 
 def evaluation_batches(

@@ -9,7 +9,8 @@ import hashlib
 import json
 import shutil
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -18,6 +19,7 @@ import pyarrow
 from datasets import Dataset, Features, List, Value
 from datasets.arrow_writer import ArrowWriter
 from datasets.config import HF_CACHE_HOME
+from filelock import FileLock, Timeout
 from numpy.typing import NDArray
 from tqdm import tqdm
 from transformers import PreTrainedTokenizerFast
@@ -28,7 +30,9 @@ from hf_minibert.tokenization import encode_documents
 
 TOKENS_FILE = "tokens.arrow"
 ABOUT_FILE = "store.json"
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
+UNFINISHED = ".unfinished-tokens-"
+LOCK_FILE = "lock"
 DOCUMENTS_PER_BATCH = 1_000
 CHARACTERS_PER_BATCH = 4_000_000
 HELD_OUT_FRACTION = 0.02
@@ -45,6 +49,8 @@ class StoreInfo:
     documents: int
     tokens: int
     bytes: int
+    token_counts: list[int]
+    """How often each token id occurs in the training documents, (vocab_size,)."""
 
 
 class Documents:
@@ -75,6 +81,40 @@ class Documents:
         return counts
 
 
+class StoredDocuments(Documents):
+    """A part of a store. Another process that is sent it maps the file itself, instead of getting a copy."""
+
+    def __init__(
+        self, folder: Path, part: str, chunks: Sequence[NDArray[np.unsignedinteger]], places: NDArray[np.int64]
+    ) -> None:
+        super().__init__(chunks, places)
+        self._origin = (folder, part)
+
+    def __reduce__(self) -> tuple[Callable[[Path, str], Documents], tuple[Path, str]]:
+        return _open_part, self._origin
+
+
+def _open_part(folder: Path, part: str) -> Documents:
+    documents: Documents = _open_parts(folder)[part]
+    return documents
+
+
+def _open_parts(folder: Path) -> dict[str, Documents]:
+    """The documents of the file in a store's folder: `train` and `held_out`."""
+    table = Dataset.from_file(str(folder / TOKENS_FILE)).data
+    chunks, places = [], []
+    for index, column in enumerate(table.column("input_ids").chunks):
+        chunks.append(column.values.to_numpy())
+        offsets = column.offsets.to_numpy().astype(np.int64)
+        places.append(np.stack((np.full(len(column), index), offsets[:-1], np.diff(offsets)), axis=1))
+    all_places = np.concatenate(places) if places else np.empty((0, 3), dtype=np.int64)
+    held_out = _held_out(table.column("hash").to_numpy())
+    return {
+        "train": StoredDocuments(folder, "train", chunks, all_places[~held_out]),
+        "held_out": StoredDocuments(folder, "held_out", chunks, all_places[held_out]),
+    }
+
+
 class TokenStore:
     """A folder of token ids, opened without reading them; `train` and `held_out` are disjoint sets of documents."""
 
@@ -83,25 +123,21 @@ class TokenStore:
         try:
             about = json.loads((self.folder / ABOUT_FILE).read_text(encoding="utf-8"))
             self.info = StoreInfo(**about)
-            table = Dataset.from_file(str(self.folder / TOKENS_FILE)).data
+            parts = _open_parts(self.folder)
         except (OSError, TypeError, ValueError, pyarrow.ArrowException) as error:
             raise UserError(
                 f"{self.folder} is not a whole token store ({error}); delete it, and it will be built again"
             ) from error
-        chunks, places = [], []
-        for index, column in enumerate(table.column("input_ids").chunks):
-            chunks.append(column.values.to_numpy())
-            offsets = column.offsets.to_numpy().astype(np.int64)
-            places.append(np.stack((np.full(len(column), index), offsets[:-1], np.diff(offsets)), axis=1))
-        all_places = np.concatenate(places) if places else np.empty((0, 3), dtype=np.int64)
-        if (len(all_places), all_places[:, 2].sum()) != (self.info.documents, self.info.tokens):
+        self.train, self.held_out = parts["train"], parts["held_out"]
+        documents = len(self.train) + len(self.held_out)
+        if (documents, self.train.lengths.sum() + self.held_out.lengths.sum()) != (
+            self.info.documents,
+            self.info.tokens,
+        ):
             raise UserError(
-                f"{self.folder} holds {len(all_places):,} documents, but {self.info.documents:,} were written; "
+                f"{self.folder} holds {documents:,} documents, but {self.info.documents:,} were written; "
                 "delete it, and it will be built again"
             )
-        held_out = _held_out(table.column("hash").to_numpy())
-        self.train = Documents(chunks, all_places[~held_out])
-        self.held_out = Documents(chunks, all_places[held_out])
 
 
 def _held_out(hashes: NDArray[np.uint64]) -> NDArray[np.bool_]:
@@ -192,20 +228,39 @@ def open_token_store(
         )
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise UserError(f"{folder} exists and is not a token store; give another folder")
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    temporary = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
-    try:
-        _build(corpus, tokenizer, temporary, fingerprint, max_tokens)
+    with _unfinished_folder(folder.parent) as unfinished:
+        _build(corpus, tokenizer, unfinished, fingerprint, max_tokens)
         try:
             if folder.exists():
                 folder.rmdir()
-            temporary.rename(folder)
+            unfinished.rename(folder)
         except OSError:
             if not is_token_store(folder):  # else another process was first with the same store
                 raise
+    return TokenStore(folder)
+
+
+@contextmanager
+def _unfinished_folder(parent: Path) -> Iterator[Path]:
+    """A folder to build a store in, which vanishes unless it is renamed; so do those of builds that were killed.
+
+    Each holds a lock, which the system releases when the process that builds in it ends, however it ends.
+    """
+    parent.mkdir(parents=True, exist_ok=True)
+    for lock_file in parent.glob(f"{UNFINISHED}*/{LOCK_FILE}"):
+        try:
+            with FileLock(lock_file, timeout=0):
+                shutil.rmtree(lock_file.parent, ignore_errors=True)
+        except Timeout:
+            continue  # somebody builds there
+    temporary = Path(tempfile.mkdtemp(prefix=UNFINISHED, dir=parent))
+    try:
+        with FileLock(temporary / LOCK_FILE):
+            store = temporary / "store"
+            store.mkdir()
+            yield store
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
-    return TokenStore(folder)
 
 
 def _build(
@@ -247,6 +302,7 @@ def _build(
             f"the corpus {corpus.name} has {documents} document(s), but at least 2 different ones are needed: one is "
             "held out to measure what was learned"
         )
+    token_counts = _open_parts(folder)["train"].token_counts(vocab_size)
     about = StoreInfo(
         corpus=corpus.name,
         fingerprint=fingerprint,
@@ -255,5 +311,6 @@ def _build(
         documents=documents,
         tokens=tokens,
         bytes=text_bytes,
+        token_counts=token_counts.tolist(),
     )
-    (folder / ABOUT_FILE).write_text(json.dumps(dataclasses.asdict(about), indent=2) + "\n", encoding="utf-8")
+    (folder / ABOUT_FILE).write_text(json.dumps(dataclasses.asdict(about)) + "\n", encoding="utf-8")

@@ -49,11 +49,14 @@ _METRICS = {
     "f1": "F1",
     "perplexity": "perplexity",
 }
-_BASELINES = {  # a metric, and the figure of results.json that says what knowing word frequencies alone would give
+_BASELINES = {  # a metric, and the figure of results.json that says what knowing frequencies alone would give
     "eval_loss": "unigram_loss",
     "eval_mlm_loss": "unigram_loss",
     "eval_bits_per_byte": "byte_unigram_bits_per_byte",
+    "eval_accuracy": "majority_accuracy",
 }
+_ESSENTIAL = ("model", "corpus", "model_name_or_path", "dataset", "output_dir")  # said even where it is the default
+_PATHS = ("corpus", "tokenizer", "model_name_or_path", "dataset", "test_dataset", "output_dir")
 _TRAINING_LABELS = {
     "seconds": "time",
     "num_processes": "processes",
@@ -180,6 +183,22 @@ def _environment() -> jinja2.Environment:
 # ---- what the card says ----------------------------------------------------------------------------------------------
 
 
+def shareable_arguments(folder: Path) -> dict[str, Any]:
+    """A run's ``arguments.json`` without the folders of its machine: of a local path, the last part alone."""
+    arguments, results = _read_json(folder, "arguments.json"), _read_json(folder, "results.json")
+    hub_ids = {results.get(part, {}).get("hub_id") for part in ("corpus", "dataset", "tokenizer")}
+    hub_ids.add(results.get("base_model_hub_id"))
+
+    def reduce(value: Any) -> Any:
+        if isinstance(value, list):
+            return [reduce(item) for item in value]
+        if not isinstance(value, str) or value.partition(":")[0] in hub_ids:
+            return value
+        return re.split(r"[/\\]", value.rstrip("/\\"))[-1]
+
+    return arguments | {name: reduce(arguments[name]) for name in _PATHS if name in arguments}
+
+
 def code_files(folder: Path) -> list[Path]:
     """The Python files that ``trust_remote_code=True`` runs: those that ``auto_map`` names and what they import.
 
@@ -242,7 +261,7 @@ def _pipeline_tag(results: dict[str, Any]) -> str:
     return {"minibert": "fill-mask", "minigpt": "text-generation"}[results["model_type"]]
 
 
-def _metadata(results: dict[str, Any], model_name: str) -> ModelCardData:
+def _metadata(results: dict[str, Any], model_name: str, license_id: str | None) -> ModelCardData:
     is_pretrained = results["kind"] == "pretrain"
     data = results["corpus"] if is_pretrained else results["dataset"]
     data_name, data_hub_id = str(data["name"]), data.get("hub_id")
@@ -264,7 +283,7 @@ def _metadata(results: dict[str, Any], model_name: str) -> ModelCardData:
     metrics = {evaluation.metric_type for evaluation in evaluations}
     return ModelCardData(
         language="en" if data_name == "builtin" else None,
-        license="mit",
+        license=license_id,
         library_name="transformers",
         pipeline_tag=pipeline_tag,
         tags=["hf_minibert", results["model_type"], results["architecture"]]
@@ -289,12 +308,14 @@ def is_generated(text: str) -> bool:
     return stamp is not None and _stamp(text[: stamp.start()]) == stamp.group()
 
 
-def render_card(folder: Path, repo_id: str | None = None) -> str:
+def render_card(folder: Path, repo_id: str | None = None, license_id: str | None = None) -> str:
     """The card of a finished run, metadata and text.
 
     Args:
         folder: the run's output folder.
         repo_id: where the model is published, for the snippets; default, they open the folder.
+        license_id: the weights' licence, as the Hub names it. Default: MIT for what learned from the builtin corpus
+            alone; else none is stated, since it depends on the text.
 
     Raises:
         UserError: a file or a figure that the card needs is missing, or a figure is not finite.
@@ -302,15 +323,18 @@ def render_card(folder: Path, repo_id: str | None = None) -> str:
     config = _read_json(folder, "config.json")
     arguments = {
         name: value
-        for name, value in _read_json(folder, "arguments.json").items()
-        if value is not None and name != "resume"  # which says how a run was continued, not what it computes
+        for name, value in shareable_arguments(folder).items()
+        # How a run was started does not say what it computes.
+        if value is not None and name not in ("resume", "overwrite_output_dir")
     }
     results = _read_json(folder, "results.json")
     _refuse_non_finite(results, str(folder / "results.json"))
     try:
         template = {"pretrain": "pretrained.md.jinja", "finetune": "finetuned.md.jinja"}[results["kind"]]
         title = repo_id.split("/")[-1] if repo_id else results.get("preset") or folder.resolve().name
-        metadata = _metadata(results, title)
+        if license_id is None and results["kind"] == "pretrain" and results["corpus"]["name"] == "builtin":
+            license_id = "mit"
+        metadata = _metadata(results, title, license_id)
         body = (
             _environment()
             .get_template(template)
@@ -325,7 +349,15 @@ def render_card(folder: Path, repo_id: str | None = None) -> str:
                 architecture_words=_ARCHITECTURES[results["architecture"]],
                 architecture_rows=_architecture_rows(config),
                 arguments=arguments,
-                command_line=_command_line(results["kind"], arguments),
+                command_line=_command_line(
+                    results["kind"],
+                    {
+                        name: arguments[name]
+                        for name in (*_ESSENTIAL, *results["changed_settings"])
+                        if name in arguments
+                    },
+                ),
+                license_id=license_id,
                 metric_rows=_metric_rows(results["metrics"]),
                 training_rows=[
                     (_TRAINING_LABELS.get(name, name.replace("_", " ")), _training_value(name, value))

@@ -1,6 +1,7 @@
 """Upload a finished run to the Hugging Face Hub: a folder comes in, one commit goes out."""
 
 import json
+import logging
 import re
 from pathlib import Path
 
@@ -11,7 +12,9 @@ from huggingface_hub.errors import HfHubHTTPError, HFValidationError, HTTPError 
 from huggingface_hub.utils import validate_repo_id  # type: ignore[attr-defined] # exported, though not by __all__
 
 from hf_minibert.errors import UserError
-from hf_minibert.hub.card import code_files, is_generated, render_card
+from hf_minibert.hub.card import code_files, is_generated, render_card, shareable_arguments
+
+logger = logging.getLogger(__name__)
 
 REQUIRED = ("config.json", "tokenizer.json", "tokenizer_config.json")
 # What a run folder may share, by name. A list of what is allowed, so that nothing unforeseen ever leaves the machine.
@@ -64,14 +67,23 @@ def files_to_publish(folder: Path) -> list[Path]:
     return sorted([*named, *weights, *code_files(folder)])
 
 
-def prepare_upload(folder: Path, repo_id: str) -> dict[str, Path | bytes]:
+def prepare_upload(folder: Path, repo_id: str, license_id: str | None = None) -> dict[str, Path | bytes]:
     """What :func:`publish` uploads, by its name in the repository.
 
-    The card's snippets name the repository; a ``README.md`` that a person has edited goes up as it is.
+    The card's snippets name the repository, and local paths lose their folders; a ``README.md`` that a person has
+    edited goes up as it is.
+
+    Args:
+        folder: the run's output folder.
+        repo_id: the repository, as OWNER/NAME.
+        license_id: the weights' licence, as the Hub names it; default, see :func:`render_card`.
 
     Raises:
-        UserError: the repository's name is not valid, or the folder is not that of a finished run.
+        UserError: the repository's name is not valid, the folder is not that of a finished run, or a licence is given
+            for a card that a person has edited.
     """
+    if license_id is not None and not re.fullmatch(r"[a-z0-9][a-z0-9.-]*", license_id):  # the Hub knows them all
+        raise UserError(f"--license {license_id!r} is no identifier of the Hub's, such as mit, apache-2.0 or cc-by-4.0")
     try:
         validate_repo_id(repo_id)
     except HFValidationError as error:
@@ -81,11 +93,20 @@ def prepare_upload(folder: Path, repo_id: str) -> dict[str, Path | bytes]:
             f"--repo_id {repo_id} lacks its owner: give OWNER/{repo_id}, with your user or organization name"
         )
     content: dict[str, Path | bytes] = {path.name: path for path in files_to_publish(folder)}
+    if "arguments.json" in content:
+        arguments = json.dumps(shareable_arguments(folder), indent=2, ensure_ascii=False)
+        content["arguments.json"] = f"{arguments}\n".encode()
     readme = folder / "README.md"
-    if readme.is_file() and not is_generated(readme.read_text(encoding="utf-8")):
+    if readme.is_file() and not is_generated(text := readme.read_text(encoding="utf-8")):
+        if license_id is not None:
+            raise UserError(f"{readme} was edited by hand and is kept; write the licence there, and omit --license")
+        if f'"{folder.as_posix()}"' in text or str(folder.resolve()) in text:
+            logger.warning(
+                "%s was edited by hand and is uploaded as it is: it names the local folder %s", readme, folder
+            )
         content["README.md"] = readme
     else:
-        content["README.md"] = render_card(folder, repo_id).encode()
+        content["README.md"] = render_card(folder, repo_id, license_id).encode()
     return dict(sorted(content.items()))
 
 
@@ -115,6 +136,7 @@ def publish(
     private: bool,
     revision: str | None,
     commit_message: str,
+    license_id: str | None = None,
 ) -> str:
     """Upload a finished run in one commit, and make its repository (and branch) where there is none.
 
@@ -125,6 +147,7 @@ def publish(
         private: nobody else may see the repository; an existing public one is refused.
         revision: the branch to commit to; default, the main branch.
         commit_message: the commit's first line.
+        license_id: the weights' licence, as the Hub names it; default, see :func:`render_card`.
 
     Returns:
         The address of the commit.
@@ -132,7 +155,7 @@ def publish(
     Raises:
         UserError: the folder or the name is not acceptable, there is no token, or the Hub refuses or does not answer.
     """
-    content = prepare_upload(folder, repo_id)
+    content = prepare_upload(folder, repo_id, license_id)
     if token is None:
         raise UserError("there is no token for the Hub: log in with `hf auth login`, or set HF_TOKEN")
     if not re.fullmatch(r"[!-~]+", token):  # the HTTP client would say so too, and quote the token

@@ -47,8 +47,8 @@ class PretrainArguments:
     """The column or key that holds the text."""
     streaming: bool = False
     """Read a Hub data set without downloading all of it first; with --max_tokens, only as much as is needed."""
-    tokenizer: str = "tokenizer"
-    """Folder or Hub name of the tokenizer."""
+    tokenizer: str | None = None
+    """Folder or Hub name of the tokenizer. Default: the repository's own."""
     budget: str | None = None
     """Wall-clock time of training with its evaluations, such as 90s, 5m or 2h; the schedule is fitted to it."""
     max_steps: int | None = None
@@ -95,9 +95,9 @@ class PretrainArguments:
     max_eval_samples: int = 384
     """Rows of held-out text in an evaluation."""
     eval_steps: int | None = None
-    """Steps between evaluations. Default: five evaluations a run."""
+    """Steps between evaluations. Default: five evaluations a run, at least 20 steps apart."""
     save_steps: int | None = None
-    """Steps between checkpoints. Default: at each evaluation."""
+    """Steps between checkpoints. Default: at each evaluation, and after half an hour without one."""
     save_total_limit: int = 2
     """Checkpoints to keep."""
     logging_steps: int = 10

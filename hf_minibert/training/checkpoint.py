@@ -27,6 +27,10 @@ class TrainState:
     rows: int = 0
     tokens: int = 0
     seconds: float = 0.0
+    training_seconds: float = 0.0
+    """The part of them that was neither evaluation nor saving."""
+    evaluated_step: int = 0
+    """The step of the newest evaluation."""
     skipped_steps: int = 0
     data: str = ""
     """Fingerprint of the token store."""

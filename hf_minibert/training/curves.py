@@ -75,13 +75,35 @@ def _held_out_label(last: Mapping[str, float]) -> str:
     return label
 
 
-def plot_curves(metrics_file: Path, output: Path, *, baselines: Mapping[str, float] | None = None) -> None:
+def _plot_held_out(axes: Axes, evaluation: Sequence[dict[str, Any]], unit: str, name: str, label: str) -> None:
+    axes.plot(
+        [line[unit] for line in evaluation],
+        [_number(line, name) for line in evaluation],
+        color=_HELD_OUT_COLOR,
+        linewidth=1.0,
+        marker="o",
+        markersize=4.5,
+        markeredgecolor="white",
+        markeredgewidth=0.7,
+        label=label,
+        zorder=3,
+    )
+
+
+def plot_curves(
+    metrics_file: Path,
+    output: Path,
+    *,
+    baselines: Mapping[str, float] | None = None,
+    majority_accuracy: float | None = None,
+) -> None:
     """Draw a run's losses over its learning rate, against tokens where they were counted and steps where not.
 
     Args:
         metrics_file: the run's ``metrics.jsonl``.
         output: the PNG to write; it appears whole or not at all.
         baselines: losses to compare with, in nats per predicted token, by the name that the legend shows.
+        majority_accuracy: of a classifier, the accuracy of always giving the commonest label; its own is drawn beside.
 
     Raises:
         UserError: the file has no line of metrics, or one that cannot be read.
@@ -92,9 +114,10 @@ def plot_curves(metrics_file: Path, output: Path, *, baselines: Mapping[str, flo
     last = max(lines, key=lambda line: line["step"])
 
     figure = Figure(figsize=(8, 5), dpi=150, facecolor="white", layout="constrained")
-    loss_axes, rate_axes = figure.subplots(2, 1, sharex=True, height_ratios=[3.2, 1])
-    _style(loss_axes)
-    _style(rate_axes)
+    heights = [3.2, 1.0] if majority_accuracy is None else [3.2, 1.6, 1.0]
+    loss_axes, *accuracy_axes, rate_axes = figure.subplots(len(heights), 1, sharex=True, height_ratios=heights)
+    for axes in (loss_axes, *accuracy_axes, rate_axes):
+        _style(axes)
 
     single = "o" if len(training) == 1 else ""
     position = [line[unit] for line in training]
@@ -109,18 +132,14 @@ def plot_curves(metrics_file: Path, output: Path, *, baselines: Mapping[str, flo
         rates = [_number(line, "learning_rate") for line in training]
         rate_axes.plot(position, rates, color=_TRAINING_COLOR, linewidth=1.5, marker=single, markersize=4)
     if evaluation:
-        loss_axes.plot(
-            [line[unit] for line in evaluation],
-            [_number(line, "eval_loss") for line in evaluation],
-            color=_HELD_OUT_COLOR,
-            linewidth=1.0,
-            marker="o",
-            markersize=4.5,
-            markeredgecolor="white",
-            markeredgewidth=0.7,
-            label=_held_out_label(evaluation[-1]),
-            zorder=3,
-        )
+        _plot_held_out(loss_axes, evaluation, unit, "eval_loss", _held_out_label(evaluation[-1]))
+    if majority_accuracy is not None:
+        (axes,) = accuracy_axes
+        _plot_held_out(axes, evaluation, unit, "eval_accuracy", f"held-out: {evaluation[-1]['eval_accuracy']:.1%}")
+        label = f"always the commonest label: {majority_accuracy:.1%}"
+        axes.axhline(majority_accuracy, color=_BASELINE_COLORS[0], linewidth=1.2, linestyle=(0, (5, 3)), label=label)
+        axes.set_ylabel("accuracy", fontsize=9)
+        axes.legend(frameon=True, framealpha=0.9, edgecolor="none", fontsize=9, loc="right", labelcolor=_INK)
     for number, (name, value) in enumerate((baselines or {}).items()):
         color = _BASELINE_COLORS[number % len(_BASELINE_COLORS)]
         loss_axes.axhline(value, color=color, linewidth=1.2, linestyle=(0, (5, 3)), label=f"{name}: {value:.2f}")

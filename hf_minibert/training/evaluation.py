@@ -11,7 +11,7 @@ from torch.nn import functional as F
 from transformers import PreTrainedTokenizerFast
 
 from hf_minibert.data.objectives import IGNORE_INDEX, PAIRED, Batch
-from hf_minibert.data.token_store import Documents
+from hf_minibert.data.token_store import TokenStore
 from hf_minibert.models.losses import next_token_labels
 from hf_minibert.tokenization import is_byte_level, token_bytes
 
@@ -92,19 +92,19 @@ def token_lengths(tokenizer: PreTrainedTokenizerFast) -> Tensor | None:
 
 
 def frequency_baselines(
-    train: Documents, targets: NDArray[np.int64], tokenizer: PreTrainedTokenizerFast, objective: str
+    store: TokenStore, targets: NDArray[np.int64], tokenizer: PreTrainedTokenizerFast, objective: str
 ) -> dict[str, float]:
     """The loss on the held-out targets of predicting each token, or each byte, by its frequency in the training text.
 
     Args:
-        train: the documents that frequencies are counted in.
+        store: knows how often each token occurs in its training documents.
         targets: the tokens that an evaluation asks for.
         tokenizer: tells what a token stands for.
         objective: `clm` adds the byte baseline, in bits per byte.
     """
     vocab_size = len(tokenizer)
-    counts = train.token_counts(vocab_size).astype(np.float64)
-    counts[tokenizer.sep_token_id] += len(train)  # the end of each document, which `clm` predicts
+    counts = np.array(store.info.token_counts, dtype=np.float64)
+    counts[tokenizer.sep_token_id] += len(store.train)  # the end of each document, which `clm` predicts
     frequencies = (counts + 1) / (counts + 1).sum()
     baselines = {"unigram_loss": float(-np.log(frequencies[targets]).mean())}
     if objective == "clm" and is_byte_level(tokenizer):

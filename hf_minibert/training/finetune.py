@@ -33,7 +33,7 @@ from hf_minibert.tokenization import load_tokenizer
 from hf_minibert.training.checkpoint import write_json, write_text
 from hf_minibert.training.curves import plot_curves
 from hf_minibert.training.device import computes_in_bfloat16, hardware
-from hf_minibert.training.report import environment
+from hf_minibert.training.report import changed_settings, environment
 
 
 @dataclass(kw_only=True)
@@ -177,8 +177,9 @@ def finetune(arguments: FinetuneArguments) -> int:
         for checkpoint in folder.glob("checkpoint-*"):  # Trainer's own, to return to the best epoch
             shutil.rmtree(checkpoint)
         write_metrics(folder / "metrics.jsonl", trainer.state.log_history)
-        plot_curves(folder / "metrics.jsonl", folder / "curves.png")
         results = summary(arguments, model, data, rows, metrics, trainer, seconds)
+        majority = results["metrics"]["majority_accuracy"]
+        plot_curves(folder / "metrics.jsonl", folder / "curves.png", majority_accuracy=majority)
         write_json(folder / "results.json", results)
         card = write_card(folder)
         print_report(results, folder, card)
@@ -296,14 +297,15 @@ def summary(
     kept = {
         name: metrics[name] for name in (*names, *(name.replace("eval_", "test_") for name in names)) if name in metrics
     }
+    base_model = Path(arguments.model_name_or_path)
     majority = max(rows["eval"]["label"].count(label) for label in range(len(data.labels))) / len(rows["eval"])
     return {
         "kind": "finetune",
         "task": arguments.task,
         "model_type": config.model_type,
         "architecture": "modern" if config.norm_type == "rms_norm" else "classic",
-        "base_model": arguments.model_name_or_path,
-        "base_model_hub_id": None if Path(arguments.model_name_or_path).exists() else arguments.model_name_or_path,
+        "base_model": base_model.name if base_model.is_dir() else arguments.model_name_or_path,
+        "base_model_hub_id": None if base_model.is_dir() else arguments.model_name_or_path,
         "dataset": {
             "name": data.hub_id or Path(arguments.dataset).name,
             "hub_id": data.hub_id,
@@ -326,6 +328,7 @@ def summary(
             "precision": {"no": "fp32"}.get(str(arguments.mixed_precision), arguments.mixed_precision),
         },
         "metrics": kept | {"majority_accuracy": majority},
+        "changed_settings": changed_settings(arguments),
         "environment": environment(),
     }
 

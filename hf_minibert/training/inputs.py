@@ -26,7 +26,7 @@ from hf_minibert.data.token_store import Documents, TokenStore, is_token_store, 
 from hf_minibert.errors import UserError
 from hf_minibert.models.configuration_minibert import MiniBertConfig
 from hf_minibert.presets import LEARNING_RATES, Config, ObjectiveName, build_config, family_of, parse_overrides
-from hf_minibert.tokenization import adapt_tokenizer, load_tokenizer
+from hf_minibert.tokenization import OWN_TOKENIZER, adapt_tokenizer, load_tokenizer
 from hf_minibert.training.arguments import PretrainArguments
 from hf_minibert.training.checkpoint import latest_checkpoint
 from hf_minibert.training.device import computes_in_bfloat16
@@ -38,6 +38,7 @@ TOKENS_PER_BATCH = 2_048
 EVALUATION_SEED = 0
 EVALUATION_MASKING = 0.15
 SAMPLES = 3
+FEW_DOCUMENTS = 2
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -84,7 +85,7 @@ def make_plan(arguments: PretrainArguments) -> Plan:
     length = arguments.max_seq_length or family.max_seq_length
     batch_size = arguments.per_device_train_batch_size or max(1, TOKENS_PER_BATCH // length)
     learning_rate = arguments.learning_rate or LEARNING_RATES[arguments.architecture]
-    tokenizer = load_tokenizer(arguments.tokenizer)
+    tokenizer = load_tokenizer(arguments.tokenizer or OWN_TOKENIZER)
     tokens = {
         "vocab_size": len(tokenizer),
         "pad_token_id": tokenizer.pad_token_id,
@@ -177,8 +178,20 @@ def make_folder(arguments: PretrainArguments) -> None:
     folder.mkdir(parents=True, exist_ok=True)
 
 
-def build_objective(plan: Plan, documents: Documents, *, for_evaluation: bool) -> Objective:
-    """What the plan trains for, over some documents; evaluation has fixed masks of its own."""
+def build_objective(plan: Plan, store: TokenStore, *, for_evaluation: bool) -> Objective:
+    """What the plan trains for, over the training or the held-out documents; evaluation has fixed masks of its own.
+
+    Raises:
+        UserError: the documents are too few or too short.
+    """
+    part, documents = ("held-out", store.held_out) if for_evaluation else ("training", store.train)
+    try:
+        return _objective(plan, documents, for_evaluation=for_evaluation)
+    except UserError as error:
+        raise UserError(f"the {part} part of the corpus is too small: {error}") from error
+
+
+def _objective(plan: Plan, documents: Documents, *, for_evaluation: bool) -> Objective:
     tokenizer = plan.tokenizer
     seed = EVALUATION_SEED if for_evaluation else plan.arguments.seed
     shape: dict[str, Any] = {
@@ -216,7 +229,11 @@ def read_data(plan: Plan, accelerator: Accelerator) -> RunData:
         f"{store.info.corpus}: {store.info.documents:,} documents, {store.info.tokens:,} tokens; "
         f"{len(store.train):,} documents to train on, {len(store.held_out):,} held out"
     )
-    held_out = build_objective(plan, store.held_out, for_evaluation=True)
+    if len(store.held_out) <= FEW_DOCUMENTS:
+        accelerator.print(
+            f"warning: the held-out loss rests on {len(store.held_out)} document(s); more documents make it reliable"
+        )
+    held_out = build_objective(plan, store, for_evaluation=True)
     targets = torch.cat(
         [
             predicted_tokens(batch, plan.objective)
@@ -226,9 +243,9 @@ def read_data(plan: Plan, accelerator: Accelerator) -> RunData:
     return RunData(
         corpus=corpus,
         store=store,
-        train=build_objective(plan, store.train, for_evaluation=False),
+        train=build_objective(plan, store, for_evaluation=False),
         held_out=held_out,
-        baselines=frequency_baselines(store.train, targets.numpy(), plan.tokenizer, plan.objective),
+        baselines=frequency_baselines(store, targets.numpy(), plan.tokenizer, plan.objective),
         token_lengths=token_lengths(plan.tokenizer) if plan.objective == "clm" else None,
         sentences=held_out_sentences(store.held_out, plan.tokenizer, SAMPLES),
     )

@@ -4,10 +4,13 @@ Read `Pretraining.run` first: for every step forward, backward, clip, step, and 
 """
 
 import dataclasses
+import json
+import logging
 import shutil
 import signal
 import time
 from collections.abc import Iterator
+from contextlib import closing
 from datetime import timedelta
 from itertools import islice
 from pathlib import Path
@@ -41,10 +44,22 @@ from hf_minibert.training.device import use_all_cores
 from hf_minibert.training.evaluation import evaluate
 from hf_minibert.training.inputs import ARGUMENTS, Plan, check_folder, make_folder, make_plan, read_data
 from hf_minibert.training.optimization import End, build_optimizers, learning_rate_factor
-from hf_minibert.training.report import CURVES, RESULTS, MetricsLog, ProgressBar, print_report, summary
+from hf_minibert.training.report import (
+    CURVES,
+    RESULTS,
+    MetricsLog,
+    ProgressBar,
+    announcement,
+    print_report,
+    summary,
+)
 from hf_minibert.training.samples import predictions
 
+logger = logging.getLogger(__name__)
+
 EVALUATIONS = 5
+STEPS_BETWEEN_EVALUATIONS = 20
+SECONDS_BETWEEN_SAVES = 1800
 MAX_SKIPPED_STEPS = 10
 DATA_PARALLEL = (DistributedType.NO, DistributedType.MULTI_CPU, DistributedType.MULTI_GPU, DistributedType.MULTI_XPU)
 TERMINATED = 143
@@ -60,7 +75,23 @@ def pretrain(arguments: PretrainArguments) -> int:
     disable_progress_bar()  # of saving and loading, which are short and would break ours
     torch.set_flush_denormal(True)  # AdamW on subnormal moments is many times slower on CPUs
     check_folder(arguments)
+    if arguments.resume and is_finished(arguments):
+        logger.info(
+            "%s is already finished; to go on, give a later --budget, --max_steps or --max_tokens",
+            arguments.output_dir,
+        )
+        return 0
     return Pretraining(make_plan(arguments)).run()
+
+
+def is_finished(arguments: PretrainArguments) -> bool:
+    """Whether the run in a folder came to the end that the arguments ask for, and told what was learned."""
+    folder = Path(arguments.output_dir)
+    if not (folder / RESULTS).exists():
+        return False
+    state = load_state(latest_checkpoint(folder))
+    told = json.loads((folder / RESULTS).read_text(encoding="utf-8"))["training"]["steps"]
+    return bool(told == state.step and End.of(arguments).progress(state) >= 1)
 
 
 class Pretraining:
@@ -129,9 +160,16 @@ class Pretraining:
         if generator.exists():  # else there were fewer processes, or another kind of device
             restore_generator(torch.load(generator, weights_only=True), self.accelerator)
         if self.accelerator.is_main_process:
+            before = json.loads((self.folder / ARGUMENTS).read_text(encoding="utf-8"))
+            changes = [
+                f"{name} {before.get(name)} -> {value}"
+                for name, value in self._saved_arguments().items()
+                if value != before.get(name)
+            ]
             write_json(self.folder / ARGUMENTS, self._saved_arguments())
             forget_checkpoints_after(self.folder, self.state.step)
-        self.accelerator.print(f"resuming from {checkpoint}, step {self.state.step}")
+            changed = f"; changed: {', '.join(changes)}" if changes else ""
+            self.accelerator.print(f"resuming from {checkpoint}, step {self.state.step}{changed}")
 
     def _saved_arguments(self) -> dict[str, Any]:
         """What a resumed run starts from."""
@@ -140,6 +178,8 @@ class Pretraining:
     def run(self) -> int:
         """The loop. Returns the exit status."""
         arguments, accelerator, state = self.arguments, self.accelerator, self.state
+        accelerator.print(announcement(self.plan, self.model, accelerator))
+        stop = StopSignal()  # before there are workers
         batches = training_batches(
             self.data.train,
             batch_size=self.plan.batch_size,
@@ -148,15 +188,14 @@ class Pretraining:
             first_row=state.rows,
             num_workers=arguments.dataloader_num_workers,
         )
-        stop = StopSignal()
-        clock = Clock(state.seconds)
-        progress = self.end.progress(state)
+        clock = Clock(state)
+        progress, saved = self.end.progress(state), state.seconds
         line, held_out = dict[str, float](), dict[str, float]()
         self.model.train()
-        with ProgressBar(progress, is_shown=accelerator.is_main_process) as bar:
+        with closing(batches), ProgressBar(progress, is_shown=accelerator.is_main_process) as bar:
             while progress < 1 and not stop.agreed:
                 losses = self.step(batches, progress, stop)
-                state.seconds = share_seconds(clock.seconds(), accelerator, self.end)
+                state.seconds, state.training_seconds = share_seconds(clock, accelerator)
                 before, progress = progress, self.end.progress(state)
                 clock.add(losses)
                 if not line or state.step % arguments.logging_steps == 0 or progress >= 1:
@@ -164,16 +203,19 @@ class Pretraining:
                     self.log.write(state, line)
                 bar.show(progress, state, line, held_out)
                 clock.pause()
-                crosses = int(before * EVALUATIONS) != int(progress * EVALUATIONS)
-                if is_due(state.step, arguments.eval_steps, crosses) and progress < 1:
+                evaluates = is_due(state.step, arguments.eval_steps, is_worth_evaluating(state, before, progress))
+                if evaluates or progress >= 1:
                     held_out = self.measure()
-                if is_due(state.step, arguments.save_steps, crosses) or stop.agreed or progress >= 1:
+                    bar.show(progress, state, line, held_out)
+                is_late = state.seconds - saved >= SECONDS_BETWEEN_SAVES
+                if is_due(state.step, arguments.save_steps, evaluates or is_late) or stop.agreed or progress >= 1:
                     self.save()
+                    saved = state.seconds
                 clock.go_on()
         if progress < 1:
             accelerator.print(f"stopped by SIGTERM at step {state.step}; go on with --resume")
         else:
-            self.finish()
+            self.finish(held_out or self.measure())
         accelerator.wait_for_everyone()
         # Before the process group: if the gradient reducer is the last to hold it, both can wait for each other.
         self.wrapped, *self.optimizers = accelerator.free_memory(self.wrapped, *self.optimizers)
@@ -238,6 +280,7 @@ class Pretraining:
             world_size=self.accelerator.num_processes,
         )
         metrics = evaluate(self.model, batches, self.plan.objective, self.accelerator, self.data.token_lengths)
+        self.state.evaluated_step = self.state.step
         self.log.write(self.state, metrics)
         if self.accelerator.is_main_process:
             by_frequencies = {"by frequencies alone": self.data.baselines["unigram_loss"]}
@@ -264,9 +307,8 @@ class Pretraining:
             prune_checkpoints(self.folder, self.arguments.save_total_limit)
         self.accelerator.wait_for_everyone()
 
-    def finish(self) -> None:
-        """Evaluate, put the model into the run's folder, and tell what was learned."""
-        metrics = self.measure()
+    def finish(self, metrics: dict[str, float]) -> None:
+        """Put the model into the run's folder, and tell what was learned."""
         if not self.accelerator.is_main_process:
             return
         temporary = self.folder / ".model.tmp"
@@ -304,8 +346,9 @@ class StopSignal:
 class Clock:
     """The time of a run, and the losses since the last line of the log with the time that their steps took."""
 
-    def __init__(self, seconds_before: float) -> None:
-        self._begin = time.perf_counter() - seconds_before
+    def __init__(self, state: TrainState) -> None:
+        now = time.perf_counter()
+        self._begin, self._training_begin = now - state.seconds, now - state.training_seconds
         self._start_line()
 
     def _start_line(self) -> None:
@@ -314,6 +357,10 @@ class Clock:
     def seconds(self) -> float:
         """Since the run began, with the time before it was resumed."""
         return time.perf_counter() - self._begin
+
+    def training_seconds(self) -> float:
+        """Those of them that were no pause."""
+        return time.perf_counter() - self._training_begin
 
     def add(self, losses: dict[str, Tensor]) -> None:
         """Count a step."""
@@ -338,12 +385,20 @@ class Clock:
 
     def go_on(self) -> None:
         """What comes now is."""
-        self._line_begin += time.perf_counter() - self._paused
+        pause = time.perf_counter() - self._paused
+        self._line_begin += pause
+        self._training_begin += pause
 
 
 def is_due(step: int, every: int | None, otherwise: bool) -> bool:
     """Whether it is time, by a number of steps, or else by the share of the run that is done."""
     return otherwise if every is None else step % every == 0
+
+
+def is_worth_evaluating(state: TrainState, before: float, progress: float) -> bool:
+    """Whether the step from one progress to the next ends a fifth of the run, not too soon after another evaluation."""
+    crosses = int(before * EVALUATIONS) != int(progress * EVALUATIONS)
+    return crosses and state.step - state.evaluated_step >= STEPS_BETWEEN_EVALUATIONS
 
 
 def load_weights(model: PretrainingModel, checkpoint: Path) -> None:
@@ -370,12 +425,14 @@ def share_counts(micro_batches: list[Batch], stop: StopSignal, accelerator: Acce
     return counts[:2].clamp(min=1)
 
 
-def share_seconds(seconds: float, accelerator: Accelerator, end: End) -> float:
-    """The time as the first process has it, since the schedule of all hangs on it."""
-    if accelerator.num_processes == 1 or end.seconds is None:
+def share_seconds(clock: Clock, accelerator: Accelerator) -> tuple[float, float]:
+    """The time as the first process has it, since what all do hangs on it; and the part of it that was training."""
+    seconds = (clock.seconds(), clock.training_seconds())
+    if accelerator.num_processes == 1:
         return seconds
-    mine = torch.tensor([seconds if accelerator.is_main_process else 0.0], device=accelerator.device)
-    return float(accelerator.reduce(mine, reduction="sum"))
+    mine = torch.tensor(seconds if accelerator.is_main_process else (0.0, 0.0), device=accelerator.device)
+    total, training = accelerator.reduce(mine, reduction="sum").tolist()
+    return total, training
 
 
 def generator_state(accelerator: Accelerator) -> Tensor:

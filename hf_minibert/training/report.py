@@ -1,5 +1,6 @@
 """What a run tells people: its log, its figures, and what it learned."""
 
+import dataclasses
 import json
 import math
 import platform
@@ -12,9 +13,11 @@ from tqdm import tqdm
 
 from hf_minibert.data.corpus import HubCorpus
 from hf_minibert.presets import PretrainingModel
+from hf_minibert.tokenization import OWN_TOKENIZER
 from hf_minibert.training.checkpoint import TrainState, write_text
 from hf_minibert.training.device import hardware
 from hf_minibert.training.inputs import Plan, RunData
+from hf_minibert.training.optimization import DEFAULT_BUDGET
 
 METRICS = "metrics.jsonl"
 CURVES = "curves.png"
@@ -71,9 +74,36 @@ class ProgressBar(tqdm):  # type: ignore[misc]  # tqdm publishes no types
         self.update(100 * progress - self.n)
 
 
+def precision(accelerator: Accelerator) -> str:
+    """The number format of the large products."""
+    return "fp32" if accelerator.mixed_precision == "no" else str(accelerator.mixed_precision)
+
+
+def announcement(plan: Plan, model: PretrainingModel, accelerator: Accelerator) -> str:
+    """What is about to run, in one line."""
+    arguments, processes = plan.arguments, accelerator.num_processes
+    ends = [arguments.budget] if arguments.budget else []
+    ends += [f"{arguments.max_steps:,} steps"] if arguments.max_steps else []
+    ends += [f"{arguments.max_tokens:,} tokens"] if arguments.max_tokens else []
+    return (
+        f"training {arguments.model} ({arguments.architecture}, {model.num_parameters() / 1e6:.1f}M parameters) for "
+        f"{plan.objective} on {hardware(accelerator.device)}{f', {processes} processes,' if processes > 1 else ''} in "
+        f"{precision(accelerator)}, until {' or '.join(ends) or f'{DEFAULT_BUDGET} (the default)'}"
+    )
+
+
 def environment() -> dict[str, str]:
     """The versions that a result depends on."""
     return {"python": platform.python_version()} | {name: version(name) for name in PACKAGES}
+
+
+def changed_settings(arguments: Any) -> list[str]:
+    """The names of the settings that are not at their default, of an instance of a dataclass."""
+    defaults = {
+        field.name: field.default if field.default_factory is dataclasses.MISSING else field.default_factory()
+        for field in dataclasses.fields(arguments)
+    }
+    return [name for name, value in vars(arguments).items() if value != defaults[name]]
 
 
 def summary(
@@ -89,6 +119,7 @@ def summary(
     arguments, train, held_out = plan.arguments, data.store.train, data.store.held_out
     processes = accelerator.num_processes
     hub_id = data.corpus.hub_id if isinstance(data.corpus, HubCorpus) else None
+    tokenizer = Path(arguments.tokenizer or OWN_TOKENIZER)
     return {
         "kind": "pretrain",
         "model_type": model.config.model_type,
@@ -106,24 +137,29 @@ def summary(
             "evaluated_tokens": min(arguments.max_eval_samples, data.held_out.num_rows) * plan.max_seq_length,
             "bytes": data.store.info.bytes,
         },
-        "tokenizer": {"name": Path(arguments.tokenizer).name, "vocab_size": len(plan.tokenizer)},
+        "tokenizer": {
+            "name": tokenizer.name,
+            "hub_id": None if tokenizer.is_dir() else arguments.tokenizer,
+            "vocab_size": len(plan.tokenizer),
+        },
         "training": {
             "steps": state.step,
             "tokens_seen": state.tokens,
             "seconds": round(state.seconds, 1),
             "epochs": state.tokens / (data.train.num_rows * plan.max_seq_length),
-            "tokens_per_second": state.tokens / state.seconds,
+            "tokens_per_second": state.tokens / state.training_seconds,
             "global_batch_size": plan.batch_size * arguments.gradient_accumulation_steps * processes,
             "max_seq_length": plan.max_seq_length,
             "num_processes": processes,
             "hardware": hardware(accelerator.device),
-            "precision": "fp32" if accelerator.mixed_precision == "no" else accelerator.mixed_precision,
+            "precision": precision(accelerator),
         },
         "metrics": metrics | data.baselines,
         "samples": [
             {"text": after["text"], "before": before["predictions"], "after": after["predictions"]}
             for before, after in zip(state.samples_before, predicted, strict=True)
         ],
+        "changed_settings": changed_settings(arguments),
         "environment": environment(),
     }
 

@@ -404,6 +404,18 @@ def test_unreachable_hub_is_one_clear_error(monkeypatch, tmp_path, streaming):
         open_corpus(["me/texts"], streaming=streaming)
 
 
+@pytest.mark.usefixtures("hub")
+def test_a_connection_that_breaks_off_is_one_clear_error(monkeypatch):
+    def rows():
+        yield {"text": "first"}
+        raise TimeoutError("no answer\nfor a minute")
+
+    corpus = open_corpus(["me/texts"], streaming=True)
+    monkeypatch.setattr(corpus, "_rows", rows())
+    with pytest.raises(UserError, match="the data set me/texts broke off at row 2 .TimeoutError: no answer for a min"):
+        list(corpus)
+
+
 def test_what_cannot_be_a_hub_name_does_not_ask_the_hub(hub):
     for source in ("some/missing/folder", "../folder", "/folder", "two words"):
         assert "neither a file or folder" in error_of(source)

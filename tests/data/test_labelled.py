@@ -199,9 +199,10 @@ def test_hub_data_set_without_training_split(hub):
     assert "no train split; it has unsupervised" in error_of("some/thing")
 
 
-def test_unreachable_hub(monkeypatch):
+@pytest.mark.parametrize("kind", [ConnectionError, datasets.exceptions.DatasetGenerationError, RuntimeError])
+def test_unreachable_hub(monkeypatch, kind):
     def load_dataset(*_) -> None:
-        raise ConnectionError("no\nnetwork")
+        raise kind("no\nnetwork")
 
     monkeypatch.setattr(datasets, "load_dataset", load_dataset)
     assert error_of("imdb") == "dataset 'imdb' is neither a path nor a data set that the Hub gives: no network"

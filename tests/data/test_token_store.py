@@ -1,4 +1,5 @@
 import json
+import pickle
 import signal
 import subprocess
 import sys
@@ -83,6 +84,21 @@ def test_the_store_says_what_it_is_made_of(tokenizer, tmp_path):
     assert (info.corpus, info.documents, info.vocab_size) == ("list", len(TEXTS), len(tokenizer))
     assert info.tokens == store.train.lengths.sum() + store.held_out.lengths.sum()
     assert info.bytes == sum(len(text.encode()) for text in TEXTS)
+
+
+def test_frequencies_are_counted_once(tokenizer, tmp_path, monkeypatch):
+    store = open_token_store(ListCorpus(TEXTS), tokenizer, folder=tmp_path / "store")
+    expected = store.train.token_counts(len(tokenizer)).tolist()
+    monkeypatch.delattr(Documents, "token_counts")
+    assert open_token_store(ListCorpus(TEXTS), tokenizer, folder=tmp_path / "store").info.token_counts == expected
+
+
+def test_another_process_opens_the_file_and_gets_no_copy(tokenizer, tmp_path):
+    store = open_token_store(ListCorpus(TEXTS), tokenizer, folder=tmp_path / "store")
+    for documents in (store.train, store.held_out):
+        sent = pickle.dumps(documents)
+        assert len(sent) < 500
+        assert tokens_of(pickle.loads(sent)) == tokens_of(documents)
 
 
 @pytest.mark.parametrize(("size", "dtype"), [(2**16, np.uint16), (2**16 + 1, np.uint32)])
@@ -235,11 +251,22 @@ def test_a_killed_build_leaves_nothing_that_opens(tokenizer, tmp_path):
         assert process.stdout.readline() == "some are written\n"
         process.send_signal(signal.SIGKILL)
     (left,) = tmp_path.iterdir()
-    assert (left / token_store.TOKENS_FILE).exists(), "it was in the middle of writing"
+    assert (left / "store" / token_store.TOKENS_FILE).exists(), "it was in the middle of writing"
     with pytest.raises(UserError, match="not a whole token store"):
-        TokenStore(left)
+        TokenStore(left / "store")
     store = open_token_store(ListCorpus(TEXTS), tokenizer, folder=folder)
     assert store.info.documents == len(TEXTS)
+    assert list(tmp_path.iterdir()) == [folder], "and what it left is cleared away by the next"
+
+
+def test_a_build_does_not_clear_away_another_that_is_at_work(tokenizer, tmp_path):
+    class Interrupting(ListCorpus):
+        def _documents(self) -> Iterator[Document]:
+            yield from super()._documents()
+            open_token_store(ListCorpus(TEXTS[:300], "half"), tokenizer, folder=tmp_path / "half")
+
+    assert open_token_store(Interrupting(TEXTS), tokenizer, folder=tmp_path / "whole").info.documents == len(TEXTS)
+    assert {path.name for path in tmp_path.iterdir()} == {"half", "whole"}
 
 
 def test_an_empty_folder_is_taken(tokenizer, tmp_path):

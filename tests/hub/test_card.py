@@ -10,7 +10,7 @@ import yaml
 from huggingface_hub import ModelCard
 
 from hf_minibert.errors import UserError
-from hf_minibert.hub.card import code_files, is_generated, render_card, write_card
+from hf_minibert.hub.card import code_files, is_generated, render_card, shareable_arguments, write_card
 
 CONFIG = {
     "architectures": ["MiniBertForMaskedLM"],
@@ -79,6 +79,7 @@ PRETRAINED = {
             "after": ["list", "tuple", "<b>"],
         }
     ],
+    "changed_settings": ["output_dir", "learning_rate", "layers"],
     "environment": {"python": "3.12.1", "torch": "2.13.0", "hf_minibert": "0.1.0"},
 }
 GENERATOR = PRETRAINED | {
@@ -99,11 +100,18 @@ FINETUNED = {
     "task": "text-classification",
     "model_type": "minibert",
     "architecture": "classic",
-    "base_model": "runs/minibert",
+    "base_model": "minibert",
     "dataset": {"name": "builtin", "train_examples": 9000, "eval_examples": 1000, "labels": ["torch", "numpy"]},
     "num_parameters": 5_312_768,
     "training": {"steps": 500, "seconds": 3723.0, "hardware": "1 GPU", "epochs": 3.0},
-    "metrics": {"eval_accuracy": 0.91234, "eval_f1": 0.9, "eval_loss": 0.25, "test_accuracy": 0.905},
+    "metrics": {
+        "eval_accuracy": 0.91234,
+        "eval_f1": 0.9,
+        "eval_loss": 0.25,
+        "test_accuracy": 0.905,
+        "majority_accuracy": 0.6,
+    },
+    "changed_settings": ["model_name_or_path", "output_dir"],
     "environment": {"python": "3.12.1"},
 }
 RESULTS = {"encoder": PRETRAINED, "generator": GENERATOR, "classifier": FINETUNED}
@@ -149,7 +157,7 @@ def test_nothing_is_undefined_and_the_metadata_parses(tmp_path: Path, results: d
     assert "\n\n\n" not in card
     data = yaml.safe_load(card.split("---\n")[1])
     assert data["library_name"] == "transformers"
-    assert data["license"] == "mit"
+    assert data.get("license") == ("mit" if results["kind"] == "pretrain" else None)
     assert data["language"] == "en"
     assert ModelCard(card).data.model_name == "model"
     assert "datasets" not in data
@@ -181,6 +189,27 @@ def test_baselines_stand_beside_what_they_compare_with(tmp_path: Path):
     assert rows[2] == ["held-out bits per byte", "1.5123", "4.4321"]
 
 
+def test_a_classifier_stands_beside_the_commonest_label(tmp_path: Path):
+    card = render_card(write_run(tmp_path, FINETUNED))
+    assert "| metric | this model | the commonest label alone |" in card
+    assert tables(card)["metric"][0] == ["held-out accuracy", "0.9123", "0.6000"]
+    assert len(tables(card)["metric"]) == 4
+
+
+def test_a_licence_is_stated_where_it_is_known(tmp_path: Path):
+    own_text = PRETRAINED | {"corpus": PRETRAINED["corpus"] | {"name": "books.txt"}}
+    for results, given, expected in (
+        (PRETRAINED, None, "mit"),
+        (PRETRAINED, "apache-2.0", "apache-2.0"),
+        (own_text, None, None),
+        (own_text, "cc-by-4.0", "cc-by-4.0"),
+    ):
+        card = render_card(write_run(tmp_path / "run", results), license_id=given)
+        assert yaml.safe_load(card.split("---\n")[1]).get("license") == expected
+        stated = f"The weights are under `{expected}`." if expected else "No licence is stated for the weights."
+        assert f"The code is under the MIT licence. {stated}" in card
+
+
 def test_unigram_loss_is_compared_with_the_masked_loss_alone(tmp_path: Path):
     metrics = {"eval_loss": 4.0, "eval_mlm_loss": 3.4, "eval_accuracy": 0.4, "unigram_loss": 7.0}
     rows = tables(render_card(write_run(tmp_path, PRETRAINED | {"objective": "mlm+nsp", "metrics": metrics})))["metric"]
@@ -192,18 +221,36 @@ def test_text_from_a_model_cannot_break_the_card(tmp_path: Path):
     assert r"| ``Return the \| of `x`, a [MASK].`` | `##zz`, `` ` ``, `{{ x }}` | `list`, `tuple`, `<b>` |" in card
 
 
-def test_command_has_every_flag_that_was_set(tmp_path: Path):
+def test_command_has_the_flags_that_were_set_and_no_local_folder(tmp_path: Path):
     command = render_card(write_run(tmp_path, PRETRAINED)).split("```bash\n")[-1].split("```")[0]
     assert command.replace("\\\n", "").split("--") == [
         "accelerate launch scripts/pretrain.py     ",
         "model minibert-mini     ",
         "corpus builtin     ",
-        "output_dir 'runs/mini bert'     ",
+        "output_dir 'mini bert'     ",
         "learning_rate 0.0005     ",
-        "packing     ",
-        "bf16 False     ",
         "layers 1 2\n",
     ]
+
+
+def test_names_of_the_hub_are_whole_and_local_paths_lose_their_folders(tmp_path: Path):
+    arguments = {
+        "corpus": ["/home/me/texts/*.txt", "C:\\texts\\b.txt"],
+        "tokenizer": "me/tokenizer",
+        "test_dataset": "runs/secret/test.csv",
+        "output_dir": "/home/me/run/",
+        "label_names": ["n/a", "yes"],
+    }
+    write_run(tmp_path, PRETRAINED | {"tokenizer": PRETRAINED["tokenizer"] | {"hub_id": "me/tokenizer"}})
+    (tmp_path / "arguments.json").write_text(json.dumps(arguments), encoding="utf-8")
+    assert shareable_arguments(tmp_path) == {
+        "corpus": ["*.txt", "b.txt"],
+        "tokenizer": "me/tokenizer",
+        "test_dataset": "test.csv",
+        "output_dir": "run",
+        "label_names": ["n/a", "yes"],
+    }
+    assert "/home" not in render_card(tmp_path, "me/model")
 
 
 def test_names_of_the_hub_become_links_and_local_names_do_not(tmp_path: Path):

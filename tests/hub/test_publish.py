@@ -10,7 +10,7 @@ from pathlib import Path
 
 import huggingface_hub
 import pytest
-from test_card import CONFIG, PRETRAINED, write_run
+from test_card import ARGUMENTS, CONFIG, PRETRAINED, write_run
 
 from hf_minibert.errors import UserError
 from hf_minibert.hub.card import write_card
@@ -184,7 +184,8 @@ def test_one_commit_has_exactly_these_files(hub: MockHub, folder: Path):
     assert address.startswith(f"{hub.url}/me/model/commit/")
     (commit,) = hub.commits()
     assert set(commit) == PUBLISHED
-    for name in PUBLISHED - {"README.md"}:
+    assert json.loads(commit["arguments.json"]) == ARGUMENTS | {"output_dir": "mini bert"}
+    for name in PUBLISHED - {"README.md", "arguments.json"}:
         assert commit[name] == (folder / name).read_bytes()
     assert 'model="me/model"' in commit["README.md"].decode()
     assert {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()} == before
@@ -228,6 +229,24 @@ def test_a_generated_card_is_renewed_and_an_edited_one_goes_up_as_it_is(hub: Moc
     first, second = hub.commits()
     assert 'model="me/model"' in first["README.md"].decode()
     assert second["README.md"] == readme.read_bytes()
+
+
+def test_an_edited_card_that_names_a_local_folder_is_pointed_out(folder: Path, caplog: pytest.LogCaptureFixture):
+    readme = write_card(folder)
+    readme.write_text(readme.read_text(encoding="utf-8") + "mine", encoding="utf-8")
+    prepare_upload(folder, "me/model")
+    assert f"names the local folder {folder}" in caplog.text
+
+
+def test_a_licence_is_that_of_the_card(folder: Path):
+    card = prepare_upload(folder, "me/model", "apache-2.0")["README.md"]
+    assert isinstance(card, bytes)
+    assert "license: apache-2.0\n" in card.decode()
+    with pytest.raises(UserError, match="'Apache 2' is no identifier of the Hub's"):
+        prepare_upload(folder, "me/model", "Apache 2")
+    (folder / "README.md").write_text("mine", encoding="utf-8")
+    with pytest.raises(UserError, match="edited by hand and is kept; write the licence there"):
+        prepare_upload(folder, "me/model", "apache-2.0")
 
 
 @pytest.mark.parametrize(

@@ -1,6 +1,7 @@
 """A run that is stopped or killed and resumed ends with bit for bit the weights of the uninterrupted run."""
 
 import json
+import os
 import random
 import signal
 import subprocess
@@ -50,7 +51,12 @@ def start(folder: Path, output: Path, **others: Any) -> subprocess.Popen[bytes]:
     """Begin a run and wait until its first steps are done."""
     words = [sys.executable, str(SCRIPTS / "pretrain.py"), *flags(options(folder, output, **others))]
     return subprocess.Popen(
-        words, cwd=REPOSITORY, env=environment(folder / "cache"), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+        words,
+        cwd=REPOSITORY,
+        env=environment(folder / "cache"),
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        start_new_session=True,
     )
 
 
@@ -87,16 +93,28 @@ def test_killed_and_resumed_equals_uninterrupted(folder: Path, uninterrupted: Pa
     assert_same_run(output, uninterrupted)
 
 
-def test_sigterm_saves_and_stops_with_143(folder: Path, uninterrupted: Path) -> None:
-    output = folder / "terminated"
-    process = start(folder, output, save_steps=1000)
+@pytest.mark.parametrize("workers", [0, 1])
+def test_sigterm_saves_and_stops_with_143(folder: Path, uninterrupted: Path, workers: int) -> None:
+    output = folder / f"terminated-{workers}"
+    process = start(folder, output, save_steps=1000, dataloader_num_workers=workers)
     wait_for_step(process, output, 5)
-    process.terminate()
+    os.killpg(process.pid, signal.SIGTERM)  # workers get it too, as from a cluster's scheduler
     assert process.wait(timeout=60) == 143
     checkpoint = next(output.glob("checkpoint-*"))
     assert 5 <= int(checkpoint.name.removeprefix("checkpoint-")) < STEPS
     assert command("pretrain.py", folder / "cache", output_dir=output, resume=True).returncode == 0
     assert_same_run(output, uninterrupted)
+
+
+def test_a_finished_run_stays_as_it_is(folder: Path, uninterrupted: Path) -> None:
+    def content() -> dict[Path, bytes]:
+        return {path: path.read_bytes() for path in uninterrupted.rglob("*") if path.is_file()}
+
+    before = content()
+    done = command("pretrain.py", folder / "cache", output_dir=uninterrupted, resume=True)
+    assert done.returncode == 0, done.stderr
+    assert "is already finished" in done.stderr
+    assert content() == before
 
 
 def test_resumes_from_the_checkpoint_before_a_damaged_one(folder: Path, uninterrupted: Path) -> None:

@@ -98,6 +98,7 @@ def test_a_resume_on_another_corpus_changes_nothing(
     assert "not what the run began with" in capsys.readouterr().err
     assert (run / "arguments.json").read_bytes() == before
     assert call("pretrain.py", monkeypatch, *words) == 0
+    assert "step 2; changed: max_steps 2 -> 4" in capsys.readouterr().out
 
 
 FINETUNE = {

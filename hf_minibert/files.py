@@ -1,0 +1,42 @@
+"""Folders that are written whole or not at all."""
+
+import os
+import shutil
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from hf_minibert.errors import UserError
+
+
+@contextmanager
+def replaced_folder(output_dir: str, kind: str, *, is_own: Callable[[Path], bool]) -> Iterator[Path]:
+    """An empty folder that takes the place of ``output_dir`` when the block ends well, and vanishes otherwise.
+
+    Args:
+        output_dir: the folder to make.
+        kind: what it will hold, in words.
+        is_own: whether a folder that is not empty holds such a thing and nothing else, so that it may be replaced.
+
+    Raises:
+        UserError: something else is there.
+    """
+    target = Path(output_dir).resolve()
+    if target.exists():
+        if not target.is_dir():
+            raise UserError(f"output_dir {output_dir} is a file; name a folder")
+        if any(target.iterdir()) and not is_own(target):
+            raise UserError(f"output_dir {output_dir} holds something other than {kind}; name another folder")
+    staged = target.with_name(f".{target.name}.partial-{os.getpid()}")
+    staged.mkdir(parents=True)
+    replaced = target.with_name(f".{target.name}.replaced-{os.getpid()}")
+    try:
+        yield staged
+        if target.exists():
+            target.rename(replaced)
+        staged.rename(target)
+    finally:
+        if replaced.exists() and not target.exists():
+            replaced.rename(target)
+        shutil.rmtree(staged, ignore_errors=True)
+        shutil.rmtree(replaced, ignore_errors=True)

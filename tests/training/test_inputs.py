@@ -1,0 +1,35 @@
+from pathlib import Path
+
+import pytest
+from accelerate import Accelerator
+from commands import write_corpus
+
+from hf_minibert.errors import UserError
+from hf_minibert.training.arguments import PretrainArguments
+from hf_minibert.training.inputs import make_plan, read_data
+
+
+def arguments(folder: Path, documents: int, **others: object) -> PretrainArguments:
+    corpus = write_corpus(folder / f"{documents}.jsonl", documents)
+    return PretrainArguments(output_dir="x", model="minibert-tiny", corpus=[str(corpus)], max_seq_length=32, **others)
+
+
+def test_the_default_tokenizer_is_found_from_any_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    plan = make_plan(PretrainArguments(output_dir="x", model="minibert-tiny"))
+    assert len(plan.tokenizer) == plan.config.vocab_size == 8192
+
+
+@pytest.mark.parametrize(("documents", "is_few"), [(20, True), (300, False)])
+def test_a_loss_that_rests_on_one_or_two_documents_is_pointed_out(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], documents: int, is_few: bool
+) -> None:
+    data = read_data(make_plan(arguments(tmp_path, documents)), Accelerator(cpu=True))
+    assert (len(data.store.held_out) <= 2) == is_few
+    assert ("the held-out loss rests on" in capsys.readouterr().out) == is_few
+
+
+def test_the_part_that_is_too_small_is_named(tmp_path: Path) -> None:
+    plan = make_plan(arguments(tmp_path, 20, objective="mlm+nsp"))
+    with pytest.raises(UserError, match="the held-out part of the corpus is too small: next-sentence .* 1 document"):
+        read_data(plan, Accelerator(cpu=True))
