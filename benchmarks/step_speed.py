@@ -16,7 +16,6 @@ model makes up: 6 floating-point operations per weight and token, attention, and
 
 import statistics
 import sys
-import time
 from collections.abc import Callable, Iterable
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
@@ -36,13 +35,20 @@ from hf_minibert.data.token_store import Documents
 from hf_minibert.presets import SIZES, build_config
 from hf_minibert.training.arguments import PretrainArguments
 from hf_minibert.training.checkpoint import write_json
-from hf_minibert.training.device import computes_in_bfloat16, hardware
+from hf_minibert.training.device import (
+    computes_in_bfloat16,
+    flops_per_token,
+    hardware,
+    matrix_product_rate,
+    now,
+)
 from hf_minibert.training.optimization import build_optimizers
 from hf_minibert.training.report import environment
 
 RESULTS = Path(__file__).parent / "results"
 VOCABULARY = 8192
 SEED = 0
+DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
 Step = Callable[[], torch.Tensor]
 
 
@@ -163,40 +169,6 @@ def make_step(variant: Variant, batch: Batch, device: torch.device) -> Step:
     return step
 
 
-def flops_per_token(model: nn.Module, batch: Batch, *, sparse_head: bool) -> float:
-    """Arithmetic of a training step per token: weights, attention, and the head where it is computed."""
-    config: Any = model.config
-    length = batch["input_ids"].shape[1]
-    head = VOCABULARY * config.hidden_size
-    embeddings = {id(module.weight) for module in model.modules() if isinstance(module, nn.Embedding)}
-    matrices = [
-        parameter for parameter in model.parameters() if parameter.ndim == 2 and id(parameter) not in embeddings
-    ]
-    weights = sum(matrix.numel() for matrix in matrices)
-    share = float((batch["labels"] != IGNORE_INDEX).float().mean()) if sparse_head else 1.0
-    return 6 * (weights + share * head) + 12 * config.num_hidden_layers * config.hidden_size * length
-
-
-def matrix_product_rate(device: torch.device, precision: str, tokens: int, width: int) -> float:
-    """Floating-point operations per second of the product that a feed-forward layer is made of."""
-    kind = torch.bfloat16 if precision == "bf16" else torch.float32
-    left = torch.randn(tokens, width, device=device, dtype=kind)
-    right = torch.randn(width, 4 * width, device=device, dtype=kind)
-    times = []
-    for _ in range(10):
-        begin = now(device)
-        left @ right
-        times.append(now(device) - begin)
-    return 2 * tokens * width * 4 * width / statistics.median(times)
-
-
-def now(device: torch.device) -> float:
-    """The time, when all that was asked of the device is done."""
-    if device.type == "cuda":
-        torch.cuda.synchronize()
-    return time.perf_counter()
-
-
 def profile(step: Step, device: torch.device) -> dict[str, float]:
     """The operations that take most of a step, with their shares of the time."""
     activities = [torch.profiler.ProfilerActivity.CPU]
@@ -234,8 +206,9 @@ def measure(family: str, size: str, length: int, arguments: Arguments, device: t
     speeds = [arguments.tokens_per_step / statistics.median(some) for some in times]
     rows = []
     for variant, speed, some in zip(found, speeds, times, strict=True):
-        sparse = variant.is_ours and family == "minibert"
-        arithmetic = flops_per_token(variant.model(), batch, sparse_head=sparse)
+        is_sparse = variant.is_ours and family == "minibert"
+        share = float((batch["labels"] != IGNORE_INDEX).float().mean()) if is_sparse else 1.0
+        arithmetic = flops_per_token(variant.model(), length, head_share=share)
         rate = statistics.median(rates[variant.precision])
         rows.append(
             {

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch.utils.data import DataLoader, Dataset, Sampler
 
-from hf_minibert.data.objectives import Batch, Integers, Objective
+from hf_minibert.data.objectives import IGNORE_INDEX, Batch, Integers, Objective
 
 
 class _Examples(Dataset[Batch]):
@@ -80,7 +80,13 @@ def _ignore_sigterm(_worker: int) -> None:
 def evaluation_batches(
     objective: Objective, *, batch_size: int, max_rows: int, rank: int = 0, world_size: int = 1
 ) -> Iterator[Batch]:
-    """The same rows at every evaluation, each on one process."""
+    """The same rows at every evaluation, each on one process; where rows run out, batches that predict nothing."""
     rows = np.arange(min(max_rows, objective.num_rows))
-    for start in range(rank * batch_size, len(rows), world_size * batch_size):
-        yield objective.batch(0, rows[start : start + batch_size])
+    for start in range(0, len(rows), world_size * batch_size):
+        mine = rows[start + rank * batch_size : start + (rank + 1) * batch_size]
+        batch = objective.batch(0, mine if len(mine) else rows[:1])
+        if not len(mine):  # all processes take every step, since with FSDP each holds a part of the model
+            for name in ("labels", "next_sentence_label"):
+                if name in batch:
+                    batch[name] = torch.full_like(batch[name], IGNORE_INDEX)
+        yield batch

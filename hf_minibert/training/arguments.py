@@ -1,5 +1,6 @@
 """What a pre-training run can be told: the flags of `scripts/pretrain.py`."""
 
+import importlib.util
 import re
 from dataclasses import dataclass, field
 from typing import Literal
@@ -7,6 +8,7 @@ from typing import Literal
 from hf_minibert.errors import UserError
 from hf_minibert.presets import ObjectiveName
 
+TRACKERS = ("tensorboard", "trackio", "wandb")
 UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
 
 
@@ -55,6 +57,8 @@ class PretrainArguments:
     """Optimizer steps."""
     max_tokens: int | None = None
     """Tokens that the model reads."""
+    replay: int | None = None
+    """Compute this step of the run in output_dir again, and show the loss of every row; nothing is written."""
     resume: bool = False
     """Go on from the newest checkpoint in output_dir, with the arguments of that run where no flag says otherwise."""
     overwrite_output_dir: bool = False
@@ -86,6 +90,10 @@ class PretrainArguments:
     mixed_precision: Literal["no", "bf16", "fp16"] | None = None
     """Number format of the large products; weights stay in float32. Default: bf16 where the device computes in it, else
     no."""
+    compile: bool = False
+    """Compile the model with torch.compile: a minute or more at the start, which long runs on a GPU win back."""
+    gradient_checkpointing: bool = False
+    """Compute each layer twice instead of keeping what its gradient needs: slower, for models that do not fit."""
     max_grad_norm: float = 1.0
     """Gradients longer than this are shortened to it."""
     seed: int = 42
@@ -99,9 +107,11 @@ class PretrainArguments:
     save_steps: int | None = None
     """Steps between checkpoints. Default: at each evaluation, and after half an hour without one."""
     save_total_limit: int = 2
-    """Checkpoints to keep."""
+    """Checkpoints to keep; with warmup_stable_decay also the last one before the decay, from which a run can grow."""
     logging_steps: int = 10
     """Steps between lines of metrics.jsonl."""
+    report_to: list[str] = field(default_factory=lambda: ["tensorboard"])
+    """Trackers beside metrics.jsonl: tensorboard, trackio, wandb, or none."""
     dataloader_num_workers: int = 0
     """Processes that prepare batches beside each training process."""
 
@@ -121,6 +131,7 @@ class PretrainArguments:
             "save_steps",
             "save_total_limit",
             "logging_steps",
+            "replay",
         ):
             value = getattr(self, name)
             if value is not None and not value > 0:
@@ -141,3 +152,10 @@ class PretrainArguments:
             raise UserError("--resume goes on from a run that --overwrite_output_dir would delete; give one of them")
         if self.budget is not None:
             parse_duration(self.budget)
+        if self.report_to == ["none"]:
+            self.report_to = []
+        for tracker in self.report_to:
+            if tracker not in TRACKERS:
+                raise UserError(f"report_to {tracker!r} is unknown; have {', '.join(TRACKERS)} and none")
+            if importlib.util.find_spec(tracker) is None:
+                raise UserError(f"report_to {tracker} needs its package: pip install {tracker}")

@@ -11,6 +11,8 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+from safetensors import SafetensorError
+
 from hf_minibert.errors import UserError
 
 logger = logging.getLogger(__name__)
@@ -32,6 +34,10 @@ class TrainState:
     evaluated_step: int = 0
     """The step of the newest evaluation."""
     skipped_steps: int = 0
+    """Steps in a row, up to this one, whose gradient was not finite."""
+    skipped_steps_in_all: int = 0
+    has_decayed: bool = False
+    """Whether the last fall of `warmup_stable_decay` had begun."""
     data: str = ""
     """Fingerprint of the token store."""
     samples_before: list[dict[str, Any]] = field(default_factory=list)
@@ -70,6 +76,9 @@ def save_checkpoint(output_dir: Path, state: TrainState, write: Callable[[Path],
     """Make `checkpoint-<step>`: `write` fills a folder of another name, which then takes its place.
 
     The last file written holds the checksums of the others, and the folder is renamed when all is on the disk.
+
+    Raises:
+        UserError: the disk does not take it; earlier checkpoints are as they were.
     """
     folder = output_dir / f"checkpoint-{state.step}"
     temporary = output_dir / f".{folder.name}.tmp"
@@ -85,9 +94,14 @@ def save_checkpoint(output_dir: Path, state: TrainState, write: Callable[[Path],
         shutil.rmtree(folder, ignore_errors=True)
         temporary.rename(folder)
         _sync(output_dir)
-    except BaseException:
+    except (OSError, RuntimeError, SafetensorError) as error:  # torch and safetensors have errors of their own
+        whole = next((path.name for path in checkpoints(output_dir)), "none")
+        raise UserError(
+            f"the checkpoint of step {state.step} could not be written ({' '.join(str(error).split())}); the newest one "
+            f"is {whole}. Make room on the disk and go on with --resume"
+        ) from error
+    finally:
         shutil.rmtree(temporary, ignore_errors=True)
-        raise
     return folder
 
 
@@ -128,6 +142,20 @@ def load_state(checkpoint: Path) -> TrainState:
     return TrainState(**json.loads((checkpoint / STATE).read_text(encoding="utf-8")))
 
 
+def stable_checkpoint(output_dir: Path) -> Path:
+    """The newest whole checkpoint from before the learning rate fell for good.
+
+    Raises:
+        UserError: there is none.
+    """
+    for checkpoint in checkpoints(output_dir):
+        if is_whole(checkpoint) and not load_state(checkpoint).has_decayed:
+            return checkpoint
+    raise UserError(
+        f"the learning rate has fallen in all checkpoints of {output_dir}, so the run cannot grow from them"
+    )
+
+
 def forget_checkpoints_after(output_dir: Path, step: int) -> None:
     """Delete checkpoints of later steps, which a resumed run makes again: they were damaged, or passed over."""
     for checkpoint in checkpoints(output_dir):
@@ -136,6 +164,9 @@ def forget_checkpoints_after(output_dir: Path, step: int) -> None:
 
 
 def prune_checkpoints(output_dir: Path, keep: int) -> None:
-    """Delete all but the newest."""
-    for checkpoint in checkpoints(output_dir)[keep:]:
-        shutil.rmtree(checkpoint)
+    """Delete all but the newest, and the newest from before the learning rate fell for good."""
+    found = checkpoints(output_dir)
+    stable = next((checkpoint for checkpoint in found if not load_state(checkpoint).has_decayed), None)
+    for checkpoint in found[keep:]:
+        if checkpoint != stable:
+            shutil.rmtree(checkpoint)

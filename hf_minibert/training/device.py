@@ -1,10 +1,52 @@
 """What a run computes on."""
 
 import os
+import statistics
 import sys
+import time
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
 
 import torch
 from accelerate import Accelerator
+from accelerate.utils import DistributedType, FullyShardedDataParallelPlugin, InitProcessGroupKwargs
+from torch import nn
+
+from hf_minibert.errors import UserError
+from hf_minibert.training.arguments import PretrainArguments
+
+DATA_PARALLEL = (DistributedType.NO, DistributedType.MULTI_CPU, DistributedType.MULTI_GPU, DistributedType.MULTI_XPU)
+STORE_TIMEOUT = timedelta(hours=12)
+
+
+def build_accelerator(arguments: PretrainArguments, folder: Path) -> Accelerator:
+    """What joins the processes, alone, with DDP or with FSDP2, as the launcher says.
+
+    Raises:
+        UserError: the launcher is configured for something else.
+    """
+    accelerator = Accelerator(
+        cpu=not torch.accelerator.is_available(),  # unless told, accelerate does not join processes on CPU
+        mixed_precision=arguments.mixed_precision,
+        gradient_accumulation_steps=arguments.gradient_accumulation_steps,
+        dynamo_backend="inductor" if arguments.compile else "no",
+        log_with=list(arguments.report_to),
+        project_dir=str(folder),
+        kwargs_handlers=[InitProcessGroupKwargs(timeout=STORE_TIMEOUT)],  # while the first process tokenises
+    )
+    wants_fsdp = os.environ.get("ACCELERATE_USE_FSDP", "false").lower() == "true"
+    if wants_fsdp and accelerator.distributed_type == DistributedType.MULTI_CPU:  # accelerate takes DDP there, silently
+        accelerator.state.distributed_type = DistributedType.FSDP
+        accelerator.state.fsdp_plugin = FullyShardedDataParallelPlugin()
+    if accelerator.distributed_type not in DATA_PARALLEL and not accelerator.is_fsdp2:
+        kind = accelerator.distributed_type.value
+        raise UserError(
+            f"this script trains alone, with DDP or with FSDP 2, but accelerate is configured for {kind}"
+            f"{' 1' if kind == 'FSDP' else ''}; give `accelerate launch` a file of scripts/configs, or use torchrun"
+        )
+    use_all_cores(accelerator)
+    return accelerator
 
 
 def hardware(device: torch.device) -> str:
@@ -24,3 +66,46 @@ def use_all_cores(accelerator: Accelerator) -> None:
     if accelerator.device.type == "cpu":
         cores = len(os.sched_getaffinity(0)) if sys.platform == "linux" else os.cpu_count() or 1
         torch.set_num_threads(max(1, cores // int(os.environ.get("LOCAL_WORLD_SIZE", "1"))))
+
+
+def matrix_product_rate(device: torch.device, dtype: torch.dtype, rows: int, width: int) -> float:
+    """Floating-point operations per second of the product that a feed-forward layer is made of: a device's limit.
+
+    Args:
+        device: where.
+        dtype: of the factors.
+        rows: tokens of a batch.
+        width: hidden size.
+    """
+    left = torch.randn(rows, width, device=device, dtype=dtype)
+    right = torch.randn(width, 4 * width, device=device, dtype=dtype)
+    times = []
+    for _ in range(10):
+        begin = now(device)
+        left @ right
+        times.append(now(device) - begin)
+    return 2 * rows * width * 4 * width / statistics.median(times)
+
+
+def now(device: torch.device) -> float:
+    """The time, when all that was asked of the device is done."""
+    if device.type == "cuda":
+        torch.cuda.synchronize()
+    return time.perf_counter()
+
+
+def flops_per_token(model: nn.Module, length: int, *, head_share: float) -> float:
+    """Arithmetic of a training step per token: 6 operations for each weight, attention, and the head where it runs.
+
+    Args:
+        model: its matrices count, but for embeddings, which are only looked up.
+        length: tokens in a row, all of which attention is taken to compare.
+        head_share: the share of tokens that are predicted.
+    """
+    config: Any = model.config
+    embeddings = {id(module.weight) for module in model.modules() if isinstance(module, nn.Embedding)}
+    matrices = [
+        parameter for parameter in model.parameters() if parameter.ndim == 2 and id(parameter) not in embeddings
+    ]
+    weights = sum(matrix.numel() for matrix in matrices) + head_share * config.vocab_size * config.hidden_size
+    return 6 * weights + 12 * config.num_hidden_layers * config.hidden_size * length

@@ -57,7 +57,7 @@ def evaluate(
             pairs = [
                 float(F.cross_entropy(scores, order, reduction="sum")),
                 float((scores.argmax(dim=-1) == order).sum()),
-                float(len(order)),
+                float((order != IGNORE_INDEX).sum()),
             ]
         sums += torch.tensor([float(loss), float(correct), len(targets), text_bytes, *pairs], dtype=torch.float64)
     model.train(was_training)

@@ -11,6 +11,8 @@ from hf_minibert.training.checkpoint import TrainState
 from hf_minibert.training.muon import Muon
 
 DEFAULT_BUDGET = "5m"
+DECAY_SHARE = 0.2
+"""The share of a run with `warmup_stable_decay` in which the rate falls."""
 
 
 def build_optimizers(
@@ -85,4 +87,4 @@ def learning_rate_factor(kind: str, warmup_steps: float, step: int, progress: fl
         return remaining
     if kind == "cosine":
         return 0.5 * (1 - math.cos(math.pi * remaining))
-    return min(1.0, (1 - progress) / 0.2)
+    return min(1.0, (1 - progress) / DECAY_SHARE)

@@ -8,24 +8,31 @@ import json
 import logging
 import shutil
 import signal
+import sys
 import time
 from collections.abc import Iterator
 from contextlib import closing
-from datetime import timedelta
 from itertools import islice
 from pathlib import Path
 from types import FrameType
 from typing import Any
 
+import numpy as np
 import torch
 from accelerate import Accelerator
-from accelerate.utils import DistributedType, InitProcessGroupKwargs, set_seed
+from accelerate.utils import set_seed
 from safetensors.torch import load_model
 from torch import Tensor
+from torch.distributed.checkpoint.state_dict import (
+    StateDictOptions,
+    get_optimizer_state_dict,
+    set_optimizer_state_dict,
+)
+from torch.distributed.tensor import DTensor
 from transformers.utils.logging import disable_progress_bar
 
 from hf_minibert.data.loader import evaluation_batches, training_batches
-from hf_minibert.data.objectives import IGNORE_INDEX, Batch
+from hf_minibert.data.objectives import IGNORE_INDEX, Batch, Objective
 from hf_minibert.errors import UserError
 from hf_minibert.hub.card import write_card
 from hf_minibert.presets import PretrainingModel, family_of
@@ -37,13 +44,14 @@ from hf_minibert.training.checkpoint import (
     load_state,
     prune_checkpoints,
     save_checkpoint,
+    stable_checkpoint,
     write_json,
 )
 from hf_minibert.training.curves import plot_curves
-from hf_minibert.training.device import use_all_cores
+from hf_minibert.training.device import build_accelerator, flops_per_token, matrix_product_rate
 from hf_minibert.training.evaluation import evaluate
 from hf_minibert.training.inputs import ARGUMENTS, Plan, check_folder, make_folder, make_plan, read_data
-from hf_minibert.training.optimization import End, build_optimizers, learning_rate_factor
+from hf_minibert.training.optimization import DECAY_SHARE, End, build_optimizers, learning_rate_factor
 from hf_minibert.training.report import (
     CURVES,
     RESULTS,
@@ -61,9 +69,9 @@ EVALUATIONS = 5
 STEPS_BETWEEN_EVALUATIONS = 20
 SECONDS_BETWEEN_SAVES = 1800
 MAX_SKIPPED_STEPS = 10
-DATA_PARALLEL = (DistributedType.NO, DistributedType.MULTI_CPU, DistributedType.MULTI_GPU, DistributedType.MULTI_XPU)
 TERMINATED = 143
-STORE_TIMEOUT = timedelta(hours=12)
+WHOLE = StateDictOptions(full_state_dict=True, cpu_offload=True)
+"""How moments are kept: by name and undivided, so that any number of processes may go on with them."""
 
 
 def pretrain(arguments: PretrainArguments) -> int:
@@ -99,20 +107,7 @@ class Pretraining:
 
     def __init__(self, plan: Plan) -> None:
         self.plan, self.arguments, self.folder = plan, plan.arguments, plan.folder
-        self.accelerator = Accelerator(
-            cpu=not torch.accelerator.is_available(),  # unless told, accelerate does not join processes on CPU
-            mixed_precision=self.arguments.mixed_precision,
-            gradient_accumulation_steps=self.arguments.gradient_accumulation_steps,
-            log_with="tensorboard",
-            project_dir=str(self.folder),
-            kwargs_handlers=[InitProcessGroupKwargs(timeout=STORE_TIMEOUT)],  # while the first process tokenises
-        )
-        if self.accelerator.distributed_type not in DATA_PARALLEL:
-            raise UserError(
-                f"this script trains with data parallelism only, but accelerate is configured for "
-                f"{self.accelerator.distributed_type.value}; run `accelerate config` again, or launch with torchrun"
-            )
-        use_all_cores(self.accelerator)
+        self.accelerator = build_accelerator(self.arguments, self.folder)
         self.data = read_data(plan, self.accelerator)
         if self.accelerator.is_main_process:
             make_folder(self.arguments)  # not before the corpus was read without a mistake
@@ -126,23 +121,24 @@ class Pretraining:
         )
         self.tokens_per_step = self.rows_per_step * plan.max_seq_length
         self._build_or_resume()
+        self.tokens_per_second_limit = speed_limit(self.plan, self.model, self.data.train, self.accelerator)
         self.log = MetricsLog(self.folder, self.accelerator, self.state)
 
     def _build_or_resume(self) -> None:
         """The model, the optimizer and how far they are."""
         set_seed(self.arguments.seed)
         model_class: Any = family_of(self.arguments.model).objectives[self.plan.objective]
-        checkpoint = latest_checkpoint(self.folder) if self.arguments.resume else None
+        checkpoint = resume_point(self.folder, self.end) if self.arguments.resume else None
         data = self.data.store.info.fingerprint
         self.model: PretrainingModel = model_class(self.plan.config)
         if checkpoint is not None:
             load_weights(self.model, checkpoint)
+        if self.arguments.gradient_checkpointing:
+            self.model.gradient_checkpointing_enable()
         optimizers = build_optimizers(self.model, self.arguments, self.plan.learning_rate)
         self.wrapped, *self.optimizers = self.accelerator.prepare(self.model, *optimizers)
         if checkpoint is None:
-            self.state = TrainState(data=data)
-            if self.accelerator.is_main_process:
-                self.state.samples_before = self._predict()
+            self.state = TrainState(data=data, samples_before=self._predict())
             torch.manual_seed(self.arguments.seed + self.accelerator.process_index)  # dropout of its own for each
             return
         self.state = load_state(checkpoint)
@@ -152,8 +148,8 @@ class Pretraining:
                 "restore it, or start a run of its own in another --output_dir"
             )
         moments = torch.load(checkpoint / "optimizer.pt", weights_only=True, map_location="cpu")
-        for optimizer, state in zip(self.optimizers, moments["optimizers"], strict=True):
-            optimizer.load_state_dict(state)
+        inner = [optimizer.optimizer for optimizer in self.optimizers]
+        set_optimizer_state_dict(self.model, inner, optim_state_dict=moments["optimizers"], options=WHOLE)
         if self.accelerator.scaler is not None and moments["scaler"] is not None:
             self.accelerator.scaler.load_state_dict(moments["scaler"])
         generator = checkpoint / generator_file(self.accelerator, self.accelerator.process_index)
@@ -191,6 +187,7 @@ class Pretraining:
         clock = Clock(state)
         progress, saved = self.end.progress(state), state.seconds
         line, held_out = dict[str, float](), dict[str, float]()
+        is_trapezoid = arguments.lr_scheduler_type == "warmup_stable_decay"
         self.model.train()
         with closing(batches), ProgressBar(progress, is_shown=accelerator.is_main_process) as bar:
             while progress < 1 and not stop.agreed:
@@ -200,6 +197,7 @@ class Pretraining:
                 clock.add(losses)
                 if not line or state.step % arguments.logging_steps == 0 or progress >= 1:
                     line = clock.line(self.tokens_per_step, accelerator)
+                    line["utilisation"] = line["tokens_per_second"] / self.tokens_per_second_limit
                     self.log.write(state, line)
                 bar.show(progress, state, line, held_out)
                 clock.pause()
@@ -208,12 +206,18 @@ class Pretraining:
                     held_out = self.measure()
                     bar.show(progress, state, line, held_out)
                 is_late = state.seconds - saved >= SECONDS_BETWEEN_SAVES
-                if is_due(state.step, arguments.save_steps, evaluates or is_late) or stop.agreed or progress >= 1:
+                falls_next = is_trapezoid and before <= 1 - DECAY_SHARE < progress
+                if (
+                    falls_next
+                    or is_due(state.step, arguments.save_steps, evaluates or is_late)
+                    or stop.agreed
+                    or progress >= 1
+                ):
                     self.save()
                     saved = state.seconds
                 clock.go_on()
         if progress < 1:
-            accelerator.print(f"stopped by SIGTERM at step {state.step}; go on with --resume")
+            accelerator.print(f"stopped by a signal at step {state.step}; go on with --resume")
         else:
             self.finish(held_out or self.measure())
         accelerator.wait_for_everyone()
@@ -242,6 +246,9 @@ class Pretraining:
             for group in optimizer.param_groups:
                 group["lr"] = self.plan.learning_rate * factor
         grad_norm = accelerator.clip_grad_norm_(self.wrapped.parameters(), arguments.max_grad_norm)
+        grad_norm = grad_norm.full_tensor() if isinstance(grad_norm, DTensor) else grad_norm  # FSDP's parts
+        decays = arguments.lr_scheduler_type == "warmup_stable_decay" and progress > 1 - DECAY_SHARE
+        state.has_decayed = state.has_decayed or decays
         state.step += 1
         state.rows += self.rows_per_step
         state.tokens += self.tokens_per_step
@@ -251,12 +258,14 @@ class Pretraining:
             state.skipped_steps = 0
         else:
             state.skipped_steps += 1
+            state.skipped_steps_in_all += 1
         for optimizer in self.optimizers:
             optimizer.zero_grad()
         if state.skipped_steps > MAX_SKIPPED_STEPS:
             raise UserError(
-                f"loss or gradient were not finite in {state.skipped_steps} steps in a row, up to step {state.step}; "
-                "resume from the checkpoint before with a smaller --learning_rate"
+                f"loss or gradient were not finite in {state.skipped_steps} steps in a row, up to step {state.step} "
+                f"(rows {state.rows - self.rows_per_step:,} to {state.rows - 1:,}); look at it with --replay "
+                f"{state.step}, and resume from the checkpoint before with a smaller --learning_rate"
             )
         return sums | {"grad_norm": grad_norm, "learning_rate": torch.tensor(self.plan.learning_rate * factor)}
 
@@ -282,23 +291,25 @@ class Pretraining:
         metrics = evaluate(self.model, batches, self.plan.objective, self.accelerator, self.data.token_lengths)
         self.state.evaluated_step = self.state.step
         self.log.write(self.state, metrics)
+        self.log.write_samples(self.state, self._predict())
         if self.accelerator.is_main_process:
             by_frequencies = {"by frequencies alone": self.data.baselines["unigram_loss"]}
             plot_curves(self.log.path, self.folder / CURVES, baselines=by_frequencies)
         return metrics
 
     def save(self) -> None:
-        """Make a checkpoint; then forget the oldest."""
+        """Make a checkpoint; then forget the oldest. All processes take part, since each may hold a part."""
         generators = self.accelerator.gather(generator_state(self.accelerator)[None])
+        weights = self._weights()
+        inner = [optimizer.optimizer for optimizer in self.optimizers]
+        moments = {
+            "optimizers": get_optimizer_state_dict(self.model, inner, options=WHOLE),
+            "scaler": None if self.accelerator.scaler is None else self.accelerator.scaler.state_dict(),
+        }
         if self.accelerator.is_main_process:
 
             def write(checkpoint: Path) -> None:
-                self._write_model(checkpoint)
-                scaler = self.accelerator.scaler
-                moments = {
-                    "optimizers": [optimizer.state_dict() for optimizer in self.optimizers],
-                    "scaler": None if scaler is None else scaler.state_dict(),
-                }
+                self._write_model(checkpoint, weights)
                 torch.save(moments, checkpoint / "optimizer.pt")
                 for rank, state in enumerate(generators.cpu()):
                     torch.save(state.clone(), checkpoint / generator_file(self.accelerator, rank))
@@ -309,25 +320,42 @@ class Pretraining:
 
     def finish(self, metrics: dict[str, float]) -> None:
         """Put the model into the run's folder, and tell what was learned."""
+        weights, predicted = self._weights(), self._predict()
         if not self.accelerator.is_main_process:
             return
         temporary = self.folder / ".model.tmp"
         shutil.rmtree(temporary, ignore_errors=True)
-        self._write_model(temporary)
+        self._write_model(temporary, weights)
         for path in temporary.iterdir():
             path.replace(self.folder / path.name)
         temporary.rmdir()
-        results = summary(self.plan, self.data, self.model, self.state, metrics, self._predict(), self.accelerator)
+        results = summary(self.plan, self.data, self.model, self.state, metrics, predicted, self.accelerator)
         write_json(self.folder / RESULTS, results)
         print_report(results, self.folder, write_card(self.folder))
 
     def _predict(self) -> list[dict[str, Any]]:
         return predictions(self.model, self.plan.tokenizer, self.data.sentences, self.plan.objective)
 
-    def _write_model(self, folder: Path) -> None:
+    def _weights(self) -> dict[str, Tensor]:
+        """The model's, whole, on the first process."""
+        weights: dict[str, Tensor] = self.accelerator.get_state_dict(self.model)
+        return weights
+
+    def _write_model(self, folder: Path, weights: dict[str, Tensor]) -> None:
         """What `from_pretrained` opens: weights, config, code and tokenizer."""
-        self.model.save_pretrained(folder)
+        self.model.save_pretrained(folder, state_dict=weights)
         self.plan.tokenizer.save_pretrained(folder)
+
+
+def speed_limit(plan: Plan, model: PretrainingModel, objective: Objective, accelerator: Accelerator) -> float:
+    """Tokens per second if all processes did nothing but the model's matrix products, as fast as one product goes."""
+    batch = objective.batch(0, np.arange(min(8, objective.num_rows)))
+    share = 1.0 if plan.objective == "clm" else float((batch["labels"] != IGNORE_INDEX).float().mean())
+    arithmetic = flops_per_token(model, plan.max_seq_length, head_share=share)
+    dtype = {"bf16": torch.bfloat16, "fp16": torch.float16}.get(accelerator.mixed_precision, torch.float32)
+    rows = plan.batch_size * plan.max_seq_length
+    rate = matrix_product_rate(accelerator.device, dtype, rows, plan.config.hidden_size)
+    return accelerator.num_processes * rate / arithmetic
 
 
 class StopSignal:
@@ -338,6 +366,8 @@ class StopSignal:
         self.agreed = False
         """Whether all processes know of it."""
         signal.signal(signal.SIGTERM, self._receive)
+        if sys.platform != "win32":
+            signal.signal(signal.SIGUSR1, self._receive)  # how schedulers such as Slurm warn of the end
 
     def _receive(self, _number: int, _frame: FrameType | None) -> None:
         self.received = True
@@ -388,6 +418,17 @@ class Clock:
         pause = time.perf_counter() - self._paused
         self._line_begin += pause
         self._training_begin += pause
+
+
+def resume_point(folder: Path, end: End) -> Path:
+    """The checkpoint to go on from: the newest, but for a run that grows, the newest before its decay began."""
+    newest = latest_checkpoint(folder)
+    state = load_state(newest)
+    if not state.has_decayed or end.progress(state) > 1 - DECAY_SHARE:
+        return newest
+    stable = stable_checkpoint(folder)
+    logger.info("the learning rate had begun to fall for the earlier end; going on from %s, before that", stable)
+    return stable
 
 
 def is_due(step: int, every: int | None, otherwise: bool) -> bool:

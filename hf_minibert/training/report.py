@@ -20,19 +20,21 @@ from hf_minibert.training.inputs import Plan, RunData
 from hf_minibert.training.optimization import DEFAULT_BUDGET
 
 METRICS = "metrics.jsonl"
+SAMPLES = "samples.jsonl"
 CURVES = "curves.png"
 RESULTS = "results.json"
 PACKAGES = ("torch", "transformers", "accelerate", "datasets", "tokenizers", "hf_minibert")
 
 
 class MetricsLog:
-    """`metrics.jsonl` and the trackers: a line a time. A resumed run first forgets what came after its checkpoint."""
+    """`metrics.jsonl`, `samples.jsonl` and the trackers: a line a time. A resumed run first forgets what came after its checkpoint."""
 
     def __init__(self, folder: Path, accelerator: Accelerator, state: TrainState) -> None:
         self.path, self._accelerator = folder / METRICS, accelerator
-        if accelerator.is_main_process and self.path.exists():
-            lines = self.path.read_text(encoding="utf-8").splitlines()
-            write_text(self.path, "".join(f"{line}\n" for line in lines if _step(line) <= state.step))
+        for path in (self.path, folder / SAMPLES) if accelerator.is_main_process else ():
+            if path.exists():
+                lines = path.read_text(encoding="utf-8").splitlines()
+                write_text(path, "".join(f"{line}\n" for line in lines if _step(line) <= state.step))
 
     def write(self, state: TrainState, metrics: dict[str, float]) -> None:
         """Add a line, which also says how far the run is. A value that is not finite is null: JSON has no other."""
@@ -42,6 +44,12 @@ class MetricsLog:
                 values = {name: value if math.isfinite(value) else None for name, value in metrics.items()}
                 file.write(json.dumps(place | values) + "\n")
         self._accelerator.log(metrics, step=state.step)
+
+    def write_samples(self, state: TrainState, samples: list[dict[str, Any]]) -> None:
+        """Add what the model now says of a few held-out texts to `samples.jsonl`."""
+        if self._accelerator.is_main_process:
+            with self.path.with_name(SAMPLES).open("a", encoding="utf-8") as file:
+                file.write(json.dumps({"step": state.step, "samples": samples}, ensure_ascii=False) + "\n")
 
 
 def _step(line: str) -> float:
