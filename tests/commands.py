@@ -48,12 +48,18 @@ def environment(cache: Path) -> dict[str, str]:
 
 
 def command(
-    script: str, cache: Path, *, launcher: list[str] | None = None, **options: Any
+    script: str,
+    cache: Path,
+    *,
+    launcher: list[str] | None = None,
+    settings: dict[str, str] | None = None,
+    **options: Any,
 ) -> subprocess.CompletedProcess[str]:
-    """Run a script in a process of its own and wait for it."""
+    """Run a script in a process of its own, with more environment `settings`, and wait for it."""
     words = [sys.executable, *(launcher or []), str(SCRIPTS / script), *flags(options)]
+    variables = environment(cache) | (settings or {})
     return subprocess.run(
-        words, cwd=REPOSITORY, env=environment(cache), capture_output=True, text=True, timeout=300, check=False
+        words, cwd=REPOSITORY, env=variables, capture_output=True, text=True, timeout=300, check=False
     )
 
 

@@ -8,7 +8,7 @@ from typing import Literal
 from hf_minibert.errors import UserError
 from hf_minibert.presets import ObjectiveName
 
-TRACKERS = ("tensorboard", "trackio", "wandb")
+TRACKERS = ("tensorboard", "trackio", "wandb", "none")
 UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
 
 
@@ -152,10 +152,8 @@ class PretrainArguments:
             raise UserError("--resume goes on from a run that --overwrite_output_dir would delete; give one of them")
         if self.budget is not None:
             parse_duration(self.budget)
-        if self.report_to == ["none"]:
-            self.report_to = []
         for tracker in self.report_to:
             if tracker not in TRACKERS:
-                raise UserError(f"report_to {tracker!r} is unknown; have {', '.join(TRACKERS)} and none")
-            if importlib.util.find_spec(tracker) is None:
+                raise UserError(f"report_to {tracker!r} is unknown; have {', '.join(TRACKERS)}")
+            if tracker != "none" and importlib.util.find_spec(tracker) is None:
                 raise UserError(f"report_to {tracker} needs its package: pip install {tracker}")

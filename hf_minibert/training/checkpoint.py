@@ -97,8 +97,8 @@ def save_checkpoint(output_dir: Path, state: TrainState, write: Callable[[Path],
     except (OSError, RuntimeError, SafetensorError) as error:  # torch and safetensors have errors of their own
         whole = next((path.name for path in checkpoints(output_dir)), "none")
         raise UserError(
-            f"the checkpoint of step {state.step} could not be written ({' '.join(str(error).split())}); the newest one "
-            f"is {whole}. Make room on the disk and go on with --resume"
+            f"the checkpoint of step {state.step} could not be written ({' '.join(str(error).split())}); the newest "
+            f"one is {whole}. Make room on the disk and go on with --resume"
         ) from error
     finally:
         shutil.rmtree(temporary, ignore_errors=True)

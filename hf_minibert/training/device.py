@@ -30,8 +30,8 @@ def build_accelerator(arguments: PretrainArguments, folder: Path) -> Accelerator
         cpu=not torch.accelerator.is_available(),  # unless told, accelerate does not join processes on CPU
         mixed_precision=arguments.mixed_precision,
         gradient_accumulation_steps=arguments.gradient_accumulation_steps,
-        dynamo_backend="inductor" if arguments.compile else "no",
-        log_with=list(arguments.report_to),
+        dynamo_backend="inductor" if arguments.compile else None,
+        log_with=[tracker for tracker in arguments.report_to if tracker != "none"],
         project_dir=str(folder),
         kwargs_handlers=[InitProcessGroupKwargs(timeout=STORE_TIMEOUT)],  # while the first process tokenises
     )
@@ -77,8 +77,9 @@ def matrix_product_rate(device: torch.device, dtype: torch.dtype, rows: int, wid
         rows: tokens of a batch.
         width: hidden size.
     """
-    left = torch.randn(rows, width, device=device, dtype=dtype)
-    right = torch.randn(width, 4 * width, device=device, dtype=dtype)
+    numbers = torch.Generator(device).manual_seed(0)  # its own: dropout's must not depend on a measurement
+    left = torch.randn(rows, width, device=device, dtype=dtype, generator=numbers)
+    right = torch.randn(width, 4 * width, device=device, dtype=dtype, generator=numbers)
     times = []
     for _ in range(10):
         begin = now(device)

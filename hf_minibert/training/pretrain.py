@@ -169,7 +169,8 @@ class Pretraining:
 
     def _saved_arguments(self) -> dict[str, Any]:
         """What a resumed run starts from."""
-        return dataclasses.asdict(self.arguments) | {"resume": False, "overwrite_output_dir": False}
+        how = {"resume": False, "overwrite_output_dir": False, "replay": None}
+        return dataclasses.asdict(self.arguments) | how
 
     def run(self) -> int:
         """The loop. Returns the exit status."""
@@ -206,13 +207,9 @@ class Pretraining:
                     held_out = self.measure()
                     bar.show(progress, state, line, held_out)
                 is_late = state.seconds - saved >= SECONDS_BETWEEN_SAVES
+                is_last = stop.agreed or progress >= 1
                 falls_next = is_trapezoid and before <= 1 - DECAY_SHARE < progress
-                if (
-                    falls_next
-                    or is_due(state.step, arguments.save_steps, evaluates or is_late)
-                    or stop.agreed
-                    or progress >= 1
-                ):
+                if is_due(state.step, arguments.save_steps, evaluates or is_late) or falls_next or is_last:
                     self.save()
                     saved = state.seconds
                 clock.go_on()

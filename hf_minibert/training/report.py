@@ -27,7 +27,10 @@ PACKAGES = ("torch", "transformers", "accelerate", "datasets", "tokenizers", "hf
 
 
 class MetricsLog:
-    """`metrics.jsonl`, `samples.jsonl` and the trackers: a line a time. A resumed run first forgets what came after its checkpoint."""
+    """`metrics.jsonl`, `samples.jsonl` and the trackers: a line a time.
+
+    A resumed run first forgets what came after its checkpoint.
+    """
 
     def __init__(self, folder: Path, accelerator: Accelerator, state: TrainState) -> None:
         self.path, self._accelerator = folder / METRICS, accelerator

@@ -1,5 +1,6 @@
 """A global batch gives the same run however it is split: into micro-batches, or over processes."""
 
+import shutil
 import signal
 import subprocess
 import sys
@@ -13,6 +14,7 @@ from commands import REPOSITORY, SCRIPTS, command, environment, flags, metrics, 
 from safetensors.torch import load_file
 
 TWO_PROCESSES = ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
+FSDP = {"ACCELERATE_USE_FSDP": "true", "FSDP_VERSION": "2", "FSDP_AUTO_WRAP_POLICY": "TRANSFORMER_BASED_WRAP"}
 SPLITS = {"whole": (8, 1, None), "accumulated": (2, 4, None), "distributed": (2, 2, TWO_PROCESSES)}
 
 
@@ -71,3 +73,37 @@ def test_sigterm_stops_both_processes(tmp_path: Path) -> None:
     process.send_signal(signal.SIGTERM)  # torchrun passes it on
     process.wait(timeout=60)
     assert len(list(output.glob("checkpoint-*"))) == 1
+
+
+def test_fsdp_gives_the_same_run_and_goes_on_with_another_number_of_processes(tmp_path: Path) -> None:
+    write_corpus(tmp_path / "corpus.jsonl", documents=60)
+    options: dict[str, Any] = {
+        "model": "minibert-tiny",
+        "corpus": tmp_path / "corpus.jsonl",
+        "max_steps": 8,
+        "logging_steps": 1,
+        "eval_steps": 4,
+        "save_steps": 4,
+        "max_eval_samples": 9,
+        "per_device_eval_batch_size": 2,
+        "max_seq_length": 32,
+        "mixed_precision": "no",
+        "optimizer": "muon",
+    }
+    one = options | {"output_dir": tmp_path / "one", "per_device_train_batch_size": 8}
+    assert command("pretrain.py", tmp_path / "cache", **one).returncode == 0
+    two = options | {"output_dir": tmp_path / "two", "per_device_train_batch_size": 4}
+    done = command("pretrain.py", tmp_path / "cache", launcher=TWO_PROCESSES, settings=FSDP, **two)
+    assert done.returncode == 0, done.stderr
+    for key in ("loss", "grad_norm", "eval_loss"):
+        assert metrics(tmp_path / "two", key) == pytest.approx(metrics(tmp_path / "one", key), abs=2e-3), key
+    shutil.rmtree(tmp_path / "two" / "checkpoint-8")
+    done = command(
+        "pretrain.py",
+        tmp_path / "cache",
+        output_dir=tmp_path / "two",
+        resume=True,
+        per_device_train_batch_size=8,
+    )
+    assert done.returncode == 0, done.stderr
+    assert metrics(tmp_path / "two") == pytest.approx(metrics(tmp_path / "one"), abs=2e-3)
