@@ -132,6 +132,55 @@ def test_resumes_from_the_checkpoint_before_a_damaged_one(folder: Path, uninterr
     assert_same_run(output, uninterrupted)
 
 
+def test_a_full_disk_stops_the_run_with_its_last_checkpoint_whole(folder: Path, uninterrupted: Path) -> None:
+    output = folder / "full"
+    process = start(folder, output)
+    wait_for_step(process, output, 6)
+    process.kill()
+    process.wait()
+    last = max(output.glob("checkpoint-*"), key=lambda path: int(path.name.removeprefix("checkpoint-")))
+    script = f'ulimit -f 1000; exec "{sys.executable}" "{SCRIPTS / "pretrain.py"}" --output_dir "{output}" --resume'
+    done = subprocess.run(
+        ["bash", "-c", script], cwd=REPOSITORY, env=environment(folder / "cache"), capture_output=True, text=True
+    )
+    assert done.returncode == 2, done.stderr
+    assert "could not be written" in done.stderr
+    assert f"the newest one is {last.name}. Make room on the disk" in done.stderr
+    assert "Traceback" not in done.stderr
+    assert command("pretrain.py", folder / "cache", output_dir=output, resume=True).returncode == 0
+    assert_same_run(output, uninterrupted)
+
+
+def test_a_decay_that_is_put_off_leaves_no_trace(folder: Path) -> None:
+    trapezoid = {"lr_scheduler_type": "warmup_stable_decay", "warmup_steps": 2, "save_steps": 5, "eval_steps": 5}
+    whole, grown = folder / "trapezoid", folder / "grown"
+    done = command("pretrain.py", folder / "cache", **options(folder, whole, max_steps=20, **trapezoid))
+    assert done.returncode == 0, done.stderr
+    done = command("pretrain.py", folder / "cache", **options(folder, grown, max_steps=10, **trapezoid))
+    assert done.returncode == 0, done.stderr
+    assert metrics(grown, "learning_rate")[10] < metrics(whole, "learning_rate")[10]
+    done = command("pretrain.py", folder / "cache", output_dir=grown, resume=True, max_steps=20)
+    assert done.returncode == 0, done.stderr
+    assert f"going on from {grown / 'checkpoint-8'}, before that" in done.stderr
+    assert metrics(grown) == metrics(whole)
+    assert (grown / "model.safetensors").read_bytes() == (whole / "model.safetensors").read_bytes()
+
+
+def test_replay_shows_the_rows_of_a_step_and_writes_nothing(folder: Path, uninterrupted: Path) -> None:
+    def files() -> dict[Path, int]:
+        return {path: path.stat().st_mtime_ns for path in uninterrupted.rglob("*")}
+
+    before = files()
+    done = command("pretrain.py", folder / "cache", output_dir=uninterrupted, replay=22)
+    assert done.returncode == 0, done.stderr
+    assert f"step 22: rows 168 to 175, with {uninterrupted / 'checkpoint-20'}" in done.stdout
+    assert done.stdout.count("gradient norm") == 3
+    assert files() == before
+    done = command("pretrain.py", folder / "cache", output_dir=folder / "nowhere", replay=22)
+    assert done.returncode == 2
+    assert "nothing to replay" in done.stderr
+
+
 @pytest.mark.slow
 def test_twenty_kills_at_random_moments(folder: Path, uninterrupted: Path) -> None:
     output = folder / "many"
