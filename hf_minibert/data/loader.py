@@ -5,6 +5,7 @@ costs nothing, and the number of processes changes who computes an example, not 
 """
 
 import signal
+import sys
 from collections.abc import Generator, Iterator
 
 import numpy as np
@@ -66,15 +67,17 @@ def training_batches(
         sampler=plan,
         batch_size=None,
         num_workers=num_workers,
-        worker_init_fn=_ignore_sigterm,
+        worker_init_fn=_ignore_signals,
         generator=torch.Generator(),
     )
     yield from loader
 
 
-def _ignore_sigterm(_worker: int) -> None:
+def _ignore_signals(_worker: int) -> None:
     """Who stops a run may tell all its processes; the workers are needed until the step at hand is done."""
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    if sys.platform != "win32":
+        signal.signal(signal.SIGUSR1, signal.SIG_IGN)
 
 
 def evaluation_batches(

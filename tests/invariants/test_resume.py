@@ -93,12 +93,14 @@ def test_killed_and_resumed_equals_uninterrupted(folder: Path, uninterrupted: Pa
     assert_same_run(output, uninterrupted)
 
 
-@pytest.mark.parametrize("workers", [0, 1])
-def test_sigterm_saves_and_stops_with_143(folder: Path, uninterrupted: Path, workers: int) -> None:
-    output = folder / f"terminated-{workers}"
+@pytest.mark.parametrize(("number", "workers"), [(signal.SIGTERM, 0), (signal.SIGUSR1, 1)])
+def test_a_signal_saves_and_stops_with_143(
+    folder: Path, uninterrupted: Path, number: signal.Signals, workers: int
+) -> None:
+    output = folder / number.name
     process = start(folder, output, save_steps=1000, dataloader_num_workers=workers)
     wait_for_step(process, output, 5)
-    os.killpg(process.pid, signal.SIGTERM)  # workers get it too, as from a cluster's scheduler
+    os.killpg(process.pid, number)  # workers get it too, as from a cluster's scheduler
     assert process.wait(timeout=60) == 143
     checkpoint = next(output.glob("checkpoint-*"))
     assert 5 <= int(checkpoint.name.removeprefix("checkpoint-")) < STEPS
