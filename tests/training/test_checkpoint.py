@@ -67,8 +67,10 @@ def test_the_folder_appears_only_when_all_is_written(tmp_path, monkeypatch):
     assert [path.name for path in tmp_path.iterdir()] == ["checkpoint-1"]
 
 
-@pytest.mark.parametrize("error", [OSError("no space left"), KeyboardInterrupt()])
-def test_an_interrupted_save_leaves_nothing_and_what_was_there(tmp_path, error):
+@pytest.mark.parametrize(
+    ("error", "told"), [(OSError("no space left"), UserError), (KeyboardInterrupt(), KeyboardInterrupt)]
+)
+def test_an_interrupted_save_leaves_nothing_and_what_was_there(tmp_path, error, told):
     save(tmp_path, 1, 2)
 
     def broken(folder: Path) -> None:
@@ -76,7 +78,7 @@ def test_an_interrupted_save_leaves_nothing_and_what_was_there(tmp_path, error):
         raise error
 
     for step in (2, 3):
-        with pytest.raises(type(error)):
+        with pytest.raises(told):
             save_checkpoint(tmp_path, TrainState(step=step), broken)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["checkpoint-1", "checkpoint-2"]
     assert latest_checkpoint(tmp_path) == tmp_path / "checkpoint-2"
