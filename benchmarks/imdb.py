@@ -20,7 +20,7 @@ from typing import Any
 
 from hf_minibert.command_line import run
 from hf_minibert.errors import UserError
-from hf_minibert.training.checkpoint import write_json
+from hf_minibert.files import write_json
 
 REPOSITORY = Path(__file__).parents[1]
 RESULTS = REPOSITORY / "benchmarks" / "results" / "imdb.json"

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from hf_minibert.command_line import run
-from hf_minibert.training.checkpoint import write_json
+from hf_minibert.files import write_json
 
 REPOSITORY = Path(__file__).parents[1]
 RESULTS = REPOSITORY / "benchmarks" / "results" / "quickstart.json"

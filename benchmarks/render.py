@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from hf_minibert.command_line import run
-from hf_minibert.training.checkpoint import write_text
+from hf_minibert.files import write_text
 
 REPOSITORY = Path(__file__).parents[1]
 RESULTS = REPOSITORY / "benchmarks" / "results"

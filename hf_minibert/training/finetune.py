@@ -26,11 +26,11 @@ from transformers.utils.logging import disable_progress_bar
 from hf_minibert.data.labelled import LabelledData, load_labelled
 from hf_minibert.errors import UserError
 from hf_minibert.evaluation.metrics import ClassificationMetrics
+from hf_minibert.files import write_json, write_text
 from hf_minibert.hub.card import write_card
 from hf_minibert.models.configuration_minibert import MiniBertConfig
 from hf_minibert.presets import load_config
 from hf_minibert.tokenization import load_tokenizer
-from hf_minibert.training.checkpoint import write_json, write_text
 from hf_minibert.training.curves import plot_curves
 from hf_minibert.training.device import computes_in_bfloat16, hardware
 from hf_minibert.training.report import changed_settings, environment

@@ -25,9 +25,11 @@ from torch import Tensor
 from transformers.utils.logging import disable_progress_bar
 
 from hf_minibert.data.loader import evaluation_batches, training_batches
-from hf_minibert.data.objectives import IGNORE_INDEX, Batch
+from hf_minibert.data.objectives import Batch
 from hf_minibert.errors import UserError
+from hf_minibert.files import write_json
 from hf_minibert.hub.card import write_card
+from hf_minibert.models.losses import IGNORE_INDEX
 from hf_minibert.presets import PretrainingModel, family_of
 from hf_minibert.training.arguments import PretrainArguments
 from hf_minibert.training.checkpoint import (
@@ -37,7 +39,6 @@ from hf_minibert.training.checkpoint import (
     load_state,
     prune_checkpoints,
     save_checkpoint,
-    write_json,
 )
 from hf_minibert.training.curves import plot_curves
 from hf_minibert.training.device import use_all_cores
