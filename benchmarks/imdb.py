@@ -97,7 +97,7 @@ def main(arguments: Arguments) -> int:
     )
     first, second = (json.loads((run / "results.json").read_text()) for run in (pretrained, classifier))
     seeds = [json.loads((run / "arguments.json").read_text())["seed"] for run in (pretrained, classifier)]
-    words = [word.rsplit("/")[-1] for word in sys.argv[1:]]  # where the data lie is nobody's business
+    words = [word.rstrip("/").rsplit("/")[-1] for word in sys.argv[1:]]  # where the data lie is nobody's business
     write_json(
         RESULTS,
         {
