@@ -365,7 +365,7 @@ def summary(
         "task": arguments.task,
         "model_type": config.model_type,
         "architecture": "modern" if config.norm_type == "rms_norm" else "classic",
-        "base_model": base_model.name if base_model.is_dir() else arguments.model_name_or_path,
+        "base_model": base_model.resolve().name if base_model.is_dir() else arguments.model_name_or_path,
         "base_model_hub_id": None if base_model.is_dir() else arguments.model_name_or_path,
         "dataset": {
             "name": data.hub_id or Path(arguments.dataset).name,

@@ -139,7 +139,7 @@ def summary(
             "bytes": data.store.info.bytes,
         },
         "tokenizer": {
-            "name": tokenizer.name,
+            "name": tokenizer.resolve().name if tokenizer.is_dir() else arguments.tokenizer,
             "hub_id": None if tokenizer.is_dir() else arguments.tokenizer,
             "vocab_size": len(plan.tokenizer),
         },
