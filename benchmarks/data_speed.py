@@ -28,8 +28,8 @@ from hf_minibert.data.corpus import open_corpus
 from hf_minibert.data.loader import training_batches
 from hf_minibert.data.objectives import CausalLM, MaskedLM, Masking, NextSentencePrediction, Objective
 from hf_minibert.data.token_store import open_token_store
+from hf_minibert.files import write_json
 from hf_minibert.tokenization import load_tokenizer
-from hf_minibert.training.checkpoint import write_json
 from hf_minibert.training.report import environment
 
 REPOSITORY = Path(__file__).parents[1]

@@ -20,7 +20,7 @@ from typing import Any
 
 from hf_minibert.command_line import run
 from hf_minibert.errors import UserError
-from hf_minibert.training.checkpoint import write_json
+from hf_minibert.files import write_json
 
 REPOSITORY = Path(__file__).parents[1]
 RESULTS = REPOSITORY / "benchmarks" / "results" / "imdb.json"
@@ -96,16 +96,18 @@ def main(arguments: Arguments) -> int:
         overwrite_output_dir=True,
     )
     first, second = (json.loads((run / "results.json").read_text()) for run in (pretrained, classifier))
+    seeds = [json.loads((run / "arguments.json").read_text())["seed"] for run in (pretrained, classifier)]
+    words = [word.rstrip("/").rsplit("/")[-1] for word in sys.argv[1:]]  # where the data lie is nobody's business
     write_json(
         RESULTS,
         {
-            "command": "python benchmarks/imdb.py --data FOLDER",
+            "command": " ".join(["python", "benchmarks/imdb.py", *words]),
             "pretraining_text": counts,
             "pretraining": {
                 key: first[key] for key in ("preset", "architecture", "num_parameters", "training", "metrics")
             },
             "finetuning": {key: second[key] for key in ("dataset", "training", "metrics")},
-            "seed": 42,
+            "seeds": {"pretraining": seeds[0], "finetuning": seeds[1]},
         },
     )
     return 0

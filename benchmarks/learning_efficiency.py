@@ -46,9 +46,9 @@ from hf_minibert.command_line import run
 from hf_minibert.data.loader import evaluation_batches
 from hf_minibert.data.objectives import Batch
 from hf_minibert.data.token_store import Documents
+from hf_minibert.files import write_json
 from hf_minibert.presets import SIZES, ObjectiveName
 from hf_minibert.training.arguments import PretrainArguments, parse_duration
-from hf_minibert.training.checkpoint import write_json
 from hf_minibert.training.evaluation import evaluate
 from hf_minibert.training.inputs import make_plan, read_data
 from hf_minibert.training.report import environment

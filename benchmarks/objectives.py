@@ -21,7 +21,7 @@ from typing import Any
 from matplotlib.figure import Figure
 
 from hf_minibert.command_line import run
-from hf_minibert.training.checkpoint import write_json
+from hf_minibert.files import write_json
 from hf_minibert.training.report import environment
 
 REPOSITORY = Path(__file__).parents[1]

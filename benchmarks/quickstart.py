@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from hf_minibert.command_line import run
-from hf_minibert.training.checkpoint import write_json
+from hf_minibert.files import write_json
 
 REPOSITORY = Path(__file__).parents[1]
 RESULTS = REPOSITORY / "benchmarks" / "results" / "quickstart.json"
@@ -34,16 +34,21 @@ class Arguments:
 
 def main(arguments: Arguments) -> int:
     """Both runs, one after the other."""
-    figures = {}
+    figures, seeds = {}, set()
     for model in ("minibert-mini", "minigpt-mini"):
         output = Path(arguments.output_dir) / model
         command = [sys.executable, "scripts/pretrain.py", "--model", model, "--corpus", "builtin"]
         command += ["--budget", arguments.budget, "--output_dir", str(output), "--overwrite_output_dir"]
         subprocess.run(command, check=True, cwd=REPOSITORY)
-        results = json.loads((REPOSITORY / output / "results.json").read_text())
+        results, settings = (
+            json.loads((REPOSITORY / output / name).read_text()) for name in ("results.json", "arguments.json")
+        )
+        seeds.add(settings["seed"])
         shutil.copy(REPOSITORY / output / "README.md", REPOSITORY / "model_cards" / f"{model}.md")
         figures[model] = {key: results[key] for key in ("num_parameters", "corpus", "training", "metrics")}
-    write_json(RESULTS, {"command": "python benchmarks/quickstart.py", "seed": 42, "runs": figures})
+    command_line = " ".join(["python", "benchmarks/quickstart.py", *sys.argv[1:]])
+    (seed,) = seeds
+    write_json(RESULTS, {"command": command_line, "seed": seed, "runs": figures})
     return 0
 
 

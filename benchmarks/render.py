@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from hf_minibert.command_line import run
-from hf_minibert.training.checkpoint import write_text
+from hf_minibert.files import write_text
 
 REPOSITORY = Path(__file__).parents[1]
 RESULTS = REPOSITORY / "benchmarks" / "results"
@@ -28,16 +28,17 @@ class Arguments:
 def quickstart(figures: dict[str, Any]) -> list[str]:
     """Held-out loss of both models beside what frequencies give."""
     bert, gpt = (figures["runs"][name] for name in ("minibert-mini", "minigpt-mini"))
-    masked, causal = bert["metrics"], gpt["metrics"]
+    masked, causal, training = bert["metrics"], gpt["metrics"], bert["training"]
     rows = [
-        "| three minutes on " + bert["training"]["hardware"] + " | after training | by frequencies alone |",
+        f"| {training['seconds'] / 60:.0f} minutes on {training['hardware']} | after training | by frequencies alone |",
         "|---|---:|---:|",
         f"| `minibert-mini`, nats per masked token | **{masked['eval_loss']:.2f}** | {masked['unigram_loss']:.2f} |",
         f"| `minigpt-mini`, nats per next token | **{causal['eval_loss']:.2f}** | {causal['unigram_loss']:.2f} |",
         f"| `minigpt-mini`, bits per byte | **{causal['eval_bits_per_byte']:.2f}** "
         f"| {causal['byte_unigram_bits_per_byte']:.2f} |",
     ]
-    return [*rows, "", f"(held-out documents of the builtin corpus, seed {figures['seed']}; `{figures['command']}`)"]
+    corpus = bert["corpus"]["name"]
+    return [*rows, "", f"(held-out documents of the {corpus} corpus, seed {figures['seed']}; `{figures['command']}`)"]
 
 
 TABLES = {"quickstart": quickstart}

@@ -30,11 +30,12 @@ from transformers import BertConfig, BertForMaskedLM, GPT2Config, GPT2LMHeadMode
 
 from hf_minibert import MiniBertForMaskedLM, MiniGPTForCausalLM
 from hf_minibert.command_line import run
-from hf_minibert.data.objectives import IGNORE_INDEX, Batch, CausalLM, MaskedLM, Masking
+from hf_minibert.data.objectives import Batch, CausalLM, MaskedLM, Masking
 from hf_minibert.data.token_store import Documents
+from hf_minibert.files import write_json
+from hf_minibert.models.losses import IGNORE_INDEX
 from hf_minibert.presets import SIZES, build_config
 from hf_minibert.training.arguments import PretrainArguments
-from hf_minibert.training.checkpoint import write_json
 from hf_minibert.training.device import (
     computes_in_bfloat16,
     flops_per_token,

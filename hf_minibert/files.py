@@ -1,12 +1,36 @@
-"""Folders that are written whole or not at all."""
+"""Files and folders that are written whole or not at all."""
 
+import json
 import os
 import shutil
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 from hf_minibert.errors import UserError
+
+
+@contextmanager
+def replaced_file(path: Path) -> Iterator[Path]:
+    """A path to write, which takes the place of ``path`` when the block ends well, and vanishes otherwise."""
+    unfinished = path.with_name(f".{path.name}.tmp")
+    try:
+        yield unfinished
+        unfinished.replace(path)
+    finally:
+        unfinished.unlink(missing_ok=True)
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a text file so that it is never seen half-written."""
+    with replaced_file(path) as unfinished:
+        unfinished.write_text(text, encoding="utf-8", newline="\n")
+
+
+def write_json(path: Path, content: Any) -> None:
+    """Write a JSON file so that it is never seen half-written."""
+    write_text(path, json.dumps(content, indent=2, ensure_ascii=False) + "\n")
 
 
 @contextmanager

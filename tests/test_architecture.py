@@ -25,12 +25,12 @@ ALLOWED = {
     "command_line": {"errors"},
     "tokenization": {"errors"},
     "models": set(),
-    "data": {"tokenization", "errors"},
+    "data": {"models", "tokenization", "errors"},  # of the models, which label is not predicted
     "presets": {"models", "errors"},
     "interop": {"models", "errors"},
-    "hub": {"models", "errors"},
+    "hub": {"models", "files", "errors"},
     "evaluation": {"data", "models", "tokenization", "errors"},
-    "training": {"data", "models", "tokenization", "presets", "evaluation", "hub", "errors"},
+    "training": {"data", "models", "tokenization", "presets", "evaluation", "hub", "files", "errors"},
 }
 
 

@@ -12,7 +12,8 @@ import numpy as np
 import torch
 from torch.utils.data import DataLoader, Dataset, Sampler
 
-from hf_minibert.data.objectives import IGNORE_INDEX, Batch, Integers, Objective
+from hf_minibert.data.objectives import Batch, Integers, Objective
+from hf_minibert.models.losses import IGNORE_INDEX
 
 
 class _Examples(Dataset[Batch]):

@@ -15,8 +15,8 @@ from torch import Tensor
 
 from hf_minibert.data.token_store import Documents
 from hf_minibert.errors import UserError
+from hf_minibert.models.losses import IGNORE_INDEX
 
-IGNORE_INDEX = -100
 Integers = NDArray[np.int64]
 Tokens = NDArray[np.unsignedinteger]
 Batch = dict[str, Tensor]

@@ -8,7 +8,6 @@ import hashlib
 import json
 import logging
 import math
-import os
 import re
 import shlex
 from collections.abc import Callable
@@ -19,6 +18,7 @@ import jinja2
 from huggingface_hub import EvalResult, ModelCard, ModelCardData
 
 from hf_minibert.errors import UserError
+from hf_minibert.files import write_text
 
 logger = logging.getLogger(__name__)
 
@@ -390,7 +390,5 @@ def write_card(folder: Path) -> Path:
     if path.exists() and not is_generated(path.read_text(encoding="utf-8")):
         path = folder / "README.generated.md"
         logger.warning("%s was edited by hand and is kept; the new card is %s", folder / "README.md", path)
-    unfinished = path.with_name(f".{path.name}.{os.getpid()}")
-    unfinished.write_text(text, encoding="utf-8", newline="\n")
-    os.replace(unfinished, path)
+    write_text(path, text)
     return path

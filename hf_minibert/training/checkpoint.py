@@ -14,6 +14,7 @@ from typing import Any
 from safetensors import SafetensorError
 
 from hf_minibert.errors import UserError
+from hf_minibert.files import write_json
 
 logger = logging.getLogger(__name__)
 
@@ -42,18 +43,6 @@ class TrainState:
     """Fingerprint of the token store."""
     samples_before: list[dict[str, Any]] = field(default_factory=list)
     """What the untrained model predicted, for the comparison at the end."""
-
-
-def write_json(path: Path, content: Any) -> None:
-    """Write a JSON file so that it is never seen half-written."""
-    write_text(path, json.dumps(content, indent=2, ensure_ascii=False) + "\n")
-
-
-def write_text(path: Path, text: str) -> None:
-    """Write a text file so that it is never seen half-written."""
-    temporary = path.with_name(f".{path.name}.tmp")
-    temporary.write_text(text, encoding="utf-8")
-    temporary.replace(path)
 
 
 def _digest(path: Path) -> str:

@@ -2,7 +2,6 @@
 
 import json
 import math
-import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -13,6 +12,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import EngFormatter, MaxNLocator
 
 from hf_minibert.errors import UserError
+from hf_minibert.files import replaced_file
 
 _TRAINING_COLOR = "#3465a4"
 _HELD_OUT_COLOR = "#d9480f"
@@ -166,9 +166,5 @@ def plot_curves(
     loss_axes.legend(frameon=True, framealpha=0.9, edgecolor="none", fontsize=9, loc="upper right", labelcolor=_INK)
 
     FigureCanvasAgg(figure)  # draws without a display, and without pyplot's global state
-    unfinished = output.with_name(f".{output.name}.{os.getpid()}")
-    try:
+    with replaced_file(output) as unfinished:
         figure.savefig(unfinished, format="png")
-        os.replace(unfinished, output)
-    finally:
-        unfinished.unlink(missing_ok=True)

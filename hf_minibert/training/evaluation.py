@@ -10,9 +10,9 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from transformers import PreTrainedTokenizerFast
 
-from hf_minibert.data.objectives import IGNORE_INDEX, PAIRED, Batch
+from hf_minibert.data.objectives import PAIRED, Batch
 from hf_minibert.data.token_store import TokenStore
-from hf_minibert.models.losses import next_token_labels
+from hf_minibert.models.losses import IGNORE_INDEX, next_token_labels
 from hf_minibert.tokenization import is_byte_level, token_bytes
 
 

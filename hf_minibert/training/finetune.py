@@ -10,14 +10,19 @@ from pathlib import Path
 from typing import Any, Literal
 
 import torch
-from datasets import Dataset
+from datasets import Dataset, disable_progress_bars
+from tqdm import tqdm
 from transformers import (
     AutoModelForSequenceClassification,
     DataCollatorWithPadding,
     EvalPrediction,
     PreTrainedModel,
     PreTrainedTokenizerFast,
+    PrinterCallback,
     Trainer,
+    TrainerCallback,
+    TrainerControl,
+    TrainerState,
     TrainingArguments,
     set_seed,
 )
@@ -26,11 +31,11 @@ from transformers.utils.logging import disable_progress_bar
 from hf_minibert.data.labelled import LabelledData, load_labelled
 from hf_minibert.errors import UserError
 from hf_minibert.evaluation.metrics import ClassificationMetrics
+from hf_minibert.files import write_json, write_text
 from hf_minibert.hub.card import write_card
 from hf_minibert.models.configuration_minibert import MiniBertConfig
 from hf_minibert.presets import load_config
 from hf_minibert.tokenization import load_tokenizer
-from hf_minibert.training.checkpoint import write_json, write_text
 from hf_minibert.training.curves import plot_curves
 from hf_minibert.training.device import computes_in_bfloat16, hardware
 from hf_minibert.training.report import changed_settings, environment
@@ -128,7 +133,8 @@ def finetune(arguments: FinetuneArguments) -> int:
             raise UserError(f"output_dir {folder} is not empty; give another, or --overwrite_output_dir")
         if not is_finetuning(folder):
             raise UserError(f"output_dir {folder} holds no earlier fine-tuning, so nothing in it is overwritten")
-    disable_progress_bar()  # of saving and loading, which are short and would break the others
+    disable_progress_bar()  # of saving and loading, which are short and would break ours
+    disable_progress_bars()  # of reading and tokenizing, which are short beside training
     torch.set_flush_denormal(True)  # AdamW on subnormal moments is many times slower on CPUs
     load_config(arguments.model_name_or_path)  # a mistake in the name shows best here
     tokenizer = load_tokenizer(arguments.model_name_or_path)
@@ -155,6 +161,7 @@ def finetune(arguments: FinetuneArguments) -> int:
     if arguments.mixed_precision is None:
         arguments = dataclasses.replace(arguments, mixed_precision="bf16" if computes_in_bfloat16() else "no")
     folder.mkdir(parents=True, exist_ok=True)
+    bar = OneBar()
     write_json(folder / "arguments.json", dataclasses.asdict(arguments) | {"overwrite_output_dir": False})
     trainer = Trainer(
         model=model,
@@ -164,13 +171,21 @@ def finetune(arguments: FinetuneArguments) -> int:
         processing_class=tokenizer,
         data_collator=DataCollatorWithPadding(tokenizer),
         compute_metrics=classification_metrics,
+        callbacks=[bar],
     )
+    trainer.remove_callback(PrinterCallback)
+    if trainer.is_world_process_zero():
+        tqdm.write(
+            f"fine-tuning {model.num_parameters() / 1e6:.1f}M parameters on {len(rows['train']):,} texts, "
+            f"{len(rows['eval']):,} held out, {len(data.labels)} labels, on {hardware(trainer.args.device)}"
+        )
     begin = time.perf_counter()
     trainer.train()
     seconds = time.perf_counter() - begin
     metrics = trainer.evaluate()
     if "test" in rows:
         metrics |= trainer.evaluate(rows["test"], metric_key_prefix="test")
+    bar.close()
     if trainer.is_world_process_zero():
         model.save_pretrained(folder)
         tokenizer.save_pretrained(folder)
@@ -184,6 +199,51 @@ def finetune(arguments: FinetuneArguments) -> int:
         card = write_card(folder)
         print_report(results, folder, card)
     return 0
+
+
+class OneBar(TrainerCallback):
+    """One progress bar for training and evaluations, in place of `Trainer`'s bars and the dictionaries between them."""
+
+    def __init__(self) -> None:
+        self._shown: dict[str, str] = {}
+        self._batches = 0
+
+    def on_train_begin(
+        self, _args: TrainingArguments, state: TrainerState, _control: TrainerControl, **_kwargs: Any
+    ) -> None:
+        """Begin the bar."""
+        self._bar = tqdm(total=state.max_steps, desc="training", disable=not state.is_world_process_zero)
+
+    def on_step_end(
+        self, _args: TrainingArguments, state: TrainerState, _control: TrainerControl, **_kwargs: Any
+    ) -> None:
+        """Move on."""
+        self._bar.set_description("training", refresh=False)
+        self._bar.update(state.global_step - self._bar.n)
+
+    def on_log(self, *_: Any, **kwargs: Any) -> None:
+        """Show the newest loss and accuracy."""
+        logs = kwargs["logs"]
+        if "loss" in logs:
+            self._shown["loss"] = f"{logs['loss']:.3f}"
+        if "eval_accuracy" in logs:
+            self._shown["held-out accuracy"] = f"{logs['eval_accuracy']:.1%}"
+        self._bar.set_postfix(self._shown)
+
+    def on_prediction_step(self, *_: Any, **_kwargs: Any) -> None:
+        """Say that it goes on, though the bar stands still."""
+        self._batches += 1
+        if self._batches % 10 == 1:
+            self._bar.set_description(f"evaluating, batch {self._batches}")
+
+    def on_evaluate(self, *_: Any, **_kwargs: Any) -> None:
+        """The next evaluation counts anew."""
+        self._batches = 0
+
+    def close(self) -> None:
+        """Leave the bar as it is at the end."""
+        self._bar.set_description("training")
+        self._bar.close()
 
 
 def is_finetuning(folder: Path) -> bool:
@@ -265,6 +325,7 @@ def trainer_arguments(arguments: FinetuneArguments, num_examples: int) -> Traini
         seed=arguments.seed,
         save_only_model=True,
         report_to="none",
+        disable_tqdm=True,  # `OneBar` takes its place
     )
 
 
@@ -304,7 +365,7 @@ def summary(
         "task": arguments.task,
         "model_type": config.model_type,
         "architecture": "modern" if config.norm_type == "rms_norm" else "classic",
-        "base_model": base_model.name if base_model.is_dir() else arguments.model_name_or_path,
+        "base_model": base_model.resolve().name if base_model.is_dir() else arguments.model_name_or_path,
         "base_model_hub_id": None if base_model.is_dir() else arguments.model_name_or_path,
         "dataset": {
             "name": data.hub_id or Path(arguments.dataset).name,
@@ -336,8 +397,10 @@ def summary(
 def print_report(results: dict[str, Any], folder: Path, card: Path) -> None:
     """What was learned, for the person who waited for it."""
     metrics, dataset = results["metrics"], results["dataset"]
-    print(f"\n{dataset['eval_examples']:,} held-out texts, {len(dataset['labels'])} labels:")  # noqa: T201
-    print(f"  accuracy {metrics['eval_accuracy']:.1%}; always the commonest label {metrics['majority_accuracy']:.1%}")  # noqa: T201
+    tqdm.write(f"\n{dataset['eval_examples']:,} held-out texts, {len(dataset['labels'])} labels:")
+    tqdm.write(
+        f"  accuracy {metrics['eval_accuracy']:.1%}; always the commonest label {metrics['majority_accuracy']:.1%}"
+    )
     if "test_accuracy" in metrics:
-        print(f"  test accuracy {metrics['test_accuracy']:.1%} on {dataset['test_examples']:,} texts")  # noqa: T201
-    print(f"\nclassifier  {folder}\nmodel card  {card}")  # noqa: T201
+        tqdm.write(f"  test accuracy {metrics['test_accuracy']:.1%} on {dataset['test_examples']:,} texts")
+    tqdm.write(f"\nclassifier  {folder}\nmodel card  {card}")

@@ -32,9 +32,11 @@ from torch.distributed.tensor import DTensor
 from transformers.utils.logging import disable_progress_bar
 
 from hf_minibert.data.loader import evaluation_batches, training_batches
-from hf_minibert.data.objectives import IGNORE_INDEX, Batch, Objective
+from hf_minibert.data.objectives import Batch, Objective
 from hf_minibert.errors import UserError
+from hf_minibert.files import write_json
 from hf_minibert.hub.card import write_card
+from hf_minibert.models.losses import IGNORE_INDEX
 from hf_minibert.presets import PretrainingModel, family_of
 from hf_minibert.training.arguments import PretrainArguments
 from hf_minibert.training.checkpoint import (
@@ -45,7 +47,6 @@ from hf_minibert.training.checkpoint import (
     prune_checkpoints,
     save_checkpoint,
     stable_checkpoint,
-    write_json,
 )
 from hf_minibert.training.curves import plot_curves
 from hf_minibert.training.device import build_accelerator, flops_per_token, matrix_product_rate

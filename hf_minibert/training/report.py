@@ -12,9 +12,10 @@ from accelerate import Accelerator
 from tqdm import tqdm
 
 from hf_minibert.data.corpus import HubCorpus
+from hf_minibert.files import write_text
 from hf_minibert.presets import PretrainingModel
 from hf_minibert.tokenization import OWN_TOKENIZER
-from hf_minibert.training.checkpoint import TrainState, write_text
+from hf_minibert.training.checkpoint import TrainState
 from hf_minibert.training.device import hardware
 from hf_minibert.training.inputs import Plan, RunData
 from hf_minibert.training.optimization import DEFAULT_BUDGET
@@ -149,7 +150,7 @@ def summary(
             "bytes": data.store.info.bytes,
         },
         "tokenizer": {
-            "name": tokenizer.name,
+            "name": tokenizer.resolve().name if tokenizer.is_dir() else arguments.tokenizer,
             "hub_id": None if tokenizer.is_dir() else arguments.tokenizer,
             "vocab_size": len(plan.tokenizer),
         },

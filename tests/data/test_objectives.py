@@ -4,7 +4,6 @@ import numpy as np
 import pytest
 
 from hf_minibert.data.objectives import (
-    IGNORE_INDEX,
     CausalLM,
     Draw,
     MaskedLM,
@@ -18,6 +17,7 @@ from hf_minibert.data.objectives import (
 )
 from hf_minibert.data.token_store import Documents
 from hf_minibert.errors import UserError
+from hf_minibert.models.losses import IGNORE_INDEX
 
 PAD, CLS, SEP, MASK = 0, 2, 3, 4
 SPECIAL = [0, 1, 2, 3, 4]

@@ -73,7 +73,8 @@ def wait_for_step(process: subprocess.Popen[bytes], output: Path, step: int) -> 
 def assert_same_run(one: Path, other: Path) -> None:
     assert (one / "model.safetensors").read_bytes() == (other / "model.safetensors").read_bytes()
     moments = [
-        torch.load(run / f"checkpoint-{STEPS}" / "optimizer.pt", weights_only=True)["optimizers"] for run in (one, other)
+        torch.load(run / f"checkpoint-{STEPS}" / "optimizer.pt", weights_only=True)["optimizers"]
+        for run in (one, other)
     ]
     torch.testing.assert_close(moments[0]["state"], moments[1]["state"], atol=0, rtol=0)
     groups = [json.dumps(one["param_groups"]) for one in moments]  # a resumed run's pairs are lists

@@ -188,7 +188,11 @@ def test_prepared_data_gives_the_same_run(
 
 
 def test_finetuned_models_classify_in_a_pipeline(
-    folder: Path, minibert: tuple[Path, Any], minigpt: tuple[Path, Any], monkeypatch: pytest.MonkeyPatch
+    folder: Path,
+    minibert: tuple[Path, Any],
+    minigpt: tuple[Path, Any],
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     rows = [
         {"review": f"{'lovely fine great' if good else 'awful bad boring'} {number}", "stars": int(good)}
@@ -202,6 +206,11 @@ def test_finetuned_models_classify_in_a_pipeline(
         words += ["--text_column", "review", "--label_column", "stars", "--label_names", "bad", "good"]
         words += ["--num_train_epochs", "4", "--per_device_train_batch_size", "8", "--learning_rate", "2e-3"]
         assert call("finetune.py", monkeypatch, *map(str, words)) == 0
+        said = capsys.readouterr()
+        assert re.search(r"fine-tuning \d\.\dM parameters on \d+ texts, \d+ held out, 2 labels, on ", said.out)
+        assert re.search(r"training: 100%.*loss=0\.\d+, held-out accuracy=100\.0%", said.err.splitlines()[-1])
+        assert "accuracy 100.0%; always the commonest label" in said.out
+        assert "{'" not in said.out + said.err
         classify = pipeline("text-classification", model=str(output))
         assert classify("lovely fine great 999")[0]["label"] == "good"
         assert classify("awful bad boring 999")[0]["label"] == "bad"

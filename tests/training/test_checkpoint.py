@@ -17,8 +17,6 @@ from hf_minibert.training.checkpoint import (
     load_state,
     prune_checkpoints,
     save_checkpoint,
-    write_json,
-    write_text,
 )
 
 
@@ -174,23 +172,3 @@ def test_pruning_keeps_the_newest_and_what_is_not_ours(tmp_path, keep, left):
     prune_checkpoints(tmp_path, keep)
     assert [path.name for path in checkpoints(tmp_path)] == [f"checkpoint-{step}" for step in left]
     assert (tmp_path / "checkpoint-best").exists()
-
-
-# ---------------------------------------------------------------- small files
-
-
-def test_text_and_json_are_replaced_at_once(tmp_path, monkeypatch):
-    path = tmp_path / "metrics.json"
-    write_json(path, {"loss": 1.5, "text": "größer"})
-    assert json.loads(path.read_text(encoding="utf-8")) == {"loss": 1.5, "text": "größer"}
-    assert "größer" in path.read_text(encoding="utf-8"), "readable by people"
-    with pytest.raises(TypeError):
-        write_json(path, {"loss": object()})
-
-    def fail(*_) -> None:
-        raise OSError("no space left")
-
-    monkeypatch.setattr(Path, "replace", fail)
-    with pytest.raises(OSError, match="no space left"):
-        write_text(path, "other")
-    assert json.loads(path.read_text(encoding="utf-8"))["loss"] == 1.5
