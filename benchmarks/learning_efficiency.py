@@ -36,8 +36,6 @@ from transformers import (
     PreTrainedModel,
     Trainer,
     TrainerCallback,
-    TrainerControl,
-    TrainerState,
     TrainingArguments,
     set_seed,
 )
@@ -95,8 +93,9 @@ class Budget(TrainerCallback):
         """The share of the budget that is left, which is also the share of the learning rate."""
         return max(0.0, 1 - (time.perf_counter() - self.begin) / self.seconds)
 
-    def on_step_end(self, _args: TrainingArguments, _state: TrainerState, control: TrainerControl, **_: Any) -> None:
+    def on_step_end(self, *event: Any, **_: Any) -> None:
         """Stop when nothing is left."""
+        _, _, control = event
         control.should_training_stop = self.remaining() == 0
 
 

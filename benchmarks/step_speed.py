@@ -150,7 +150,8 @@ def make_step(variant: Variant, batch: Batch, device: torch.device) -> Step:
     else:
         del inputs["position_ids"]  # the stock scripts let documents see each other
         optimizers = [torch.optim.AdamW(model.parameters(), lr=1e-4, fused=True)]
-    model.config.use_cache = False
+    config: Any = model.config
+    config.use_cache = False
     forward = torch.compile(model) if variant.compiled else model
     precision: AbstractContextManager[Any] = nullcontext()
     if variant.precision == "bf16":
@@ -159,7 +160,7 @@ def make_step(variant: Variant, batch: Batch, device: torch.device) -> Step:
     def step() -> torch.Tensor:
         with precision:
             loss: torch.Tensor = forward(**inputs).loss
-        loss.backward()
+        torch.autograd.backward(loss)
         nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         for optimizer in optimizers:
             optimizer.step()
@@ -199,7 +200,7 @@ def measure(family: str, size: str, length: int, arguments: Arguments, device: t
     rates: dict[str, list[float]] = {variant.precision: [] for variant in found}
     for number in tqdm(range(arguments.rounds), desc=f"{family}-{size}, {length} tokens a row"):
         for precision, measured in rates.items():
-            measured.append(matrix_product_rate(device, precision, arguments.tokens_per_step, width))
+            measured.append(matrix_product_rate(device, DTYPES[precision], arguments.tokens_per_step, width))
         for index in rotated(range(len(found)), number):
             begin = now(device)
             steps[index]()

@@ -57,7 +57,7 @@ def hardware(device: torch.device) -> str:
 def computes_in_bfloat16() -> bool:
     """Whether the device has instructions for bfloat16; without them it is several times slower than float32."""
     if torch.cuda.is_available():
-        return torch.cuda.is_bf16_supported(including_emulation=False)
+        return bool(torch.cuda.is_bf16_supported(including_emulation=False))
     return bool(torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported())
 
 
@@ -109,4 +109,4 @@ def flops_per_token(model: nn.Module, length: int, *, head_share: float) -> floa
         parameter for parameter in model.parameters() if parameter.ndim == 2 and id(parameter) not in embeddings
     ]
     weights = sum(matrix.numel() for matrix in matrices) + head_share * config.vocab_size * config.hidden_size
-    return 6 * weights + 12 * config.num_hidden_layers * config.hidden_size * length
+    return float(6 * weights + 12 * config.num_hidden_layers * config.hidden_size * length)

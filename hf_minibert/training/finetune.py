@@ -21,8 +21,6 @@ from transformers import (
     PrinterCallback,
     Trainer,
     TrainerCallback,
-    TrainerControl,
-    TrainerState,
     TrainingArguments,
     set_seed,
 )
@@ -208,16 +206,14 @@ class OneBar(TrainerCallback):
         self._shown: dict[str, str] = {}
         self._batches = 0
 
-    def on_train_begin(
-        self, _args: TrainingArguments, state: TrainerState, _control: TrainerControl, **_kwargs: Any
-    ) -> None:
+    def on_train_begin(self, *event: Any, **_: Any) -> None:
         """Begin the bar."""
+        _, state, _ = event
         self._bar = tqdm(total=state.max_steps, desc="training", disable=not state.is_world_process_zero)
 
-    def on_step_end(
-        self, _args: TrainingArguments, state: TrainerState, _control: TrainerControl, **_kwargs: Any
-    ) -> None:
+    def on_step_end(self, *event: Any, **_: Any) -> None:
         """Move on."""
+        _, state, _ = event
         self._bar.set_description("training", refresh=False)
         self._bar.update(state.global_step - self._bar.n)
 

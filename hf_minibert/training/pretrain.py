@@ -353,7 +353,7 @@ def speed_limit(plan: Plan, model: PretrainingModel, objective: Objective, accel
     dtype = {"bf16": torch.bfloat16, "fp16": torch.float16}.get(accelerator.mixed_precision, torch.float32)
     rows = plan.batch_size * plan.max_seq_length
     rate = matrix_product_rate(accelerator.device, dtype, rows, plan.config.hidden_size)
-    return accelerator.num_processes * rate / arithmetic
+    return float(accelerator.num_processes * rate / arithmetic)
 
 
 class StopSignal:

@@ -4,6 +4,7 @@ import math
 import sys
 from collections.abc import Callable
 from itertools import islice
+from typing import Any
 
 import torch
 from accelerate import Accelerator
@@ -35,7 +36,8 @@ def replay(plan: Plan, step: int) -> int:
         raise UserError("replay looks at rows one by one, in one process; start it without a launcher")
     data = read_data(plan, accelerator)
     torch.manual_seed(arguments.seed)
-    model: PretrainingModel = family_of(arguments.model).objectives[plan.objective](plan.config)
+    model_class: Any = family_of(arguments.model).objectives[plan.objective]
+    model: PretrainingModel = model_class(plan.config)
     state = TrainState()
     origin = "the weights that the run began with"
     for checkpoint in checkpoints(plan.folder):
@@ -52,7 +54,7 @@ def replay(plan: Plan, step: int) -> int:
         batch = {name: value.to(accelerator.device) for name, value in row.items()}
         with accelerator.autocast():
             loss, fault = loss_and_first_fault(model, batch)
-        loss.backward()
+        torch.autograd.backward(loss)
         norms = [parameter.grad.norm() for parameter in model.parameters() if parameter.grad is not None]
         model.zero_grad()
         found.append((float(loss), float(torch.stack(norms).norm()), fault, row["input_ids"][0, :SHOWN_TOKENS]))
