@@ -25,6 +25,7 @@ from safetensors.torch import load_model
 from torch import Tensor
 from torch.distributed.checkpoint.state_dict import (
     StateDictOptions,
+    get_model_state_dict,
     get_optimizer_state_dict,
     set_optimizer_state_dict,
 )
@@ -72,7 +73,7 @@ SECONDS_BETWEEN_SAVES = 1800
 MAX_SKIPPED_STEPS = 10
 TERMINATED = 143
 WHOLE = StateDictOptions(full_state_dict=True, cpu_offload=True)
-"""How moments are kept: by name and undivided, so that any number of processes may go on with them."""
+"""How weights and moments are kept: by name and undivided, so that any number of processes may go on with them."""
 
 
 def pretrain(arguments: PretrainArguments) -> int:
@@ -128,10 +129,10 @@ class Pretraining:
     def _build_or_resume(self) -> None:
         """The model, the optimizer and how far they are."""
         set_seed(self.arguments.seed)
-        model_class: Any = family_of(self.arguments.model).objectives[self.plan.objective]
+        self.model_class: Any = family_of(self.arguments.model).objectives[self.plan.objective]
         checkpoint = resume_point(self.folder, self.end) if self.arguments.resume else None
         data = self.data.store.info.fingerprint
-        self.model: PretrainingModel = model_class(self.plan.config)
+        self.model: PretrainingModel = self.model_class(self.plan.config)
         if checkpoint is not None:
             load_weights(self.model, checkpoint)
         if self.arguments.gradient_checkpointing:
@@ -336,12 +337,14 @@ class Pretraining:
 
     def _weights(self) -> dict[str, Tensor]:
         """The model's, whole, on the first process."""
-        weights: dict[str, Tensor] = self.accelerator.get_state_dict(self.model)
+        weights: dict[str, Tensor] = get_model_state_dict(self.model, options=WHOLE)
         return weights
 
     def _write_model(self, folder: Path, weights: dict[str, Tensor]) -> None:
         """What `from_pretrained` opens: weights, config, code and tokenizer."""
-        self.model.save_pretrained(folder, state_dict=weights)
+        with torch.device("meta"):  # FSDP has made the model an instance of a class of its own
+            shell = self.model_class(self.plan.config)
+        shell.save_pretrained(folder, state_dict=weights)
         self.plan.tokenizer.save_pretrained(folder)
 
 
