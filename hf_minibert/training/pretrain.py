@@ -336,9 +336,10 @@ class Pretraining:
         return predictions(self.model, self.plan.tokenizer, self.data.sentences, self.plan.objective)
 
     def _weights(self) -> dict[str, Tensor]:
-        """The model's, whole, on the first process."""
+        """The model's, whole, on the first process; tied ones once, of which FSDP's gathering makes two."""
         weights: dict[str, Tensor] = get_model_state_dict(self.model, options=WHOLE)
-        return weights
+        tied = self.model._tied_weights_keys if self.plan.config.tie_word_embeddings else {}
+        return {name: weight for name, weight in weights.items() if name not in tied}
 
     def _write_model(self, folder: Path, weights: dict[str, Tensor]) -> None:
         """What `from_pretrained` opens: weights, config, code and tokenizer."""
