@@ -271,6 +271,7 @@ def main(arguments: Arguments) -> int:
                 "peer": peer,
                 "num_parameters": {who: result["num_parameters"] for who, result in found.items()},
                 "steps": {"ours": found["ours"]["training"]["steps"], "peer": found["peer"]["steps"]},
+                "seconds": found["ours"]["training"]["seconds"],
                 "seconds_to_the_peers_loss": seconds_to(peer["eval_loss"], output / f"ours-{seed}" / "metrics.jsonl"),
             }
         )

@@ -1,13 +1,14 @@
-"""Put the figures of ``benchmarks/results`` into the README, between their markers.
+"""Put the figures of ``benchmarks/results`` into the README and this folder's, between their markers.
 
 ::
 
     python benchmarks/render.py
 
-Nobody types a figure; a test checks that the README says what the files say.
+Nobody types a figure; a test checks that the documents say what the files say.
 """
 
 import json
+import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,12 +18,13 @@ from hf_minibert.files import write_text
 
 REPOSITORY = Path(__file__).parents[1]
 RESULTS = REPOSITORY / "benchmarks" / "results"
-README = REPOSITORY / "README.md"
+DOCUMENTS = (REPOSITORY / "README.md", REPOSITORY / "benchmarks" / "README.md")
+PLACE = re.compile(r"(<!-- figures:([\w-]+) -->\n).*?(<!-- end:\2 -->)", flags=re.DOTALL)
 
 
 @dataclass(kw_only=True)
 class Arguments:
-    """Render all figures into the README."""
+    """Render all figures into the documents."""
 
 
 def quickstart(figures: dict[str, Any]) -> list[str]:
@@ -41,25 +43,103 @@ def quickstart(figures: dict[str, Any]) -> list[str]:
     return [*rows, "", f"(held-out documents of the {corpus} corpus, seed {figures['seed']}; `{figures['command']}`)"]
 
 
-TABLES = {"quickstart": quickstart}
+def imdb(figures: dict[str, Any]) -> list[str]:
+    """Accuracy on the test set, which was measured once, and what it took."""
+    before, after = figures["pretraining"], figures["finetuning"]
+    training, metrics = before["training"], after["metrics"]
+    return [
+        f"| IMDb, `{before['preset']}`, {training['hardware']} | |",
+        "|---|---:|",
+        f"| pre-training on the reviews without labels | {training['seconds'] / 60:.0f} minutes |",
+        f"| masked-LM loss, held out (by frequencies alone) | {before['metrics']['eval_loss']:.2f} "
+        f"({before['metrics']['unigram_loss']:.2f}) |",
+        f"| accuracy on the dev split, by which the epoch was chosen | {metrics['eval_accuracy']:.1%} |",
+        f"| **accuracy on the test set** | **{metrics['test_accuracy']:.1%}** |",
+        "",
+        f"({after['training']['epochs']:.0f} epochs of fine-tuning on {after['dataset']['train_examples']:,} reviews, "
+        f"seed {figures['seeds']['finetuning']}; `{figures['command']}`)",
+    ]
+
+
+def step_speed(figures: dict[str, Any]) -> list[str]:
+    """Tokens per second as ratios to the stock model in the same run."""
+    lines = []
+    for table in figures["tables"]:
+        lines += [
+            f"| {table['model']}, {table['sequence_length']} tokens a row, {figures['hardware']} | precision | speed "
+            "against the first | utilisation | spread |",
+            "|---|---|---:|---:|---:|",
+        ]
+        lines += [
+            f"| {row['variant']} | {row['precision']} | {row['ratio']:.2f} | {row['utilisation']:.0%} "
+            f"| {row['spread']:.0%} |"
+            for row in table["rows"]
+        ]
+        for name, shares in table["profile"].items():
+            top = ", ".join(f"`{operation}` {share:.0%}" for operation, share in list(shares.items())[:5])
+            lines += ["", f"Where a step of {name} goes: {top}.", ""]
+    command = f"`{figures['command']}`"
+    return [*lines, f"({figures['tokens_per_step']:,} tokens a step, median of {figures['rounds']}; {command})"]
+
+
+def data_speed(figures: dict[str, Any]) -> list[str]:
+    """Preparation beside the stock scripts', the loader's speed, and memory."""
+    lines = [
+        f"| preparing text, {figures['hardware']} | ours | tokenise-and-group | ratio |",
+        "|---|---:|---:|---:|",
+    ]
+    lines += [
+        f"| {row['processes']} process{'es' if row['processes'] > 1 else ''}, MB/s | {row['ours']:.2f} "
+        f"| {row['tokenise-and-group']:.2f} | **{row['ratio']:.1f}** |"
+        for row in figures["preparation_megabytes_per_second"]
+    ]
+    speeds = figures["loader_tokens_per_second"]
+    lines += ["", "| one loader process | million tokens per second |", "|---|---:|"]
+    lines += [f"| {name} | {speed / 1e6:.1f} |" for name, speed in speeds.items()]
+    if "memory" in figures:
+        memory = figures["memory"]
+        lines += [
+            "",
+            f"A store of {memory['megabytes_of_text']:,} MB of text was built within {memory['resident_megabytes']:,} "
+            "MB of resident memory.",
+        ]
+    return [*lines, "", f"(`{figures['command']}`)"]
+
+
+def learning_efficiency(figures: dict[str, Any]) -> list[str]:
+    """Held-out loss of ours and of the stock peer after the same time."""
+    unit = "nats per masked token" if figures["measure"] == "eval_loss" else "bits per byte"
+    lines = [
+        f"| {figures['budget']} on {figures['hardware']}, {unit} | ours | stock | time to the stock model's loss |",
+        "|---|---:|---:|---:|",
+    ]
+    for one in figures["runs"]:
+        ours, peer = one["ours"][figures["measure"]], one["peer"][figures["measure"]]
+        seconds = one["seconds_to_the_peers_loss"]
+        share = "not reached" if seconds is None else f"at most {seconds / one['seconds']:.0%} of it"
+        lines.append(f"| seed {one['seed']} | **{ours:.2f}** | {peer:.2f} | {share} |")
+    rates = ", ".join(f"{rate}: {loss:.2f}" for rate, loss in figures["peers_learning_rates"].items())
+    return [*lines, "", f"(the stock model's learning rate is the best of {rates}; `{figures['command']}`)"]
+
+
+TABLES = {table.__name__: table for table in (quickstart, imdb, step_speed, data_speed, learning_efficiency)}
 
 
 def render(text: str) -> str:
-    """The README with every table as the files have it now."""
-    for name, table in TABLES.items():
+    """A document with every table as the files have it now; ``name-part`` is a file of the table ``name``."""
+
+    def fill(place: re.Match[str]) -> str:
+        begin, name, end = place.groups()
         figures = json.loads((RESULTS / f"{name}.json").read_text(encoding="utf-8"))
-        begin, end = f"<!-- figures:{name} -->\n", f"<!-- end:{name} -->"
-        before, found, rest = text.partition(begin)
-        _, closed, after = rest.partition(end)
-        assert found, f"README.md has no place for {name}"
-        assert closed, f"README.md does not end the place for {name}"
-        text = before + begin + "\n".join(table(figures)) + "\n" + end + after
-    return text
+        return begin + "\n".join(TABLES[name.partition("-")[0]](figures)) + "\n" + end
+
+    return PLACE.sub(fill, text)
 
 
 def main(_: Arguments) -> int:
-    """Rewrite the README."""
-    write_text(README, render(README.read_text(encoding="utf-8")))
+    """Rewrite the documents."""
+    for document in DOCUMENTS:
+        write_text(document, render(document.read_text(encoding="utf-8")))
     return 0
 
 

@@ -84,4 +84,9 @@ def test_figures_are_those_of_the_files() -> None:
     assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
-    assert module.render(README) == README
+    places = []
+    for document in module.DOCUMENTS:
+        text = document.read_text(encoding="utf-8")
+        assert module.render(text) == text
+        places += [name for _, name, _ in module.PLACE.findall(text)]
+    assert sorted(places) == sorted(path.stem for path in module.RESULTS.glob("*.json")), "every file is quoted once"
