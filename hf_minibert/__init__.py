@@ -11,23 +11,37 @@ from hf_minibert.models.configuration_minibert import MiniBertConfig
 from hf_minibert.models.configuration_minigpt import MiniGPTConfig
 from hf_minibert.models.modeling_minibert import (
     MiniBertForMaskedLM,
+    MiniBertForMultipleChoice,
     MiniBertForNextSentencePrediction,
     MiniBertForPreTraining,
+    MiniBertForQuestionAnswering,
     MiniBertForSequenceClassification,
+    MiniBertForTokenClassification,
     MiniBertModel,
 )
-from hf_minibert.models.modeling_minigpt import MiniGPTForCausalLM, MiniGPTForSequenceClassification, MiniGPTModel
+from hf_minibert.models.modeling_minigpt import (
+    MiniGPTForCausalLM,
+    MiniGPTForQuestionAnswering,
+    MiniGPTForSequenceClassification,
+    MiniGPTForTokenClassification,
+    MiniGPTModel,
+)
 
 __all__ = [
     "MiniBertConfig",
     "MiniBertForMaskedLM",
+    "MiniBertForMultipleChoice",
     "MiniBertForNextSentencePrediction",
     "MiniBertForPreTraining",
+    "MiniBertForQuestionAnswering",
     "MiniBertForSequenceClassification",
+    "MiniBertForTokenClassification",
     "MiniBertModel",
     "MiniGPTConfig",
     "MiniGPTForCausalLM",
+    "MiniGPTForQuestionAnswering",
     "MiniGPTForSequenceClassification",
+    "MiniGPTForTokenClassification",
     "MiniGPTModel",
 ]
 

@@ -73,15 +73,10 @@ def build_config(model: str, architecture: str, **fields: Any) -> Config:
         UserError: unknown model or field, or values that do not fit together.
     """
     family = family_of(model)
-    known = vars(family.config_class())
-    for name in fields:
-        if name not in known:
-            close = difflib.get_close_matches(name, known, n=1)
-            raise UserError(f"unknown config field {name!r}" + (f"; did you mean {close[0]}?" if close else ""))
     make = family.config_class.classic if architecture == "classic" else family.config_class.modern
     try:
         return make(**SIZES[model.split("-")[1]] | fields)
-    except (StrictDataclassError, ArithmeticError, AttributeError) as error:
+    except (StrictDataclassError, ValueError, ArithmeticError, AttributeError) as error:
         raise UserError(f"the config of {model} does not hold together: {error.__cause__ or error}") from error
 
 

@@ -16,6 +16,9 @@ HEADS = {
     "AutoModelForMaskedLM": "MiniBertForMaskedLM",
     "AutoModelForNextSentencePrediction": "MiniBertForNextSentencePrediction",
     "AutoModelForSequenceClassification": "MiniBertForSequenceClassification",
+    "AutoModelForTokenClassification": "MiniBertForTokenClassification",
+    "AutoModelForQuestionAnswering": "MiniBertForQuestionAnswering",
+    "AutoModelForMultipleChoice": "MiniBertForMultipleChoice",
 }
 
 
@@ -39,8 +42,6 @@ class MiniBertConfig(TransformerConfig):
     classifier_pooling: str = "cls"
     """How one vector is made of a sequence: its first token, or the mean or maximum over its tokens."""
     classifier_activation: str = "gelu"
-    classifier_dropout: float | int | None = None
-    """Dropout before the classifier; default, hidden_dropout_prob."""
 
     def __post_init__(self, **kwargs: Any) -> None:
         modeling = {head: f"modeling_minibert.{name}" for head, name in HEADS.items()}
@@ -58,8 +59,6 @@ class MiniBertConfig(TransformerConfig):
             raise ValueError(
                 f"classifier_activation {self.classifier_activation!r} is unknown; transformers has {known}"
             )
-        if self.classifier_dropout is not None and not 0 <= self.classifier_dropout < 1:
-            raise ValueError(f"classifier_dropout is a probability in [0, 1), got {self.classifier_dropout}")
         if self.type_vocab_size < 0:
             raise ValueError(f"type_vocab_size must not be negative, got {self.type_vocab_size}")
 

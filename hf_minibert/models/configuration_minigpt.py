@@ -11,6 +11,8 @@ HEADS = {
     "AutoModel": "MiniGPTModel",
     "AutoModelForCausalLM": "MiniGPTForCausalLM",
     "AutoModelForSequenceClassification": "MiniGPTForSequenceClassification",
+    "AutoModelForTokenClassification": "MiniGPTForTokenClassification",
+    "AutoModelForQuestionAnswering": "MiniGPTForQuestionAnswering",
 }
 
 
@@ -26,6 +28,10 @@ class MiniGPTConfig(TransformerConfig):
     keys_to_ignore_at_inference = ["past_key_values", "classification_loss", "lm_loss"]
 
     use_cache: bool = True
+    add_cross_attention: bool = False
+    """Whether each layer also attends to the states of an encoder, as in `EncoderDecoderModel`."""
+    is_decoder: bool = True
+    """Always. `EncoderDecoderModel` sets it."""
     lm_loss_weight: float | int = 0.5
     """The weight of the language-model loss in fine-tuning, L3 = L2 + weight x L1 (GPT, Radford et al. 2018, uses 0.5).
 
@@ -36,6 +42,11 @@ class MiniGPTConfig(TransformerConfig):
         modeling = {head: f"modeling_minigpt.{name}" for head, name in HEADS.items()}
         self.auto_map = {"AutoConfig": "configuration_minigpt.MiniGPTConfig", **modeling, **(self.auto_map or {})}
         super().__post_init__(**kwargs)
+
+    def validate_causality(self) -> None:
+        """The mask does not depend on the configuration."""
+        if not self.is_decoder:
+            raise ValueError("is_decoder=False: MiniGPT sees no later tokens; the encoder is MiniBERT")
 
     def validate_lm_loss_weight(self) -> None:
         """The weight of a loss is not negative."""

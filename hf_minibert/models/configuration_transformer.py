@@ -1,6 +1,9 @@
 # Copyright 2026 The hf_minibert authors.
 """The shape of a Transformer, as plain fields shared by MiniBERT and MiniGPT."""
 
+import difflib
+import warnings
+from dataclasses import fields
 from typing import Any
 
 from huggingface_hub.dataclasses import strict
@@ -12,6 +15,11 @@ CHOICES = {
     "norm_placement": ("pre", "post"),
     "position_embedding_type": ("rotary", "absolute"),
 }
+# What PreTrainedConfig takes beside its fields and beside names of its own, which begin with an underscore.
+NOT_FIELDS = (
+    *("model_type", "name_or_path", "num_labels", "torch_dtype", "output_attentions", "quantization_config"),
+    *("attn_implementation", "experts_implementation", "per_layer_config"),
+)
 
 
 @strict
@@ -26,6 +34,8 @@ class TransformerConfig(PreTrainedConfig):
     hidden_size: int = 256
     num_hidden_layers: int = 4
     num_attention_heads: int = 4
+    head_dim: int | None = None
+    """Width of one attention head; default, hidden_size / num_attention_heads."""
     intermediate_size: int | None = None
     """Width of the feed-forward; default, 4 x hidden_size, or 8/3 of it (to a multiple of 64) when gated."""
     hidden_act: str = "silu"
@@ -42,6 +52,8 @@ class TransformerConfig(PreTrainedConfig):
     initializer_range: float = 0.02
     hidden_dropout_prob: float | int = 0.0
     attention_probs_dropout_prob: float | int = 0.0
+    classifier_dropout: float | int | None = None
+    """Dropout before a classifier; default, hidden_dropout_prob."""
     tie_word_embeddings: bool = True
     pad_token_id: int | None = 0
     bos_token_id: int | None = 2
@@ -49,32 +61,53 @@ class TransformerConfig(PreTrainedConfig):
     auto_map: dict[str, Any] | None = None
 
     def __post_init__(self, **kwargs: Any) -> None:
+        self.refuse_unknown(kwargs)
+        if self.head_dim is None:
+            self.head_dim = self.hidden_size // max(1, self.num_attention_heads)
         if self.intermediate_size is None:
             self.intermediate_size = (
                 max(64, round(self.hidden_size * 8 / 3 / 64) * 64) if self.gated_mlp else 4 * self.hidden_size
             )
         super().__post_init__(**kwargs)
 
-    @property
-    def head_dim(self) -> int:
-        """Width of one attention head."""
-        return self.hidden_size // self.num_attention_heads
+    def refuse_unknown(self, kwargs: dict[str, Any]) -> None:
+        """Refuse a key that is no field, which transformers would keep without a word.
+
+        In a saved configuration, which names its `model_type`, one is only warned of: a later version of this code or
+        another tool may have written it, and the checkpoint should open all the same.
+
+        Raises:
+            ValueError: a key of a call is unknown.
+        """
+        for name in kwargs:
+            if name in NOT_FIELDS or name.startswith("_"):
+                continue
+            close = difflib.get_close_matches(name, [field.name for field in fields(self)], n=1)
+            hint = f"; did you mean {close[0]}?" if close else ""
+            if "model_type" not in kwargs:
+                raise ValueError(f"unknown config field {name!r}{hint}")
+            warnings.warn(f"the saved config field {name!r} is unknown to {type(self).__name__}{hint}", stacklevel=2)
 
     def validate_architecture(self) -> None:
         """Sizes are positive, heads divide the width, and rotary positions have pairs of channels to turn."""
         sizes = ("vocab_size", "hidden_size", "num_hidden_layers", "num_attention_heads", "max_position_embeddings")
-        for name in (*sizes, "intermediate_size", "norm_eps", "rope_theta"):
+        for name in (*sizes, "head_dim", "intermediate_size", "norm_eps", "rope_theta"):
             if getattr(self, name) <= 0:
                 raise ValueError(f"{name} must be positive, got {getattr(self, name)}")
         if self.hidden_size % self.num_attention_heads:
             raise ValueError(
                 f"hidden_size {self.hidden_size} is not a multiple of num_attention_heads {self.num_attention_heads}"
             )
+        assert self.head_dim is not None
         if self.position_embedding_type == "rotary" and self.head_dim % 2:
             raise ValueError(
-                f"rotary positions turn pairs of channels, but hidden_size {self.hidden_size} / num_attention_heads "
-                f"{self.num_attention_heads} = {self.head_dim} is odd; change one of the two"
+                f"rotary positions turn pairs of channels, but head_dim {self.head_dim} is odd (by default, it is "
+                f"hidden_size {self.hidden_size} / num_attention_heads {self.num_attention_heads}); change one of them"
             )
+        if self.num_labels == 0:
+            raise ValueError("num_labels must be positive")
+        if self.initializer_range < 0:
+            raise ValueError(f"initializer_range must not be negative, got {self.initializer_range}")
         if self.pad_token_id is not None and not 0 <= self.pad_token_id < self.vocab_size:
             raise ValueError(
                 f"pad_token_id {self.pad_token_id} is not in a vocabulary of vocab_size {self.vocab_size}; "
@@ -88,6 +121,7 @@ class TransformerConfig(PreTrainedConfig):
                 raise ValueError(f"{name} must be one of {', '.join(known)}; got {getattr(self, name)!r}")
         if self.hidden_act not in ACT2FN:
             raise ValueError(f"hidden_act {self.hidden_act!r} is unknown; transformers has {', '.join(sorted(ACT2FN))}")
-        for name in ("hidden_dropout_prob", "attention_probs_dropout_prob"):
-            if not 0 <= getattr(self, name) < 1:
-                raise ValueError(f"{name} is a probability in [0, 1), got {getattr(self, name)}")
+        for name in ("hidden_dropout_prob", "attention_probs_dropout_prob", "classifier_dropout"):
+            probability = getattr(self, name)
+            if probability is not None and not 0 <= probability < 1:
+                raise ValueError(f"{name} is a probability in [0, 1), got {probability}")

@@ -53,11 +53,12 @@ def classification_loss(
     problem_type: str | None,
     num_items_in_batch: Tensor | int | None = None,
 ) -> Tensor:
-    """The loss of a sequence classifier; which one, by `problem_type` or else the kind of the labels.
+    """The loss of a classifier; which one, by `problem_type` or else the kind of the labels.
 
     Args:
         logits: (batch, num_labels).
-        labels: (batch,) class ids or numbers; or (batch, num_labels) of numbers, or of 0.0/1.0 for several labels.
+        labels: (batch,) class ids (IGNORE_INDEX: not predicted) or numbers; or (batch, num_labels) of numbers, or of
+            0.0/1.0 for several labels.
         num_labels: 1 means regression.
         problem_type: transformers' names: regression, single_label_classification, multi_label_classification.
         num_items_in_batch: labels (elements, as `Trainer` counts) over all accumulation steps and processes; default,
@@ -80,6 +81,31 @@ def classification_loss(
         f"problem_type {problem_type!r} is unknown; use regression, single_label_classification or "
         "multi_label_classification"
     )
+
+
+def span_loss(
+    start_logits: Tensor,
+    end_logits: Tensor,
+    start_positions: Tensor,
+    end_positions: Tensor,
+    num_items_in_batch: Tensor | int | None = None,
+) -> Tensor:
+    """Cross-entropy of where answers start and of where they end, averaged (BERT, Devlin et al. 2019, section 4.2).
+
+    Args:
+        start_logits: (batch, sequence).
+        end_logits: (batch, sequence).
+        start_positions: (batch,); one beyond the sequence (the answer was cut off) is not predicted.
+        end_positions: (batch,), likewise.
+        num_items_in_batch: examples over all accumulation steps and processes; default, those predicted here.
+    """
+    losses = []
+    for logits, positions in ((start_logits, start_positions), (end_logits, end_positions)):
+        labels = positions.flatten().clamp(min=0)
+        labels = labels.masked_fill(labels >= logits.shape[1], IGNORE_INDEX)
+        total = F.cross_entropy(logits.float(), labels, ignore_index=IGNORE_INDEX, reduction="sum")
+        losses.append(total / item_count(labels, num_items_in_batch))
+    return torch.stack(losses).mean()
 
 
 def mean_loss_per_row(logits: Tensor, labels: Tensor) -> Tensor:

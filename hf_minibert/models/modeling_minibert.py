@@ -16,13 +16,16 @@ from transformers.masking_utils import (
 from transformers.modeling_outputs import (
     BaseModelOutputWithPooling,
     MaskedLMOutput,
+    MultipleChoiceModelOutput,
     NextSentencePredictorOutput,
+    QuestionAnsweringModelOutput,
     SequenceClassifierOutput,
 )
 from transformers.utils.generic import ModelOutput, can_return_tuple, merge_with_config_defaults
 from transformers.utils.output_capturing import capture_outputs
 
 from .configuration_minibert import MiniBertConfig
+from .heads import QuestionAnsweringMixin, TokenClassificationMixin, make_classifier_dropout
 from .losses import IGNORE_INDEX, classification_loss, item_count, vocabulary_cross_entropy
 from .modeling_transformer import TransformerBackbone, TransformerPreTrainedModel, make_norm
 
@@ -288,14 +291,8 @@ class MiniBertForPreTraining(MaskedLMMixin, MiniBertPreTrainedModel):
         )
 
 
-class MiniBertForNextSentencePrediction(MiniBertPreTrainedModel):
-    """MiniBERT that tells whether segment B follows segment A."""
-
-    def __init__(self, config: MiniBertConfig) -> None:
-        super().__init__(config)
-        self.model = MiniBertModel(config, add_pooling_layer=True)
-        self.nsp_head = nn.Linear(config.hidden_size, 2)
-        self.post_init()
+class MiniBertClassifier(MiniBertPreTrainedModel):
+    """What the heads with one kind of labels share: a subclass classifies what the encoder puts out."""
 
     @can_return_tuple
     def forward(
@@ -308,11 +305,39 @@ class MiniBertForNextSentencePrediction(MiniBertPreTrainedModel):
         labels: Tensor | None = None,
         num_items_in_batch: Tensor | int | None = None,
         **kwargs: Any,
-    ) -> NextSentencePredictorOutput:
-        """`labels`: (batch,); 0: B follows A, 1: it does not. See `MiniBertModel.forward` for the others."""
+    ) -> ModelOutput:
+        """Classify; see `MiniBertModel.forward` for the other arguments.
+
+        Args:
+            labels: see `classify`.
+            num_items_in_batch: labels over all accumulation steps; default, this batch's own.
+            kwargs: for `MiniBertModel.forward`.
+        """
         outputs = self.model(
             input_ids, attention_mask, token_type_ids, position_ids, inputs_embeds, return_dict=True, **kwargs
         )
+        return self.classify(outputs, labels, num_items_in_batch)
+
+    def classify(
+        self, outputs: BaseModelOutputWithPooling, labels: Tensor | None, num_items_in_batch: Tensor | int | None
+    ) -> ModelOutput:
+        """The head's output."""
+        raise NotImplementedError
+
+
+class MiniBertForNextSentencePrediction(MiniBertClassifier):
+    """MiniBERT that tells whether segment B follows segment A."""
+
+    def __init__(self, config: MiniBertConfig) -> None:
+        super().__init__(config)
+        self.model = MiniBertModel(config, add_pooling_layer=True)
+        self.nsp_head = nn.Linear(config.hidden_size, 2)
+        self.post_init()
+
+    def classify(
+        self, outputs: BaseModelOutputWithPooling, labels: Tensor | None, num_items_in_batch: Tensor | int | None
+    ) -> NextSentencePredictorOutput:
+        """Logits (batch, 2) and their loss; `labels`: (batch,), 0: B follows A, 1: it does not."""
         logits = self.nsp_head(outputs.pooler_output)
         loss = None
         if labels is not None:
@@ -322,7 +347,7 @@ class MiniBertForNextSentencePrediction(MiniBertPreTrainedModel):
         )
 
 
-class MiniBertForSequenceClassification(MiniBertPreTrainedModel):
+class MiniBertForSequenceClassification(MiniBertClassifier):
     """MiniBERT with a classifier on the pooled sequence (`config.classifier_pooling`)."""
 
     def __init__(self, config: MiniBertConfig) -> None:
@@ -330,9 +355,41 @@ class MiniBertForSequenceClassification(MiniBertPreTrainedModel):
         assert config.num_labels is not None
         self.num_labels = config.num_labels
         self.model = MiniBertModel(config, add_pooling_layer=True)
-        dropout = config.hidden_dropout_prob if config.classifier_dropout is None else config.classifier_dropout
-        self.dropout = nn.Dropout(dropout)
+        self.dropout = make_classifier_dropout(config)
         self.classifier = nn.Linear(config.hidden_size, self.num_labels)
+        self.post_init()
+
+    def classify(
+        self, outputs: BaseModelOutputWithPooling, labels: Tensor | None, num_items_in_batch: Tensor | int | None
+    ) -> SequenceClassifierOutput:
+        """Logits (batch, num_labels) and their loss; `labels`: see `classification_loss`."""
+        logits = self.classifier(self.dropout(outputs.pooler_output))
+        loss = None
+        if labels is not None:
+            loss = classification_loss(logits, labels, self.num_labels, self.config.problem_type, num_items_in_batch)
+        return SequenceClassifierOutput(
+            loss=loss, logits=logits, hidden_states=outputs.hidden_states, attentions=outputs.attentions
+        )
+
+
+class MiniBertForTokenClassification(TokenClassificationMixin, MiniBertClassifier):
+    """MiniBERT with a classifier on every token."""
+
+    def __init__(self, config: MiniBertConfig) -> None:
+        super().__init__(config)
+        self.model = MiniBertModel(config, add_pooling_layer=False)
+        self.add_classifier(config)
+        self.post_init()
+
+
+class MiniBertForMultipleChoice(MiniBertPreTrainedModel):
+    """MiniBERT that chooses among several continuations of a text, each encoded with it (BERT, section 4.4)."""
+
+    def __init__(self, config: MiniBertConfig) -> None:
+        super().__init__(config)
+        self.model = MiniBertModel(config, add_pooling_layer=True)
+        self.dropout = make_classifier_dropout(config)
+        self.score = nn.Linear(config.hidden_size, 1)  # not `classifier`: one of another width opens as this head too
         self.post_init()
 
     @can_return_tuple
@@ -346,15 +403,69 @@ class MiniBertForSequenceClassification(MiniBertPreTrainedModel):
         labels: Tensor | None = None,
         num_items_in_batch: Tensor | int | None = None,
         **kwargs: Any,
-    ) -> SequenceClassifierOutput:
-        """`labels`: see `classification_loss`; the others: see `MiniBertModel.forward`."""
+    ) -> MultipleChoiceModelOutput:
+        """Choose. The inputs are those of `MiniBertModel.forward`, with a dimension of choices after the batch's.
+
+        Args:
+            input_ids: (batch, choices, sequence).
+            attention_mask: (batch, choices, sequence), 0 for padding.
+            token_type_ids: (batch, choices, sequence).
+            position_ids: (batch, choices, sequence).
+            inputs_embeds: (batch, choices, sequence, hidden), in place of `input_ids`.
+            labels: (batch,), which of the choices is right.
+            num_items_in_batch: labels over all accumulation steps; default, this batch's own.
+            kwargs: for `MiniBertModel.forward`.
+
+        Raises:
+            ValueError: there is no dimension of choices.
+        """
+        tokens = input_ids if inputs_embeds is None else inputs_embeds[..., 0]
+        if tokens is None or tokens.ndim != 3:
+            raise ValueError("give input_ids (batch, choices, sequence), or inputs_embeds with one dimension more")
+        inputs = (input_ids, attention_mask, token_type_ids, position_ids, inputs_embeds)
+        rows = [None if tensor is None else tensor.flatten(0, 1) for tensor in inputs]
+        outputs = self.model(*rows, return_dict=True, **kwargs)
+        logits = self.score(self.dropout(outputs.pooler_output)).view(tokens.shape[:2])
+        loss = None
+        if labels is not None:
+            kind = "single_label_classification"
+            loss = classification_loss(logits, labels, logits.shape[-1], kind, num_items_in_batch)
+        return MultipleChoiceModelOutput(
+            loss=loss, logits=logits, hidden_states=outputs.hidden_states, attentions=outputs.attentions
+        )
+
+
+class MiniBertForQuestionAnswering(QuestionAnsweringMixin, MiniBertPreTrainedModel):
+    """MiniBERT that finds the answer to a question in the text beside it."""
+
+    def __init__(self, config: MiniBertConfig) -> None:
+        super().__init__(config)
+        self.model = MiniBertModel(config, add_pooling_layer=False)
+        self.add_span(config)
+        self.post_init()
+
+    @can_return_tuple
+    def forward(
+        self,
+        input_ids: Tensor | None = None,
+        attention_mask: Tensor | None = None,
+        token_type_ids: Tensor | None = None,
+        position_ids: Tensor | None = None,
+        inputs_embeds: Tensor | None = None,
+        start_positions: Tensor | None = None,
+        end_positions: Tensor | None = None,
+        num_items_in_batch: Tensor | int | None = None,
+        **kwargs: Any,
+    ) -> QuestionAnsweringModelOutput:
+        """Find the answer; see `MiniBertModel.forward` for the other arguments.
+
+        Args:
+            start_positions: (batch,), the answer's first token; see `span_loss`.
+            end_positions: (batch,), its last.
+            num_items_in_batch: examples over all accumulation steps; default, this batch's own.
+            kwargs: for `MiniBertModel.forward`.
+        """
         outputs = self.model(
             input_ids, attention_mask, token_type_ids, position_ids, inputs_embeds, return_dict=True, **kwargs
         )
-        logits = self.classifier(self.dropout(outputs.pooler_output))
-        loss = None
-        if labels is not None:
-            loss = classification_loss(logits, labels, self.num_labels, self.config.problem_type, num_items_in_batch)
-        return SequenceClassifierOutput(
-            loss=loss, logits=logits, hidden_states=outputs.hidden_states, attentions=outputs.attentions
-        )
+        return self.find_span(outputs, start_positions, end_positions, num_items_in_batch)

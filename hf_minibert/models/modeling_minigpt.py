@@ -6,14 +6,20 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from transformers.cache_utils import Cache, DynamicCache
+from transformers.cache_utils import Cache, DynamicCache, EncoderDecoderCache
 from transformers.generation.utils import GenerationMixin
-from transformers.masking_utils import create_causal_mask
-from transformers.modeling_outputs import BaseModelOutputWithPast, CausalLMOutputWithPast
+from transformers.masking_utils import create_bidirectional_mask, create_causal_mask
+from transformers.modeling_outputs import (
+    BaseModelOutputWithPastAndCrossAttentions,
+    CausalLMOutputWithCrossAttentions,
+    QuestionAnsweringModelOutput,
+    TokenClassifierOutput,
+)
 from transformers.utils.generic import ModelOutput, can_return_tuple, merge_with_config_defaults
-from transformers.utils.output_capturing import capture_outputs
+from transformers.utils.output_capturing import OutputRecorder, capture_outputs
 
 from .configuration_minigpt import MiniGPTConfig
+from .heads import QuestionAnsweringMixin, TokenClassificationMixin, make_classifier_dropout
 from .losses import (
     IGNORE_INDEX,
     classification_loss,
@@ -22,13 +28,18 @@ from .losses import (
     next_token_labels,
     vocabulary_cross_entropy,
 )
-from .modeling_transformer import TransformerBackbone, TransformerPreTrainedModel
+from .modeling_transformer import Attention, TransformerBackbone, TransformerLayer, TransformerPreTrainedModel
 
 
 class MiniGPTPreTrainedModel(TransformerPreTrainedModel):
     """The common base of all MiniGPT classes."""
 
     config: MiniGPTConfig
+    _can_record_outputs = {
+        "hidden_states": TransformerLayer,
+        "attentions": OutputRecorder(Attention, index=1, layer_name="self_attn"),
+        "cross_attentions": OutputRecorder(Attention, index=1, layer_name="cross_attn"),
+    }
 
 
 class MiniGPTModel(MiniGPTPreTrainedModel, TransformerBackbone):
@@ -37,7 +48,7 @@ class MiniGPTModel(MiniGPTPreTrainedModel, TransformerBackbone):
     is_causal = True
 
     def __init__(self, config: MiniGPTConfig) -> None:
-        super().__init__(config)
+        super().__init__(config, has_cross_attention=config.add_cross_attention)
         self.post_init()
 
     @merge_with_config_defaults
@@ -50,8 +61,10 @@ class MiniGPTModel(MiniGPTPreTrainedModel, TransformerBackbone):
         past_key_values: Cache | None = None,
         inputs_embeds: Tensor | None = None,
         use_cache: bool | None = None,
+        encoder_hidden_states: Tensor | None = None,
+        encoder_attention_mask: Tensor | None = None,
         **kwargs: Any,
-    ) -> BaseModelOutputWithPast:
+    ) -> BaseModelOutputWithPastAndCrossAttentions:
         """Decode.
 
         Args:
@@ -62,10 +75,21 @@ class MiniGPTModel(MiniGPTPreTrainedModel, TransformerBackbone):
             past_key_values: keys and values of earlier tokens.
             inputs_embeds: (batch, sequence, hidden), in place of `input_ids`.
             use_cache: whether to return keys and values for the next call.
+            encoder_hidden_states: (batch, encoder's sequence, hidden), which every token sees too, if
+                `config.add_cross_attention`.
+            encoder_attention_mask: (batch, encoder's sequence), 0 for padding.
             kwargs: `output_hidden_states`, `output_attentions`, `return_dict`, and what attention functions take.
+
+        Raises:
+            ValueError: states of an encoder, for a model without cross-attention.
         """
+        if encoder_hidden_states is not None and not self.config.add_cross_attention:
+            raise ValueError("encoder_hidden_states need a model with config.add_cross_attention=True")
         if use_cache and past_key_values is None:
             past_key_values = DynamicCache(config=self.config)
+        has_cross_cache = past_key_values is None or isinstance(past_key_values, EncoderDecoderCache)
+        if encoder_hidden_states is not None and not has_cross_cache:
+            past_key_values = EncoderDecoderCache(past_key_values, DynamicCache(config=self.config))
         seen = 0 if past_key_values is None else past_key_values.get_seq_length()
         positions = self.positions(input_ids, inputs_embeds, seen)
         position_ids = positions if position_ids is None else position_ids
@@ -73,8 +97,15 @@ class MiniGPTModel(MiniGPTPreTrainedModel, TransformerBackbone):
         mask = create_causal_mask(
             self.config, hidden_states, attention_mask, past_key_values, position_ids=position_ids
         )
-        hidden_states = self.transform(hidden_states, mask, position_ids, past_key_values, **kwargs)
-        return BaseModelOutputWithPast(
+        encoder_mask = None
+        if encoder_hidden_states is not None:
+            encoder_mask = create_bidirectional_mask(
+                self.config, hidden_states, encoder_attention_mask, encoder_hidden_states
+            )
+        hidden_states = self.transform(
+            hidden_states, mask, position_ids, past_key_values, encoder_hidden_states, encoder_mask, **kwargs
+        )
+        return BaseModelOutputWithPastAndCrossAttentions(
             last_hidden_state=hidden_states, past_key_values=past_key_values if use_cache else None
         )
 
@@ -103,8 +134,10 @@ class MiniGPTForCausalLM(MiniGPTPreTrainedModel, GenerationMixin):
         logits_to_keep: int | Tensor = 0,
         num_items_in_batch: Tensor | int | None = None,
         full_logits: bool | None = None,
+        encoder_hidden_states: Tensor | None = None,
+        encoder_attention_mask: Tensor | None = None,
         **kwargs: Any,
-    ) -> CausalLMOutputWithPast:
+    ) -> CausalLMOutputWithCrossAttentions:
         """Predict the next token at every position; see `MiniGPTModel.forward` for the other arguments.
 
         Args:
@@ -126,6 +159,8 @@ class MiniGPTForCausalLM(MiniGPTPreTrainedModel, GenerationMixin):
             past_key_values,
             inputs_embeds,
             use_cache=use_cache,
+            encoder_hidden_states=encoder_hidden_states,
+            encoder_attention_mask=encoder_attention_mask,
             return_dict=True,
             **kwargs,
         )
@@ -138,12 +173,13 @@ class MiniGPTForCausalLM(MiniGPTPreTrainedModel, GenerationMixin):
         if full_logits or (full_logits is None and not (self.training and targets is not None)):
             kept = slice(-logits_to_keep, None) if isinstance(logits_to_keep, int) else logits_to_keep
             logits = self.lm_head(hidden_states[:, kept])
-        return CausalLMOutputWithPast(
+        return CausalLMOutputWithCrossAttentions(
             loss=loss,
             logits=logits,
             past_key_values=outputs.past_key_values,
             hidden_states=outputs.hidden_states,
             attentions=outputs.attentions,
+            cross_attentions=outputs.cross_attentions or None,
         )
 
 
@@ -175,7 +211,7 @@ class MiniGPTForSequenceClassification(MiniGPTPreTrainedModel):
         self.num_labels = config.num_labels
         self.model = MiniGPTModel(config)
         self.lm_head = nn.Linear(config.hidden_size, config.vocab_size, bias=False)
-        self.dropout = nn.Dropout(config.hidden_dropout_prob)
+        self.dropout = make_classifier_dropout(config)
         self.score = nn.Linear(config.hidden_size, self.num_labels, bias=False)
         self.post_init()
 
@@ -248,3 +284,81 @@ class MiniGPTForSequenceClassification(MiniGPTPreTrainedModel):
         if len(hidden_states) > 1 and input_ids is not None:
             raise ValueError("several rows need an attention_mask or config.pad_token_id to tell where each ends")
         return torch.ones(hidden_states.shape[:2], dtype=torch.bool, device=hidden_states.device)
+
+
+class MiniGPTForTokenClassification(TokenClassificationMixin, MiniGPTPreTrainedModel):
+    """MiniGPT with a classifier on every token, which knows the text up to there."""
+
+    def __init__(self, config: MiniGPTConfig) -> None:
+        super().__init__(config)
+        self.model = MiniGPTModel(config)
+        self.add_classifier(config)
+        self.post_init()
+
+    @can_return_tuple
+    def forward(
+        self,
+        input_ids: Tensor | None = None,
+        attention_mask: Tensor | None = None,
+        position_ids: Tensor | None = None,
+        past_key_values: Cache | None = None,
+        inputs_embeds: Tensor | None = None,
+        labels: Tensor | None = None,
+        use_cache: bool | None = None,
+        num_items_in_batch: Tensor | int | None = None,
+        **kwargs: Any,
+    ) -> TokenClassifierOutput:
+        """Classify; see `MiniGPTModel.forward` for the other arguments.
+
+        Args:
+            labels: (batch, sequence); -100 where nothing is predicted.
+            num_items_in_batch: labels over all accumulation steps; default, this batch's own.
+            kwargs: for `MiniGPTModel.forward`.
+        """
+        outputs = self.model(
+            input_ids,
+            attention_mask,
+            position_ids,
+            past_key_values,
+            inputs_embeds,
+            use_cache=use_cache,
+            return_dict=True,
+            **kwargs,
+        )
+        return self.classify(outputs, labels, num_items_in_batch)
+
+
+class MiniGPTForQuestionAnswering(QuestionAnsweringMixin, MiniGPTPreTrainedModel):
+    """MiniGPT that finds, in a text, the answer to a question before it."""
+
+    def __init__(self, config: MiniGPTConfig) -> None:
+        super().__init__(config)
+        self.model = MiniGPTModel(config)
+        self.add_span(config)
+        self.post_init()
+
+    @can_return_tuple
+    def forward(
+        self,
+        input_ids: Tensor | None = None,
+        attention_mask: Tensor | None = None,
+        position_ids: Tensor | None = None,
+        past_key_values: Cache | None = None,
+        inputs_embeds: Tensor | None = None,
+        start_positions: Tensor | None = None,
+        end_positions: Tensor | None = None,
+        num_items_in_batch: Tensor | int | None = None,
+        **kwargs: Any,
+    ) -> QuestionAnsweringModelOutput:
+        """Find the answer; see `MiniGPTModel.forward` for the other arguments.
+
+        Args:
+            start_positions: (batch,), the answer's first token; see `span_loss`.
+            end_positions: (batch,), its last.
+            num_items_in_batch: examples over all accumulation steps; default, this batch's own.
+            kwargs: for `MiniGPTModel.forward`.
+        """
+        outputs = self.model(
+            input_ids, attention_mask, position_ids, past_key_values, inputs_embeds, return_dict=True, **kwargs
+        )
+        return self.find_span(outputs, start_positions, end_positions, num_items_in_batch)

@@ -1,6 +1,7 @@
 # Copyright 2026 The hf_minibert authors.
 """The one Transformer under MiniBERT and MiniGPT. It applies the mask that it is given."""
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -9,7 +10,7 @@ from torch.nn import functional as F
 from torch.nn.attention.flex_attention import BlockMask
 from transformers import initialization as init
 from transformers.activations import ACT2FN
-from transformers.cache_utils import Cache
+from transformers.cache_utils import Cache, EncoderDecoderCache
 from transformers.modeling_layers import GradientCheckpointingLayer
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS, PreTrainedModel
 
@@ -29,11 +30,28 @@ def make_norm(config: TransformerConfig) -> nn.Module:
     return kind(config.hidden_size, eps=config.norm_eps)
 
 
+def look_up(embedding: nn.Embedding, ids: Tensor, name: str) -> Tensor:
+    """The embeddings of (batch, sequence) ids.
+
+    Raises:
+        ValueError: an id is beyond the table. On a CPU, where the table itself looks; elsewhere, looking would wait for
+            the device, and the index error comes from there.
+    """
+    try:
+        return embedding(ids)
+    except IndexError as error:
+        raise ValueError(
+            f"{name} must be from 0 to {embedding.num_embeddings - 1}, got {int(ids.min())} to {int(ids.max())}; "
+            "were they made for another model?"
+        ) from error
+
+
 class RotaryEmbedding(nn.Module):
     """Rotary positions (Su et al. 2021, arXiv:2104.09864), in the half-rotation layout of Llama."""
 
     def __init__(self, config: TransformerConfig) -> None:
         super().__init__()
+        assert config.head_dim is not None
         self.theta, self.head_dim = config.rope_theta, config.head_dim
 
     def forward(self, position_ids: Tensor, dtype: torch.dtype) -> Rotation:
@@ -74,44 +92,68 @@ def eager_attention(
 
 
 class Attention(nn.Module):
-    """Multi-head self-attention (Vaswani et al. 2017, arXiv:1706.03762) through transformers' attention interface."""
+    """Multi-head attention (Vaswani et al. 2017, arXiv:1706.03762) through transformers' attention interface.
+
+    A sequence attends to itself; or, in cross-attention, to the states of an encoder.
+    """
 
     def __init__(self, config: TransformerConfig, layer_idx: int, is_causal: bool) -> None:
         super().__init__()
+        assert config.head_dim is not None
         self.config = config
         self.layer_idx = layer_idx
         self.is_causal = is_causal  # SDPA reads this where no mask is needed
+        self.head_dim = config.head_dim
         self.scaling = config.head_dim**-0.5
-        width, bias = config.hidden_size, config.use_bias
-        self.q_proj = nn.Linear(width, width, bias=bias)
-        self.k_proj = nn.Linear(width, width, bias=bias)
-        self.v_proj = nn.Linear(width, width, bias=bias)
-        self.o_proj = ResidualProjection(width, width, bias=bias)
+        width, inner, bias = config.hidden_size, config.num_attention_heads * config.head_dim, config.use_bias
+        self.q_proj = nn.Linear(width, inner, bias=bias)
+        self.k_proj = nn.Linear(width, inner, bias=bias)
+        self.v_proj = nn.Linear(width, inner, bias=bias)
+        self.o_proj = ResidualProjection(inner, width, bias=bias)
 
     def forward(
         self,
         hidden_states: Tensor,
         attention_mask: Mask,
         rotation: Rotation | None = None,
+        encoder_hidden_states: Tensor | None = None,
         past_key_values: Cache | None = None,
         **kwargs: Any,
     ) -> tuple[Tensor, Tensor | None]:
         """(batch, sequence, hidden) in and out; `kwargs` go to the attention function (`cu_seq_lens_q`...)."""
-        shape = (*hidden_states.shape[:-1], -1, self.config.head_dim)
-        query, key, value = (
-            projection(hidden_states).view(shape).transpose(1, 2)
-            for projection in (self.q_proj, self.k_proj, self.v_proj)
-        )
-        if rotation is not None:
-            query, key = rotate(query, rotation), rotate(key, rotation)
-        if past_key_values is not None:
-            key, value = past_key_values.update(key, value, self.layer_idx)
+        query = self.split_heads(self.q_proj(hidden_states))
+        if encoder_hidden_states is not None:
+            key, value = self.encoder_keys_and_values(encoder_hidden_states, past_key_values)
+        else:
+            key, value = self.split_heads(self.k_proj(hidden_states)), self.split_heads(self.v_proj(hidden_states))
+            if rotation is not None:
+                query, key = rotate(query, rotation), rotate(key, rotation)
+            if isinstance(past_key_values, EncoderDecoderCache):
+                past_key_values = past_key_values.self_attention_cache
+            if past_key_values is not None:
+                key, value = past_key_values.update(key, value, self.layer_idx)
         attend = ALL_ATTENTION_FUNCTIONS.get_interface(self.config._attn_implementation, eager_attention)
         dropout = self.config.attention_probs_dropout_prob if self.training else 0.0
         attended, weights = attend(
             self, query, key, value, attention_mask, scaling=self.scaling, dropout=dropout, **kwargs
         )
         return self.o_proj(attended.flatten(2)), weights
+
+    def split_heads(self, states: Tensor) -> Tensor:
+        """(batch, sequence, heads x head_dim) -> (batch, heads, sequence, head_dim)."""
+        return states.view(*states.shape[:-1], -1, self.head_dim).transpose(1, 2)
+
+    def encoder_keys_and_values(self, states: Tensor, cache: Cache | None) -> tuple[Tensor, Tensor]:
+        """Computed once for a sequence, since the encoder's states stay the same while the decoder writes."""
+        assert cache is None or isinstance(cache, EncoderDecoderCache)
+        if cache is not None and cache.is_updated.get(self.layer_idx):
+            layer: Any = cache.cross_attention_cache.layers[self.layer_idx]
+            return layer.keys, layer.values
+        key, value = self.split_heads(self.k_proj(states)), self.split_heads(self.v_proj(states))
+        if cache is not None:
+            key, value = cache.cross_attention_cache.update(key, value, self.layer_idx)
+            cache.is_updated[self.layer_idx] = True
+        return key, value
 
 
 class FeedForward(nn.Module):
@@ -135,26 +177,50 @@ class FeedForward(nn.Module):
 
 
 class TransformerLayer(GradientCheckpointingLayer):
-    """Attention and feed-forward, each beside a residual connection with its norm before or after."""
+    """Attention and feed-forward, and cross-attention between them in a decoder that has an encoder."""
 
-    def __init__(self, config: TransformerConfig, layer_idx: int, is_causal: bool) -> None:
+    def __init__(
+        self, config: TransformerConfig, layer_idx: int, is_causal: bool, has_cross_attention: bool = False
+    ) -> None:
         super().__init__()
         self.norm_first = config.norm_placement == "pre"
         self.self_attn = Attention(config, layer_idx, is_causal)
         self.attention_norm = make_norm(config)
+        self.cross_attn = Attention(config, layer_idx, is_causal=False) if has_cross_attention else None
+        self.cross_attention_norm = make_norm(config) if has_cross_attention else None
         self.mlp = FeedForward(config)
         self.mlp_norm = make_norm(config)
         self.dropout = nn.Dropout(config.hidden_dropout_prob)
 
-    def forward(self, hidden_states: Tensor, attention_mask: Mask, *context: Any, **kwargs: Any) -> Tensor:
-        """(batch, sequence, hidden) in and out; `context` and `kwargs` are for the attention."""
+    def forward(
+        self,
+        hidden_states: Tensor,
+        attention_mask: Mask,
+        rotation: Rotation | None = None,
+        encoder_hidden_states: Tensor | None = None,
+        encoder_attention_mask: Mask = None,
+        past_key_values: Cache | None = None,
+        **kwargs: Any,
+    ) -> Tensor:
+        """(batch, sequence, hidden) in and out; `kwargs` are for the attention to earlier tokens."""
+
+        def attend(states: Tensor) -> Tensor:
+            return self.self_attn(states, attention_mask, rotation, past_key_values=past_key_values, **kwargs)[0]
+
+        def attend_to_encoder(states: Tensor) -> Tensor:
+            assert self.cross_attn is not None
+            return self.cross_attn(states, encoder_attention_mask, None, encoder_hidden_states, past_key_values)[0]
+
+        hidden_states = self.add(hidden_states, self.attention_norm, attend)
+        if self.cross_attention_norm is not None and encoder_hidden_states is not None:
+            hidden_states = self.add(hidden_states, self.cross_attention_norm, attend_to_encoder)
+        return self.add(hidden_states, self.mlp_norm, self.mlp)
+
+    def add(self, hidden_states: Tensor, norm: nn.Module, branch: Callable[[Tensor], Tensor]) -> Tensor:
+        """A residual connection beside `branch`, with its norm before or after."""
         if self.norm_first:
-            attended, _ = self.self_attn(self.attention_norm(hidden_states), attention_mask, *context, **kwargs)
-            hidden_states = hidden_states + self.dropout(attended)
-            return hidden_states + self.dropout(self.mlp(self.mlp_norm(hidden_states)))
-        attended, _ = self.self_attn(hidden_states, attention_mask, *context, **kwargs)
-        hidden_states = self.attention_norm(hidden_states + self.dropout(attended))
-        return self.mlp_norm(hidden_states + self.dropout(self.mlp(hidden_states)))
+            return hidden_states + self.dropout(branch(norm(hidden_states)))
+        return norm(hidden_states + self.dropout(branch(hidden_states)))
 
 
 class TransformerPreTrainedModel(PreTrainedModel):
@@ -188,7 +254,7 @@ class TransformerBackbone(TransformerPreTrainedModel):
     """Whether a token sees only itself and those before it; must agree with the subclass's mask."""
     gradient_checkpointing = False  # transformers sets it, and then makes no cache
 
-    def __init__(self, config: TransformerConfig, type_vocab_size: int = 0) -> None:
+    def __init__(self, config: TransformerConfig, type_vocab_size: int = 0, has_cross_attention: bool = False) -> None:
         super().__init__(config)
         width = config.hidden_size
         self.embed_tokens = nn.Embedding(config.vocab_size, width, padding_idx=config.pad_token_id)
@@ -200,7 +266,8 @@ class TransformerBackbone(TransformerPreTrainedModel):
         self.embedding_norm = None if norm_first else make_norm(config)
         self.dropout = nn.Dropout(config.hidden_dropout_prob)
         self.layers = nn.ModuleList(
-            TransformerLayer(config, index, self.is_causal) for index in range(config.num_hidden_layers)
+            TransformerLayer(config, index, self.is_causal, has_cross_attention)
+            for index in range(config.num_hidden_layers)
         )
         self.norm = make_norm(config) if norm_first else nn.Identity()
 
@@ -212,12 +279,15 @@ class TransformerBackbone(TransformerPreTrainedModel):
         token_type_ids: Tensor | None = None,
     ) -> Tensor:
         """The sum of what is known of each token before attention, (batch, sequence, hidden)."""
-        hidden_states = self.embed_tokens(input_ids) if inputs_embeds is None else inputs_embeds
+        if input_ids is not None:
+            inputs_embeds = look_up(self.embed_tokens, input_ids, "input_ids")
+        assert inputs_embeds is not None
+        hidden_states = inputs_embeds
         if self.embed_types is not None:  # type 0 too, so that every parameter has a gradient
             types = torch.zeros_like(position_ids) if token_type_ids is None else token_type_ids
-            hidden_states = hidden_states + self.embed_types(types)
+            hidden_states = hidden_states + look_up(self.embed_types, types, "token_type_ids")
         if self.embed_positions is not None:
-            hidden_states = hidden_states + self.embed_positions(position_ids)
+            hidden_states = hidden_states + look_up(self.embed_positions, position_ids, "position_ids")
         if self.embedding_norm is not None:
             hidden_states = self.embedding_norm(hidden_states)
         return self.dropout(hidden_states)
@@ -228,14 +298,17 @@ class TransformerBackbone(TransformerPreTrainedModel):
         attention_mask: Mask,
         position_ids: Tensor,
         past_key_values: Cache | None = None,
+        encoder_hidden_states: Tensor | None = None,
+        encoder_attention_mask: Mask = None,
         **kwargs: Any,
     ) -> Tensor:
         """All layers and the last norm, (batch, sequence, hidden) in and out."""
         rotation = None if self.rotary_emb is None else self.rotary_emb(position_ids, hidden_states.dtype)
         # The cache goes by keyword, where gradient checkpointing finds it: a layer that runs twice may fill it once.
         context = {"past_key_values": past_key_values, "position_ids": position_ids, **kwargs}
+        encoded = (encoder_hidden_states, encoder_attention_mask)
         for layer in self.layers:
-            hidden_states = layer(hidden_states, attention_mask, rotation, **context)
+            hidden_states = layer(hidden_states, attention_mask, rotation, *encoded, **context)
         return self.norm(hidden_states)
 
     def positions(self, input_ids: Tensor | None, inputs_embeds: Tensor | None, seen: int = 0) -> Tensor:

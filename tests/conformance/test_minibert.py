@@ -7,9 +7,12 @@ from suites import CommonSuites
 from hf_minibert import (
     MiniBertConfig,
     MiniBertForMaskedLM,
+    MiniBertForMultipleChoice,
     MiniBertForNextSentencePrediction,
     MiniBertForPreTraining,
+    MiniBertForQuestionAnswering,
     MiniBertForSequenceClassification,
+    MiniBertForTokenClassification,
     MiniBertModel,
 )
 
@@ -21,12 +24,16 @@ class MiniBertSuites(CommonSuites):
         MiniBertForMaskedLM,
         MiniBertForNextSentencePrediction,
         MiniBertForSequenceClassification,
+        MiniBertForTokenClassification,
+        MiniBertForQuestionAnswering,
+        MiniBertForMultipleChoice,
     )
     masked_lm_class = MiniBertForMaskedLM
     pipeline_model_mapping = {
         "feature-extraction": MiniBertModel,
         "fill-mask": MiniBertForMaskedLM,
         "text-classification": MiniBertForSequenceClassification,
+        "token-classification": MiniBertForTokenClassification,
         "zero-shot": MiniBertForSequenceClassification,
     }
 

@@ -4,16 +4,30 @@ import unittest
 
 from suites import GenerativeSuites
 
-from hf_minibert import MiniGPTConfig, MiniGPTForCausalLM, MiniGPTForSequenceClassification, MiniGPTModel
+from hf_minibert import (
+    MiniGPTConfig,
+    MiniGPTForCausalLM,
+    MiniGPTForQuestionAnswering,
+    MiniGPTForSequenceClassification,
+    MiniGPTForTokenClassification,
+    MiniGPTModel,
+)
 
 
 class MiniGPTSuites(GenerativeSuites):
-    all_model_classes = (MiniGPTModel, MiniGPTForCausalLM, MiniGPTForSequenceClassification)
+    all_model_classes = (
+        MiniGPTModel,
+        MiniGPTForCausalLM,
+        MiniGPTForSequenceClassification,
+        MiniGPTForTokenClassification,
+        MiniGPTForQuestionAnswering,
+    )
     causal_lm_class = MiniGPTForCausalLM
     pipeline_model_mapping = {
         "feature-extraction": MiniGPTModel,
         "text-generation": MiniGPTForCausalLM,
         "text-classification": MiniGPTForSequenceClassification,
+        "token-classification": MiniGPTForTokenClassification,
         "zero-shot": MiniGPTForSequenceClassification,
     }
 

@@ -1,5 +1,8 @@
 """Configurations: what the two architectures are, and what is refused."""
 
+import json
+import re
+
 import pytest
 from huggingface_hub.errors import StrictDataclassError
 
@@ -16,18 +19,22 @@ BOTH = pytest.mark.parametrize("config_class", [MiniBertConfig, MiniGPTConfig])
             ({name: value}, f"{name} must be positive, got {value}")
             for name in (
                 *("vocab_size", "hidden_size", "num_hidden_layers", "num_attention_heads"),
-                *("intermediate_size", "max_position_embeddings", "norm_eps", "rope_theta"),
+                *("head_dim", "intermediate_size", "max_position_embeddings", "norm_eps", "rope_theta"),
             )
             for value in ((0.0,) if name == "norm_eps" else (0, -4))
         ),
         ({"hidden_size": 30, "num_attention_heads": 4}, "hidden_size 30 is not a multiple of num_attention_heads 4"),
-        ({"hidden_size": 36, "num_attention_heads": 4}, "36 / num_attention_heads 4 = 9 is odd"),
+        ({"hidden_size": 36, "num_attention_heads": 4}, "head_dim 9 is odd .* hidden_size 36 / num_attention_heads 4"),
+        ({"head_dim": 7}, "head_dim 7 is odd"),
+        ({"num_labels": 0}, "num_labels must be positive"),
+        ({"initializer_range": -0.1}, "initializer_range must not be negative, got -0.1"),
         ({"norm_type": "batch_norm"}, "norm_type must be one of rms_norm, layer_norm; got 'batch_norm'"),
         ({"norm_placement": "mid"}, "norm_placement must be one of pre, post; got 'mid'"),
         ({"position_embedding_type": "alibi"}, "position_embedding_type must be one of rotary, absolute; got 'alibi'"),
         ({"hidden_act": "jelu"}, "hidden_act 'jelu' is unknown; transformers has .*gelu"),
         ({"hidden_dropout_prob": 1.0}, r"hidden_dropout_prob is a probability in \[0, 1\), got 1.0"),
         ({"attention_probs_dropout_prob": -0.1}, "attention_probs_dropout_prob is a probability"),
+        ({"classifier_dropout": 1.5}, "classifier_dropout is a probability"),
     ],
 )
 def test_nonsense_is_refused(config_class, fields, message):
@@ -65,7 +72,6 @@ def test_wrong_types_are_refused(config_class, fields):
         ({"classifier_pooling": "last"}, "classifier_pooling must be one of cls, mean, max; got 'last'"),
         ({"type_vocab_size": -1}, "type_vocab_size must not be negative, got -1"),
         ({"classifier_activation": "jelu"}, "classifier_activation 'jelu' is unknown; transformers has .*tanh"),
-        ({"classifier_dropout": 1.5}, "classifier_dropout is a probability"),
     ],
 )
 def test_minibert_refuses(fields, message):
@@ -76,6 +82,55 @@ def test_minibert_refuses(fields, message):
 def test_minigpt_refuses():
     with pytest.raises(StrictDataclassError, match="lm_loss_weight must not be negative, got -0.5"):
         MiniGPTConfig(lm_loss_weight=-0.5)
+    with pytest.raises(StrictDataclassError, match="MiniGPT sees no later tokens; the encoder is MiniBERT"):
+        MiniGPTConfig(is_decoder=False)
+
+
+@BOTH
+@pytest.mark.parametrize(
+    ("name", "hint"),
+    [("hiden_size", "; did you mean hidden_size?"), ("n_layer", ""), ("rope_scaling", ""), ("temperature", "")],
+)
+def test_unknown_fields_of_a_call_are_refused(config_class, name, hint):
+    for make in (config_class, config_class.classic, config_class.modern):
+        with pytest.raises(ValueError, match=re.escape(f"unknown config field '{name}'{hint}")):
+            make(**{name: 3})
+
+
+def test_fields_of_the_other_model_are_unknown():
+    with pytest.raises(ValueError, match="unknown config field 'classifier_pooling'"):
+        MiniGPTConfig(classifier_pooling="mean")
+    with pytest.raises(ValueError, match="unknown config field 'add_cross_attention'"):
+        MiniBertConfig(add_cross_attention=True)
+
+
+@BOTH
+def test_what_transformers_itself_passes_is_known(config_class):
+    config = config_class(
+        **{"num_labels": 5, "attn_implementation": "eager", "output_attentions": True, "name_or_path": "here"},
+        **{"dtype": "bfloat16", "architectures": ["Some"], "quantization_config": {"quant_method": "torchao"}},
+    )
+    assert (config.num_labels, config._attn_implementation, config.name_or_path) == (5, "eager", "here")
+    assert config_class(**config.to_dict()).to_dict() == config.to_dict()
+
+
+@BOTH
+def test_an_unknown_field_of_a_checkpoint_is_warned_of(config_class, tmp_path):
+    config = config_class.classic(hidden_size=64)
+    config.save_pretrained(tmp_path)
+    saved = json.loads((tmp_path / "config.json").read_text())
+    (tmp_path / "config.json").write_text(json.dumps(saved | {"hidden_sizes": 3}))
+    with pytest.warns(UserWarning, match="saved config field 'hidden_sizes' is unknown .* did you mean hidden_size"):
+        assert config_class.from_pretrained(tmp_path).hidden_size == 64
+
+
+@BOTH
+def test_the_width_of_a_head(config_class, tmp_path):
+    config = config_class(hidden_size=64, num_attention_heads=4)
+    assert config.head_dim == 16
+    config.head_dim = 32  # a field as any other
+    config.save_pretrained(tmp_path)
+    assert config_class.from_pretrained(tmp_path).head_dim == 32
 
 
 @BOTH

@@ -58,11 +58,21 @@ def test_which_projections_start_smaller(make_config, architecture):
     assert smaller == (residual if architecture == "classic" else set())
 
 
-@pytest.mark.parametrize("name", ["MiniBertForPreTraining", "MiniGPTForSequenceClassification"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        "MiniBertForPreTraining",
+        "MiniBertForTokenClassification",
+        "MiniBertForQuestionAnswering",
+        "MiniBertForMultipleChoice",
+        "MiniGPTForSequenceClassification",
+    ],
+)
 def test_what_a_checkpoint_lacks(make_config, tmp_path, name):
     torch.manual_seed(0)
     model_class = vars(hf_minibert)[name]
-    config = make_config(model_class.config_class.__name__, **WIDE, use_pooler=False)
+    no_pooler = {"use_pooler": False} if name.startswith("MiniBert") else {}
+    config = make_config(model_class.config_class.__name__, **WIDE, **no_pooler)
     base = vars(hf_minibert)[name.split("For")[0] + "Model"](config)
     with torch.no_grad():
         for parameter in base.parameters():
@@ -72,6 +82,9 @@ def test_what_a_checkpoint_lacks(make_config, tmp_path, name):
     missing = [(path, module) for path, module in leaves(model) if not (module.weight == 0.5).all()]
     expected = {
         "MiniBertForPreTraining": {"model.pooler.dense", "nsp_head"},
+        "MiniBertForTokenClassification": {"classifier"},
+        "MiniBertForQuestionAnswering": {"qa_outputs"},
+        "MiniBertForMultipleChoice": {"model.pooler.dense", "score"},
         "MiniGPTForSequenceClassification": {"score"},
     }[name]
     if name == "MiniBertForPreTraining" and config.mlm_head_transform:

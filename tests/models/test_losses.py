@@ -169,6 +169,74 @@ def test_next_sentence_prediction(make_model, tokens):
     torch.testing.assert_close(outputs.loss, F.cross_entropy(outputs.logits, torch.tensor([0, 1, 1])))
 
 
+@pytest.mark.parametrize("name", ["MiniBertForTokenClassification", "MiniGPTForTokenClassification"])
+def test_token_classification(make_model, tokens, name):
+    model = make_model(name, num_labels=3)
+    labels = masked_labels(tokens)
+    labels = torch.where(labels == -100, labels, labels % 3)
+    outputs = model(tokens, labels=labels)
+    states = model.model(tokens).last_hidden_state
+    torch.testing.assert_close(outputs.logits, model.classifier(states))
+    assert outputs.logits.shape == (3, 12, 3)
+    torch.testing.assert_close(outputs.loss, by_hand(outputs.logits, labels))
+
+
+@pytest.mark.parametrize("name", ["MiniBertForQuestionAnswering", "MiniGPTForQuestionAnswering"])
+def test_question_answering(make_model, tokens, name):
+    model = make_model(name)
+    starts, ends = torch.tensor([1, 11, -1]), torch.tensor([3, 12, 40])  # the last two ends were cut off
+    outputs = model(tokens, start_positions=starts, end_positions=ends)
+    logits = model.qa_outputs(model.model(tokens).last_hidden_state)
+    torch.testing.assert_close(torch.stack((outputs.start_logits, outputs.end_logits), dim=2), logits)
+    start_loss = F.cross_entropy(logits[..., 0], torch.tensor([1, 11, 0]))
+    end_loss = F.cross_entropy(logits[:1, :, 1], torch.tensor([3]))
+    torch.testing.assert_close(outputs.loss, (start_loss + end_loss) / 2)
+    # A label is a number for each example, with or without a dimension of its own.
+    again = model(tokens, start_positions=starts[:, None], end_positions=ends[:, None])
+    assert torch.equal(again.loss, outputs.loss)
+    assert model(tokens, start_positions=ends + 40, end_positions=ends + 40).loss == 0
+    assert model(tokens).loss is None
+    with pytest.raises(ValueError, match="both start_positions and end_positions, or neither"):
+        model(tokens, start_positions=starts)
+
+
+@pytest.mark.parametrize("name", ["MiniBertForQuestionAnswering", "MiniGPTForQuestionAnswering"])
+def test_batches_of_questions_can_be_split(make_model, tokens, name):
+    model = make_model(name).train()
+    starts, ends = torch.tensor([1, 11, 0]), torch.tensor([3, 11, 7])
+    whole = model(tokens, start_positions=starts, end_positions=ends).loss
+    parts = [
+        model(tokens[rows], start_positions=starts[rows], end_positions=ends[rows], num_items_in_batch=3).loss
+        for rows in (slice(0, 2), slice(2, 3))
+    ]
+    torch.testing.assert_close(sum(parts), whole, rtol=0, atol=1e-5)
+    assert_same(gradient(model, sum(parts)), gradient(model, whole))
+
+
+def test_multiple_choice(make_model, tokens):
+    model = make_model("MiniBertForMultipleChoice")
+    choices, mask = torch.stack((tokens, tokens.flip(1)), dim=1), torch.ones(3, 2, 12, dtype=torch.long)
+    mask[2, 1, 9:] = 0
+    labels = torch.tensor([0, 1, 1])
+    outputs = model(choices, mask, torch.zeros_like(choices), labels=labels)
+    assert outputs.logits.shape == (3, 2)
+    for row in range(3):
+        for choice in range(2):
+            pooled = model.model(choices[row, choice][None], mask[row, choice][None]).pooler_output
+            torch.testing.assert_close(outputs.logits[row, choice], model.score(pooled).squeeze())
+    torch.testing.assert_close(outputs.loss, F.cross_entropy(outputs.logits, labels))
+    with pytest.raises(ValueError, match=r"input_ids \(batch, choices, sequence\)"):
+        model(tokens)
+
+
+@pytest.mark.parametrize(
+    "name", ["MiniBertForSequenceClassification", "MiniBertForMultipleChoice", "MiniGPTForTokenClassification"]
+)
+def test_the_dropout_before_a_classifier(make_model, name):
+    assert make_model(name, hidden_dropout_prob=0.2).dropout.p == 0.2
+    assert make_model(name, hidden_dropout_prob=0.2, classifier_dropout=0.0).dropout.p == 0.0
+
+
 def test_causal_lm_is_the_shifted_cross_entropy(make_model, tokens):
     model = make_model("MiniGPTForCausalLM").train()
     labels = tokens.masked_fill(torch.arange(12) >= torch.tensor([[12], [9], [5]]), -100)
@@ -227,9 +295,12 @@ CASES = {
     "MiniBertForMaskedLM": ("MiniBertForMaskedLM", {}, masked_labels),
     "MiniBertForPreTraining": ("MiniBertForPreTraining", {}, masked_labels),
     "MiniBertForNextSentencePrediction": ("MiniBertForNextSentencePrediction", {}, lambda _: torch.tensor([0, 1, 1])),
+    "MiniBertForMultipleChoice": ("MiniBertForMultipleChoice", {}, lambda _: torch.tensor([1, 0, 0])),
     "MiniGPTForCausalLM": ("MiniGPTForCausalLM", {}, masked_labels),
 }
 for kind in ("MiniBert", "MiniGPT"):
+    name = f"{kind}ForTokenClassification"
+    CASES[name] = (name, {"num_labels": 99}, masked_labels)
     classifier = f"{kind}ForSequenceClassification"
     CASES[classifier] = (classifier, {"num_labels": 3}, lambda _: torch.tensor([2, 0, 1]))
     CASES[f"{classifier}-regression"] = (classifier, {"num_labels": 1}, lambda _: torch.tensor([2.0, 0.5, 1.0]))
@@ -254,6 +325,8 @@ def test_batches_can_be_split(make_model, tokens, case):
     batch = {"input_ids": tokens.masked_fill(~real, 0), "attention_mask": real.long(), "labels": labels}
     if name == "MiniBertForPreTraining":
         batch["next_sentence_label"] = torch.tensor([0, 1, 1])
+    if name == "MiniBertForMultipleChoice":
+        batch |= {key: torch.stack((batch[key], batch[key].flip(1)), dim=1) for key in ("input_ids", "attention_mask")}
 
     whole = model(**batch).loss
     # As Trainer counts.

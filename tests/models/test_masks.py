@@ -120,6 +120,31 @@ def test_too_long_a_sequence_is_refused_only_if_positions_are_learned(make_model
 
 
 @pytest.mark.parametrize("name", BASES)
+@pytest.mark.parametrize("wrong", [99, -1])
+def test_a_token_outside_the_vocabulary_is_named(make_model, tokens, name, wrong):
+    tokens[1, 3] = wrong
+    with pytest.raises(ValueError, match=rf"input_ids must be from 0 to 98, got {tokens.min()} to {tokens.max()}"):
+        make_model(name)(tokens)
+
+
+@pytest.mark.parametrize("architecture", ["classic"])
+def test_a_type_or_a_position_that_does_not_exist_is_named(make_model, tokens):
+    model = make_model("MiniBertModel")
+    with pytest.raises(ValueError, match="token_type_ids must be from 0 to 1, got 2 to 2"):
+        model(tokens, token_type_ids=torch.full_like(tokens, 2))
+    with pytest.raises(ValueError, match="position_ids must be from 0 to 63, got 60 to 71"):
+        model(tokens, position_ids=torch.arange(60, 72).expand(3, -1))
+
+
+@pytest.mark.parametrize("name", BASES)
+def test_heads_of_another_width(make_model, tokens, attention, name):
+    model = make_model(name, attention, head_dim=16)
+    assert model.layers[0].self_attn.q_proj.weight.shape == (64, 32)
+    assert model.layers[0].self_attn.o_proj.weight.shape == (32, 64)
+    assert model(tokens).last_hidden_state.shape == (3, 12, 32)
+
+
+@pytest.mark.parametrize("name", BASES)
 def test_exactly_one_kind_of_input(make_model, tokens, name):
     model = make_model(name)
     with pytest.raises(ValueError, match="exactly one of input_ids and inputs_embeds"):

@@ -19,6 +19,13 @@ def examples(name):
         example = {"input_ids": row, "attention_mask": real.long()}
         if name.endswith("SequenceClassification"):
             example["labels"] = torch.tensor(index % 3)
+        elif name.endswith("TokenClassification"):
+            example["labels"] = (row % 3).masked_fill(~real, -100)
+        elif name.endswith("QuestionAnswering"):
+            example |= {"start_positions": torch.tensor(index % 3), "end_positions": torch.tensor(index % 4)}
+        elif name.endswith("MultipleChoice"):
+            choices = torch.stack((row, row.flip(0)))
+            example = {"input_ids": choices, "attention_mask": (choices > 0).long(), "labels": torch.tensor(index % 2)}
         else:
             example["labels"] = row.masked_fill(~real, -100)
         rows.append(example)
@@ -43,6 +50,11 @@ def make_trainer(model, folder, rows, batch_size, **options):
         "MiniGPTForCausalLM",
         "MiniBertForSequenceClassification",
         "MiniGPTForSequenceClassification",
+        "MiniBertForTokenClassification",
+        "MiniGPTForTokenClassification",
+        "MiniBertForQuestionAnswering",
+        "MiniGPTForQuestionAnswering",
+        "MiniBertForMultipleChoice",
     ],
 )
 def test_one_step_of_two_halves_is_one_step(make_model, tmp_path, name):
@@ -73,6 +85,9 @@ def test_one_step_of_two_halves_is_one_step(make_model, tmp_path, name):
         "MiniGPTForCausalLM",
         "MiniBertForSequenceClassification",
         "MiniGPTForSequenceClassification",
+        "MiniBertForTokenClassification",
+        "MiniGPTForQuestionAnswering",
+        "MiniBertForMultipleChoice",
     ],
 )
 def test_evaluation_hands_over_the_logits(make_model, tmp_path, name):
@@ -101,4 +116,7 @@ def test_evaluation_hands_over_the_logits(make_model, tmp_path, name):
     if name == "MiniBertForPreTraining":
         predictions, order = predictions
         torch.testing.assert_close(torch.from_numpy(order), outputs.seq_relationship_logits, rtol=0, atol=1e-5)
+    if name == "MiniGPTForQuestionAnswering":
+        predictions, ends = predictions
+        torch.testing.assert_close(torch.from_numpy(ends), outputs.end_logits, rtol=0, atol=1e-5)
     torch.testing.assert_close(torch.from_numpy(predictions), expected, rtol=0, atol=1e-5)

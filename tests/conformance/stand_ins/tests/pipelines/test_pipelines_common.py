@@ -67,6 +67,23 @@ class TextClassificationPipelineTests(PipelineChecks):
         assert pipe({"text": examples[0], "text_pair": examples[1]})["label"] in labels
 
 
+class TokenClassificationPipelineTests(PipelineChecks):
+    task = "token-classification"
+    examples = ["A short text", "Another text, a longer one"]
+
+    def run_pipeline_test(self, pipe: Pipeline, examples: list[str]) -> None:
+        labels = set(pipe.model.config.id2label.values())
+        for text, answers in zip(examples, pipe(examples), strict=True):
+            special = pipe.tokenizer(text, return_special_tokens_mask=True)["special_tokens_mask"]
+            assert len(answers) == special.count(0)
+            assert {answer["entity"] for answer in answers} <= labels
+            covered = "".join(text[answer["start"] : answer["end"]] for answer in answers)
+            assert covered.replace(" ", "") == text.replace(" ", "")
+            groups = pipe(text, aggregation_strategy="simple")
+            assert groups[0]["start"] == 0
+            assert groups[-1]["end"] == len(text)
+
+
 class ZeroShotClassificationPipelineTests(PipelineChecks):
     task = "zero-shot-classification"
     examples = ["A short text", "Another text, a longer one"]

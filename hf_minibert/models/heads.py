@@ -1,0 +1,82 @@
+# Copyright 2026 The hf_minibert authors.
+"""The heads that MiniBERT and MiniGPT have in common: a label for each token, and the span of an answer."""
+
+from torch import Tensor, nn
+from transformers.modeling_outputs import (
+    BaseModelOutputWithPastAndCrossAttentions,
+    BaseModelOutputWithPooling,
+    QuestionAnsweringModelOutput,
+    TokenClassifierOutput,
+)
+
+from .configuration_transformer import TransformerConfig
+from .losses import classification_loss, span_loss
+
+BaseModelOutput = BaseModelOutputWithPooling | BaseModelOutputWithPastAndCrossAttentions
+
+
+def make_classifier_dropout(config: TransformerConfig) -> nn.Dropout:
+    """The dropout before a classifier, by default that of the layers (BERT)."""
+    return nn.Dropout(config.hidden_dropout_prob if config.classifier_dropout is None else config.classifier_dropout)
+
+
+class TokenClassificationMixin:
+    """A classifier on the state of every token."""
+
+    dropout: nn.Dropout
+    classifier: nn.Linear
+
+    def add_classifier(self, config: TransformerConfig) -> None:
+        """Make the layers of the head."""
+        assert config.num_labels is not None
+        self.dropout = make_classifier_dropout(config)
+        self.classifier = nn.Linear(config.hidden_size, config.num_labels)
+
+    def classify(
+        self, outputs: BaseModelOutput, labels: Tensor | None, num_items_in_batch: Tensor | int | None
+    ) -> TokenClassifierOutput:
+        """Logits of (batch, sequence) tokens, and their loss; `labels` of that shape, -100 where none is predicted."""
+        logits = self.classifier(self.dropout(outputs.last_hidden_state))
+        loss = None
+        if labels is not None:
+            kind = "single_label_classification"
+            loss = classification_loss(logits.flatten(0, 1), labels, logits.shape[-1], kind, num_items_in_batch)
+        return TokenClassifierOutput(
+            loss=loss, logits=logits, hidden_states=outputs.hidden_states, attentions=outputs.attentions
+        )
+
+
+class QuestionAnsweringMixin:
+    """Where in the sequence the answer starts, and where it ends."""
+
+    qa_outputs: nn.Linear
+
+    def add_span(self, config: TransformerConfig) -> None:
+        """Make the layer of the head."""
+        self.qa_outputs = nn.Linear(config.hidden_size, 2)
+
+    def find_span(
+        self,
+        outputs: BaseModelOutput,
+        start_positions: Tensor | None,
+        end_positions: Tensor | None,
+        num_items_in_batch: Tensor | int | None,
+    ) -> QuestionAnsweringModelOutput:
+        """Logits of starts and of ends, each (batch, sequence), and their loss (see `span_loss`).
+
+        Raises:
+            ValueError: only one of the two positions is given.
+        """
+        if (start_positions is None) != (end_positions is None):
+            raise ValueError("give both start_positions and end_positions, or neither")
+        start_logits, end_logits = self.qa_outputs(outputs.last_hidden_state).movedim(-1, 0).contiguous()
+        loss = None
+        if start_positions is not None and end_positions is not None:
+            loss = span_loss(start_logits, end_logits, start_positions, end_positions, num_items_in_batch)
+        return QuestionAnsweringModelOutput(
+            loss=loss,
+            start_logits=start_logits,
+            end_logits=end_logits,
+            hidden_states=outputs.hidden_states,
+            attentions=outputs.attentions,
+        )
