@@ -58,22 +58,20 @@ class MiniGPTModel(MiniGPTPreTrainedModel, TransformerBackbone):
             input_ids: (batch, sequence); with a cache, only the tokens that are not in it.
             attention_mask: (batch, cached + sequence), 0 for padding.
             position_ids: (batch, sequence). Positions that restart within a row, given without an attention mask and
-                with `use_cache=False`, pack several documents into it: none sees another.
+                without a cache, pack several documents into it: none sees another.
             past_key_values: keys and values of earlier tokens.
             inputs_embeds: (batch, sequence, hidden), in place of `input_ids`.
             use_cache: whether to return keys and values for the next call.
             kwargs: `output_hidden_states`, `output_attentions`, `return_dict`, and what attention functions take.
         """
-        if use_cache and past_key_values is None:
-            past_key_values = DynamicCache(config=self.config)
+        packed = position_ids if attention_mask is None and past_key_values is None else None
         seen = 0 if past_key_values is None else past_key_values.get_seq_length()
-        positions = self.positions(input_ids, inputs_embeds, seen)
-        position_ids = positions if position_ids is None else position_ids
+        position_ids = self.positions(input_ids, inputs_embeds, position_ids, seen)
         hidden_states = self.embed(input_ids, inputs_embeds, position_ids)
-        mask = create_causal_mask(
-            self.config, hidden_states, attention_mask, past_key_values, position_ids=position_ids
-        )
-        hidden_states = self.transform(hidden_states, mask, position_ids, past_key_values, **kwargs)
+        mask = create_causal_mask(self.config, hidden_states, attention_mask, past_key_values, position_ids=packed)
+        if use_cache and past_key_values is None:  # after the mask: where there is a cache, none looks for documents
+            past_key_values = DynamicCache(config=self.config)
+        hidden_states = self.transform(hidden_states, mask, position_ids, past_key_values, packed, **kwargs)
         return BaseModelOutputWithPast(
             last_hidden_state=hidden_states, past_key_values=past_key_values if use_cache else None
         )

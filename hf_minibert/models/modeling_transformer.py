@@ -12,6 +12,7 @@ from transformers.activations import ACT2FN
 from transformers.cache_utils import Cache
 from transformers.modeling_layers import GradientCheckpointingLayer
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS, PreTrainedModel
+from transformers.utils.generic import is_flash_attention_requested
 
 from .configuration_transformer import TransformerConfig
 
@@ -71,6 +72,20 @@ def eager_attention(
     weights = F.softmax(scores, dim=-1, dtype=torch.float32).to(query.dtype)
     weights = F.dropout(weights, p=dropout, training=module.training)
     return (weights @ value).transpose(1, 2).contiguous(), weights
+
+
+def document_bounds(position_ids: Tensor) -> dict[str, Any]:
+    """Where the documents of packed rows begin and end, in the words of FlashAttention.
+
+    transformers finds them by itself only if the batch is a single row.
+
+    Args:
+        position_ids: (batch, sequence); a document ends where they do not go on by one.
+    """
+    begins = (position_ids.diff(prepend=position_ids[:, :1]) != 1).flatten().nonzero().flatten()
+    bounds = F.pad(begins, (0, 1), value=position_ids.numel()).to(torch.int32)
+    longest = int(bounds.diff().max())
+    return {"cu_seq_lens_q": bounds, "cu_seq_lens_k": bounds, "max_length_q": longest, "max_length_k": longest}
 
 
 class Attention(nn.Module):
@@ -228,9 +243,15 @@ class TransformerBackbone(TransformerPreTrainedModel):
         attention_mask: Mask,
         position_ids: Tensor,
         past_key_values: Cache | None = None,
+        packed: Tensor | None = None,
         **kwargs: Any,
     ) -> Tensor:
-        """All layers and the last norm, (batch, sequence, hidden) in and out."""
+        """All layers and the last norm, (batch, sequence, hidden) in and out.
+
+        `packed` are positions that restart where documents do, which FlashAttention needs to know in place of a mask.
+        """
+        if packed is not None and is_flash_attention_requested(self.config) and "cu_seq_lens_q" not in kwargs:
+            kwargs |= document_bounds(packed.expand(len(hidden_states), -1))
         rotation = None if self.rotary_emb is None else self.rotary_emb(position_ids, hidden_states.dtype)
         # The cache goes by keyword, where gradient checkpointing finds it: a layer that runs twice may fill it once.
         context = {"past_key_values": past_key_values, "position_ids": position_ids, **kwargs}
@@ -238,20 +259,28 @@ class TransformerBackbone(TransformerPreTrainedModel):
             hidden_states = layer(hidden_states, attention_mask, rotation, **context)
         return self.norm(hidden_states)
 
-    def positions(self, input_ids: Tensor | None, inputs_embeds: Tensor | None, seen: int = 0) -> Tensor:
-        """The positions of tokens that follow `seen` others, (1, sequence).
+    def positions(
+        self, input_ids: Tensor | None, inputs_embeds: Tensor | None, position_ids: Tensor | None, seen: int = 0
+    ) -> Tensor:
+        """The positions of tokens: those given, else behind `seen` others; (batch or 1, sequence).
 
         Raises:
-            ValueError: not exactly one kind of input, or more tokens than learned positions.
+            ValueError: not exactly one kind of input, or a position that is not learned. (On a GPU the embedding
+                refuses a given one itself: to look at it here would wait for the device.)
         """
         if (input_ids is None) == (inputs_embeds is None):
             raise ValueError("give exactly one of input_ids and inputs_embeds")
         tokens = input_ids if input_ids is not None else inputs_embeds
         assert tokens is not None
-        length = seen + tokens.shape[1]
-        if self.embed_positions is not None and length > self.config.max_position_embeddings:
+        largest = 0
+        if position_ids is None:
+            largest = seen + tokens.shape[1] - 1
+            position_ids = torch.arange(seen, largest + 1, device=tokens.device)[None]
+        elif position_ids.device.type == "cpu" and not torch.compiler.is_compiling():
+            largest = int(position_ids.max())
+        if self.embed_positions is not None and largest >= self.config.max_position_embeddings:
             raise ValueError(
-                f"the sequence has {length} tokens, but the model knows only "
-                f"max_position_embeddings = {self.config.max_position_embeddings} positions; truncate the input"
+                f"position {largest} is beyond the last that the model has learned (max_position_embeddings = "
+                f"{self.config.max_position_embeddings}, counted from 0); truncate the input"
             )
-        return torch.arange(seen, length, device=tokens.device)[None]
+        return position_ids
