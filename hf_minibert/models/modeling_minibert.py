@@ -94,7 +94,7 @@ class MiniBertModel(MiniBertPreTrainedModel, TransformerBackbone):
         packed = position_ids if attention_mask is None else None
         position_ids = self.positions(input_ids, inputs_embeds, position_ids)
         hidden_states = self.embed(input_ids, inputs_embeds, position_ids, token_type_ids)
-        documents = None if packed is None else find_packed_sequence_indices(packed.expand(len(hidden_states), -1))
+        documents = None if packed is None else find_packed_sequence_indices(packed.expand(hidden_states.shape[0], -1))
         mask = create_bidirectional_mask(
             self.config,
             hidden_states,
