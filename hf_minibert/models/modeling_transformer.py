@@ -11,6 +11,7 @@ from transformers import initialization as init
 from transformers.activations import ACT2FN
 from transformers.cache_utils import Cache
 from transformers.modeling_layers import GradientCheckpointingLayer
+from transformers.modeling_rope_utils import ROPE_INIT_FUNCTIONS
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS, PreTrainedModel
 from transformers.utils.generic import is_flash_attention_requested
 
@@ -31,18 +32,31 @@ def make_norm(config: TransformerConfig) -> nn.Module:
 
 
 class RotaryEmbedding(nn.Module):
-    """Rotary positions (Su et al. 2021, arXiv:2104.09864), in the half-rotation layout of Llama."""
+    """Rotary positions (Su et al. 2021, arXiv:2104.09864), in the half-rotation layout of Llama.
+
+    Nothing is stored: the frequencies are computed where they are needed, so they are in float32 in a model of any type
+    and there in a model that was built on the meta device.
+    """
 
     def __init__(self, config: TransformerConfig) -> None:
         super().__init__()
-        self.theta, self.head_dim = config.rope_theta, config.head_dim
+        self.config = config
+
+    def frequencies(self, position_ids: Tensor) -> tuple[Tensor, float]:
+        """The angle by which each pair of channels turns per position, and a factor for cosines and sines."""
+        rope, width, device = self.config.rope_parameters, self.config.head_dim, position_ids.device
+        assert rope is not None
+        if rope["rope_type"] != "default":
+            return ROPE_INIT_FUNCTIONS[rope["rope_type"]](self.config, device, seq_len=position_ids.max() + 1)
+        exponents = torch.arange(0, width, 2, device=device, dtype=torch.float32) / width
+        return 1.0 / rope["rope_theta"] ** exponents, 1.0
 
     def forward(self, position_ids: Tensor, dtype: torch.dtype) -> Rotation:
         """Cosines and sines of the angles, each (batch, 1, sequence, head_dim), of (batch, sequence) positions."""
-        exponents = torch.arange(0, self.head_dim, 2, device=position_ids.device, dtype=torch.float32) / self.head_dim
-        angles = position_ids[:, None, :, None].float() * (1.0 / self.theta**exponents)
+        frequencies, factor = self.frequencies(position_ids)
+        angles = position_ids[:, None, :, None].float() * frequencies
         angles = torch.cat((angles, angles), dim=-1)
-        return angles.cos().to(dtype), angles.sin().to(dtype)
+        return (angles.cos() * factor).to(dtype), (angles.sin() * factor).to(dtype)
 
 
 def rotate(states: Tensor, rotation: Rotation) -> Tensor:
@@ -251,7 +265,7 @@ class TransformerBackbone(TransformerPreTrainedModel):
         `packed` are positions that restart where documents do, which FlashAttention needs to know in place of a mask.
         """
         if packed is not None and is_flash_attention_requested(self.config) and "cu_seq_lens_q" not in kwargs:
-            kwargs |= document_bounds(packed.expand(len(hidden_states), -1))
+            kwargs |= document_bounds(packed.expand(hidden_states.shape[0], -1))
         rotation = None if self.rotary_emb is None else self.rotary_emb(position_ids, hidden_states.dtype)
         # The cache goes by keyword, where gradient checkpointing finds it: a layer that runs twice may fill it once.
         context = {"past_key_values": past_key_values, "position_ids": position_ids, **kwargs}
