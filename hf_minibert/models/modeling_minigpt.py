@@ -214,7 +214,7 @@ class MiniGPTForSequenceClassification(MiniGPTPreTrainedModel):
         real = self.real_tokens(input_ids, attention_mask, hidden_states)
         places = torch.arange(hidden_states.shape[1], device=hidden_states.device)
         last = (places * real).argmax(dim=1)
-        pooled = hidden_states[torch.arange(len(hidden_states), device=hidden_states.device), last]
+        pooled = hidden_states[torch.arange(hidden_states.shape[0], device=hidden_states.device), last]
         logits = self.score(self.dropout(pooled))
 
         loss = class_loss = lm_loss = None
