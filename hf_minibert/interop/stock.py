@@ -49,7 +49,7 @@ class Family:
     """Fields of ours that the stock architecture has not, and what it does."""
     always_pooled: dict[str, Any] = dataclasses.field(default_factory=dict)
     """The same, where the model has a pooler."""
-    stock_always: dict[str, Any]
+    stock_always: dict[str, Any] = dataclasses.field(default_factory=dict)
     """Fields of the stock configuration that ours has not, and what ours does."""
     weights: Pairs
     """Parts of the names of weights, replaced in this order; ours with one stock name lie side by side there."""
@@ -64,7 +64,7 @@ CLASSIC = {
     **{"gated_mlp": False, "use_bias": True},
 }
 MODERN = {"norm_type": "rms_norm", "norm_placement": "pre", "position_embedding_type": "rotary", "gated_mlp": True}
-LLAMA_FIELDS = """intermediate_size hidden_act norm_eps=rms_norm_eps rope_theta=rope_parameters.rope_theta
+LLAMA_FIELDS = """intermediate_size hidden_act norm_eps=rms_norm_eps rope_parameters
     use_bias=attention_bias use_bias=mlp_bias attention_probs_dropout_prob=attention_dropout
     num_attention_heads=num_key_value_heads head_dim """
 LLAMA_WEIGHTS = "attention_norm=input_layernorm mlp_norm=post_attention_layernorm "
@@ -110,7 +110,6 @@ EUROBERT = Family(
     fields=pairs(SHAPE + LLAMA_FIELDS),
     always=MODERN | {"type_vocab_size": 0, "mlm_head_transform": False, "use_pooler": False},
     always_pooled={"classifier_activation": "gelu"},
-    stock_always={"rope_parameters.rope_type": "default"},
     weights=pairs(LLAMA_WEIGHTS + "lm_head.decoder=lm_head model.pooler.dense=dense"),
 )
 GPT2 = Family(
@@ -145,7 +144,6 @@ LLAMA = Family(
     },
     fields=pairs(SHAPE + LLAMA_FIELDS + "use_cache"),
     always=MODERN,
-    stock_always={"rope_parameters.rope_type": "default"},
     weights=pairs(LLAMA_WEIGHTS),
 )
 FAMILIES = (BERT, EUROBERT, GPT2, LLAMA)
@@ -171,10 +169,7 @@ def to_stock(model: PreTrainedModel) -> PreTrainedModel:
     if found := obstacles(config, family, is_pooled):
         raise UserError(f"no stock class computes the same; nearest is {stock_class.__name__}, but {'; '.join(found)}")
 
-    values: dict[str, Any] = {}
-    for ours, theirs in family.fields:
-        outer, _, inner = theirs.partition(".")
-        values[outer] = {inner: getattr(config, ours)} if inner else getattr(config, ours)
+    values: dict[str, Any] = {theirs: copy.deepcopy(getattr(config, ours)) for ours, theirs in family.fields}
     if family is EUROBERT and is_pooled:
         values["classifier_pooling"] = POOLING[config.classifier_pooling]
     stock_config = family.stock_config(**values)
@@ -209,7 +204,7 @@ def from_stock(stock: PreTrainedModel) -> PreTrainedModel:
         raise UserError(f"{type(stock).__name__} has no counterpart here; these have: {known}")
     family, our_class = heads[type(stock)]
     theirs = stock.config
-    values = {ours: read(theirs, name) for ours, name in reversed(family.fields) if ours != "head_dim"}
+    values = {ours: getattr(theirs, name) for ours, name in reversed(family.fields) if ours != "head_dim"}
     values |= family.always | family.always_pooled
     if family is BERT:
         values["use_pooler"] = stock.base_model.pooler is not None
@@ -227,7 +222,7 @@ def from_stock(stock: PreTrainedModel) -> PreTrainedModel:
 
     always = {**family.stock_always, **{name: getattr(config, ours) for ours, name in family.fields}}
     for name, value in always.items():
-        their_value = read(theirs, name)
+        their_value = getattr(theirs, name)
         if their_value not in (value, None) and name != "tie_word_embeddings":
             raise UserError(f"{type(theirs).__name__}.{name}={their_value!r} has no counterpart; it is {value!r} here")
 
@@ -255,13 +250,6 @@ def obstacles(config: PreTrainedConfig, family: Family, is_pooled: bool) -> list
     if family is EUROBERT and is_pooled and config.classifier_pooling not in POOLING:
         found.append(f"classifier_pooling={config.classifier_pooling!r} where it has only {' and '.join(POOLING)}")
     return found
-
-
-def read(config: PreTrainedConfig, name: str) -> Any:
-    """A field of a configuration, or `field.key` of one that is a dictionary."""
-    outer, _, inner = name.partition(".")
-    value = getattr(config, outer)
-    return value[inner] if inner else value
 
 
 def stock_names(model: PreTrainedModel, stock: PreTrainedModel, family: Family) -> dict[str, str]:

@@ -9,6 +9,7 @@ from typing import Any
 from huggingface_hub.dataclasses import strict
 from transformers import PreTrainedConfig
 from transformers.activations import ACT2FN
+from transformers.modeling_rope_utils import ROPE_INIT_FUNCTIONS
 
 CHOICES = {
     "norm_type": ("rms_norm", "layer_norm"),
@@ -19,6 +20,7 @@ CHOICES = {
 NOT_FIELDS = (
     *("model_type", "name_or_path", "num_labels", "torch_dtype", "output_attentions", "quantization_config"),
     *("attn_implementation", "experts_implementation", "per_layer_config"),
+    *("rope_theta", "rope_scaling"),  # transformers puts them into rope_parameters
 )
 
 
@@ -44,7 +46,11 @@ class TransformerConfig(PreTrainedConfig):
     norm_placement: str = "pre"
     norm_eps: float = 1e-5
     position_embedding_type: str = "rotary"
-    rope_theta: float | int = 10000.0
+    rope_parameters: dict[str, Any] | None = None
+    """Of rotary positions, as in LlamaConfig: `rope_theta` (10,000), which may also be given as an argument of its own,
+    and for texts longer than those trained on a `rope_type` with what it takes, as `{"rope_type": "yarn", "factor": 4}`
+    (linear, dynamic, yarn, longrope, llama3: `transformers.modeling_rope_utils`).
+    """
     gated_mlp: bool = True
     use_bias: bool = False
     scale_residual_init: bool = False
@@ -68,6 +74,7 @@ class TransformerConfig(PreTrainedConfig):
             self.intermediate_size = (
                 max(64, round(self.hidden_size * 8 / 3 / 64) * 64) if self.gated_mlp else 4 * self.hidden_size
             )
+        self.rope_parameters = dict(self.rope_parameters or {})  # transformers adds to it
         super().__post_init__(**kwargs)
 
     def refuse_unknown(self, kwargs: dict[str, Any]) -> None:
@@ -91,7 +98,7 @@ class TransformerConfig(PreTrainedConfig):
     def validate_architecture(self) -> None:
         """Sizes are positive, heads divide the width, and rotary positions have pairs of channels to turn."""
         sizes = ("vocab_size", "hidden_size", "num_hidden_layers", "num_attention_heads", "max_position_embeddings")
-        for name in (*sizes, "head_dim", "intermediate_size", "norm_eps", "rope_theta"):
+        for name in (*sizes, "head_dim", "intermediate_size", "norm_eps"):
             if getattr(self, name) <= 0:
                 raise ValueError(f"{name} must be positive, got {getattr(self, name)}")
         if self.hidden_size % self.num_attention_heads:
@@ -113,6 +120,18 @@ class TransformerConfig(PreTrainedConfig):
                 f"pad_token_id {self.pad_token_id} is not in a vocabulary of vocab_size {self.vocab_size}; "
                 "None means that there is none"
             )
+
+    def validate_rotary(self) -> None:
+        """Rotary positions turn, in a way that transformers has; where there are none, none are rescaled."""
+        assert self.rope_parameters is not None
+        theta, kind = self.rope_parameters["rope_theta"], self.rope_parameters["rope_type"]
+        if theta <= 0:
+            raise ValueError(f"rope_theta must be positive, got {theta}")
+        kinds = ("default", *ROPE_INIT_FUNCTIONS)
+        if kind not in kinds:
+            raise ValueError(f"rope_type must be one of {', '.join(kinds)}; got {kind!r}")
+        if kind != "default" and self.position_embedding_type != "rotary":
+            raise ValueError(f"rope_type {kind!r} needs position_embedding_type 'rotary'")
 
     def validate_choices(self) -> None:
         """Every named choice is one that the code has."""

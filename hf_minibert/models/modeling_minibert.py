@@ -94,20 +94,17 @@ class MiniBertModel(MiniBertPreTrainedModel, TransformerBackbone):
             inputs_embeds: (batch, sequence, hidden), in place of `input_ids`.
             kwargs: `output_hidden_states`, `output_attentions`, `return_dict`, and what attention functions take.
         """
-        positions = self.positions(input_ids, inputs_embeds)
-        documents = None
-        if position_ids is None:
-            position_ids = positions
-        elif attention_mask is None:
-            documents = find_packed_sequence_indices(position_ids)
+        packed = position_ids if attention_mask is None else None
+        position_ids = self.positions(input_ids, inputs_embeds, position_ids)
         hidden_states = self.embed(input_ids, inputs_embeds, position_ids, token_type_ids)
+        documents = None if packed is None else find_packed_sequence_indices(packed.expand(hidden_states.shape[0], -1))
         mask = create_bidirectional_mask(
             self.config,
             hidden_states,
             attention_mask,
             and_mask_function=None if documents is None else packed_sequence_mask_function(documents),
         )
-        hidden_states = self.transform(hidden_states, mask, position_ids, **kwargs)
+        hidden_states = self.transform(hidden_states, mask, position_ids, packed=packed, **kwargs)
         pooled = None if self.pooler is None else self.pooler(hidden_states, attention_mask)
         return BaseModelOutputWithPooling(last_hidden_state=hidden_states, pooler_output=pooled)
 

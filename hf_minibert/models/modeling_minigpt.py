@@ -71,7 +71,7 @@ class MiniGPTModel(MiniGPTPreTrainedModel, TransformerBackbone):
             input_ids: (batch, sequence); with a cache, only the tokens that are not in it.
             attention_mask: (batch, cached + sequence), 0 for padding.
             position_ids: (batch, sequence). Positions that restart within a row, given without an attention mask and
-                with `use_cache=False`, pack several documents into it: none sees another.
+                without a cache, pack several documents into it: none sees another.
             past_key_values: keys and values of earlier tokens.
             inputs_embeds: (batch, sequence, hidden), in place of `input_ids`.
             use_cache: whether to return keys and values for the next call.
@@ -85,25 +85,23 @@ class MiniGPTModel(MiniGPTPreTrainedModel, TransformerBackbone):
         """
         if encoder_hidden_states is not None and not self.config.add_cross_attention:
             raise ValueError("encoder_hidden_states need a model with config.add_cross_attention=True")
-        if use_cache and past_key_values is None:
-            past_key_values = DynamicCache(config=self.config)
-        has_cross_cache = past_key_values is None or isinstance(past_key_values, EncoderDecoderCache)
-        if encoder_hidden_states is not None and not has_cross_cache:
-            past_key_values = EncoderDecoderCache(past_key_values, DynamicCache(config=self.config))
+        packed = position_ids if attention_mask is None and past_key_values is None else None
         seen = 0 if past_key_values is None else past_key_values.get_seq_length()
-        positions = self.positions(input_ids, inputs_embeds, seen)
-        position_ids = positions if position_ids is None else position_ids
+        position_ids = self.positions(input_ids, inputs_embeds, position_ids, seen)
         hidden_states = self.embed(input_ids, inputs_embeds, position_ids)
-        mask = create_causal_mask(
-            self.config, hidden_states, attention_mask, past_key_values, position_ids=position_ids
-        )
+        mask = create_causal_mask(self.config, hidden_states, attention_mask, past_key_values, position_ids=packed)
         encoder_mask = None
         if encoder_hidden_states is not None:
             encoder_mask = create_bidirectional_mask(
                 self.config, hidden_states, encoder_attention_mask, encoder_hidden_states
             )
+        if use_cache and past_key_values is None:  # after the mask: where there is a cache, none looks for documents
+            past_key_values = DynamicCache(config=self.config)
+        has_cross_cache = past_key_values is None or isinstance(past_key_values, EncoderDecoderCache)
+        if encoder_hidden_states is not None and not has_cross_cache:
+            past_key_values = EncoderDecoderCache(past_key_values, DynamicCache(config=self.config))
         hidden_states = self.transform(
-            hidden_states, mask, position_ids, past_key_values, encoder_hidden_states, encoder_mask, **kwargs
+            hidden_states, mask, position_ids, past_key_values, packed, encoder_hidden_states, encoder_mask, **kwargs
         )
         return BaseModelOutputWithPastAndCrossAttentions(
             last_hidden_state=hidden_states, past_key_values=past_key_values if use_cache else None
@@ -252,7 +250,7 @@ class MiniGPTForSequenceClassification(MiniGPTPreTrainedModel):
         real = self.real_tokens(input_ids, attention_mask, hidden_states)
         places = torch.arange(hidden_states.shape[1], device=hidden_states.device)
         last = (places * real).argmax(dim=1)
-        pooled = hidden_states[torch.arange(len(hidden_states), device=hidden_states.device), last]
+        pooled = hidden_states[torch.arange(hidden_states.shape[0], device=hidden_states.device), last]
         logits = self.score(self.dropout(pooled))
 
         loss = class_loss = lm_loss = None

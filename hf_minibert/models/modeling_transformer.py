@@ -12,7 +12,9 @@ from transformers import initialization as init
 from transformers.activations import ACT2FN
 from transformers.cache_utils import Cache, EncoderDecoderCache
 from transformers.modeling_layers import GradientCheckpointingLayer
+from transformers.modeling_rope_utils import ROPE_INIT_FUNCTIONS
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS, PreTrainedModel
+from transformers.utils.generic import is_flash_attention_requested
 
 from .configuration_transformer import TransformerConfig
 
@@ -47,19 +49,31 @@ def look_up(embedding: nn.Embedding, ids: Tensor, name: str) -> Tensor:
 
 
 class RotaryEmbedding(nn.Module):
-    """Rotary positions (Su et al. 2021, arXiv:2104.09864), in the half-rotation layout of Llama."""
+    """Rotary positions (Su et al. 2021, arXiv:2104.09864), in the half-rotation layout of Llama.
+
+    Nothing is stored: the frequencies are computed where they are needed, so they are in float32 in a model of any type
+    and there in a model that was built on the meta device.
+    """
 
     def __init__(self, config: TransformerConfig) -> None:
         super().__init__()
-        assert config.head_dim is not None
-        self.theta, self.head_dim = config.rope_theta, config.head_dim
+        self.config = config
+
+    def frequencies(self, position_ids: Tensor) -> tuple[Tensor, float]:
+        """The angle by which each pair of channels turns per position, and a factor for cosines and sines."""
+        rope, width, device = self.config.rope_parameters, self.config.head_dim, position_ids.device
+        assert rope is not None
+        if rope["rope_type"] != "default":
+            return ROPE_INIT_FUNCTIONS[rope["rope_type"]](self.config, device, seq_len=position_ids.max() + 1)
+        exponents = torch.arange(0, width, 2, device=device, dtype=torch.float32) / width
+        return 1.0 / rope["rope_theta"] ** exponents, 1.0
 
     def forward(self, position_ids: Tensor, dtype: torch.dtype) -> Rotation:
         """Cosines and sines of the angles, each (batch, 1, sequence, head_dim), of (batch, sequence) positions."""
-        exponents = torch.arange(0, self.head_dim, 2, device=position_ids.device, dtype=torch.float32) / self.head_dim
-        angles = position_ids[:, None, :, None].float() * (1.0 / self.theta**exponents)
+        frequencies, factor = self.frequencies(position_ids)
+        angles = position_ids[:, None, :, None].float() * frequencies
         angles = torch.cat((angles, angles), dim=-1)
-        return angles.cos().to(dtype), angles.sin().to(dtype)
+        return (angles.cos() * factor).to(dtype), (angles.sin() * factor).to(dtype)
 
 
 def rotate(states: Tensor, rotation: Rotation) -> Tensor:
@@ -89,6 +103,20 @@ def eager_attention(
     weights = F.softmax(scores, dim=-1, dtype=torch.float32).to(query.dtype)
     weights = F.dropout(weights, p=dropout, training=module.training)
     return (weights @ value).transpose(1, 2).contiguous(), weights
+
+
+def document_bounds(position_ids: Tensor) -> dict[str, Any]:
+    """Where the documents of packed rows begin and end, in the words of FlashAttention.
+
+    transformers finds them by itself only if the batch is a single row.
+
+    Args:
+        position_ids: (batch, sequence); a document ends where they do not go on by one.
+    """
+    begins = (position_ids.diff(prepend=position_ids[:, :1]) != 1).flatten().nonzero().flatten()
+    bounds = F.pad(begins, (0, 1), value=position_ids.numel()).to(torch.int32)
+    longest = int(bounds.diff().max())
+    return {"cu_seq_lens_q": bounds, "cu_seq_lens_k": bounds, "max_length_q": longest, "max_length_k": longest}
 
 
 class Attention(nn.Module):
@@ -298,11 +326,17 @@ class TransformerBackbone(TransformerPreTrainedModel):
         attention_mask: Mask,
         position_ids: Tensor,
         past_key_values: Cache | None = None,
+        packed: Tensor | None = None,
         encoder_hidden_states: Tensor | None = None,
         encoder_attention_mask: Mask = None,
         **kwargs: Any,
     ) -> Tensor:
-        """All layers and the last norm, (batch, sequence, hidden) in and out."""
+        """All layers and the last norm, (batch, sequence, hidden) in and out.
+
+        `packed` are positions that restart where documents do, which FlashAttention needs to know in place of a mask.
+        """
+        if packed is not None and is_flash_attention_requested(self.config) and "cu_seq_lens_q" not in kwargs:
+            kwargs |= document_bounds(packed.expand(hidden_states.shape[0], -1))
         rotation = None if self.rotary_emb is None else self.rotary_emb(position_ids, hidden_states.dtype)
         # The cache goes by keyword, where gradient checkpointing finds it: a layer that runs twice may fill it once.
         context = {"past_key_values": past_key_values, "position_ids": position_ids, **kwargs}
@@ -311,20 +345,28 @@ class TransformerBackbone(TransformerPreTrainedModel):
             hidden_states = layer(hidden_states, attention_mask, rotation, *encoded, **context)
         return self.norm(hidden_states)
 
-    def positions(self, input_ids: Tensor | None, inputs_embeds: Tensor | None, seen: int = 0) -> Tensor:
-        """The positions of tokens that follow `seen` others, (1, sequence).
+    def positions(
+        self, input_ids: Tensor | None, inputs_embeds: Tensor | None, position_ids: Tensor | None, seen: int = 0
+    ) -> Tensor:
+        """The positions of tokens: those given, else behind `seen` others; (batch or 1, sequence).
 
         Raises:
-            ValueError: not exactly one kind of input, or more tokens than learned positions.
+            ValueError: not exactly one kind of input, or a position that is not learned. (On a GPU the embedding
+                refuses a given one itself: to look at it here would wait for the device.)
         """
         if (input_ids is None) == (inputs_embeds is None):
             raise ValueError("give exactly one of input_ids and inputs_embeds")
         tokens = input_ids if input_ids is not None else inputs_embeds
         assert tokens is not None
-        length = seen + tokens.shape[1]
-        if self.embed_positions is not None and length > self.config.max_position_embeddings:
+        largest = 0
+        if position_ids is None:
+            largest = seen + tokens.shape[1] - 1
+            position_ids = torch.arange(seen, largest + 1, device=tokens.device)[None]
+        elif position_ids.device.type == "cpu" and not torch.compiler.is_compiling():
+            largest = int(position_ids.max())
+        if self.embed_positions is not None and largest >= self.config.max_position_embeddings:
             raise ValueError(
-                f"the sequence has {length} tokens, but the model knows only "
-                f"max_position_embeddings = {self.config.max_position_embeddings} positions; truncate the input"
+                f"position {largest} is beyond the last that the model has learned (max_position_embeddings = "
+                f"{self.config.max_position_embeddings}, counted from 0); truncate the input"
             )
-        return torch.arange(seen, length, device=tokens.device)[None]
+        return position_ids

@@ -32,6 +32,11 @@ BOTH = pytest.mark.parametrize("config_class", [MiniBertConfig, MiniGPTConfig])
         ({"norm_placement": "mid"}, "norm_placement must be one of pre, post; got 'mid'"),
         ({"position_embedding_type": "alibi"}, "position_embedding_type must be one of rotary, absolute; got 'alibi'"),
         ({"hidden_act": "jelu"}, "hidden_act 'jelu' is unknown; transformers has .*gelu"),
+        ({"rope_parameters": {"rope_type": "ntk"}}, "rope_type must be one of default, linear, .*yarn.*; got 'ntk'"),
+        (
+            {"position_embedding_type": "absolute", "rope_parameters": {"rope_type": "linear", "factor": 2.0}},
+            "rope_type 'linear' needs position_embedding_type 'rotary'",
+        ),
         ({"hidden_dropout_prob": 1.0}, r"hidden_dropout_prob is a probability in \[0, 1\), got 1.0"),
         ({"attention_probs_dropout_prob": -0.1}, "attention_probs_dropout_prob is a probability"),
         ({"classifier_dropout": 1.5}, "classifier_dropout is a probability"),

@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from transformers import QuantizedCache
 
 
 @pytest.fixture
@@ -75,3 +76,25 @@ def test_logits_to_keep(model, tokens):
     torch.testing.assert_close(model(tokens, logits_to_keep=2).logits, full[:, -2:], rtol=0, atol=1e-6)
     kept = torch.tensor([0, 7])
     torch.testing.assert_close(model(tokens, logits_to_keep=kept).logits, full[:, kept], rtol=0, atol=1e-6)
+
+
+def test_a_smaller_model_drafts_without_a_word_changed(make_model, model, tokens):
+    draft = make_model(
+        "MiniGPTForCausalLM", num_hidden_layers=1, hidden_size=16, intermediate_size=24, eos_token_id=None
+    )
+    options = {"max_new_tokens": 20, "do_sample": False}
+    expected = model.generate(tokens[:1], **options)
+    assert torch.equal(model.generate(tokens[:1], assistant_model=draft, **options), expected)
+
+
+def test_a_quantised_cache(model, tokens):
+    """In eight bits, which need no other package."""
+    cache = QuantizedCache("fp8", model.config)
+    first, rest = tokens.split((8, 4), dim=1)
+    with torch.no_grad():
+        steps = [model(part, past_key_values=cache).logits for part in (first, *rest.split(1, dim=1))]
+        expected = model(tokens).logits
+    torch.testing.assert_close(steps[0], expected[:, :8], rtol=0, atol=1e-5)
+    torch.testing.assert_close(torch.cat(steps, dim=1), expected, rtol=0, atol=0.2)
+    options = {"cache_implementation": "quantized", "cache_config": {"backend": "fp8"}}
+    assert model.generate(tokens, max_new_tokens=6, do_sample=False, **options).shape == (3, 18)

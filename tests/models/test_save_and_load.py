@@ -178,3 +178,24 @@ def test_half_precision(make_model, tokens, attention, name, dtype):
     assert outputs.logits.dtype == dtype
     torch.testing.assert_close(outputs.logits.float(), expected.logits, rtol=0.1, atol=0.2)
     torch.testing.assert_close(outputs.loss.float(), expected.loss, rtol=0.05, atol=0.05)
+
+
+@pytest.mark.parametrize("device_map", ["auto", "cpu", {"": "cpu"}])
+@pytest.mark.parametrize("name", ["MiniBertForMaskedLM", "MiniGPTForCausalLM"])
+def test_a_map_of_devices(make_model, tokens, tmp_path, name, device_map):
+    model = make_model(name)
+    model.save_pretrained(tmp_path)
+    again = type(model).from_pretrained(tmp_path, device_map=device_map)
+    assert decoder(again).weight is again.get_input_embeddings().weight
+    assert torch.equal(again(tokens.to(again.device)).logits.cpu(), model(tokens).logits)
+
+
+@pytest.mark.parametrize("name", HEADS)
+def test_a_model_without_memory_lacks_nothing_but_its_checkpoint(make_model, tokens, name):
+    """Built on the meta device, it takes a state dictionary as it is: there are no buffers that are not in it."""
+    model = make_model(name)
+    with torch.device("meta"):
+        empty = type(model)(model.config)
+    empty.load_state_dict(model.state_dict(), assign=True)
+    empty.tie_weights()
+    assert torch.equal(empty.eval()(tokens)[0], model(tokens)[0])

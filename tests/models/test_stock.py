@@ -230,12 +230,6 @@ def test_what_no_stock_class_computes_is_refused_by_name(name, make, fields, rea
         (transformers.GPT2Model, "gpt2", {"scale_attn_by_inverse_layer_idx": True}, "scale_attn_by_inverse_layer_idx"),
         (transformers.GPT2Model, "gpt2", {"embd_pdrop": 0.3}, "embd_pdrop=0.3"),
         (transformers.LlamaModel, "llama", {"head_dim": 16}, "head_dim=16"),
-        (
-            transformers.LlamaModel,
-            "llama",
-            {"rope_parameters": {"rope_type": "linear", "factor": 2.0, "rope_theta": 1e4}},
-            "rope_parameters.rope_type='linear'",
-        ),
     ],
 )
 def test_what_ours_cannot_express_is_refused_by_name(stock_class, family, changes, field):

@@ -7,8 +7,8 @@ from transformers import Trainer, TrainingArguments
 pytestmark = pytest.mark.parametrize("architecture", ["modern"])  # losses and outputs do not depend on it
 
 
-def examples(name):
-    """Eight rows with unequal numbers of labels."""
+def examples(name, kind=""):
+    """Eight rows with unequal numbers of labels; in pre-training with equal ones, since `Trainer` counts no pairs."""
     generator = torch.Generator().manual_seed(2)
     ids = torch.randint(5, 99, (8, 12), generator=generator)
     rows = []
@@ -17,7 +17,11 @@ def examples(name):
         real = torch.arange(12) < length
         row = row.masked_fill(~real, 0)
         example = {"input_ids": row, "attention_mask": real.long()}
-        if name.endswith("SequenceClassification"):
+        if kind == "regression":
+            example["labels"] = torch.tensor(index / 4)
+        elif kind == "several labels":
+            example["labels"] = torch.tensor([1.0, index % 2, index % 3 == 0])
+        elif name.endswith("SequenceClassification"):
             example["labels"] = torch.tensor(index % 3)
         elif name.endswith("TokenClassification"):
             example["labels"] = (row % 3).masked_fill(~real, -100)
@@ -26,6 +30,11 @@ def examples(name):
         elif name.endswith("MultipleChoice"):
             choices = torch.stack((row, row.flip(0)))
             example = {"input_ids": choices, "attention_mask": (choices > 0).long(), "labels": torch.tensor(index % 2)}
+        elif name.endswith("NextSentencePrediction"):
+            example["labels"] = torch.tensor(index % 2)
+        elif name.endswith("PreTraining"):
+            example["labels"] = row.masked_fill(torch.arange(12) > 2, -100)
+            example["next_sentence_label"] = torch.tensor(index % 2)
         else:
             example["labels"] = row.masked_fill(~real, -100)
         rows.append(example)
@@ -44,25 +53,30 @@ def make_trainer(model, folder, rows, batch_size, **options):
 
 
 @pytest.mark.parametrize(
-    "name",
+    ("name", "kind"),
     [
-        "MiniBertForMaskedLM",
-        "MiniGPTForCausalLM",
-        "MiniBertForSequenceClassification",
-        "MiniGPTForSequenceClassification",
-        "MiniBertForTokenClassification",
-        "MiniGPTForTokenClassification",
-        "MiniBertForQuestionAnswering",
-        "MiniGPTForQuestionAnswering",
-        "MiniBertForMultipleChoice",
+        ("MiniBertForMaskedLM", ""),
+        ("MiniBertForPreTraining", ""),
+        ("MiniBertForNextSentencePrediction", ""),
+        ("MiniGPTForCausalLM", ""),
+        ("MiniBertForTokenClassification", ""),
+        ("MiniGPTForTokenClassification", ""),
+        ("MiniBertForQuestionAnswering", ""),
+        ("MiniGPTForQuestionAnswering", ""),
+        ("MiniBertForMultipleChoice", ""),
+        *(
+            (f"{family}ForSequenceClassification", kind)
+            for family in ("MiniBert", "MiniGPT")
+            for kind in ("", "regression", "several labels")
+        ),
     ],
 )
-def test_one_step_of_two_halves_is_one_step(make_model, tmp_path, name):
+def test_one_step_of_two_halves_is_one_step(make_model, tmp_path, name, kind):
     ends = {}
     for batch_size in (8, 4):
-        model = make_model(name, num_labels=3)
+        model = make_model(name, num_labels=1 if kind == "regression" else 3)
         start = {key: weight.clone() for key, weight in model.state_dict().items()}
-        ends[batch_size] = make_trainer(model, tmp_path, examples(name), batch_size), model
+        ends[batch_size] = make_trainer(model, tmp_path, examples(name, kind), batch_size), model
         ends[batch_size][0].train()
         assert not torch.equal(
             model.state_dict()["model.layers.0.self_attn.q_proj.weight"],
@@ -92,8 +106,6 @@ def test_one_step_of_two_halves_is_one_step(make_model, tmp_path, name):
 )
 def test_evaluation_hands_over_the_logits(make_model, tmp_path, name):
     rows = examples(name)
-    if name == "MiniBertForPreTraining":
-        rows = [row | {"next_sentence_label": torch.tensor(index % 2)} for index, row in enumerate(rows)]
     seen = []
 
     def compute_metrics(prediction):

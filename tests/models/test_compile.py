@@ -1,0 +1,97 @@
+"""`torch.compile` and `torch.export`: one graph, the same numbers."""
+
+import pytest
+import torch
+
+from hf_minibert.models.losses import FUSED
+
+WITH_DECODER = ("MiniBertForMaskedLM", "MiniBertForPreTraining", "MiniGPTForCausalLM")
+GRAPH = {"backend": "eager", "fullgraph": True}  # refuses a graph break, and makes no kernels
+
+
+def over_vocabulary(name):
+    """A head with the fused loss."""
+    reason = "the fused loss warns that it keeps its gradients for a second backward pass; a warning breaks the graph"
+    unsupported = torch._dynamo.exc.Unsupported
+    return pytest.param(name, marks=pytest.mark.xfail(FUSED, strict=True, raises=unsupported, reason=reason))
+
+
+@pytest.fixture(autouse=True)
+def _nothing_compiled_before():
+    torch.compiler.reset()
+
+
+def example(name, tokens):
+    """A batch with padding, and labels if the head has any."""
+    real = torch.arange(12) < torch.tensor([[12], [9], [5]])
+    batch = {"input_ids": tokens.masked_fill(~real, 0), "attention_mask": real.long()}
+    if name.endswith(("MaskedLM", "PreTraining", "CausalLM")):
+        batch["labels"] = tokens.masked_fill(~real, -100)
+    elif "For" in name:
+        batch["labels"] = torch.tensor([0, 1, 1])
+    if name.endswith("PreTraining"):
+        batch["next_sentence_label"] = torch.tensor([0, 1, 1])
+    return batch
+
+
+@pytest.mark.parametrize("name", ["MiniBertModel", "MiniGPTModel"])
+def test_a_forward_pass_is_one_graph(make_model, tokens, name):
+    model = make_model(name)
+    with torch.no_grad():
+        actual, expected = torch.compile(model, **GRAPH)(tokens), model(tokens)
+    torch.testing.assert_close(actual.last_hidden_state, expected.last_hidden_state, rtol=0, atol=1e-5)
+
+
+@pytest.mark.parametrize("name", [*map(over_vocabulary, WITH_DECODER), "MiniGPTForSequenceClassification"])
+def test_a_training_step_is_one_graph(make_model, tokens, name):
+    model = make_model(name).train()
+    batch = example(name, tokens)
+    results = []
+    for forward in (model, torch.compile(model, **GRAPH)):
+        model.zero_grad()
+        loss = forward(**batch).loss
+        loss.backward()
+        results.append((loss.detach(), [parameter.grad.clone() for parameter in model.parameters()]))
+    torch.testing.assert_close(*results, rtol=0, atol=1e-5)
+
+
+def test_no_mask_is_made_that_is_not_needed(make_model, tokens):
+    """Else a compiled model would never take the fast path of causal attention."""
+    model = make_model("MiniGPTModel")
+    graphs = []
+
+    def look(graph, _):
+        graphs.append(graph)
+        return graph.forward
+
+    torch.compile(model, backend=look, fullgraph=True)(tokens, use_cache=False)
+    attentions = [node for node in graphs[0].graph.nodes if "scaled_dot_product" in str(node.target)]
+    assert [node.kwargs["is_causal"] for node in attentions] == [True, True]
+    assert [node.kwargs["attn_mask"] for node in attentions] == [None, None]
+
+
+@pytest.mark.parametrize("name", map(over_vocabulary, ["MiniBertForMaskedLM", "MiniGPTForCausalLM"]))
+def test_ties_survive(make_model, tokens, tmp_path, name):
+    model = make_model(name).train()
+    compiled = torch.compile(model, **GRAPH)
+    compiled(tokens, labels=tokens).loss.backward()
+    torch.optim.SGD(compiled.parameters(), lr=0.1).step()
+    compiled.save_pretrained(tmp_path)
+    again = type(model).from_pretrained(tmp_path)
+    for each in (model, again):
+        assert each.get_output_embeddings().weight is each.get_input_embeddings().weight
+    assert torch.equal(again.eval()(tokens).logits, model.eval()(tokens).logits)
+
+
+@pytest.mark.parametrize(
+    "name", [*WITH_DECODER, "MiniBertForSequenceClassification", "MiniGPTForSequenceClassification"]
+)
+def test_export(make_model, tokens, name):
+    """Of any batch size, and any length that the model knows."""
+    model = make_model(name, use_cache=False) if name.startswith("MiniGPT") else make_model(name)
+    example_inputs = {key: example(name, tokens)[key] for key in ("input_ids", "attention_mask")}
+    sizes = {0: torch.export.Dim("batch", min=1, max=64), 1: torch.export.Dim("sequence", min=2, max=64)}
+    program = torch.export.export(model, (), example_inputs, dynamic_shapes=dict.fromkeys(example_inputs, sizes))
+    other = torch.randint(5, 99, (2, 40), generator=torch.Generator().manual_seed(2))
+    inputs = {"input_ids": other, "attention_mask": (torch.arange(40) < torch.tensor([[40], [21]])).long()}
+    torch.testing.assert_close(program.module()(**inputs)[0], model(**inputs)[0], rtol=0, atol=1e-5)
