@@ -6,10 +6,12 @@ One `Family` for each cell of the table mask x architecture: BERT, EuroBERT, GPT
 import copy
 import dataclasses
 import functools
+import re
 from typing import Any
 
 import torch
 import transformers
+from huggingface_hub.errors import StrictDataclassError
 from torch import Tensor, nn
 from transformers import PreTrainedConfig, PreTrainedModel
 
@@ -56,6 +58,11 @@ class Family:
     transposed: tuple[str, ...] = ()
     """Stock weights that are stored (in, out)."""
 
+    @property
+    def name(self) -> str:
+        """What the Hub calls it."""
+        return self.stock_config.model_type
+
 
 SHAPE = """vocab_size hidden_size num_hidden_layers num_attention_heads max_position_embeddings initializer_range
     pad_token_id bos_token_id eos_token_id tie_word_embeddings id2label label2id problem_type """
@@ -89,7 +96,7 @@ BERT = Family(
     always_pooled={"classifier_pooling": "cls", "classifier_activation": "tanh"},
     stock_always={"is_decoder": False, "add_cross_attention": False},
     weights=pairs(
-        """model.=bert. embed_tokens=embeddings.word_embeddings embed_positions=embeddings.position_embeddings
+        """embed_tokens=embeddings.word_embeddings embed_positions=embeddings.position_embeddings
         embed_types=embeddings.token_type_embeddings embedding_norm=embeddings.LayerNorm layers.=encoder.layer.
         self_attn.q_proj=attention.self.query self_attn.k_proj=attention.self.key
         self_attn.v_proj=attention.self.value self_attn.o_proj=attention.output.dense
@@ -129,7 +136,7 @@ GPT2 = Family(
     always=CLASSIC,
     stock_always={"scale_attn_weights": True, "scale_attn_by_inverse_layer_idx": False, "add_cross_attention": False},
     weights=pairs(
-        """model.norm=transformer.ln_f model.=transformer. embed_tokens=wte embed_positions=wpe layers.=h.
+        """model.norm=model.ln_f embed_tokens=wte embed_positions=wpe layers.=h.
         attention_norm=ln_1 mlp_norm=ln_2 self_attn.q_proj=attn.c_attn self_attn.k_proj=attn.c_attn
         self_attn.v_proj=attn.c_attn self_attn.o_proj=attn.c_proj mlp.up_proj=mlp.c_fc mlp.down_proj=mlp.c_proj"""
     ),
@@ -151,11 +158,15 @@ LLAMA = Family(
 FAMILIES = (BERT, EUROBERT, GPT2, LLAMA)
 
 
-def to_stock(model: PreTrainedModel) -> PreTrainedModel:
+def to_stock(model: PreTrainedModel, to: str | None = None) -> PreTrainedModel:
     """The stock model that computes what `model` computes.
 
     What only training uses and the stock class lacks stays behind: some dropouts, the scaled start of residual
     projections, and the language-model loss and head beside MiniGPT's classifier.
+
+    Args:
+        model: one of ours.
+        to: the name of the family; default, the one that fits.
 
     Raises:
         UserError: no stock class computes the same; says which field of the configuration stands in the way.
@@ -165,11 +176,23 @@ def to_stock(model: PreTrainedModel) -> PreTrainedModel:
         known = dict.fromkeys(ours.__name__ for family in FAMILIES for ours in family.heads)
         raise UserError(f"{type(model).__name__} has no stock class; these have: {', '.join(known)}")
     config = model.config
-    is_pooled = any("pooler." in name for name in model.state_dict())
-    family = min(families, key=lambda candidate: len(obstacles(config, candidate, is_pooled)))
+    found = {family.name: obstacles(model, family) for family in families}
+    if to is not None and to not in found:
+        raise UserError(f"{type(model).__name__} has no {to} class; it may become {' or '.join(found)}")
+    name = to or min(found, key=lambda candidate: len(found[candidate]))
+    (family,) = (candidate for candidate in families if candidate.name == name)
     stock_class = family.heads[type(model)]
-    if found := obstacles(config, family, is_pooled):
-        raise UserError(f"no stock class computes the same; nearest is {stock_class.__name__}, but {'; '.join(found)}")
+    if found[name]:
+        fitting = [other for other in found if not found[other]]
+        raise UserError(
+            f"{stock_class.__name__} does not compute the same: {'; '.join(found[name])}; "
+            + (
+                f"it may become {fitting[0]}"
+                if fitting
+                else "share the checkpoint with its own code (trust_remote_code)"
+            )
+        )
+    is_pooled = has_pooler(model)
 
     values: dict[str, Any] = {}
     for ours, theirs in family.fields:
@@ -217,19 +240,28 @@ def from_stock(stock: PreTrainedModel) -> PreTrainedModel:
         words = {word: pooling for pooling, word in POOLING.items()}
         if theirs.classifier_pooling not in words:
             raise UserError(
-                f"{type(theirs).__name__}.classifier_pooling={theirs.classifier_pooling!r} has no counterpart here; "
-                f"only {', '.join(words)}"
+                f"{type(theirs).__name__}.classifier_pooling={theirs.classifier_pooling!r} has no counterpart here, "
+                f"only {' and '.join(words)} have; use {type(stock).__name__} itself"
             )
         values["classifier_pooling"] = words[theirs.classifier_pooling]
     elif our_class is MiniGPTForSequenceClassification:  # the stock class has no decoder beside the embedding
         values |= {"lm_loss_weight": 0.0, "tie_word_embeddings": True}
-    config = family.config(**values)
+    try:
+        config = family.config(**values)
+    except StrictDataclassError as error:
+        raise UserError(
+            f"this {type(theirs).__name__} has no counterpart here: {error.__cause__ or error}; "
+            f"use {type(stock).__name__} itself"
+        ) from error
 
     always = {**family.stock_always, **{name: getattr(config, ours) for ours, name in family.fields}}
     for name, value in always.items():
         their_value = read(theirs, name)
         if their_value not in (value, None) and name != "tie_word_embeddings":
-            raise UserError(f"{type(theirs).__name__}.{name}={their_value!r} has no counterpart; it is {value!r} here")
+            raise UserError(
+                f"{type(theirs).__name__}.{name}={their_value!r} has no counterpart; it is {value!r} here; "
+                f"use {type(stock).__name__} itself"
+            )
 
     model = our_class(config)
     ours_to_theirs = stock_names(model, stock, family)
@@ -245,8 +277,14 @@ def from_stock(stock: PreTrainedModel) -> PreTrainedModel:
     return load(model, weights, like=stock)
 
 
-def obstacles(config: PreTrainedConfig, family: Family, is_pooled: bool) -> list[str]:
-    """What keeps our configuration from being one of this family, in words."""
+def has_pooler(model: PreTrainedModel) -> bool:
+    """Whether one vector is made of a sequence, and `config` says how."""
+    return any("pooler." in name for name in model.state_dict())
+
+
+def obstacles(model: PreTrainedModel, family: Family) -> list[str]:
+    """What keeps our model from being one of this family, in words."""
+    config, is_pooled = model.config, has_pooler(model)
     rules = family.always | (family.always_pooled if is_pooled else {})
     values = {name: getattr(config, name) for name in rules}
     found = [f"{name}={values[name]!r} where it has {rule!r}" for name, rule in rules.items() if values[name] != rule]
@@ -267,11 +305,12 @@ def read(config: PreTrainedConfig, name: str) -> Any:
 def stock_names(model: PreTrainedModel, stock: PreTrainedModel, family: Family) -> dict[str, str]:
     """The stock name of each of our weights."""
     is_base = model.base_model is model
+    prefix = "" if is_base else f"{stock.base_model_prefix}."
     names = {}
     for name in model.state_dict():
         whole = f"model.{name}" if is_base else name
         theirs = functools.reduce(lambda text, pair: text.replace(*pair), family.weights, whole)
-        names[name] = theirs.removeprefix(f"{stock.base_model_prefix}.") if is_base else theirs
+        names[name] = re.sub(r"^model\.", prefix, theirs)
     return names
 
 
