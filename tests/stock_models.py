@@ -23,7 +23,7 @@ STOCK_CONFIGS = {
     ),
     "llama": lambda: LlamaConfig(
         **SHAPE,
-        **{"eos_token_id": 3, "intermediate_size": 48, "hidden_act": "gelu", "rms_norm_eps": 1e-3},
+        **{"eos_token_id": 3, "intermediate_size": 48, "hidden_act": "gelu", "rms_norm_eps": 1e-3, "head_dim": 12},
         rope_parameters={"rope_type": "default", "rope_theta": 123.0},
     ),
 }

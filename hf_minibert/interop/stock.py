@@ -18,13 +18,18 @@ from transformers import PreTrainedConfig, PreTrainedModel
 from hf_minibert import (
     MiniBertConfig,
     MiniBertForMaskedLM,
+    MiniBertForMultipleChoice,
     MiniBertForNextSentencePrediction,
     MiniBertForPreTraining,
+    MiniBertForQuestionAnswering,
     MiniBertForSequenceClassification,
+    MiniBertForTokenClassification,
     MiniBertModel,
     MiniGPTConfig,
     MiniGPTForCausalLM,
+    MiniGPTForQuestionAnswering,
     MiniGPTForSequenceClassification,
+    MiniGPTForTokenClassification,
     MiniGPTModel,
 )
 from hf_minibert.errors import UserError
@@ -86,6 +91,9 @@ BERT = Family(
         MiniBertForMaskedLM: transformers.BertForMaskedLM,
         MiniBertForNextSentencePrediction: transformers.BertForNextSentencePrediction,
         MiniBertForSequenceClassification: transformers.BertForSequenceClassification,
+        MiniBertForTokenClassification: transformers.BertForTokenClassification,
+        MiniBertForQuestionAnswering: transformers.BertForQuestionAnswering,
+        MiniBertForMultipleChoice: transformers.BertForMultipleChoice,
     },
     fields=pairs(
         SHAPE
@@ -103,7 +111,7 @@ BERT = Family(
         attention_norm=attention.output.LayerNorm mlp.up_proj=intermediate.dense mlp.down_proj=output.dense
         mlp_norm=output.LayerNorm lm_head.dense=cls.predictions.transform.dense
         lm_head.norm=cls.predictions.transform.LayerNorm lm_head.decoder=cls.predictions.decoder
-        nsp_head=cls.seq_relationship"""
+        nsp_head=cls.seq_relationship score=classifier"""
     ),
 )
 EUROBERT = Family(
@@ -113,6 +121,7 @@ EUROBERT = Family(
         MiniBertModel: transformers.EuroBertModel,
         MiniBertForMaskedLM: transformers.EuroBertForMaskedLM,
         MiniBertForSequenceClassification: transformers.EuroBertForSequenceClassification,
+        MiniBertForTokenClassification: transformers.EuroBertForTokenClassification,
     },
     fields=pairs(SHAPE + LLAMA_FIELDS),
     always=MODERN | {"type_vocab_size": 0, "mlm_head_transform": False, "use_pooler": False},
@@ -127,13 +136,15 @@ GPT2 = Family(
         MiniGPTModel: transformers.GPT2Model,
         MiniGPTForCausalLM: transformers.GPT2LMHeadModel,
         MiniGPTForSequenceClassification: transformers.GPT2ForSequenceClassification,
+        MiniGPTForTokenClassification: transformers.GPT2ForTokenClassification,
+        MiniGPTForQuestionAnswering: transformers.GPT2ForQuestionAnswering,
     },
     fields=pairs(
         SHAPE
         + """intermediate_size=n_inner hidden_act=activation_function norm_eps=layer_norm_epsilon use_cache
         hidden_dropout_prob=resid_pdrop hidden_dropout_prob=embd_pdrop attention_probs_dropout_prob=attn_pdrop"""
     ),
-    always=CLASSIC,
+    always=CLASSIC | {"add_cross_attention": False},
     stock_always={"scale_attn_weights": True, "scale_attn_by_inverse_layer_idx": False, "add_cross_attention": False},
     weights=pairs(
         """model.norm=model.ln_f embed_tokens=wte embed_positions=wpe layers.=h.
@@ -149,13 +160,18 @@ LLAMA = Family(
         MiniGPTModel: transformers.LlamaModel,
         MiniGPTForCausalLM: transformers.LlamaForCausalLM,
         MiniGPTForSequenceClassification: transformers.LlamaForSequenceClassification,
+        MiniGPTForTokenClassification: transformers.LlamaForTokenClassification,
+        MiniGPTForQuestionAnswering: transformers.LlamaForQuestionAnswering,
     },
     fields=pairs(SHAPE + LLAMA_FIELDS + "use_cache"),
-    always=MODERN,
+    always=MODERN | {"add_cross_attention": False},
     stock_always={"rope_parameters.rope_type": "default"},
-    weights=pairs(LLAMA_WEIGHTS),
+    weights=pairs(LLAMA_WEIGHTS + "classifier=score"),
 )
 FAMILIES = (BERT, EUROBERT, GPT2, LLAMA)
+# They read a field that their configurations do not declare, and without it drop out a tenth.
+WITH_UNDECLARED_DROPOUT = (transformers.GPT2ForTokenClassification, transformers.LlamaForTokenClassification)
+UNDECLARED_DROPOUT = 0.1
 
 
 def to_stock(model: PreTrainedModel, to: str | None = None) -> PreTrainedModel:
@@ -200,6 +216,9 @@ def to_stock(model: PreTrainedModel, to: str | None = None) -> PreTrainedModel:
         values[outer] = {inner: getattr(config, ours)} if inner else getattr(config, ours)
     if family is EUROBERT and is_pooled:
         values["classifier_pooling"] = POOLING[config.classifier_pooling]
+    elif stock_class in WITH_UNDECLARED_DROPOUT:
+        own = config.classifier_dropout
+        values["classifier_dropout"] = config.hidden_dropout_prob if own is None else own
     stock_config = family.stock_config(**values)
     options = {"add_pooling_layer": is_pooled} if stock_class is transformers.BertModel else {}
     stock = stock_class(stock_config, **options)
@@ -232,7 +251,9 @@ def from_stock(stock: PreTrainedModel) -> PreTrainedModel:
         raise UserError(f"{type(stock).__name__} has no counterpart here; these have: {known}")
     family, our_class = heads[type(stock)]
     theirs = stock.config
-    values = {ours: read(theirs, name) for ours, name in reversed(family.fields) if ours != "head_dim"}
+    if type(stock) is transformers.BertForQuestionAnswering and theirs.num_labels != 2:
+        raise UserError(f"BertConfig.num_labels={theirs.num_labels} has no counterpart; a span has 2, start and end")
+    values = {ours: read(theirs, name) for ours, name in reversed(family.fields)}
     values |= family.always | family.always_pooled
     if family is BERT:
         values["use_pooler"] = stock.base_model.pooler is not None
@@ -246,6 +267,9 @@ def from_stock(stock: PreTrainedModel) -> PreTrainedModel:
         values["classifier_pooling"] = words[theirs.classifier_pooling]
     elif our_class is MiniGPTForSequenceClassification:  # the stock class has no decoder beside the embedding
         values |= {"lm_loss_weight": 0.0, "tie_word_embeddings": True}
+    elif type(stock) in WITH_UNDECLARED_DROPOUT:
+        own = theirs.to_dict().get("classifier_dropout")
+        values["classifier_dropout"] = UNDECLARED_DROPOUT if own is None else own
     try:
         config = family.config(**values)
     except StrictDataclassError as error:
@@ -265,14 +289,13 @@ def from_stock(stock: PreTrainedModel) -> PreTrainedModel:
 
     model = our_class(config)
     ours_to_theirs = stock_names(model, stock, family)
-    their_weights = stock.state_dict()
     # What the stock class lacks is the decoder beside MiniGPT's classifier: the embedding itself.
-    embedding = stock.get_input_embeddings().weight
+    their_weights = {"lm_head.weight": stock.get_input_embeddings().weight, **stock.state_dict()}
     weights = {}
     for stock_name in dict.fromkeys(ours_to_theirs.values()):
         names = [name for name, theirs_ in ours_to_theirs.items() if theirs_ == stock_name]
-        whole = their_weights.get(stock_name, embedding)
-        for name, part in zip(names, whole.chunk(len(names), dim=-1), strict=True):
+        parts = their_weights[stock_name].chunk(len(names), dim=-1)
+        for name, part in zip(names, parts, strict=True):
             weights[name] = part.T if stock_name.endswith(family.transposed) else part
     return load(model, weights, like=stock)
 
@@ -290,6 +313,10 @@ def obstacles(model: PreTrainedModel, family: Family) -> list[str]:
     found = [f"{name}={values[name]!r} where it has {rule!r}" for name, rule in rules.items() if values[name] != rule]
     if family is BERT and not config.type_vocab_size:
         found.append("type_vocab_size=0 where it needs at least one token type")
+    if family is BERT and type(model) is MiniBertForQuestionAnswering and config.num_labels != 2:
+        found.append(f"num_labels={config.num_labels} where it has 2, a start and an end, as config.json should say")
+    if "head_dim" not in dict(family.fields) and config.head_dim * config.num_attention_heads != config.hidden_size:
+        found.append(f"head_dim={config.head_dim} where it has hidden_size / num_attention_heads")
     if family is EUROBERT and is_pooled and config.classifier_pooling not in POOLING:
         found.append(f"classifier_pooling={config.classifier_pooling!r} where it has only {' and '.join(POOLING)}")
     return found

@@ -9,7 +9,14 @@ import transformers
 from stock_models import HEADS, SHAPE, STOCK_CONFIGS, example, make_ours, make_stock, stir
 from transformers import BertConfig, LlamaConfig, PreTrainedConfig
 
-from hf_minibert import MiniBertConfig, MiniBertForMaskedLM, MiniBertModel, MiniGPTConfig, MiniGPTForCausalLM
+from hf_minibert import (
+    MiniBertConfig,
+    MiniBertForMaskedLM,
+    MiniBertModel,
+    MiniGPTConfig,
+    MiniGPTForCausalLM,
+    MiniGPTForTokenClassification,
+)
 from hf_minibert.errors import UserError
 from hf_minibert.interop.stock import FAMILIES, from_stock, to_stock
 
@@ -129,6 +136,15 @@ def test_a_base_model_without_pooler_stays_without():
         assert_equal_models(ours, stock, example(type(stock)))
 
 
+@pytest.mark.parametrize("family", ["gpt2", "llama"])
+def test_the_dropout_before_a_token_classifier_is_the_same(family):
+    stock_class = {"gpt2": transformers.GPT2ForTokenClassification, "llama": transformers.LlamaForTokenClassification}
+    stock = stock_class[family](STOCK_CONFIGS[family]())
+    assert from_stock(stock).dropout.p == stock.dropout.p == 0.1
+    ours = make_ours(family, MiniGPTForTokenClassification)
+    assert to_stock(ours).dropout.p == ours.dropout.p == 0.0
+
+
 def test_generation_settings_come_along():
     ours = MiniGPTForCausalLM(MiniGPTConfig.modern(**SHAPE))
     ours.generation_config.repetition_penalty = 1.3
@@ -152,6 +168,11 @@ def test_generation_settings_come_along():
         ("MiniBertForPreTraining", "modern", {}, "BertForPreTraining does not compute the same: norm_type='rms_norm'"),
         ("MiniGPTForCausalLM", "classic", {"norm_placement": "post"}, "norm_placement='post'"),
         ("MiniGPTForCausalLM", "classic", {"use_bias": False}, "use_bias=False"),
+        ("MiniGPTForCausalLM", "classic", {"head_dim": 16}, "head_dim=16"),
+        ("MiniBertForQuestionAnswering", "classic", {"num_labels": 3}, "num_labels=3 where it has 2"),
+        ("MiniBertForQuestionAnswering", "modern", {}, "BertForQuestionAnswering does not compute the same"),
+        ("MiniBertForMultipleChoice", "classic", {"classifier_pooling": "max"}, "classifier_pooling='max'"),
+        ("MiniGPTModel", "modern", {"add_cross_attention": True}, "add_cross_attention=True"),
         ("MiniGPTForCausalLM", "modern", {"gated_mlp": False}, "gated_mlp=False"),
         ("MiniGPTForCausalLM", "modern", {"position_embedding_type": "absolute"}, "position_embedding_type='absolute'"),
     ],
@@ -181,7 +202,7 @@ def test_what_no_stock_class_computes_is_refused_by_name(name, make, fields, rea
         (transformers.GPT2Model, "gpt2", {"scale_attn_weights": False}, "scale_attn_weights=False"),
         (transformers.GPT2Model, "gpt2", {"scale_attn_by_inverse_layer_idx": True}, "scale_attn_by_inverse_layer_idx"),
         (transformers.GPT2Model, "gpt2", {"embd_pdrop": 0.3}, "embd_pdrop=0.3"),
-        (transformers.LlamaModel, "llama", {"head_dim": 16}, "head_dim=16"),
+        (transformers.BertForQuestionAnswering, "bert", {"num_labels": 3}, "num_labels=3"),
         (
             transformers.LlamaModel,
             "llama",
@@ -213,10 +234,8 @@ def test_values_that_our_configuration_does_not_take_are_refused():
 
 def test_every_field_is_converted_or_refused_or_for_training_only():
     """A field that is added to one of the configurations must be thought of here."""
-    training_only = {
-        *("auto_map", "scale_residual_init", "lm_loss_weight", "classifier_dropout", "hidden_dropout_prob"),
-        "use_cache",
-    }
+    training_only = {"scale_residual_init", "lm_loss_weight", "classifier_dropout", "hidden_dropout_prob"}
+    not_of_shape = {"auto_map", "use_cache", "is_decoder"}  # MiniGPT always is one
     without_effect = {
         *("use_cache", "pretraining_tp", "mask_token_id", "reorder_and_upcast_attn", "summary_type"),
         *("summary_use_proj", "summary_activation", "summary_proj_to_labels", "summary_first_dropout"),
@@ -226,9 +245,9 @@ def test_every_field_is_converted_or_refused_or_for_training_only():
         ours = {name for name, _ in family.fields} | {*family.always, *family.always_pooled}
         handled = {"type_vocab_size", "classifier_pooling", "use_pooler"} if family.config is MiniBertConfig else set()
         if family.always["position_embedding_type"] == "absolute":
-            handled |= {"rope_theta", "rope_parameters"}
+            handled |= {"rope_theta", "rope_parameters", "head_dim"}
         fields = {field.name for field in dataclasses.fields(family.config)} - common
-        assert fields - ours - handled <= training_only, family.name
+        assert fields - ours - handled <= training_only | not_of_shape, family.name
 
         theirs = {name.split(".")[0] for _, name in family.fields} | {
             name.split(".")[0] for name in family.stock_always

@@ -10,6 +10,7 @@ import pytest
 import torch
 from commands import call
 from safetensors.torch import load_file
+from stock_models import HEADS
 from transformers import (
     AutoModelForMaskedLM,
     AutoTokenizer,
@@ -19,9 +20,11 @@ from transformers import (
     GPT2Config,
     GPT2LMHeadModel,
 )
+from transformers.models.auto import modeling_auto
 
 import hf_minibert
 from hf_minibert import MiniBertConfig, MiniBertForMaskedLM, MiniGPTConfig
+from hf_minibert.interop.export import export
 from hf_minibert.tokenization import adapt_tokenizer
 
 SHAPE = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4, "max_position_embeddings": 64}
@@ -31,27 +34,24 @@ import json, sys
 sys.modules["hf_minibert"] = None
 import torch, transformers
 
-folder, auto_class, text = sys.argv[1:]
-model = getattr(transformers, auto_class).from_pretrained(folder)
-tokenizer = transformers.AutoTokenizer.from_pretrained(folder)
-inputs = tokenizer(text, return_tensors="pt")
-with torch.no_grad():
-    outputs = model(**inputs)[0].flatten().tolist()
-found = {"class": type(model).__name__, "ids": inputs["input_ids"][0].tolist(), "outputs": outputs}
-if model.can_generate():
-    found["generated"] = model.generate(**inputs, max_new_tokens=8, do_sample=False)[0].tolist()
-print(json.dumps(found | {"text": tokenizer.decode(found["ids"], skip_special_tokens=False)}))
+found = {}
+for folder, auto_class in json.loads(sys.argv[1]):
+    model = getattr(transformers, auto_class).from_pretrained(folder)
+    tokenizer = transformers.AutoTokenizer.from_pretrained(folder)
+    inputs = tokenizer(sys.argv[2], return_tensors="pt")
+    with torch.no_grad():
+        outputs = model(**inputs)[0].flatten().tolist()
+    found[folder] = {"class": type(model).__name__, "ids": inputs["input_ids"][0].tolist(), "outputs": outputs}
+    if model.can_generate():
+        found[folder]["generated"] = model.generate(**inputs, max_new_tokens=8, do_sample=False)[0].tolist()
+print(json.dumps(found))
 """
-
-
-def read_elsewhere(folder: Path, auto_class: str) -> dict:
-    """What a process finds that cannot import this package, offline and with an empty cache."""
-    environment = {name: value for name, value in os.environ.items() if not name.startswith(("HF_", "PYTHON"))}
-    environment |= {"HF_HUB_OFFLINE": "1", "HF_HOME": str(folder.parent / "cache")}
-    words = [sys.executable, "-P", "-c", READER, str(folder), auto_class, TEXT]
-    done = subprocess.run(words, cwd=folder.parent, env=environment, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
-    return json.loads(done.stdout)
+CELLS = [
+    ("MiniBertForMaskedLM", "classic", "bert", "AutoModelForMaskedLM", "BertForMaskedLM"),
+    ("MiniBertForMaskedLM", "modern", "eurobert", "AutoModelForMaskedLM", "EuroBertForMaskedLM"),
+    ("MiniGPTForCausalLM", "classic", "gpt2", "AutoModelForCausalLM", "GPT2LMHeadModel"),
+    ("MiniGPTForCausalLM", "modern", "llama", "AutoModelForCausalLM", "LlamaForCausalLM"),
+]
 
 
 def save(folder: Path, name: str, architecture: str, tokenizer) -> torch.nn.Module:
@@ -78,54 +78,50 @@ def tiny_bert(tmp_path: Path, tokenizer) -> Path:
     return tmp_path / "tiny"
 
 
-@pytest.mark.parametrize(
-    ("name", "architecture", "to", "auto_class", "stock_name"),
-    [
-        ("MiniBertForMaskedLM", "classic", "bert", "AutoModelForMaskedLM", "BertForMaskedLM"),
-        ("MiniBertForMaskedLM", "modern", "eurobert", "AutoModelForMaskedLM", "EuroBertForMaskedLM"),
-        ("MiniBertModel", "classic", None, "AutoModel", "BertModel"),
-        ("MiniGPTForCausalLM", "classic", "gpt2", "AutoModelForCausalLM", "GPT2LMHeadModel"),
-        ("MiniGPTForCausalLM", "modern", None, "AutoModelForCausalLM", "LlamaForCausalLM"),
-    ],
-)
-def test_there_and_back(
-    name: str,
-    architecture: str,
-    to: str | None,
-    auto_class: str,
-    stock_name: str,
-    tmp_path: Path,
-    tokenizer,
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
+def test_exports_open_where_this_package_is_not_installed(
+    tmp_path: Path, tokenizer, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    model = save(tmp_path / "ours", name, architecture, tokenizer)
-    words = ["--to", to] if to else []
-    stock, back = tmp_path / "stock", tmp_path / "back"
-    assert call("export.py", monkeypatch, "--model_name_or_path", tmp_path / "ours", "--output_dir", stock, *words) == 0
-    printed = capsys.readouterr().out
-    assert f"as a {stock_name}" in printed
-    assert f"model = {auto_class}.from_pretrained({str(stock)!r})\n" in printed
+    models = {}
+    for name, architecture, to, auto_class, stock_name in CELLS:
+        models[to] = save(tmp_path / "ours" / to, name, architecture, tokenizer)
+        flags = ["--model_name_or_path", tmp_path / "ours" / to, "--output_dir", tmp_path / to, "--to", to]
+        assert call("export.py", monkeypatch, *flags) == 0
+        printed = capsys.readouterr().out
+        assert f"as a {stock_name}" in printed
+        assert f"model = {auto_class}.from_pretrained({str(tmp_path / to)!r})\n" in printed
+    assert sorted(path.name for path in tmp_path.iterdir()) == sorted([*models, "ours"])  # nothing half-made is left
 
-    found = read_elsewhere(stock, auto_class)
-    assert found["class"] == stock_name
-    inputs = AutoTokenizer.from_pretrained(tmp_path / "ours")(TEXT, return_tensors="pt")
-    assert found["ids"] == inputs["input_ids"][0].tolist()
-    assert TEXT in found["text"].replace("[MASK]", " [MASK]")
-    with torch.no_grad():
-        expected = model(**inputs)[0].flatten()
-    torch.testing.assert_close(torch.tensor(found["outputs"]), expected, rtol=0, atol=1e-5)
-    if model.can_generate():
-        assert found["generated"] == model.generate(**inputs, max_new_tokens=8, do_sample=False)[0].tolist()
+    environment = {name: value for name, value in os.environ.items() if not name.startswith(("HF_", "PYTHON"))}
+    environment |= {"HF_HUB_OFFLINE": "1", "HF_HOME": str(tmp_path / "cache")}
+    words = [json.dumps([(to, auto_class) for _, _, to, auto_class, _ in CELLS]), TEXT]
+    words = [sys.executable, "-P", "-c", READER, *words]
+    done = subprocess.run(words, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    found = json.loads(done.stdout)
+    for _, _, to, _, stock_name in CELLS:
+        assert found[to]["class"] == stock_name
+        inputs = AutoTokenizer.from_pretrained(tmp_path / "ours" / to)(TEXT, return_tensors="pt")
+        assert found[to]["ids"] == inputs["input_ids"][0].tolist()
+        with torch.no_grad():
+            expected = models[to](**inputs)[0].flatten()
+        torch.testing.assert_close(torch.tensor(found[to]["outputs"]), expected, rtol=0, atol=1e-5)
+        if models[to].can_generate():
+            generated = models[to].generate(**inputs, max_new_tokens=8, do_sample=False)
+            assert found[to]["generated"] == generated[0].tolist()
 
-    assert call("export.py", monkeypatch, "--model_name_or_path", stock, "--output_dir", back) == 0
-    assert "trust_remote_code=True" in capsys.readouterr().out
-    weights = load_file(tmp_path / "ours/model.safetensors")
-    again = load_file(back / "model.safetensors")
+
+@pytest.mark.parametrize(("family", "stock_class", "our_class"), HEADS)
+def test_every_head_goes_there_and_back(family: str, stock_class, our_class, tmp_path: Path, tokenizer) -> None:
+    architecture = "classic" if family in ("bert", "gpt2") else "modern"
+    save(tmp_path / "ours", our_class.__name__, architecture, tokenizer)
+    for source, target, expected in (("ours", "stock", stock_class), ("stock", "back", our_class)):
+        record = export(str(tmp_path / source), str(tmp_path / target))
+        auto_class = vars(modeling_auto)[record["auto_class"]]
+        assert type(auto_class.from_pretrained(tmp_path / target)) is expected
+    weights, again = (load_file(tmp_path / name / "model.safetensors") for name in ("ours", "back"))
     assert again.keys() == weights.keys()
     assert all(torch.equal(again[key], weight) for key, weight in weights.items())
-    assert (back / "tokenizer.json").read_bytes() == (tmp_path / "ours/tokenizer.json").read_bytes()
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["back", "ours", "stock"]
+    assert (tmp_path / "back/tokenizer.json").read_bytes() == (tmp_path / "ours/tokenizer.json").read_bytes()
 
 
 def test_the_card_keeps_the_licence_and_names_no_folder_of_this_machine(
