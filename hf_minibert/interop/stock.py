@@ -6,23 +6,30 @@ One `Family` for each cell of the table mask x architecture: BERT, EuroBERT, GPT
 import copy
 import dataclasses
 import functools
+import re
 from typing import Any
 
 import torch
 import transformers
+from huggingface_hub.errors import StrictDataclassError
 from torch import Tensor, nn
 from transformers import PreTrainedConfig, PreTrainedModel
 
 from hf_minibert import (
     MiniBertConfig,
     MiniBertForMaskedLM,
+    MiniBertForMultipleChoice,
     MiniBertForNextSentencePrediction,
     MiniBertForPreTraining,
+    MiniBertForQuestionAnswering,
     MiniBertForSequenceClassification,
+    MiniBertForTokenClassification,
     MiniBertModel,
     MiniGPTConfig,
     MiniGPTForCausalLM,
+    MiniGPTForQuestionAnswering,
     MiniGPTForSequenceClassification,
+    MiniGPTForTokenClassification,
     MiniGPTModel,
 )
 from hf_minibert.errors import UserError
@@ -56,6 +63,11 @@ class Family:
     transposed: tuple[str, ...] = ()
     """Stock weights that are stored (in, out)."""
 
+    @property
+    def name(self) -> str:
+        """What the Hub calls it."""
+        return self.stock_config.model_type
+
 
 SHAPE = """vocab_size hidden_size num_hidden_layers num_attention_heads max_position_embeddings initializer_range
     pad_token_id bos_token_id eos_token_id tie_word_embeddings id2label label2id problem_type """
@@ -79,6 +91,9 @@ BERT = Family(
         MiniBertForMaskedLM: transformers.BertForMaskedLM,
         MiniBertForNextSentencePrediction: transformers.BertForNextSentencePrediction,
         MiniBertForSequenceClassification: transformers.BertForSequenceClassification,
+        MiniBertForTokenClassification: transformers.BertForTokenClassification,
+        MiniBertForQuestionAnswering: transformers.BertForQuestionAnswering,
+        MiniBertForMultipleChoice: transformers.BertForMultipleChoice,
     },
     fields=pairs(
         SHAPE
@@ -89,14 +104,14 @@ BERT = Family(
     always_pooled={"classifier_pooling": "cls", "classifier_activation": "tanh"},
     stock_always={"is_decoder": False, "add_cross_attention": False},
     weights=pairs(
-        """model.=bert. embed_tokens=embeddings.word_embeddings embed_positions=embeddings.position_embeddings
+        """embed_tokens=embeddings.word_embeddings embed_positions=embeddings.position_embeddings
         embed_types=embeddings.token_type_embeddings embedding_norm=embeddings.LayerNorm layers.=encoder.layer.
         self_attn.q_proj=attention.self.query self_attn.k_proj=attention.self.key
         self_attn.v_proj=attention.self.value self_attn.o_proj=attention.output.dense
         attention_norm=attention.output.LayerNorm mlp.up_proj=intermediate.dense mlp.down_proj=output.dense
         mlp_norm=output.LayerNorm lm_head.dense=cls.predictions.transform.dense
         lm_head.norm=cls.predictions.transform.LayerNorm lm_head.decoder=cls.predictions.decoder
-        nsp_head=cls.seq_relationship"""
+        nsp_head=cls.seq_relationship score=classifier"""
     ),
 )
 EUROBERT = Family(
@@ -106,6 +121,7 @@ EUROBERT = Family(
         MiniBertModel: transformers.EuroBertModel,
         MiniBertForMaskedLM: transformers.EuroBertForMaskedLM,
         MiniBertForSequenceClassification: transformers.EuroBertForSequenceClassification,
+        MiniBertForTokenClassification: transformers.EuroBertForTokenClassification,
     },
     fields=pairs(SHAPE + LLAMA_FIELDS),
     always=MODERN | {"type_vocab_size": 0, "mlm_head_transform": False, "use_pooler": False},
@@ -119,16 +135,18 @@ GPT2 = Family(
         MiniGPTModel: transformers.GPT2Model,
         MiniGPTForCausalLM: transformers.GPT2LMHeadModel,
         MiniGPTForSequenceClassification: transformers.GPT2ForSequenceClassification,
+        MiniGPTForTokenClassification: transformers.GPT2ForTokenClassification,
+        MiniGPTForQuestionAnswering: transformers.GPT2ForQuestionAnswering,
     },
     fields=pairs(
         SHAPE
         + """intermediate_size=n_inner hidden_act=activation_function norm_eps=layer_norm_epsilon use_cache
         hidden_dropout_prob=resid_pdrop hidden_dropout_prob=embd_pdrop attention_probs_dropout_prob=attn_pdrop"""
     ),
-    always=CLASSIC,
+    always=CLASSIC | {"add_cross_attention": False},
     stock_always={"scale_attn_weights": True, "scale_attn_by_inverse_layer_idx": False, "add_cross_attention": False},
     weights=pairs(
-        """model.norm=transformer.ln_f model.=transformer. embed_tokens=wte embed_positions=wpe layers.=h.
+        """model.norm=model.ln_f embed_tokens=wte embed_positions=wpe layers.=h.
         attention_norm=ln_1 mlp_norm=ln_2 self_attn.q_proj=attn.c_attn self_attn.k_proj=attn.c_attn
         self_attn.v_proj=attn.c_attn self_attn.o_proj=attn.c_proj mlp.up_proj=mlp.c_fc mlp.down_proj=mlp.c_proj"""
     ),
@@ -141,19 +159,28 @@ LLAMA = Family(
         MiniGPTModel: transformers.LlamaModel,
         MiniGPTForCausalLM: transformers.LlamaForCausalLM,
         MiniGPTForSequenceClassification: transformers.LlamaForSequenceClassification,
+        MiniGPTForTokenClassification: transformers.LlamaForTokenClassification,
+        MiniGPTForQuestionAnswering: transformers.LlamaForQuestionAnswering,
     },
     fields=pairs(SHAPE + LLAMA_FIELDS + "use_cache"),
-    always=MODERN,
-    weights=pairs(LLAMA_WEIGHTS),
+    always=MODERN | {"add_cross_attention": False},
+    weights=pairs(LLAMA_WEIGHTS + "classifier=score"),
 )
 FAMILIES = (BERT, EUROBERT, GPT2, LLAMA)
+# They read a field that their configurations do not declare, and without it drop out a tenth.
+WITH_UNDECLARED_DROPOUT = (transformers.GPT2ForTokenClassification, transformers.LlamaForTokenClassification)
+UNDECLARED_DROPOUT = 0.1
 
 
-def to_stock(model: PreTrainedModel) -> PreTrainedModel:
+def to_stock(model: PreTrainedModel, to: str | None = None) -> PreTrainedModel:
     """The stock model that computes what `model` computes.
 
     What only training uses and the stock class lacks stays behind: some dropouts, the scaled start of residual
     projections, and the language-model loss and head beside MiniGPT's classifier.
+
+    Args:
+        model: one of ours.
+        to: the name of the family; default, the one that fits.
 
     Raises:
         UserError: no stock class computes the same; says which field of the configuration stands in the way.
@@ -163,15 +190,30 @@ def to_stock(model: PreTrainedModel) -> PreTrainedModel:
         known = dict.fromkeys(ours.__name__ for family in FAMILIES for ours in family.heads)
         raise UserError(f"{type(model).__name__} has no stock class; these have: {', '.join(known)}")
     config = model.config
-    is_pooled = any("pooler." in name for name in model.state_dict())
-    family = min(families, key=lambda candidate: len(obstacles(config, candidate, is_pooled)))
+    found = {family.name: obstacles(model, family) for family in families}
+    if to is not None and to not in found:
+        raise UserError(f"{type(model).__name__} has no {to} class; it may become {' or '.join(found)}")
+    name = to or min(found, key=lambda candidate: len(found[candidate]))
+    (family,) = (candidate for candidate in families if candidate.name == name)
     stock_class = family.heads[type(model)]
-    if found := obstacles(config, family, is_pooled):
-        raise UserError(f"no stock class computes the same; nearest is {stock_class.__name__}, but {'; '.join(found)}")
+    if found[name]:
+        fitting = [other for other in found if not found[other]]
+        raise UserError(
+            f"{stock_class.__name__} does not compute the same: {'; '.join(found[name])}; "
+            + (
+                f"it may become {fitting[0]}"
+                if fitting
+                else "share the checkpoint with its own code (trust_remote_code)"
+            )
+        )
+    is_pooled = has_pooler(model)
 
     values: dict[str, Any] = {theirs: copy.deepcopy(getattr(config, ours)) for ours, theirs in family.fields}
     if family is EUROBERT and is_pooled:
         values["classifier_pooling"] = POOLING[config.classifier_pooling]
+    elif stock_class in WITH_UNDECLARED_DROPOUT:
+        own = config.classifier_dropout
+        values["classifier_dropout"] = config.hidden_dropout_prob if own is None else own
     stock_config = family.stock_config(**values)
     options = {"add_pooling_layer": is_pooled} if stock_class is transformers.BertModel else {}
     stock = stock_class(stock_config, **options)
@@ -204,6 +246,8 @@ def from_stock(stock: PreTrainedModel) -> PreTrainedModel:
         raise UserError(f"{type(stock).__name__} has no counterpart here; these have: {known}")
     family, our_class = heads[type(stock)]
     theirs = stock.config
+    if type(stock) is transformers.BertForQuestionAnswering and theirs.num_labels != 2:
+        raise UserError(f"BertConfig.num_labels={theirs.num_labels} has no counterpart; a span has 2, start and end")
     values = {ours: getattr(theirs, name) for ours, name in reversed(family.fields) if ours != "head_dim"}
     values |= family.always | family.always_pooled
     if family is BERT:
@@ -212,41 +256,62 @@ def from_stock(stock: PreTrainedModel) -> PreTrainedModel:
         words = {word: pooling for pooling, word in POOLING.items()}
         if theirs.classifier_pooling not in words:
             raise UserError(
-                f"{type(theirs).__name__}.classifier_pooling={theirs.classifier_pooling!r} has no counterpart here; "
-                f"only {', '.join(words)}"
+                f"{type(theirs).__name__}.classifier_pooling={theirs.classifier_pooling!r} has no counterpart here, "
+                f"only {' and '.join(words)} have; use {type(stock).__name__} itself"
             )
         values["classifier_pooling"] = words[theirs.classifier_pooling]
     elif our_class is MiniGPTForSequenceClassification:  # the stock class has no decoder beside the embedding
         values |= {"lm_loss_weight": 0.0, "tie_word_embeddings": True}
-    config = family.config(**values)
+    elif type(stock) in WITH_UNDECLARED_DROPOUT:
+        own = theirs.to_dict().get("classifier_dropout")
+        values["classifier_dropout"] = UNDECLARED_DROPOUT if own is None else own
+    try:
+        config = family.config(**values)
+    except StrictDataclassError as error:
+        raise UserError(
+            f"this {type(theirs).__name__} has no counterpart here: {error.__cause__ or error}; "
+            f"use {type(stock).__name__} itself"
+        ) from error
 
     always = {**family.stock_always, **{name: getattr(config, ours) for ours, name in family.fields}}
     for name, value in always.items():
         their_value = getattr(theirs, name)
         if their_value not in (value, None) and name != "tie_word_embeddings":
-            raise UserError(f"{type(theirs).__name__}.{name}={their_value!r} has no counterpart; it is {value!r} here")
+            raise UserError(
+                f"{type(theirs).__name__}.{name}={their_value!r} has no counterpart; it is {value!r} here; "
+                f"use {type(stock).__name__} itself"
+            )
 
     model = our_class(config)
     ours_to_theirs = stock_names(model, stock, family)
-    their_weights = stock.state_dict()
     # What the stock class lacks is the decoder beside MiniGPT's classifier: the embedding itself.
-    embedding = stock.get_input_embeddings().weight
+    their_weights = {"lm_head.weight": stock.get_input_embeddings().weight, **stock.state_dict()}
     weights = {}
     for stock_name in dict.fromkeys(ours_to_theirs.values()):
         names = [name for name, theirs_ in ours_to_theirs.items() if theirs_ == stock_name]
-        whole = their_weights.get(stock_name, embedding)
-        for name, part in zip(names, whole.chunk(len(names), dim=-1), strict=True):
+        parts = their_weights[stock_name].chunk(len(names), dim=-1)
+        for name, part in zip(names, parts, strict=True):
             weights[name] = part.T if stock_name.endswith(family.transposed) else part
     return load(model, weights, like=stock)
 
 
-def obstacles(config: PreTrainedConfig, family: Family, is_pooled: bool) -> list[str]:
-    """What keeps our configuration from being one of this family, in words."""
+def has_pooler(model: PreTrainedModel) -> bool:
+    """Whether one vector is made of a sequence, and `config` says how."""
+    return any("pooler." in name for name in model.state_dict())
+
+
+def obstacles(model: PreTrainedModel, family: Family) -> list[str]:
+    """What keeps our model from being one of this family, in words."""
+    config, is_pooled = model.config, has_pooler(model)
     rules = family.always | (family.always_pooled if is_pooled else {})
     values = {name: getattr(config, name) for name in rules}
     found = [f"{name}={values[name]!r} where it has {rule!r}" for name, rule in rules.items() if values[name] != rule]
     if family is BERT and not config.type_vocab_size:
         found.append("type_vocab_size=0 where it needs at least one token type")
+    if family is BERT and type(model) is MiniBertForQuestionAnswering and config.num_labels != 2:
+        found.append(f"num_labels={config.num_labels} where it has 2, a start and an end, as config.json should say")
+    if "head_dim" not in dict(family.fields) and config.head_dim * config.num_attention_heads != config.hidden_size:
+        found.append(f"head_dim={config.head_dim} where it has hidden_size / num_attention_heads")
     if family is EUROBERT and is_pooled and config.classifier_pooling not in POOLING:
         found.append(f"classifier_pooling={config.classifier_pooling!r} where it has only {' and '.join(POOLING)}")
     return found
@@ -255,11 +320,12 @@ def obstacles(config: PreTrainedConfig, family: Family, is_pooled: bool) -> list
 def stock_names(model: PreTrainedModel, stock: PreTrainedModel, family: Family) -> dict[str, str]:
     """The stock name of each of our weights."""
     is_base = model.base_model is model
+    prefix = "" if is_base else f"{stock.base_model_prefix}."
     names = {}
     for name in model.state_dict():
         whole = f"model.{name}" if is_base else name
         theirs = functools.reduce(lambda text, pair: text.replace(*pair), family.weights, whole)
-        names[name] = theirs.removeprefix(f"{stock.base_model_prefix}.") if is_base else theirs
+        names[name] = re.sub(r"^model\.", prefix, theirs)
     return names
 
 

@@ -1,79 +1,30 @@
 """Every cell of the table equals its stock class: outputs, losses and gradients, both ways."""
 
+import dataclasses
 import warnings
 
 import pytest
 import torch
 import transformers
-from transformers import BertConfig, EuroBertConfig, GPT2Config, LlamaConfig
+from stock_models import HEADS, SHAPE, STOCK_CONFIGS, example, make_ours, make_stock, stir
+from transformers import BertConfig, LlamaConfig, PreTrainedConfig
 
-from hf_minibert import MiniBertConfig, MiniBertForMaskedLM, MiniBertModel, MiniGPTConfig, MiniGPTForCausalLM
+from hf_minibert import (
+    MiniBertConfig,
+    MiniBertForMaskedLM,
+    MiniBertModel,
+    MiniGPTConfig,
+    MiniGPTForCausalLM,
+    MiniGPTForTokenClassification,
+)
 from hf_minibert.errors import UserError
 from hf_minibert.interop.stock import FAMILIES, from_stock, to_stock
-
-SMALL = {"vocab_size": 99, "num_labels": 3, "initializer_range": 0.1, "pad_token_id": 0, "bos_token_id": 2}
-SHAPE = SMALL | {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4, "max_position_embeddings": 64}
-STOCK_CONFIGS = {
-    "bert": lambda: BertConfig(**SHAPE, intermediate_size=48, hidden_act="relu", layer_norm_eps=1e-3),
-    "eurobert": lambda: EuroBertConfig(
-        **SHAPE,
-        **{"eos_token_id": 3, "intermediate_size": 48, "rms_norm_eps": 1e-3, "mlp_bias": True, "attention_bias": True},
-        **{"rope_parameters": {"rope_type": "default", "rope_theta": 123.0}, "classifier_pooling": "mean"},
-    ),
-    "gpt2": lambda: GPT2Config(
-        **SMALL,
-        **{"n_embd": 32, "n_layer": 2, "n_head": 4, "n_positions": 64, "n_inner": 48, "eos_token_id": 3},
-        layer_norm_epsilon=1e-3,
-    ),
-    "llama": lambda: LlamaConfig(
-        **SHAPE,
-        **{"eos_token_id": 3, "intermediate_size": 48, "hidden_act": "gelu", "rms_norm_eps": 1e-3},
-        rope_parameters={"rope_type": "default", "rope_theta": 123.0},
-    ),
-}
-HEADS = [
-    pytest.param(family.stock_config.model_type, theirs, ours, id=theirs.__name__)
-    for family in FAMILIES
-    for ours, theirs in family.heads.items()
-]
-
-
-def stir(model):
-    """Move every parameter, so that no bias is zero and no norm one."""
-    generator = torch.Generator().manual_seed(0)
-    with torch.no_grad():
-        for parameter in model.parameters():
-            parameter += torch.randn(parameter.shape, generator=generator) * 0.1
-    return model.eval()
-
-
-def example(model_class, side="right"):
-    """A batch with padding and the labels that the head takes."""
-    generator = torch.Generator().manual_seed(1)
-    ids = torch.randint(5, 99, (3, 12), generator=generator)
-    real = torch.arange(12) < torch.tensor([[12], [9], [5]])
-    real = real if side == "right" else real.flip(1)
-    ids = ids.masked_fill(~real, 0)
-    batch = {"input_ids": ids, "attention_mask": real.long()}
-    # Padding predicts nothing, not even the first token to its right: GPT-2 would train its padding's embedding.
-    token_labels = ids.masked_fill(~real | ~real.roll(1, dims=1), -100)
-    name = model_class.__name__
-    if name.endswith(("MaskedLM", "PreTraining")):
-        batch["labels"] = token_labels.masked_fill(torch.arange(12) % 3 == 0, -100)
-    elif name.endswith(("CausalLM", "LMHeadModel")):
-        batch["labels"] = token_labels
-    elif name.endswith("SequenceClassification"):
-        batch["labels"] = torch.tensor([2, 0, 1])
-    if name.endswith("PreTraining"):
-        batch["next_sentence_label"] = torch.tensor([0, 1, 1])
-    if name.endswith("NextSentencePrediction"):
-        batch["labels"] = torch.tensor([0, 1, 1])
-    return batch
 
 
 def tensors(outputs):
     """The tensors that the two outputs can be compared by."""
-    fields = ("loss", "logits", "prediction_logits", "seq_relationship_logits", "last_hidden_state", "pooler_output")
+    fields = ("loss", "logits", "start_logits", "end_logits", "prediction_logits", "seq_relationship_logits")
+    fields += ("last_hidden_state", "pooler_output")
     return {field: outputs[field] for field in fields if field in outputs}
 
 
@@ -108,7 +59,7 @@ def assert_equal_models(ours, stock, batch):
 @pytest.mark.parametrize("side", ["right", "left"])
 @pytest.mark.parametrize(("family", "stock_class", "our_class"), HEADS)
 def test_a_stock_model_becomes_ours(family, stock_class, our_class, side):
-    stock = stir(stock_class(STOCK_CONFIGS[family]()))
+    stock = make_stock(family, stock_class)
     ours = from_stock(stock)
     assert type(ours) is our_class
     assert not ours.training
@@ -117,10 +68,7 @@ def test_a_stock_model_becomes_ours(family, stock_class, our_class, side):
 
 @pytest.mark.parametrize(("family", "stock_class", "our_class"), HEADS)
 def test_ours_becomes_a_stock_model(family, stock_class, our_class):
-    is_bert = our_class.__name__.startswith("MiniBert")
-    config_class = MiniBertConfig if is_bert else MiniGPTConfig
-    make = config_class.classic if family in ("bert", "gpt2") else config_class.modern
-    ours = stir(our_class(make(**SHAPE, intermediate_size=48) if is_bert else make(**SHAPE, lm_loss_weight=0)))
+    ours = make_ours(family, our_class)
     stock = to_stock(ours)
     assert type(stock) is stock_class
     assert_equal_models(ours, stock, example(stock_class))
@@ -128,7 +76,7 @@ def test_ours_becomes_a_stock_model(family, stock_class, our_class):
 
 @pytest.mark.parametrize(("family", "stock_class", "our_class"), HEADS)
 def test_the_round_trip_changes_no_bit(family, stock_class, our_class, tmp_path):
-    stock = stir(stock_class(STOCK_CONFIGS[family]())).to(torch.bfloat16)
+    stock = make_stock(family, stock_class).to(torch.bfloat16)
     ours = from_stock(stock)
     ours.save_pretrained(tmp_path)
     again = to_stock(our_class.from_pretrained(tmp_path))
@@ -147,14 +95,25 @@ def test_the_round_trip_changes_no_bit(family, stock_class, our_class, tmp_path)
     assert not different
 
 
+@pytest.mark.parametrize(("family", "stock_class", "our_class"), HEADS)
+def test_the_round_trip_of_ours_changes_no_bit(family, stock_class, our_class):
+    ours = make_ours(family, our_class)
+    again = from_stock(to_stock(ours))
+    assert type(again) is our_class
+    assert again.state_dict().keys() == ours.state_dict().keys()
+    assert all(torch.equal(weight, again.state_dict()[name]) for name, weight in ours.state_dict().items())
+    assert type(to_stock(ours, to=family)) is stock_class
+
+
 @pytest.mark.parametrize("family", ["gpt2", "llama"])
 def test_both_generate_the_same(family):
     stock_class = {"gpt2": transformers.GPT2LMHeadModel, "llama": transformers.LlamaForCausalLM}[family]
-    stock = stir(stock_class(STOCK_CONFIGS[family]()))
     batch = example(stock_class, side="left")
     del batch["labels"]
     options = {"max_new_tokens": 20, "do_sample": False}
+    stock, ours = make_stock(family, stock_class), make_ours(family, MiniGPTForCausalLM)
     assert torch.equal(stock.generate(**batch, **options), from_stock(stock).generate(**batch, **options))
+    assert torch.equal(ours.generate(**batch, **options), to_stock(ours).generate(**batch, **options))
 
 
 def test_untied_models_keep_both_weights():
@@ -177,6 +136,15 @@ def test_a_base_model_without_pooler_stays_without():
         assert_equal_models(ours, stock, example(type(stock)))
 
 
+@pytest.mark.parametrize("family", ["gpt2", "llama"])
+def test_the_dropout_before_a_token_classifier_is_the_same(family):
+    stock_class = {"gpt2": transformers.GPT2ForTokenClassification, "llama": transformers.LlamaForTokenClassification}
+    stock = stock_class[family](STOCK_CONFIGS[family]())
+    assert from_stock(stock).dropout.p == stock.dropout.p == 0.1
+    ours = make_ours(family, MiniGPTForTokenClassification)
+    assert to_stock(ours).dropout.p == ours.dropout.p == 0.0
+
+
 def test_generation_settings_come_along():
     ours = MiniGPTForCausalLM(MiniGPTConfig.modern(**SHAPE))
     ours.generation_config.repetition_penalty = 1.3
@@ -197,9 +165,14 @@ def test_generation_settings_come_along():
         ("MiniBertModel", "modern", {"use_pooler": True}, "use_pooler=True"),
         ("MiniBertForSequenceClassification", "modern", {"classifier_pooling": "max"}, "classifier_pooling='max'"),
         ("MiniBertForSequenceClassification", "modern", {"classifier_activation": "tanh"}, "classifier_activation"),
-        ("MiniBertForPreTraining", "modern", {}, "nearest is BertForPreTraining, but norm_type='rms_norm'"),
+        ("MiniBertForPreTraining", "modern", {}, "BertForPreTraining does not compute the same: norm_type='rms_norm'"),
         ("MiniGPTForCausalLM", "classic", {"norm_placement": "post"}, "norm_placement='post'"),
         ("MiniGPTForCausalLM", "classic", {"use_bias": False}, "use_bias=False"),
+        ("MiniGPTForCausalLM", "classic", {"head_dim": 16}, "head_dim=16"),
+        ("MiniBertForQuestionAnswering", "classic", {"num_labels": 3}, "num_labels=3 where it has 2"),
+        ("MiniBertForQuestionAnswering", "modern", {}, "BertForQuestionAnswering does not compute the same"),
+        ("MiniBertForMultipleChoice", "classic", {"classifier_pooling": "max"}, "classifier_pooling='max'"),
+        ("MiniGPTModel", "modern", {"add_cross_attention": True}, "add_cross_attention=True"),
         ("MiniGPTForCausalLM", "modern", {"gated_mlp": False}, "gated_mlp=False"),
         ("MiniGPTForCausalLM", "modern", {"position_embedding_type": "absolute"}, "position_embedding_type='absolute'"),
     ],
@@ -209,7 +182,7 @@ def test_what_no_stock_class_computes_is_refused_by_name(name, make, fields, rea
 
     config_class = MiniBertConfig if name.startswith("MiniBert") else MiniGPTConfig
     config = {"classic": config_class.classic, "modern": config_class.modern}[make](**SHAPE | fields)
-    with pytest.raises(UserError, match="no stock class computes the same") as error:
+    with pytest.raises(UserError, match="does not compute the same: .* with its own code") as error:
         to_stock(vars(hf_minibert)[name](config))
     assert reason in str(error.value)
 
@@ -230,6 +203,7 @@ def test_what_no_stock_class_computes_is_refused_by_name(name, make, fields, rea
         (transformers.GPT2Model, "gpt2", {"scale_attn_by_inverse_layer_idx": True}, "scale_attn_by_inverse_layer_idx"),
         (transformers.GPT2Model, "gpt2", {"embd_pdrop": 0.3}, "embd_pdrop=0.3"),
         (transformers.LlamaModel, "llama", {"head_dim": 16}, "head_dim=16"),
+        (transformers.BertForQuestionAnswering, "bert", {"num_labels": 3}, "num_labels=3"),
     ],
 )
 def test_what_ours_cannot_express_is_refused_by_name(stock_class, family, changes, field):
@@ -240,9 +214,47 @@ def test_what_ours_cannot_express_is_refused_by_name(stock_class, family, change
     assert field in str(error.value)
 
 
+def test_what_fits_is_named():
+    with pytest.raises(UserError, match="EuroBertForMaskedLM does not compute the same: .*; it may become bert"):
+        to_stock(MiniBertForMaskedLM(MiniBertConfig.classic(**SHAPE)), to="eurobert")
+    with pytest.raises(UserError, match="MiniBertForMaskedLM has no llama class; it may become bert or eurobert"):
+        to_stock(MiniBertForMaskedLM(MiniBertConfig.classic(**SHAPE)), to="llama")
+
+
+def test_values_that_our_configuration_does_not_take_are_refused():
+    config = LlamaConfig(**SHAPE | {"num_attention_heads": 32}, head_dim=1)
+    with pytest.raises(UserError, match="this LlamaConfig has no counterpart here: rotary positions turn pairs"):
+        from_stock(transformers.LlamaModel(config))
+
+
+def test_every_field_is_converted_or_refused_or_for_training_only():
+    """A field that is added to one of the configurations must be thought of here."""
+    training_only = {"scale_residual_init", "lm_loss_weight", "classifier_dropout", "hidden_dropout_prob"}
+    not_of_shape = {"auto_map", "use_cache", "is_decoder"}  # MiniGPT always is one
+    without_effect = {
+        *("use_cache", "pretraining_tp", "mask_token_id", "reorder_and_upcast_attn", "summary_type"),
+        *("summary_use_proj", "summary_activation", "summary_proj_to_labels", "summary_first_dropout"),
+    }
+    common = {field.name for field in dataclasses.fields(PreTrainedConfig)}
+    for family in FAMILIES:
+        ours = {name for name, _ in family.fields} | {*family.always, *family.always_pooled}
+        handled = {"type_vocab_size", "classifier_pooling", "use_pooler"} if family.config is MiniBertConfig else set()
+        if family.always["position_embedding_type"] == "absolute":
+            handled |= {"rope_theta", "rope_parameters", "head_dim"}
+        fields = {field.name for field in dataclasses.fields(family.config)} - common
+        assert fields - ours - handled <= training_only | not_of_shape, family.name
+
+        theirs = {name.split(".")[0] for _, name in family.fields} | {
+            name.split(".")[0] for name in family.stock_always
+        }
+        theirs = {family.stock_config.attribute_map.get(name, name) for name in theirs} | {"classifier_pooling"}
+        fields = {field.name for field in dataclasses.fields(family.stock_config)} - common
+        assert fields - theirs <= without_effect, family.name
+
+
 def test_other_classes_are_refused():
-    with pytest.raises(UserError, match="BertForTokenClassification has no counterpart here; these have: BertModel"):
-        from_stock(transformers.BertForTokenClassification(STOCK_CONFIGS["bert"]()))
+    with pytest.raises(UserError, match="BertLMHeadModel has no counterpart here; these have: BertModel"):
+        from_stock(transformers.BertLMHeadModel(STOCK_CONFIGS["bert"]()))
     with pytest.raises(UserError, match="BertModel has no stock class; these have: MiniBertModel"):
         to_stock(transformers.BertModel(STOCK_CONFIGS["bert"]()))
 
