@@ -248,7 +248,7 @@ def from_stock(stock: PreTrainedModel) -> PreTrainedModel:
     theirs = stock.config
     if type(stock) is transformers.BertForQuestionAnswering and theirs.num_labels != 2:
         raise UserError(f"BertConfig.num_labels={theirs.num_labels} has no counterpart; a span has 2, start and end")
-    values = {ours: getattr(theirs, name) for ours, name in reversed(family.fields) if ours != "head_dim"}
+    values = {ours: getattr(theirs, name) for ours, name in reversed(family.fields)}
     values |= family.always | family.always_pooled
     if family is BERT:
         values["use_pooler"] = stock.base_model.pooler is not None

@@ -63,6 +63,7 @@ class RotaryEmbedding(nn.Module):
         """The angle by which each pair of channels turns per position, and a factor for cosines and sines."""
         rope, width, device = self.config.rope_parameters, self.config.head_dim, position_ids.device
         assert rope is not None
+        assert width is not None
         if rope["rope_type"] != "default":
             return ROPE_INIT_FUNCTIONS[rope["rope_type"]](self.config, device, seq_len=position_ids.max() + 1)
         exponents = torch.arange(0, width, 2, device=device, dtype=torch.float32) / width

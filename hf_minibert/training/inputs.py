@@ -25,7 +25,15 @@ from hf_minibert.data.objectives import (
 from hf_minibert.data.token_store import Documents, TokenStore, is_token_store, open_prepared_store, open_token_store
 from hf_minibert.errors import UserError
 from hf_minibert.models.configuration_minibert import MiniBertConfig
-from hf_minibert.presets import LEARNING_RATES, Config, ObjectiveName, build_config, family_of, parse_overrides
+from hf_minibert.presets import (
+    LEARNING_RATES,
+    Config,
+    ObjectiveName,
+    PretrainingModel,
+    build_config,
+    family_of,
+    parse_overrides,
+)
 from hf_minibert.tokenization import OWN_TOKENIZER, adapt_tokenizer, load_tokenizer
 from hf_minibert.training.arguments import PretrainArguments
 from hf_minibert.training.checkpoint import latest_checkpoint
@@ -126,6 +134,13 @@ def make_plan(arguments: PretrainArguments) -> Plan:
             model_max_length=config.max_position_embeddings,
         ),
     )
+
+
+def build_model(plan: Plan) -> PretrainingModel:
+    """The plan's model, with new weights."""
+    model_class: Any = family_of(plan.arguments.model).objectives[plan.objective]
+    model: PretrainingModel = model_class(plan.config)
+    return model
 
 
 def find_corpus(arguments: PretrainArguments) -> Corpus | Path:

@@ -38,7 +38,7 @@ from hf_minibert.errors import UserError
 from hf_minibert.files import write_json
 from hf_minibert.hub.card import write_card
 from hf_minibert.models.losses import IGNORE_INDEX
-from hf_minibert.presets import PretrainingModel, family_of
+from hf_minibert.presets import PretrainingModel
 from hf_minibert.training.arguments import PretrainArguments
 from hf_minibert.training.checkpoint import (
     TrainState,
@@ -52,7 +52,7 @@ from hf_minibert.training.checkpoint import (
 from hf_minibert.training.curves import plot_curves
 from hf_minibert.training.device import build_accelerator, flops_per_token, matrix_product_rate
 from hf_minibert.training.evaluation import evaluate
-from hf_minibert.training.inputs import ARGUMENTS, Plan, check_folder, make_folder, make_plan, read_data
+from hf_minibert.training.inputs import ARGUMENTS, Plan, build_model, check_folder, make_folder, make_plan, read_data
 from hf_minibert.training.optimization import DECAY_SHARE, End, build_optimizers, learning_rate_factor
 from hf_minibert.training.report import (
     CURVES,
@@ -129,14 +129,13 @@ class Pretraining:
     def _build_or_resume(self) -> None:
         """The model, the optimizer and how far they are."""
         set_seed(self.arguments.seed)
-        self.model_class: Any = family_of(self.arguments.model).objectives[self.plan.objective]
         checkpoint = resume_point(self.folder, self.end) if self.arguments.resume else None
         data = self.data.store.info.fingerprint
-        self.model: PretrainingModel = self.model_class(self.plan.config)
+        self.model = build_model(self.plan)
         if checkpoint is not None:
             load_weights(self.model, checkpoint)
         if self.arguments.gradient_checkpointing:
-            self.model.gradient_checkpointing_enable()
+            self.model.gradient_checkpointing_enable()  # type: ignore[no-untyped-call]
         optimizers = build_optimizers(self.model, self.arguments, self.plan.learning_rate)
         self.wrapped, *self.optimizers = self.accelerator.prepare(self.model, *optimizers)
         if checkpoint is None:
@@ -337,14 +336,14 @@ class Pretraining:
 
     def _weights(self) -> dict[str, Tensor]:
         """The model's, whole, on the first process; tied ones once, of which FSDP's gathering makes two."""
-        weights: dict[str, Tensor] = get_model_state_dict(self.model, options=WHOLE)
+        weights: dict[str, Any] = get_model_state_dict(self.model, options=WHOLE)
         tied = self.model._tied_weights_keys if self.plan.config.tie_word_embeddings else {}
         return {name: weight for name, weight in weights.items() if name not in tied}
 
     def _write_model(self, folder: Path, weights: dict[str, Tensor]) -> None:
         """What `from_pretrained` opens: weights, config, code and tokenizer."""
         with torch.device("meta"):  # FSDP has made the model an instance of a class of its own
-            shell = self.model_class(self.plan.config)
+            shell = build_model(self.plan)
         shell.save_pretrained(folder, state_dict=weights)
         self.plan.tokenizer.save_pretrained(folder)
 

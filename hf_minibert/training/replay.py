@@ -4,7 +4,6 @@ import math
 import sys
 from collections.abc import Callable
 from itertools import islice
-from typing import Any
 
 import torch
 from accelerate import Accelerator
@@ -13,9 +12,8 @@ from tqdm import tqdm
 
 from hf_minibert.data.loader import training_batches
 from hf_minibert.errors import UserError
-from hf_minibert.presets import PretrainingModel, family_of
 from hf_minibert.training.checkpoint import TrainState, checkpoints, is_whole, load_state
-from hf_minibert.training.inputs import Plan, read_data
+from hf_minibert.training.inputs import Plan, build_model, read_data
 from hf_minibert.training.pretrain import load_weights
 
 SHOWN_ROWS = 3
@@ -36,8 +34,7 @@ def replay(plan: Plan, step: int) -> int:
         raise UserError("replay looks at rows one by one, in one process; start it without a launcher")
     data = read_data(plan, accelerator)
     torch.manual_seed(arguments.seed)
-    model_class: Any = family_of(arguments.model).objectives[plan.objective]
-    model: PretrainingModel = model_class(plan.config)
+    model = build_model(plan)
     state = TrainState()
     origin = "the weights that the run began with"
     for checkpoint in checkpoints(plan.folder):

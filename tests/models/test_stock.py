@@ -202,7 +202,6 @@ def test_what_no_stock_class_computes_is_refused_by_name(name, make, fields, rea
         (transformers.GPT2Model, "gpt2", {"scale_attn_weights": False}, "scale_attn_weights=False"),
         (transformers.GPT2Model, "gpt2", {"scale_attn_by_inverse_layer_idx": True}, "scale_attn_by_inverse_layer_idx"),
         (transformers.GPT2Model, "gpt2", {"embd_pdrop": 0.3}, "embd_pdrop=0.3"),
-        (transformers.LlamaModel, "llama", {"head_dim": 16}, "head_dim=16"),
         (transformers.BertForQuestionAnswering, "bert", {"num_labels": 3}, "num_labels=3"),
     ],
 )
