@@ -38,9 +38,7 @@ TINY = {
     "bos_token_id": 2,
     "eos_token_id": 3,
 }
-NO_DROPOUT = dict.fromkeys(
-    ("hidden_dropout_prob", "attention_probs_dropout_prob", "resid_pdrop", "embd_pdrop", "attn_pdrop"), 0.0
-)
+DROPOUTS = ("hidden_dropout_prob", "attention_probs_dropout_prob", "resid_pdrop", "embd_pdrop", "attn_pdrop")
 TOKENIZER = Path(__file__).parents[2] / "tokenizer"
 NOT_FIELDS = ("model_type", "transformers_version")  # of a configuration, though `to_dict` has them
 
@@ -50,6 +48,7 @@ class TextModelTester:
 
     batch_size = 3
     seq_length = 7
+    num_choices = 4
     is_training = True
     vocab_size = TINY["vocab_size"]
     hidden_size = TINY["hidden_size"]
@@ -133,7 +132,7 @@ class CommonSuites(
     def _get_tiny_config(self) -> tuple[type[PreTrainedConfig], dict[str, Any]]:
         """For FSDP: two ranks with half a batch each would draw other dropout than one process with all of it."""
         config_class, fields = super()._get_tiny_config()
-        return config_class, fields | NO_DROPOUT
+        return config_class, fields | {name: 0.0 for name in DROPOUTS if name in fields}
 
     def test_config(self) -> None:
         config = self.make_config(**TINY)
