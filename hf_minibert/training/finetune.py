@@ -217,7 +217,7 @@ class OneBar(TrainerCallback):
         self._bar.set_description("training", refresh=False)
         self._bar.update(state.global_step - self._bar.n)
 
-    def on_log(self, *_: Any, **kwargs: Any) -> None:
+    def on_log(self, *_event: Any, **kwargs: Any) -> None:
         """Show the newest loss and accuracy."""
         logs = kwargs["logs"]
         if "loss" in logs:
@@ -226,13 +226,13 @@ class OneBar(TrainerCallback):
             self._shown["held-out accuracy"] = f"{logs['eval_accuracy']:.1%}"
         self._bar.set_postfix(self._shown)
 
-    def on_prediction_step(self, *_: Any, **_kwargs: Any) -> None:
+    def on_prediction_step(self, *_event: Any, **_: Any) -> None:
         """Say that it goes on, though the bar stands still."""
         self._batches += 1
         if self._batches % 10 == 1:
             self._bar.set_description(f"evaluating, batch {self._batches}")
 
-    def on_evaluate(self, *_: Any, **_kwargs: Any) -> None:
+    def on_evaluate(self, *_event: Any, **_: Any) -> None:
         """The next evaluation counts anew."""
         self._batches = 0
 
