@@ -139,7 +139,7 @@ def plot_curves(
         label = f"always the commonest label: {majority_accuracy:.1%}"
         axes.axhline(majority_accuracy, color=_BASELINE_COLORS[0], linewidth=1.2, linestyle=(0, (5, 3)), label=label)
         axes.set_ylabel("accuracy", fontsize=9)
-        axes.legend(frameon=True, framealpha=0.9, edgecolor="none", fontsize=9, loc="right", labelcolor=_INK)
+        axes.legend(frameon=True, framealpha=0.9, edgecolor="none", fontsize=9, loc="best", labelcolor=_INK)
     for number, (name, value) in enumerate((baselines or {}).items()):
         color = _BASELINE_COLORS[number % len(_BASELINE_COLORS)]
         loss_axes.axhline(value, color=color, linewidth=1.2, linestyle=(0, (5, 3)), label=f"{name}: {value:.2f}")

@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import logging
 import math
 import shutil
 import time
@@ -133,6 +134,7 @@ def finetune(arguments: FinetuneArguments) -> int:
             raise UserError(f"output_dir {folder} holds no earlier fine-tuning, so nothing in it is overwritten")
     disable_progress_bar()  # of saving and loading, which are short and would break ours
     disable_progress_bars()  # of reading and tokenizing, which are short beside training
+    logging.getLogger("transformers.trainer").setLevel(logging.ERROR)  # it takes tied weights for missing ones
     torch.set_flush_denormal(True)  # AdamW on subnormal moments is many times slower on CPUs
     load_config(arguments.model_name_or_path)  # a mistake in the name shows best here
     tokenizer = load_tokenizer(arguments.model_name_or_path)
@@ -180,7 +182,8 @@ def finetune(arguments: FinetuneArguments) -> int:
     begin = time.perf_counter()
     trainer.train()
     seconds = time.perf_counter() - begin
-    metrics = trainer.evaluate()
+    history = list(trainer.state.log_history)
+    metrics = trainer.evaluate()  # the best epoch again, which is no part of the curve
     if "test" in rows:
         metrics |= trainer.evaluate(rows["test"], metric_key_prefix="test")
     bar.close()
@@ -189,7 +192,7 @@ def finetune(arguments: FinetuneArguments) -> int:
         tokenizer.save_pretrained(folder)
         for checkpoint in folder.glob("checkpoint-*"):  # Trainer's own, to return to the best epoch
             shutil.rmtree(checkpoint)
-        write_metrics(folder / "metrics.jsonl", trainer.state.log_history)
+        write_metrics(folder / "metrics.jsonl", history)
         results = summary(arguments, model, data, rows, metrics, trainer, seconds)
         majority = results["metrics"]["majority_accuracy"]
         plot_curves(folder / "metrics.jsonl", folder / "curves.png", majority_accuracy=majority)
@@ -217,7 +220,7 @@ class OneBar(TrainerCallback):
         self._bar.set_description("training", refresh=False)
         self._bar.update(state.global_step - self._bar.n)
 
-    def on_log(self, *_: Any, **kwargs: Any) -> None:
+    def on_log(self, *_event: Any, **kwargs: Any) -> None:
         """Show the newest loss and accuracy."""
         logs = kwargs["logs"]
         if "loss" in logs:
@@ -226,13 +229,13 @@ class OneBar(TrainerCallback):
             self._shown["held-out accuracy"] = f"{logs['eval_accuracy']:.1%}"
         self._bar.set_postfix(self._shown)
 
-    def on_prediction_step(self, *_: Any, **_kwargs: Any) -> None:
+    def on_prediction_step(self, *_event: Any, **_: Any) -> None:
         """Say that it goes on, though the bar stands still."""
         self._batches += 1
         if self._batches % 10 == 1:
             self._bar.set_description(f"evaluating, batch {self._batches}")
 
-    def on_evaluate(self, *_: Any, **_kwargs: Any) -> None:
+    def on_evaluate(self, *_event: Any, **_: Any) -> None:
         """The next evaluation counts anew."""
         self._batches = 0
 

@@ -216,6 +216,8 @@ def test_finetuned_models_classify_in_a_pipeline(
         assert classify("awful bad boring 999")[0]["label"] == "bad"
         results = json.loads((output / "results.json").read_text())
         assert results["metrics"]["eval_accuracy"] == 1
+        lines = [json.loads(line) for line in (output / "metrics.jsonl").read_text().splitlines()]
+        assert [line["epoch"] for line in lines if "eval_loss" in line] == [1, 2, 3, 4]
         assert (output / "README.md").exists()
         assert not list(output.glob("*.bin"))
         assert not list(output.glob("checkpoint-*"))
