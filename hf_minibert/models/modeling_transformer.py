@@ -352,22 +352,18 @@ class TransformerBackbone(TransformerPreTrainedModel):
         """The positions of tokens: those given, else behind `seen` others; (batch or 1, sequence).
 
         Raises:
-            ValueError: not exactly one kind of input, or a position that is not learned. (On a GPU the embedding
-                refuses a given one itself: to look at it here would wait for the device.)
+            ValueError: not exactly one kind of input, or more tokens than learned positions.
         """
         if (input_ids is None) == (inputs_embeds is None):
             raise ValueError("give exactly one of input_ids and inputs_embeds")
+        if position_ids is not None:
+            return position_ids  # a row may be longer than they reach, if they restart
         tokens = input_ids if input_ids is not None else inputs_embeds
         assert tokens is not None
-        largest = 0
-        if position_ids is None:
-            largest = seen + tokens.shape[1] - 1
-            position_ids = torch.arange(seen, largest + 1, device=tokens.device)[None]
-        elif position_ids.device.type == "cpu" and not torch.compiler.is_compiling():
-            largest = int(position_ids.max())
-        if self.embed_positions is not None and largest >= self.config.max_position_embeddings:
+        length = seen + tokens.shape[1]
+        if self.embed_positions is not None and length > self.config.max_position_embeddings:
             raise ValueError(
-                f"position {largest} is beyond the last that the model has learned (max_position_embeddings = "
-                f"{self.config.max_position_embeddings}, counted from 0); truncate the input"
+                f"the sequence has {length} tokens, but the model knows only "
+                f"max_position_embeddings = {self.config.max_position_embeddings} positions; truncate the input"
             )
-        return position_ids
+        return torch.arange(seen, length, device=tokens.device)[None]

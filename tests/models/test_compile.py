@@ -42,7 +42,9 @@ def test_a_forward_pass_is_one_graph(make_model, tokens, name):
     torch.testing.assert_close(actual.last_hidden_state, expected.last_hidden_state, rtol=0, atol=1e-5)
 
 
-@pytest.mark.parametrize("name", [*map(over_vocabulary, WITH_DECODER), "MiniGPTForSequenceClassification"])
+@pytest.mark.parametrize(
+    "name", [*(over_vocabulary(name) for name in WITH_DECODER), "MiniGPTForSequenceClassification"]
+)
 def test_a_training_step_is_one_graph(make_model, tokens, name):
     model = make_model(name).train()
     batch = example(name, tokens)
@@ -70,7 +72,7 @@ def test_no_mask_is_made_that_is_not_needed(make_model, tokens):
     assert [node.kwargs["attn_mask"] for node in attentions] == [None, None]
 
 
-@pytest.mark.parametrize("name", map(over_vocabulary, ["MiniBertForMaskedLM", "MiniGPTForCausalLM"]))
+@pytest.mark.parametrize("name", [over_vocabulary("MiniBertForMaskedLM"), over_vocabulary("MiniGPTForCausalLM")])
 def test_ties_survive(make_model, tokens, tmp_path, name):
     model = make_model(name).train()
     compiled = torch.compile(model, **GRAPH)
