@@ -94,7 +94,7 @@ def test_minigpt_refuses():
 @BOTH
 @pytest.mark.parametrize(
     ("name", "hint"),
-    [("hiden_size", "; did you mean hidden_size?"), ("n_layer", ""), ("rope_scaling", ""), ("temperature", "")],
+    [("hiden_size", "; did you mean hidden_size?"), ("n_layer", ""), ("temperature", "")],
 )
 def test_unknown_fields_of_a_call_are_refused(config_class, name, hint):
     for make in (config_class, config_class.classic, config_class.modern):
