@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from accelerate.state import AcceleratorState
 
 REPOSITORY = Path(__file__).parents[1]
 SCRIPTS = REPOSITORY / "scripts"
@@ -65,6 +66,7 @@ def command(
 
 def call(script: str, monkeypatch: pytest.MonkeyPatch, *words: str | Path) -> int:
     """Run a script in this process, which is quick; returns the status that it exits with."""
+    AcceleratorState._reset_state(reset_partial_state=True)  # what an earlier test in this process asked for
     monkeypatch.setattr(sys, "argv", [str(SCRIPTS / script), *map(str, words)])
     monkeypatch.chdir(REPOSITORY)
     with pytest.raises(SystemExit) as exit_info:
