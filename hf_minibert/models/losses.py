@@ -31,7 +31,11 @@ def vocabulary_cross_entropy(
             linear_bias=decoder.bias,
             reduction="sum",
             ignore_index=IGNORE_INDEX,
-            options=nn.LinearCrossEntropyOptions(batch_chunk_size=TOKENS_PER_CHUNK, chunking_method=None),
+            options=nn.LinearCrossEntropyOptions(
+                batch_chunk_size=TOKENS_PER_CHUNK,
+                chunking_method=None,
+                allow_retain_graph=torch.compiler.is_compiling(),  # needed there; unasked, a warning breaks the graph
+            ),
         )
     else:
         logits = decoder(hidden_states).float()

@@ -3,17 +3,8 @@
 import pytest
 import torch
 
-from hf_minibert.models.losses import FUSED
-
 WITH_DECODER = ("MiniBertForMaskedLM", "MiniBertForPreTraining", "MiniGPTForCausalLM")
 GRAPH = {"backend": "eager", "fullgraph": True}  # refuses a graph break, and makes no kernels
-
-
-def over_vocabulary(name):
-    """A head with the fused loss."""
-    reason = "the fused loss warns that it keeps its gradients for a second backward pass; a warning breaks the graph"
-    unsupported = torch._dynamo.exc.Unsupported
-    return pytest.param(name, marks=pytest.mark.xfail(FUSED, strict=True, raises=unsupported, reason=reason))
 
 
 @pytest.fixture(autouse=True)
@@ -42,9 +33,7 @@ def test_a_forward_pass_is_one_graph(make_model, tokens, name):
     torch.testing.assert_close(actual.last_hidden_state, expected.last_hidden_state, rtol=0, atol=1e-5)
 
 
-@pytest.mark.parametrize(
-    "name", [*(over_vocabulary(name) for name in WITH_DECODER), "MiniGPTForSequenceClassification"]
-)
+@pytest.mark.parametrize("name", [*WITH_DECODER, "MiniGPTForSequenceClassification"])
 def test_a_training_step_is_one_graph(make_model, tokens, name):
     model = make_model(name).train()
     batch = example(name, tokens)
@@ -72,7 +61,7 @@ def test_no_mask_is_made_that_is_not_needed(make_model, tokens):
     assert [node.kwargs["attn_mask"] for node in attentions] == [None, None]
 
 
-@pytest.mark.parametrize("name", [over_vocabulary("MiniBertForMaskedLM"), over_vocabulary("MiniGPTForCausalLM")])
+@pytest.mark.parametrize("name", ["MiniBertForMaskedLM", "MiniGPTForCausalLM"])
 def test_ties_survive(make_model, tokens, tmp_path, name):
     model = make_model(name).train()
     compiled = torch.compile(model, **GRAPH)
