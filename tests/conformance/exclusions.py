@@ -2,6 +2,7 @@
 
 NO_CAUSAL_HEAD = "needs AutoModelForCausalLM, which MiniBERT is not made for; BERT has BertLMHeadModel"
 NO_ANNOTATION = "is skipped, because no annotation of our `**kwargs` names output_attentions"
+LEARNED_POSITIONS = "asks it of every model with rope_parameters; learned positions are not rescaled"
 NO_STORED_FREQUENCIES = "reads a buffer of frequencies; ours are computed in each pass (tests/models/test_rotary.py)"
 NO_TENSOR_PARALLELISM = "the models are small enough for one device: no plan to split matrices, as in GPT-2 and BERT"
 
@@ -9,10 +10,14 @@ MINIBERT = {
     "test_eager_matches_sdpa_inference_24_fp32_pad_left_output_attentions": NO_ANNOTATION,
     "test_fsdp_plan_declared": NO_CAUSAL_HEAD,
 }
+CLASSIC = {
+    f"test_model_rope_scaling_from_config_{kind}": LEARNED_POSITIONS for kind in ("0_linear", "1_dynamic", "2_yarn")
+}
 
 EXCLUSIONS: dict[str, dict[str, str]] = {
-    "MiniBertClassic": MINIBERT,
-    "MiniBertModern": MINIBERT,
+    "MiniBertClassic": MINIBERT | CLASSIC,
+    "MiniBertModern": MINIBERT | {"test_model_rope_scaling_frequencies": NO_STORED_FREQUENCIES},
+    "MiniGPTClassic": CLASSIC,
     "MiniGPTModern": {
         "test_model_rope_scaling_frequencies": NO_STORED_FREQUENCIES,
         "test_tied_head_has_a_tp_plan_entry": NO_TENSOR_PARALLELISM,
