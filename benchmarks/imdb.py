@@ -37,7 +37,11 @@ class Arguments:
     budget: str = "30m"
     """Time of pre-training."""
     max_seq_length: int = 256
-    """Tokens in a row of pre-training and in a review."""
+    """Tokens in a row of pre-training."""
+    finetune_max_seq_length: int = 512
+    """Tokens of a review. Half of the reviews are longer than 256, and end with the verdict."""
+    pretrained: str | None = None
+    """The folder of a pre-training that this command made before, to fine-tune again."""
     num_train_epochs: float = 2.0
     """Passes over the labelled reviews."""
 
@@ -75,21 +79,24 @@ def main(arguments: Arguments) -> int:
     text = output / "reviews.jsonl"
     counts = write_pretraining_text(data, text)
     pretrained, classifier = output / "pretrained", output / "classifier"
-    script(
-        "pretrain.py",
-        model="minibert-mini",
-        corpus=text,
-        max_seq_length=arguments.max_seq_length,
-        budget=arguments.budget,
-        output_dir=pretrained,
-        overwrite_output_dir=True,
-    )
+    if arguments.pretrained is not None:
+        pretrained = Path(arguments.pretrained)
+    else:
+        script(
+            "pretrain.py",
+            model="minibert-mini",
+            corpus=text,
+            max_seq_length=arguments.max_seq_length,
+            budget=arguments.budget,
+            output_dir=pretrained,
+            overwrite_output_dir=True,
+        )
     script(
         "finetune.py",
         model_name_or_path=pretrained,
         dataset=data,
         label_names=["negative", "positive"],
-        max_seq_length=arguments.max_seq_length,
+        max_seq_length=arguments.finetune_max_seq_length,
         num_train_epochs=arguments.num_train_epochs,
         hidden_dropout_prob=0.0,  # a third faster on a CPU, and two passes do not overfit
         output_dir=classifier,

@@ -124,7 +124,7 @@ class TokenStore:
             about = json.loads((self.folder / ABOUT_FILE).read_text(encoding="utf-8"))
             self.info = StoreInfo(**about)
             parts = _open_parts(self.folder)
-        except (OSError, TypeError, ValueError, pyarrow.ArrowException) as error:
+        except (OSError, KeyError, TypeError, ValueError, pyarrow.ArrowException) as error:
             raise UserError(
                 f"{self.folder} is not a whole token store ({error}); delete it, and it will be built again"
             ) from error

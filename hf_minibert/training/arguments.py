@@ -87,7 +87,7 @@ class PretrainArguments:
     """Memory of AdamW's mean squared gradient."""
     adam_epsilon: float = 1e-8
     """Least denominator of AdamW's step."""
-    mixed_precision: Literal["no", "bf16", "fp16"] | None = None
+    mixed_precision: Literal["no", "bf16"] | None = None
     """Number format of the large products; weights stay in float32. Default: bf16 where the device computes in it, else
     no."""
     compile: bool = False

@@ -1,6 +1,7 @@
 """Checkpoints: folders that `from_pretrained` opens and that a run resumes from, each whole or not there at all."""
 
 import hashlib
+import io
 import json
 import logging
 import os
@@ -11,6 +12,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+import torch
 from safetensors import SafetensorError
 
 from hf_minibert.errors import UserError
@@ -37,8 +39,8 @@ class TrainState:
     skipped_steps: int = 0
     """Steps in a row, up to this one, whose gradient was not finite."""
     skipped_steps_in_all: int = 0
-    has_decayed: bool = False
-    """Whether the last fall of `warmup_stable_decay` had begun."""
+    decayed_for: tuple[float | None, int | None, int | None] | None = None
+    """The end (seconds, steps, tokens) for which the last fall of `warmup_stable_decay` has begun."""
     data: str = ""
     """Fingerprint of the token store."""
     samples_before: list[dict[str, Any]] = field(default_factory=list)
@@ -59,6 +61,13 @@ def _sync(path: Path) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
+
+
+def write_tensors(path: Path, content: Any) -> None:
+    """Write tensors as `torch.load(weights_only=True)` reads them; a full disk is an OSError, as for other files."""
+    buffer = io.BytesIO()
+    torch.save(content, buffer)
+    path.write_bytes(buffer.getbuffer())
 
 
 def save_checkpoint(output_dir: Path, state: TrainState, write: Callable[[Path], None]) -> Path:
@@ -83,7 +92,7 @@ def save_checkpoint(output_dir: Path, state: TrainState, write: Callable[[Path],
         shutil.rmtree(folder, ignore_errors=True)
         temporary.rename(folder)
         _sync(output_dir)
-    except (OSError, RuntimeError, SafetensorError) as error:  # torch and safetensors have errors of their own
+    except (OSError, SafetensorError) as error:
         whole = next((path.name for path in checkpoints(output_dir)), "none")
         raise UserError(
             f"the checkpoint of step {state.step} could not be written ({' '.join(str(error).split())}); the newest "
@@ -131,15 +140,19 @@ def load_state(checkpoint: Path) -> TrainState:
     return TrainState(**json.loads((checkpoint / STATE).read_text(encoding="utf-8")))
 
 
+def _newest_stable(output_dir: Path) -> Path | None:
+    found = checkpoints(output_dir)
+    return next((one for one in found if is_whole(one) and load_state(one).decayed_for is None), None)
+
+
 def stable_checkpoint(output_dir: Path) -> Path:
     """The newest whole checkpoint from before the learning rate fell for good.
 
     Raises:
         UserError: there is none.
     """
-    for checkpoint in checkpoints(output_dir):
-        if is_whole(checkpoint) and not load_state(checkpoint).has_decayed:
-            return checkpoint
+    if stable := _newest_stable(output_dir):
+        return stable
     raise UserError(
         f"the learning rate has fallen in all checkpoints of {output_dir}, so the run cannot grow from them"
     )
@@ -155,7 +168,8 @@ def forget_checkpoints_after(output_dir: Path, step: int) -> None:
 def prune_checkpoints(output_dir: Path, keep: int) -> None:
     """Delete all but the newest, and the newest from before the learning rate fell for good."""
     found = checkpoints(output_dir)
-    stable = next((checkpoint for checkpoint in found if not load_state(checkpoint).has_decayed), None)
+    has_decayed = bool(found) and load_state(found[0]).decayed_for is not None
+    stable = _newest_stable(output_dir) if has_decayed else None
     for checkpoint in found[keep:]:
         if checkpoint != stable:
             shutil.rmtree(checkpoint)

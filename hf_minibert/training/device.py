@@ -12,6 +12,7 @@ import torch
 from accelerate import Accelerator
 from accelerate.utils import DistributedType, FullyShardedDataParallelPlugin, InitProcessGroupKwargs
 from torch import nn
+from torch.distributed.fsdp import MixedPrecisionPolicy
 
 from hf_minibert.errors import UserError
 from hf_minibert.training.arguments import PretrainArguments
@@ -39,6 +40,10 @@ def build_accelerator(arguments: PretrainArguments, folder: Path) -> Accelerator
     if wants_fsdp and accelerator.distributed_type == DistributedType.MULTI_CPU:  # accelerate takes DDP there, silently
         accelerator.state.distributed_type = DistributedType.FSDP
         accelerator.state.fsdp_plugin = FullyShardedDataParallelPlugin()
+    if accelerator.is_fsdp2 and accelerator.mixed_precision == "bf16":  # accelerate's would round losses and sums too
+        accelerator.state.fsdp_plugin.mixed_precision_policy = MixedPrecisionPolicy(
+            param_dtype=torch.bfloat16, reduce_dtype=torch.float32
+        )
     if accelerator.distributed_type not in DATA_PARALLEL and not accelerator.is_fsdp2:
         kind = accelerator.distributed_type.value
         raise UserError(

@@ -85,7 +85,7 @@ class FinetuneArguments:
     """How MiniBERT makes one vector of a text. MiniGPT takes its last token."""
     lm_loss_weight: float = 0.5
     """Weight of MiniGPT's language-model loss beside the classifier's; 0 is better below about 10,000 examples."""
-    mixed_precision: Literal["no", "bf16", "fp16"] | None = None
+    mixed_precision: Literal["no", "bf16"] | None = None
     """Number format of the large products; weights stay in float32. Default: bf16 where the device computes in it."""
     max_train_samples: int | None = None
     """Train on so many texts only, chosen by the seed."""
@@ -312,7 +312,6 @@ def trainer_arguments(arguments: FinetuneArguments, num_examples: int) -> Traini
         lr_scheduler_type="linear",
         use_cpu=not torch.accelerator.is_available(),  # else Trainer refuses bf16
         bf16=arguments.mixed_precision == "bf16",
-        fp16=arguments.mixed_precision == "fp16",
         train_sampling_strategy="group_by_length",
         eval_strategy="epoch",
         save_strategy="epoch",

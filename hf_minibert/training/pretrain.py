@@ -48,6 +48,7 @@ from hf_minibert.training.checkpoint import (
     prune_checkpoints,
     save_checkpoint,
     stable_checkpoint,
+    write_tensors,
 )
 from hf_minibert.training.curves import plot_curves
 from hf_minibert.training.device import build_accelerator, flops_per_token, matrix_product_rate
@@ -148,16 +149,28 @@ class Pretraining:
                 f"the corpus or the tokenizer is not what the run began with (tokens {self.state.data}, now {data}); "
                 "restore it, or start a run of its own in another --output_dir"
             )
-        moments = torch.load(checkpoint / "optimizer.pt", weights_only=True, map_location="cpu")
+        before = json.loads((self.folder / ARGUMENTS).read_text(encoding="utf-8"))
+        if self.arguments.optimizer != before["optimizer"]:
+            raise UserError(
+                f"the run's moments are those of {before['optimizer']}, so it cannot go on with --optimizer "
+                f"{self.arguments.optimizer}; leave the flag out"
+            )
         inner = [optimizer.optimizer for optimizer in self.optimizers]
-        set_optimizer_state_dict(self.model, inner, optim_state_dict=moments["optimizers"], options=WHOLE)
-        if self.accelerator.scaler is not None and moments["scaler"] is not None:
-            self.accelerator.scaler.load_state_dict(moments["scaler"])
+        options = [
+            [{name: value for name, value in group.items() if name != "params"} for group in optimizer.param_groups]
+            for optimizer in inner
+        ]
+        moments = torch.load(checkpoint / "optimizer.pt", weights_only=True, map_location="cpu")
+        set_optimizer_state_dict(self.model, inner, optim_state_dict=moments, options=WHOLE)
+        for optimizer, groups in zip(inner, options, strict=True):
+            for group, own in zip(optimizer.param_groups, groups, strict=True):
+                group |= own  # what the arguments say, not what they said when the checkpoint was made
+        torch.manual_seed(self.arguments.seed + self.accelerator.process_index)
         generator = checkpoint / generator_file(self.accelerator, self.accelerator.process_index)
         if generator.exists():  # else there were fewer processes, or another kind of device
             restore_generator(torch.load(generator, weights_only=True), self.accelerator)
+        self.accelerator.wait_for_everyone()  # all have read the arguments
         if self.accelerator.is_main_process:
-            before = json.loads((self.folder / ARGUMENTS).read_text(encoding="utf-8"))
             changes = [
                 f"{name} {before.get(name)} -> {value}"
                 for name, value in self._saved_arguments().items()
@@ -227,13 +240,11 @@ class Pretraining:
     def step(self, batches: Iterator[Batch], progress: float, stop: "StopSignal") -> dict[str, Tensor]:
         """One optimizer step. Returns this process's part of the mean losses, and what else the log shows."""
         arguments, accelerator, state = self.arguments, self.accelerator, self.state
-        micro_batches = [
-            {name: tensor.to(accelerator.device, non_blocking=True) for name, tensor in batch.items()}
-            for batch in islice(batches, arguments.gradient_accumulation_steps)
-        ]
-        counts = share_counts(micro_batches, stop, accelerator)
+        micro_batches = list(islice(batches, arguments.gradient_accumulation_steps))
+        counts = share_counts(micro_batches, stop, accelerator)  # before they are on a device that one would wait for
         sums: dict[str, Tensor] = {}
-        for batch in micro_batches:
+        for on_host in micro_batches:
+            batch = {name: tensor.to(accelerator.device, non_blocking=True) for name, tensor in on_host.items()}
             with accelerator.accumulate(self.wrapped):
                 losses = self.forward(batch, counts)
                 # Each loss is this batch's part of the step's mean already; undo the averaging that follows.
@@ -246,11 +257,12 @@ class Pretraining:
         grad_norm = accelerator.clip_grad_norm_(self.wrapped.parameters(), arguments.max_grad_norm)
         grad_norm = grad_norm.full_tensor() if isinstance(grad_norm, DTensor) else grad_norm  # FSDP's parts
         decays = arguments.lr_scheduler_type == "warmup_stable_decay" and progress > 1 - DECAY_SHARE
-        state.has_decayed = state.has_decayed or decays
+        if decays:
+            state.decayed_for = dataclasses.astuple(self.end)
         state.step += 1
         state.rows += self.rows_per_step
         state.tokens += self.tokens_per_step
-        if torch.isfinite(grad_norm) or accelerator.scaler is not None:  # a loss scaler skips by itself
+        if torch.isfinite(grad_norm):
             for optimizer in self.optimizers:
                 optimizer.step()
             state.skipped_steps = 0
@@ -300,17 +312,14 @@ class Pretraining:
         generators = self.accelerator.gather(generator_state(self.accelerator)[None])
         weights = self._weights()
         inner = [optimizer.optimizer for optimizer in self.optimizers]
-        moments = {
-            "optimizers": get_optimizer_state_dict(self.model, inner, options=WHOLE),
-            "scaler": None if self.accelerator.scaler is None else self.accelerator.scaler.state_dict(),
-        }
+        moments = get_optimizer_state_dict(self.model, inner, options=WHOLE)
         if self.accelerator.is_main_process:
 
             def write(checkpoint: Path) -> None:
                 self._write_model(checkpoint, weights)
-                torch.save(moments, checkpoint / "optimizer.pt")
+                write_tensors(checkpoint / "optimizer.pt", moments)
                 for rank, state in enumerate(generators.cpu()):
-                    torch.save(state.clone(), checkpoint / generator_file(self.accelerator, rank))
+                    write_tensors(checkpoint / generator_file(self.accelerator, rank), state.clone())
 
             save_checkpoint(self.folder, self.state, write)
             prune_checkpoints(self.folder, self.arguments.save_total_limit)
@@ -353,7 +362,7 @@ def speed_limit(plan: Plan, model: PretrainingModel, objective: Objective, accel
     batch = objective.batch(0, np.arange(min(8, objective.num_rows)))
     share = 1.0 if plan.objective == "clm" else float((batch["labels"] != IGNORE_INDEX).float().mean())
     arithmetic = flops_per_token(model, plan.max_seq_length, head_share=share)
-    dtype = {"bf16": torch.bfloat16, "fp16": torch.float16}.get(accelerator.mixed_precision, torch.float32)
+    dtype = torch.bfloat16 if accelerator.mixed_precision == "bf16" else torch.float32
     rows = plan.batch_size * plan.max_seq_length
     rate = matrix_product_rate(accelerator.device, dtype, rows, plan.config.hidden_size)
     return float(accelerator.num_processes * rate / arithmetic)
@@ -422,10 +431,10 @@ class Clock:
 
 
 def resume_point(folder: Path, end: End) -> Path:
-    """The checkpoint to go on from: the newest, but for a run that grows, the newest before its decay began."""
+    """The checkpoint to go on from: the newest, but where it has decayed for another end, the newest before that."""
     newest = latest_checkpoint(folder)
-    state = load_state(newest)
-    if not state.has_decayed or end.progress(state) > 1 - DECAY_SHARE:
+    decayed_for = load_state(newest).decayed_for
+    if decayed_for is None or tuple(decayed_for) == dataclasses.astuple(end):
         return newest
     stable = stable_checkpoint(folder)
     logger.info("the learning rate had begun to fall for the earlier end; going on from %s, before that", stable)
@@ -460,7 +469,7 @@ def share_counts(micro_batches: list[Batch], stop: StopSignal, accelerator: Acce
     """Predicted tokens and rows of the step over all processes, (2,); and all learn whether one was told to stop."""
     tokens = sum(int((batch["labels"] != IGNORE_INDEX).sum()) for batch in micro_batches)
     rows = sum(len(batch["labels"]) for batch in micro_batches)
-    counts = torch.tensor([tokens, rows, int(stop.received)], dtype=torch.float32, device=accelerator.device)
+    counts = torch.tensor([tokens, rows, int(stop.received)], device=accelerator.device)
     if accelerator.num_processes > 1:
         counts = accelerator.reduce(counts, reduction="sum")
     stop.agreed = bool(counts[2] > 0)
