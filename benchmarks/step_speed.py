@@ -20,7 +20,7 @@ from collections.abc import Callable, Iterable
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 import numpy as np
 import torch
@@ -38,6 +38,7 @@ from hf_minibert.presets import SIZES, build_config
 from hf_minibert.training.arguments import PretrainArguments
 from hf_minibert.training.device import (
     computes_in_bfloat16,
+    fastest_attention,
     flops_per_token,
     hardware,
     matrix_product_rate,
@@ -81,7 +82,7 @@ class Variant:
     compiled: bool = False
 
 
-def variants(family: str, size: str, *, with_compile: bool) -> list[Variant]:
+def variants(family: str, size: str, length: int, *, with_compile: bool) -> list[Variant]:
     """What takes turns; the first is the baseline."""
     shape: dict[str, Any] = {
         "vocab_size": VOCABULARY,
@@ -104,8 +105,16 @@ def variants(family: str, size: str, *, with_compile: bool) -> list[Variant]:
             "LlamaForCausalLM": lambda: LlamaForCausalLM(LlamaConfig(**llama, tie_word_embeddings=True)),
         }
 
-    def build(architecture: str) -> Callable[[], nn.Module]:
-        return lambda: ours(build_config(f"{family}-{size}", architecture))
+    def build(architecture: str, attention: str | None = None) -> Callable[[], nn.Module]:
+        def make() -> nn.Module:
+            model: Any = ours(build_config(f"{family}-{size}", architecture))
+            model.set_attn_implementation(attention or fastest)
+            return cast(nn.Module, model)
+
+        return make
+
+    fastest = fastest_attention(length)
+    other = {"eager": "sdpa", "sdpa": "eager"}[fastest]
 
     precisions = ["fp32", "bf16"] if computes_in_bfloat16() else ["fp32"]
     best = precisions[-1]
@@ -115,6 +124,7 @@ def variants(family: str, size: str, *, with_compile: bool) -> list[Variant]:
         for precision in precisions
     ]
     found += [Variant(f"{family} modern", build("modern"), True, precision=precision) for precision in precisions]
+    found.append(Variant(f"{family} modern, {other}", build("modern", other), True, precision=best))
     found.append(Variant(f"{family} classic", build("classic"), True, precision=best))
     found.append(Variant(f"{family} modern, Muon", build("modern"), True, "muon", best))
     if with_compile:
@@ -190,7 +200,7 @@ def profile(step: Step, device: torch.device) -> dict[str, float]:
 def measure(family: str, size: str, length: int, arguments: Arguments, device: torch.device) -> dict[str, Any]:
     """One table: all variants of a family at a sequence length."""
     batch = make_batch(family, arguments.tokens_per_step, length)
-    found = variants(family, size, with_compile=arguments.compile)
+    found = variants(family, size, length, with_compile=arguments.compile)
     steps = [make_step(variant, batch, device) for variant in found]
     for step in tqdm(steps, desc=f"{family}-{size}, {length} tokens a row: warm-up"):
         for _ in range(3):

@@ -4,12 +4,12 @@
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+from torch.utils.checkpoint import checkpoint
 
 IGNORE_INDEX = -100
 
-# torch 2.11 lacks the fused loss, which never holds all logits at once.
+# torch 2.11 lacks the fused loss.
 FUSED = "linear_cross_entropy" in dir(F)
-TOKENS_PER_CHUNK = 512  # its own choice for small models is chunks of eight tokens, half as fast on a CPU
 
 
 def vocabulary_cross_entropy(
@@ -17,13 +17,18 @@ def vocabulary_cross_entropy(
 ) -> Tensor:
     """Cross-entropy per predicted token, in nats, straight from the states that enter the decoder.
 
+    The logits of all tokens never exist at once: torch's fused loss makes them chunk by chunk. In half precision its
+    sum would be rounded too, and under autocast its products are not; there, chunks are computed anew for their
+    gradient.
+
     Args:
         hidden_states: (tokens, hidden).
         decoder: hidden -> vocabulary.
         labels: (tokens,); IGNORE_INDEX marks tokens that are not predicted.
         num_items_in_batch: predicted tokens over all accumulation steps and processes; default, this batch's own.
     """
-    if FUSED and hidden_states.dtype == torch.float32:  # in half precision its sum is rounded too, or infinite
+    is_autocast = torch.is_autocast_enabled(hidden_states.device.type)
+    if FUSED and hidden_states.dtype == torch.float32 and not is_autocast:
         total = F.linear_cross_entropy(
             hidden_states,
             decoder.weight,
@@ -32,15 +37,34 @@ def vocabulary_cross_entropy(
             reduction="sum",
             ignore_index=IGNORE_INDEX,
             options=nn.LinearCrossEntropyOptions(
-                batch_chunk_size=TOKENS_PER_CHUNK,
+                batch_chunk_size=chunk_size(hidden_states),
                 chunking_method=None,
                 allow_retain_graph=torch.compiler.is_compiling(),  # needed there; unasked, a warning breaks the graph
             ),
         )
     else:
-        logits = decoder(hidden_states).float()
-        total = F.cross_entropy(logits, labels, ignore_index=IGNORE_INDEX, reduction="sum")
+        total = chunked_losses(hidden_states, decoder, labels).sum()
     return total / item_count(labels, num_items_in_batch)
+
+
+def chunk_size(hidden_states: Tensor) -> int:
+    """Tokens whose logits are made at once: what a CPU's caches hold, or enough to keep a GPU busy."""
+    return 512 if hidden_states.device.type == "cpu" else 16_384
+
+
+def chunked_losses(hidden_states: Tensor, decoder: nn.Linear, labels: Tensor) -> Tensor:
+    """`token_losses`, chunk by chunk; a compiler, which has ways of its own, gets them in one piece."""
+    size = chunk_size(hidden_states)
+    if torch.compiler.is_compiling() or len(hidden_states) <= size:
+        return token_losses(hidden_states, decoder, labels)
+    parts = zip(hidden_states.split(size), labels.split(size), strict=True)
+    options = {"use_reentrant": False, "preserve_rng_state": False}
+    return torch.cat([checkpoint(token_losses, states, decoder, some, **options) for states, some in parts])
+
+
+def token_losses(hidden_states: Tensor, decoder: nn.Linear, labels: Tensor) -> Tensor:
+    """Cross-entropy of each token, (tokens,), in float32; 0 where nothing is predicted."""
+    return F.cross_entropy(decoder(hidden_states).float(), labels, ignore_index=IGNORE_INDEX, reduction="none")
 
 
 def item_count(labels: Tensor, num_items_in_batch: Tensor | int | None) -> Tensor | int:
@@ -112,18 +136,17 @@ def span_loss(
     return torch.stack(losses).mean()
 
 
-def mean_loss_per_row(logits: Tensor, labels: Tensor) -> Tensor:
+def mean_loss_per_row(hidden_states: Tensor, decoder: nn.Linear, labels: Tensor) -> Tensor:
     """Cross-entropy averaged over the predicted tokens of each row, (batch,); rows with none give 0.
 
     Args:
-        logits: (batch, sequence, vocabulary).
+        hidden_states: (batch, sequence, hidden), which enter the decoder.
+        decoder: hidden -> vocabulary.
         labels: (batch, sequence); IGNORE_INDEX marks tokens that are not predicted.
     """
-    per_token = F.cross_entropy(
-        logits.float().flatten(0, 1), labels.flatten(), ignore_index=IGNORE_INDEX, reduction="none"
-    )
+    losses = chunked_losses(hidden_states.flatten(0, 1), decoder, labels.flatten())
     counts = (labels != IGNORE_INDEX).sum(dim=1).clamp(min=1)
-    return per_token.view_as(labels).sum(dim=1) / counts
+    return losses.view_as(labels).sum(dim=1) / counts
 
 
 def next_token_labels(labels: Tensor) -> Tensor:

@@ -89,7 +89,9 @@ class MiniGPTModel(MiniGPTPreTrainedModel, TransformerBackbone):
         seen = 0 if past_key_values is None else past_key_values.get_seq_length()
         position_ids = self.positions(input_ids, inputs_embeds, position_ids, seen)
         hidden_states = self.embed(input_ids, inputs_embeds, position_ids)
-        mask = create_causal_mask(self.config, hidden_states, attention_mask, past_key_values, position_ids=packed)
+        mask = create_causal_mask(
+            self.config, hidden_states, attention_mask, past_key_values=past_key_values, position_ids=packed
+        )
         encoder_mask = None
         if encoder_hidden_states is not None:
             encoder_mask = create_bidirectional_mask(
@@ -261,7 +263,7 @@ class MiniGPTForSequenceClassification(MiniGPTPreTrainedModel):
             if self.config.lm_loss_weight and input_ids is not None:
                 targets = next_token_labels(input_ids.masked_fill(~real, IGNORE_INDEX))
                 share = item_count(labels, None) / item_count(labels, num_items_in_batch)
-                lm_loss = mean_loss_per_row(self.lm_head(hidden_states), targets).mean() * share
+                lm_loss = mean_loss_per_row(hidden_states, self.lm_head, targets).mean() * share
                 loss = class_loss + self.config.lm_loss_weight * lm_loss
         return MiniGPTSequenceClassifierOutput(
             loss=loss,

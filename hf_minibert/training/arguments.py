@@ -90,6 +90,9 @@ class PretrainArguments:
     mixed_precision: Literal["no", "bf16"] | None = None
     """Number format of the large products; weights stay in float32. Default: bf16 where the device computes in it, else
     no."""
+    attn_implementation: Literal["eager", "sdpa", "flex_attention", "flash_attention_2"] | None = None
+    """How attention is computed. Default: eager on a CPU for rows of up to 256 tokens, where it is faster; else
+    sdpa."""
     compile: bool = False
     """Compile the model with torch.compile: a minute or more at the start, which long runs on a GPU win back."""
     gradient_checkpointing: bool = False

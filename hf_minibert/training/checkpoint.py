@@ -30,6 +30,8 @@ class TrainState:
 
     step: int = 0
     rows: int = 0
+    rows_per_step: int = 0
+    """Of the newest step, over all processes."""
     tokens: int = 0
     seconds: float = 0.0
     training_seconds: float = 0.0

@@ -66,6 +66,14 @@ def computes_in_bfloat16() -> bool:
     return bool(torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported())
 
 
+def fastest_attention(length: int) -> str:
+    """The attention implementation to train with: plain products win on a CPU while a row's scores fit its caches.
+
+    See `benchmarks/step_speed.py`, which measures both.
+    """
+    return "eager" if length <= 256 and not torch.accelerator.is_available() else "sdpa"
+
+
 def use_all_cores(accelerator: Accelerator) -> None:
     """Share a machine's cores between its processes on CPU: launchers leave each with one thread."""
     if accelerator.device.type == "cpu":

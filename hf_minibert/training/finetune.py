@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import torch
+from accelerate import PartialState
 from datasets import Dataset, disable_progress_bars
 from tqdm import tqdm
 from transformers import (
@@ -36,7 +37,7 @@ from hf_minibert.models.configuration_minibert import MiniBertConfig
 from hf_minibert.presets import load_config
 from hf_minibert.tokenization import load_tokenizer
 from hf_minibert.training.curves import plot_curves
-from hf_minibert.training.device import computes_in_bfloat16, hardware
+from hf_minibert.training.device import computes_in_bfloat16, fastest_attention, hardware
 from hf_minibert.training.report import changed_settings, environment
 
 
@@ -160,9 +161,12 @@ def finetune(arguments: FinetuneArguments) -> int:
     }
     if arguments.mixed_precision is None:
         arguments = dataclasses.replace(arguments, mixed_precision="bf16" if computes_in_bfloat16() else "no")
-    folder.mkdir(parents=True, exist_ok=True)
+    processes = PartialState()
+    processes.wait_for_everyone()  # all have found the folder as it was
+    if processes.is_main_process:
+        folder.mkdir(parents=True, exist_ok=True)
+        write_json(folder / "arguments.json", dataclasses.asdict(arguments) | {"overwrite_output_dir": False})
     bar = OneBar()
-    write_json(folder / "arguments.json", dataclasses.asdict(arguments) | {"overwrite_output_dir": False})
     trainer = Trainer(
         model=model,
         args=trainer_arguments(arguments, len(rows["train"])),
@@ -276,7 +280,9 @@ def build_classifier(arguments: FinetuneArguments, labels: list[str]) -> PreTrai
         fields["classifier_pooling"] = arguments.classifier_pooling
     else:
         fields["lm_loss_weight"] = arguments.lm_loss_weight
-    model: PreTrainedModel = AutoModelForSequenceClassification.from_pretrained(name, **fields)
+    model: PreTrainedModel = AutoModelForSequenceClassification.from_pretrained(
+        name, attn_implementation=fastest_attention(arguments.max_seq_length), **fields
+    )
     return model
 
 

@@ -37,7 +37,7 @@ from hf_minibert.presets import (
 from hf_minibert.tokenization import OWN_TOKENIZER, adapt_tokenizer, load_tokenizer
 from hf_minibert.training.arguments import PretrainArguments
 from hf_minibert.training.checkpoint import latest_checkpoint
-from hf_minibert.training.device import computes_in_bfloat16
+from hf_minibert.training.device import computes_in_bfloat16, fastest_attention
 from hf_minibert.training.evaluation import frequency_baselines, predicted_tokens, token_lengths
 from hf_minibert.training.samples import held_out_sentences
 
@@ -119,6 +119,7 @@ def make_plan(arguments: PretrainArguments) -> Plan:
             max_seq_length=length,
             per_device_train_batch_size=batch_size,
             learning_rate=learning_rate,
+            attn_implementation=arguments.attn_implementation or fastest_attention(length),
             mixed_precision=arguments.mixed_precision or ("bf16" if computes_in_bfloat16() else "no"),
         ),
         objective=objective,
@@ -140,6 +141,7 @@ def build_model(plan: Plan) -> PretrainingModel:
     """The plan's model, with new weights."""
     model_class: Any = family_of(plan.arguments.model).objectives[plan.objective]
     model: PretrainingModel = model_class(plan.config)
+    model.set_attn_implementation(plan.arguments.attn_implementation)
     return model
 
 

@@ -260,7 +260,7 @@ class Pretraining:
         if decays:
             state.decayed_for = dataclasses.astuple(self.end)
         state.step += 1
-        state.rows += self.rows_per_step
+        state.rows, state.rows_per_step = state.rows + self.rows_per_step, self.rows_per_step
         state.tokens += self.tokens_per_step
         if torch.isfinite(grad_norm):
             for optimizer in self.optimizers:

@@ -43,7 +43,7 @@ def replay(plan: Plan, step: int) -> int:
             state, origin = load_state(checkpoint), str(checkpoint)
             break
     model.to(accelerator.device).train()
-    rows_per_step = state.rows // state.step if state.step else plan.batch_size * arguments.gradient_accumulation_steps
+    rows_per_step = state.rows_per_step or plan.batch_size * arguments.gradient_accumulation_steps
     first = state.rows + (step - 1 - state.step) * rows_per_step
     rows = training_batches(data.train, batch_size=1, rank=0, world_size=1, first_row=first, num_workers=0)
     found = []

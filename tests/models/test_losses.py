@@ -81,15 +81,18 @@ def test_nothing_to_predict_is_a_loss_of_zero(make_model, tokens, name):
 
 
 @pytest.mark.parametrize("name", ["MiniBertForMaskedLM", "MiniGPTForCausalLM"])
-def test_the_fused_loss_is_the_plain_one(make_model, tokens, monkeypatch, name):
+@pytest.mark.parametrize("size", [5, 512])
+def test_the_loss_is_the_same_fused_or_not_and_in_chunks_of_any_size(make_model, tokens, monkeypatch, name, size):
     model = make_model(name).train()
     found = []
-    for is_fused in {losses.FUSED, False}:
+    for is_fused, tokens_per_chunk in ((losses.FUSED, size), (False, size), (False, 10_000)):
         monkeypatch.setattr(losses, "FUSED", is_fused)
+        monkeypatch.setattr(losses, "chunk_size", lambda _, tokens_per_chunk=tokens_per_chunk: tokens_per_chunk)
         loss = model(tokens, labels=masked_labels(tokens), num_items_in_batch=torch.tensor(20)).loss
         found.append((loss.detach(), gradient(model, loss)))
-    torch.testing.assert_close(found[0][0], found[-1][0])
-    assert_same(found[0][1], found[-1][1])
+    for loss, gradients in found[:-1]:
+        torch.testing.assert_close(loss, found[-1][0])
+        assert_same(gradients, found[-1][1])
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
