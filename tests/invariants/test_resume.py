@@ -3,6 +3,7 @@
 import json
 import os
 import random
+import shutil
 import signal
 import subprocess
 import sys
@@ -170,6 +171,20 @@ def test_a_decay_that_is_put_off_leaves_no_trace(folder: Path, end: int) -> None
     assert f"going on from {grown / 'checkpoint-8'}, before that" in done.stderr
     assert metrics(grown) == metrics(whole)
     assert (grown / "model.safetensors").read_bytes() == (whole / "model.safetensors").read_bytes()
+
+
+def test_a_resumed_run_obeys_its_flags(folder: Path, uninterrupted: Path) -> None:
+    output = folder / "other-settings"
+    shutil.copytree(uninterrupted, output)
+    further = {"output_dir": output, "resume": True, "max_steps": STEPS + 2}
+    done = command("pretrain.py", folder / "cache", **further, optimizer="adamw")
+    assert done.returncode == 2
+    assert "it cannot go on with --optimizer adamw; leave the flag out" in done.stderr
+    done = command("pretrain.py", folder / "cache", **further, weight_decay=0.5)
+    assert done.returncode == 0, done.stderr
+    assert "weight_decay 0.1 -> 0.5" in done.stdout
+    moments = torch.load(output / f"checkpoint-{STEPS + 2}" / "optimizer.pt", weights_only=True)
+    assert {group["weight_decay"] for group in moments["param_groups"]} == {0.5, 0.0}
 
 
 def test_replay_shows_the_rows_of_a_step_and_writes_nothing(folder: Path, uninterrupted: Path) -> None:
