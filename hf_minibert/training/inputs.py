@@ -11,6 +11,7 @@ import torch
 from accelerate import Accelerator
 from torch import Tensor
 from transformers import PreTrainedTokenizerFast
+from transformers.utils import is_flash_attn_2_available
 
 from hf_minibert.data.corpus import Corpus, open_corpus
 from hf_minibert.data.loader import evaluation_batches
@@ -110,6 +111,10 @@ def make_plan(arguments: PretrainArguments) -> Plan:
             f"max_seq_length {length} is more than the model's {config.max_position_embeddings} positions; make it "
             f"smaller, or add --config_overrides max_position_embeddings={length}"
         )
+    if arguments.attn_implementation == "flash_attention_2" and not is_flash_attn_2_available():
+        raise UserError("attn_implementation flash_attention_2 needs a GPU and its package: pip install flash-attn")
+    if arguments.attn_implementation == "flex_attention" and not torch.accelerator.is_available():
+        raise UserError("attn_implementation flex_attention has no gradient on a CPU; use sdpa or eager")
     is_bert = isinstance(config, MiniBertConfig)
     return Plan(
         # What a default depends on is written down, so that a resumed run does not depend on it again.
