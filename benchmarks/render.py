@@ -56,8 +56,8 @@ def imdb(figures: dict[str, Any]) -> list[str]:
         f"| accuracy on the dev split, by which the epoch was chosen | {metrics['eval_accuracy']:.1%} |",
         f"| **accuracy on the test set** | **{metrics['test_accuracy']:.1%}** |",
         "",
-        f"(fine-tuned on {after['dataset']['train_examples']:,} reviews for {after['training']['epochs']:g} epoch, seed "
-        f"{figures['seeds']['finetuning']}; `python benchmarks/imdb.py --data FOLDER`)",
+        f"(fine-tuned on {after['dataset']['train_examples']:,} reviews for {after['training']['epochs']:g} epoch, "
+        f"seed {figures['seeds']['finetuning']}; `python benchmarks/imdb.py --data FOLDER`)",
     ]
 
 

@@ -58,8 +58,12 @@ def chunked_losses(hidden_states: Tensor, decoder: nn.Linear, labels: Tensor) ->
     if torch.compiler.is_compiling() or len(hidden_states) <= size:
         return token_losses(hidden_states, decoder, labels)
     parts = zip(hidden_states.split(size), labels.split(size), strict=True)
-    options = {"use_reentrant": False, "preserve_rng_state": False}
-    return torch.cat([checkpoint(token_losses, states, decoder, some, **options) for states, some in parts])
+    return torch.cat(
+        [
+            checkpoint(token_losses, states, decoder, some, use_reentrant=False, preserve_rng_state=False)
+            for states, some in parts
+        ]
+    )
 
 
 def token_losses(hidden_states: Tensor, decoder: nn.Linear, labels: Tensor) -> Tensor:

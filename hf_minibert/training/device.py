@@ -6,7 +6,7 @@ import sys
 import time
 from datetime import timedelta
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from accelerate import Accelerator
@@ -66,7 +66,7 @@ def computes_in_bfloat16() -> bool:
     return bool(torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported())
 
 
-def fastest_attention(length: int) -> str:
+def fastest_attention(length: int) -> Literal["eager", "sdpa"]:
     """The attention implementation to train with: plain products win on a CPU while a row's scores fit its caches.
 
     See `benchmarks/step_speed.py`, which measures both.

@@ -11,7 +11,7 @@ import torch
 from accelerate import Accelerator
 from torch import Tensor
 from transformers import PreTrainedTokenizerFast
-from transformers.utils import is_flash_attn_2_available
+from transformers.utils.import_utils import is_flash_attn_2_available
 
 from hf_minibert.data.corpus import Corpus, open_corpus
 from hf_minibert.data.loader import evaluation_batches
@@ -146,7 +146,7 @@ def build_model(plan: Plan) -> PretrainingModel:
     """The plan's model, with new weights."""
     model_class: Any = family_of(plan.arguments.model).objectives[plan.objective]
     model: PretrainingModel = model_class(plan.config)
-    model.set_attn_implementation(plan.arguments.attn_implementation)
+    model.set_attn_implementation(str(plan.arguments.attn_implementation))
     return model
 
 
