@@ -222,7 +222,7 @@ class Pretraining:
                     bar.show(progress, state, line, held_out)
                 is_late = state.seconds - saved >= SECONDS_BETWEEN_SAVES
                 is_last = stop.agreed or progress >= 1
-                falls_next = is_trapezoid and before <= 1 - DECAY_SHARE < progress
+                falls_next = is_trapezoid and before < 1 - DECAY_SHARE <= progress
                 if is_due(state.step, arguments.save_steps, evaluates or is_late) or falls_next or is_last:
                     self.save()
                     saved = state.seconds
@@ -256,7 +256,7 @@ class Pretraining:
                 group["lr"] = self.plan.learning_rate * factor
         grad_norm = accelerator.clip_grad_norm_(self.wrapped.parameters(), arguments.max_grad_norm)
         grad_norm = grad_norm.full_tensor() if isinstance(grad_norm, DTensor) else grad_norm  # FSDP's parts
-        decays = arguments.lr_scheduler_type == "warmup_stable_decay" and progress > 1 - DECAY_SHARE
+        decays = arguments.lr_scheduler_type == "warmup_stable_decay" and progress >= 1 - DECAY_SHARE
         if decays:
             state.decayed_for = dataclasses.astuple(self.end)
         state.step += 1

@@ -61,6 +61,7 @@ def test_a_run_leaves_everything_that_it_promises(minibert: tuple[Path, Any]) ->
     assert {path.name for path in run.glob("*.py")} == {
         "configuration_minibert.py",
         "configuration_transformer.py",
+        "heads.py",
         "losses.py",
         "modeling_minibert.py",
         "modeling_transformer.py",
