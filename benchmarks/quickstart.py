@@ -16,9 +16,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from hf_minibert.command_line import run
-from hf_minibert.files import write_json
+from hf_minibert.files import write_json, write_text
 
 REPOSITORY = Path(__file__).parents[1]
+CARDS = REPOSITORY / "model_cards"
 RESULTS = REPOSITORY / "benchmarks" / "results" / "quickstart.json"
 
 
@@ -44,7 +45,9 @@ def main(arguments: Arguments) -> int:
             json.loads((REPOSITORY / output / name).read_text()) for name in ("results.json", "arguments.json")
         )
         seeds.add(settings["seed"])
-        shutil.copy(REPOSITORY / output / "README.md", REPOSITORY / "model_cards" / f"{model}.md")
+        card = (REPOSITORY / output / "README.md").read_text(encoding="utf-8")
+        write_text(CARDS / f"{model}.md", card.replace("(curves.png)", f"({model}.png)"))
+        shutil.copy(REPOSITORY / output / "curves.png", CARDS / f"{model}.png")
         figures[model] = {key: results[key] for key in ("num_parameters", "corpus", "training", "metrics")}
     command_line = " ".join(["python", "benchmarks/quickstart.py", *sys.argv[1:]])
     (seed,) = seeds
