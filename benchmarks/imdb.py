@@ -7,7 +7,7 @@
 The folder holds ``train.jsonl.xz``, ``test.jsonl.xz`` and ``unsup.jsonl.xz`` of the Large Movie Review data set (Maas
 et al. 2011), a JSON object a line with ``text`` and ``label``. Unlabelled reviews that are also in the test or training
 set are left out of pre-training, as are training reviews that are also in the test set. A tenth of the training set is
-held out to choose the epoch; the test set is measured once. Figures go to ``benchmarks/results/imdb.json``.
+held out to choose by; the test set is measured once a command. Figures go to ``benchmarks/results/imdb.json``.
 """
 
 import json
@@ -98,7 +98,7 @@ def main(arguments: Arguments) -> int:
         label_names=["negative", "positive"],
         max_seq_length=arguments.finetune_max_seq_length,
         num_train_epochs=arguments.num_train_epochs,
-        hidden_dropout_prob=0.0,  # a third faster on a CPU, and one pass does not overfit
+        hidden_dropout_prob=0.0,  # which costs time, and one pass does not overfit
         output_dir=classifier,
         overwrite_output_dir=True,
     )

@@ -53,10 +53,10 @@ def imdb(figures: dict[str, Any]) -> list[str]:
         f"| pre-training on the reviews without labels | {training['seconds'] / 60:.0f} minutes |",
         f"| masked-LM loss, held out (by frequencies alone) | {before['metrics']['eval_loss']:.2f} "
         f"({before['metrics']['unigram_loss']:.2f}) |",
-        f"| accuracy on the dev split, by which the epoch was chosen | {metrics['eval_accuracy']:.1%} |",
+        f"| accuracy on the dev split, a tenth of the training set | {metrics['eval_accuracy']:.1%} |",
         f"| **accuracy on the test set** | **{metrics['test_accuracy']:.1%}** |",
         "",
-        f"(fine-tuned on {after['dataset']['train_examples']:,} reviews for {after['training']['epochs']:g} epoch, "
+        f"(fine-tuned on {after['dataset']['train_examples']:,} reviews in {after['training']['epochs']:g} pass(es), "
         f"seed {figures['seeds']['finetuning']}; `python benchmarks/imdb.py --data FOLDER`)",
     ]
 
