@@ -116,11 +116,24 @@ class TransformerConfig(PreTrainedConfig):
             raise ValueError("num_labels must be positive")
         if self.initializer_range < 0:
             raise ValueError(f"initializer_range must not be negative, got {self.initializer_range}")
-        if self.pad_token_id is not None and not 0 <= self.pad_token_id < self.vocab_size:
-            raise ValueError(
-                f"pad_token_id {self.pad_token_id} is not in a vocabulary of vocab_size {self.vocab_size}; "
-                "None means that there is none"
-            )
+
+    def validate_token_ids(self) -> None:
+        """Special tokens are in the vocabulary (transformers only warns of them)."""
+        ends = self.eos_token_id if isinstance(self.eos_token_id, list) else [self.eos_token_id]
+        for name, ids in (("pad", [self.pad_token_id]), ("bos", [self.bos_token_id]), ("eos", ends)):
+            for token in ids:
+                if token is not None and not 0 <= token < self.vocab_size:
+                    raise ValueError(
+                        f"{name}_token_id {token} is not in a vocabulary of vocab_size {self.vocab_size}; "
+                        "None means that there is none"
+                    )
+
+    def validate_rope(self) -> None:
+        """Rotary positions have what their type needs, which transformers checks."""
+        try:
+            super().validate_rope()
+        except KeyError as error:
+            raise ValueError(error.args[0]) from error
 
     def validate_rotary(self) -> None:
         """Rotary positions turn, in a way that transformers has; where there are none, none are rescaled."""

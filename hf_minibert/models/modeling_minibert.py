@@ -24,7 +24,7 @@ from transformers.modeling_outputs import (
 from transformers.utils.generic import ModelOutput, can_return_tuple, merge_with_config_defaults
 from transformers.utils.output_capturing import capture_outputs
 
-from .configuration_minibert import POOLINGS, MiniBertConfig
+from .configuration_minibert import MiniBertConfig
 from .heads import QuestionAnsweringMixin, TokenClassificationMixin, make_classifier_dropout
 from .losses import IGNORE_INDEX, classification_loss, item_count, vocabulary_cross_entropy
 from .modeling_transformer import TransformerBackbone, TransformerPreTrainedModel, make_norm
@@ -55,10 +55,8 @@ class Pooler(nn.Module):
             real = attention_mask[..., None].to(hidden_states.dtype)
             if self.pooling == "mean":
                 pooled = (hidden_states * real).sum(dim=1) / real.sum(dim=1).clamp(min=1)
-            elif self.pooling == "max":
+            else:
                 pooled = hidden_states.masked_fill(real == 0, torch.finfo(hidden_states.dtype).min).amax(dim=1)
-            else:  # a configuration is checked when it is made, but not when a field of it is set later
-                raise ValueError(f"classifier_pooling {self.pooling!r} is not one of {', '.join(POOLINGS)}")
         return self.activation(self.dense(pooled))
 
 

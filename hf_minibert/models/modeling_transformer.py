@@ -267,6 +267,10 @@ class TransformerPreTrainedModel(PreTrainedModel):
     _can_compile_fullgraph = True
     _can_record_outputs = {"hidden_states": TransformerLayer, "attentions": Attention}
 
+    def __init__(self, config: TransformerConfig, **kwargs: Any) -> None:
+        config.validate()  # type: ignore[attr-defined] # again: `from_pretrained` sets fields after it was made
+        super().__init__(config, **kwargs)
+
     @torch.no_grad()
     def _init_weights(self, module: nn.Module) -> None:
         """Normal with `initializer_range`, norms 1, biases 0 (BERT, GPT-2, Llama); residual ends as GPT-2 if asked."""

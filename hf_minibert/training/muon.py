@@ -9,8 +9,8 @@ from torch.distributed.tensor import DTensor, Replicate
 
 from hf_minibert.training.device import computes_in_bfloat16
 
-# A quintic whose repetition draws all singular values towards 1 (Jordan et al. 2024).
-COEFFICIENTS = (3.4445, -4.7750, 2.0315)
+# Of a quintic, once for each repetition, which draws all singular values towards 1 (Jordan et al. 2024).
+COEFFICIENTS = ((3.4445, -4.7750, 2.0315),) * 5
 RMS_OF_ADAMW = 0.2
 
 
@@ -27,13 +27,10 @@ class Muon(torch.optim.Optimizer):
         lr: step size.
         weight_decay: decoupled decay, as in AdamW.
         momentum: memory of the mean gradient (Nesterov's).
-        ns_steps: repetitions of the quintic.
     """
 
-    def __init__(
-        self, params: Any, *, lr: float, weight_decay: float = 0.1, momentum: float = 0.95, ns_steps: int = 5
-    ) -> None:
-        super().__init__(params, {"lr": lr, "weight_decay": weight_decay, "momentum": momentum, "ns_steps": ns_steps})
+    def __init__(self, params: Any, *, lr: float, weight_decay: float = 0.1, momentum: float = 0.95) -> None:
+        super().__init__(params, {"lr": lr, "weight_decay": weight_decay, "momentum": momentum})
         for group in self.param_groups:
             for parameter in group["params"]:
                 if parameter.ndim != 2:
@@ -56,7 +53,7 @@ class Muon(torch.optim.Optimizer):
                 whole = torch.stack(
                     [gather(part, parameter) for part, parameter in zip(momenta, parameters, strict=True)]
                 )
-                updates = orthogonalize(whole, group["ns_steps"])
+                updates = orthogonalize(whole)
                 parts = [shard(update, parameter) for update, parameter in zip(updates, parameters, strict=True)]
                 weights = [local(parameter) for parameter in parameters]
                 torch._foreach_mul_(weights, 1 - group["lr"] * group["weight_decay"])
@@ -95,19 +92,17 @@ def shard(whole: Tensor, like: Tensor) -> Tensor:
     return replicated.redistribute(placements=like.placements).to_local()
 
 
-def orthogonalize(matrices: Tensor, steps: int) -> Tensor:
+def orthogonalize(matrices: Tensor) -> Tensor:
     """The nearest (semi-)orthogonal matrices, roughly: singular values end between 0.7 and 1.2; same dtype as given.
 
     Args:
         matrices: (matrices, rows, columns).
-        steps: repetitions of the quintic.
     """
-    first, third, fifth = COEFFICIENTS
     wide = matrices.bfloat16() if computes_in_bfloat16() else matrices
     is_tall = matrices.shape[1] > matrices.shape[2]
     wide = wide.mT if is_tall else wide
     wide = wide / wide.norm(dim=(1, 2), keepdim=True).clamp(min=1e-7)
-    for _ in range(steps):
+    for first, third, fifth in COEFFICIENTS:
         gram = wide @ wide.mT
         wide = torch.baddbmm(wide, torch.baddbmm(gram, gram, gram, beta=third, alpha=fifth), wide, beta=first)
     return (wide.mT if is_tall else wide).to(matrices.dtype)

@@ -6,7 +6,12 @@ import re
 import pytest
 from huggingface_hub.errors import StrictDataclassError
 
-from hf_minibert import MiniBertConfig, MiniGPTConfig
+from hf_minibert import (
+    MiniBertConfig,
+    MiniBertForSequenceClassification,
+    MiniGPTConfig,
+    MiniGPTForSequenceClassification,
+)
 
 BOTH = pytest.mark.parametrize("config_class", [MiniBertConfig, MiniGPTConfig])
 
@@ -139,13 +144,33 @@ def test_the_width_of_a_head(config_class, tmp_path):
 
 
 @BOTH
-@pytest.mark.parametrize("pad_token_id", [99, -1])
-def test_a_pad_token_outside_the_vocabulary_is_refused(config_class, pad_token_id):
-    with pytest.raises(
-        StrictDataclassError, match=f"pad_token_id {pad_token_id} is not in a vocabulary of vocab_size 99"
-    ):
-        config_class(vocab_size=99, pad_token_id=pad_token_id)
-    assert config_class(vocab_size=99, pad_token_id=None).pad_token_id is None
+@pytest.mark.parametrize("name", ["pad_token_id", "bos_token_id", "eos_token_id"])
+def test_a_special_token_outside_the_vocabulary_is_refused(config_class, name):
+    for token in (99, -1):
+        with pytest.raises(StrictDataclassError, match=f"{name} {token} is not in a vocabulary of vocab_size 99"):
+            config_class(vocab_size=99, **{name: token})
+    assert getattr(config_class(vocab_size=99, **{name: None}), name) is None
+
+
+@BOTH
+def test_any_of_several_ends_outside_the_vocabulary_is_refused(config_class):
+    with pytest.raises(StrictDataclassError, match="eos_token_id 99 is not in a vocabulary of vocab_size 99"):
+        config_class(vocab_size=99, eos_token_id=[3, 99])
+
+
+@BOTH
+def test_rotary_positions_lack_nothing_of_their_type(config_class):
+    with pytest.raises(StrictDataclassError, match="Missing required keys in `rope_parameters` .*linear.*factor"):
+        config_class(rope_parameters={"rope_type": "linear"})
+
+
+@pytest.mark.parametrize("model_class", [MiniBertForSequenceClassification, MiniGPTForSequenceClassification])
+def test_a_field_that_is_replaced_on_loading_is_checked(model_class, tmp_path):
+    shape = {"hidden_size": 32, "num_hidden_layers": 1, "vocab_size": 99}
+    model_class(model_class.config_class(**shape)).save_pretrained(tmp_path)
+    assert model_class.from_pretrained(tmp_path, hidden_dropout_prob=0.5).config.hidden_dropout_prob == 0.5
+    with pytest.raises(StrictDataclassError, match=r"hidden_dropout_prob is a probability in \[0, 1\), got 1.5"):
+        model_class.from_pretrained(tmp_path, hidden_dropout_prob=1.5)
 
 
 @BOTH
