@@ -13,7 +13,7 @@ opens it without this package:
   search is worse than quadratic in the length of a word; the limit on that length keeps time linear in the text.
 
 Raw text may contain the characters of a special token, such as ``[MASK]``. The Transformers tokenizer reads them as
-the token, so that prompts can be written; `encode_documents` and `train_wordpiece` read them as plain text, so that a
+the token, so that prompts can be written; `DocumentEncoder` and `train_wordpiece` read them as plain text, so that a
 corpus cannot inject tokens that mean something to the model, and ``tokenizer(text, split_special_tokens=True)`` does
 the same for one call. ``[MASK]`` takes the white space before it, so that ``the cat [MASK] on`` looks as it did in
 pre-training; that space, before a ``[MASK]`` that is read as the token, is the only thing decoding does not restore.
@@ -21,20 +21,27 @@ pre-training; that space, before a ``[MASK]`` that is read as the token, is the 
 
 import copy
 import heapq
+import json
+import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from itertools import chain
+from itertools import chain, compress, count
 from pathlib import Path
 from random import Random
 from typing import Literal
 
 import numpy as np
+import pyarrow
+import pyarrow.compute
 from numpy.typing import NDArray
 from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, pre_tokenizers, processors, trainers
 from transformers import AutoTokenizer, BertTokenizer, PreTrainedTokenizerFast
 
 from hf_minibert.errors import UserError, is_nowhere
+
+Tokens = NDArray[np.unsignedinteger]
+Lengths = NDArray[np.int64]
 
 OWN_TOKENIZER = Path(__file__).parents[1] / "tokenizer"
 """The one that the repository brings along."""
@@ -60,6 +67,12 @@ _WORD = (
     r"|\s{1,N}(?!\S)"  # leaves the last space of a run to the word behind it
     r"|\s{1,N}"
 ).replace("1,N", f"1,{MAX_WORD_CHARACTERS}")
+
+_MARK = "\x1a"
+_BEGIN = _MARK + "^"  # the first piece of a text, which has no space before it
+_NO_CUT = re.compile(rf"{_MARK}| (?=\s|\Z)")
+_PIECES_PER_TEXT = 4096
+_MAX_REMEMBERED_TOKENS = 1 << 21
 
 _CLASSIC_ALPHABET = 1_000  # BERT's own limit: rarer characters become [UNK]
 _SAMPLE_PIECE_CHARACTERS = 65_536
@@ -326,34 +339,104 @@ def _plain_backend(tokenizer: PreTrainedTokenizerFast) -> Tokenizer:
     return backend
 
 
-def encode_documents(
-    tokenizer: PreTrainedTokenizerFast, texts: Sequence[str]
-) -> tuple[NDArray[np.unsignedinteger], NDArray[np.int64]]:
-    """Encode raw text fast: nothing added, nothing cut, and the characters ``[MASK]`` are six characters of text.
+class DocumentEncoder:
+    """Encodes raw text fast: nothing added, nothing cut, and the characters ``[MASK]`` are six characters of text.
 
-    Documents are encoded in parallel by the threads of `tokenizers`, so give many at once, but not more than a few
+    Our pre-tokenizer never joins what stands on the two sides of a space before a visible character. So text is cut
+    there, pieces that were met before are looked up, as most are, and only new ones are spelt. Other tokenizers spell
+    every text anew. Give many documents at once, which the threads of `tokenizers` share, but not more than a few
     megabytes: while it works, it holds about a hundred bytes a token.
-
-    Returns:
-        The ids of all documents end to end, in the smallest unsigned type that holds the vocabulary, and the number of
-        tokens of each document.
-
-    Raises:
-        UserError: a text holds half of a surrogate pair, which no tokenizer can represent.
     """
-    backend = _plain_backend(tokenizer)
-    backend.post_processor = None
-    backend.encode_special_tokens = True
-    dtype = np.min_scalar_type(len(tokenizer) - 1)
-    try:
-        encodings = backend.encode_batch_fast(list(texts), add_special_tokens=False)
-    except TypeError:  # what `tokenizers` raises for half a surrogate pair
-        for index, text in enumerate(texts):
-            _count_bytes(text, index)
-        raise
-    lengths = np.fromiter((len(encoding) for encoding in encodings), np.int64, len(encodings))
-    values = np.fromiter(chain.from_iterable(encoding.ids for encoding in encodings), dtype, int(lengths.sum()))
-    return values, lengths
+
+    def __init__(self, tokenizer: PreTrainedTokenizerFast) -> None:
+        self._backend = _plain_backend(tokenizer)
+        self._backend.post_processor = None
+        self._backend.encode_special_tokens = True
+        self._dtype = np.min_scalar_type(len(tokenizer) - 1)
+        self._hash_id = self._backend.token_to_id("#")
+        self._is_cut_at_spaces = self._hash_id is not None and _is_cut_at_spaces(self._backend)
+        self._forget()
+
+    def _forget(self) -> None:
+        """Start the table of pieces: the number of each, and where its tokens are among those of all."""
+        self._numbers: dict[str, int] = {}
+        self._tokens: Tokens = np.empty(0, self._dtype)
+        self._begins, self._lengths = np.empty((2, 0), np.int64)
+
+    def __call__(self, texts: Sequence[str]) -> tuple[Tokens, Lengths]:
+        """Token ids of some documents.
+
+        Returns:
+            The ids of all documents end to end, in the smallest unsigned type that holds the vocabulary, and the
+            number of tokens of each document.
+
+        Raises:
+            UserError: a text holds half of a surrogate pair, which no tokenizer can represent.
+        """
+        try:
+            return self._look_up(texts) if self._is_cut_at_spaces and texts else self._spell(texts)
+        except (TypeError, UnicodeEncodeError):  # what `tokenizers` and Arrow raise for half a surrogate pair
+            for index, text in enumerate(texts):
+                _count_bytes(text, index)
+            raise
+
+    def _look_up(self, texts: Sequence[str]) -> tuple[Tokens, Lengths]:
+        """Tokens of texts, from the table, after what is new in them was added to it."""
+        if len(self._tokens) > _MAX_REMEMBERED_TOKENS:
+            self._forget()
+        marked = [_BEGIN + _NO_CUT.sub(_escape, text) for text in texts]
+        pieces = pyarrow.compute.split_pattern(pyarrow.array(marked, pyarrow.large_string()), " ")
+        distinct = pieces.values.dictionary_encode()
+        names = distinct.dictionary.to_pylist()
+        self._learn([name for name in names if name not in self._numbers])
+        numbers = np.fromiter(map(self._numbers.__getitem__, names), np.int64, len(names))
+        numbers = numbers[distinct.indices.to_numpy()]
+        lengths = self._lengths[numbers]
+        shifts = np.repeat(self._begins[numbers] - np.cumsum(lengths) + lengths, lengths)
+        tokens = self._tokens[shifts + np.arange(len(shifts))]
+        return tokens, np.add.reduceat(lengths, pieces.offsets.to_numpy()[:-1])
+
+    def _learn(self, names: list[str]) -> None:
+        """Add pieces to the table. Most are spelt as one text, with ``#``, which is always a word, before each."""
+        pieces = [_unescape(name) if _MARK in name else " " + name for name in names]
+        is_odd = np.array(["#" in piece or piece[-1:].isspace() for piece in pieces], np.bool_)  # reads as another
+        plain, odd = list(compress(pieces, ~is_odd)), list(compress(pieces, is_odd))
+        starts = range(0, len(plain), _PIECES_PER_TEXT)
+        tokens, _ = self._spell(["#" + "#".join(plain[start : start + _PIECES_PER_TEXT]) for start in starts])
+        odd_tokens, odd_lengths = self._spell(odd)
+        hashes = np.flatnonzero(tokens == self._hash_id)
+        begins, lengths = np.empty((2, len(pieces)), np.int64)
+        begins[~is_odd], lengths[~is_odd] = hashes + 1, np.diff(hashes, append=len(tokens)) - 1
+        begins[is_odd], lengths[is_odd] = len(tokens) + np.cumsum(odd_lengths) - odd_lengths, odd_lengths
+        self._numbers.update(zip(names, count(len(self._numbers)), strict=False))
+        self._begins = np.append(self._begins, len(self._tokens) + begins)
+        self._lengths = np.append(self._lengths, lengths)
+        self._tokens = np.concatenate((self._tokens, tokens, odd_tokens))
+
+    def _spell(self, texts: Sequence[str]) -> tuple[Tokens, Lengths]:
+        """Tokens of texts, from `tokenizers`."""
+        encodings = self._backend.encode_batch_fast(list(texts), add_special_tokens=False)
+        lengths = np.fromiter((len(encoding) for encoding in encodings), np.int64, len(encodings))
+        ids = chain.from_iterable(encoding.ids for encoding in encodings)
+        return np.fromiter(ids, self._dtype, int(lengths.sum())), lengths
+
+
+def _escape(found: re.Match[str]) -> str:
+    """What stands for a space that is no cut, and for the character that marks it."""
+    return _MARK + ("_" if found[0] == " " else "m")
+
+
+def _unescape(name: str) -> str:
+    """The text of a piece."""
+    space = "" if name.startswith(_BEGIN) else " "
+    return space + name.removeprefix(_BEGIN).replace(_MARK + "_", " ").replace(_MARK + "m", _MARK)
+
+
+def _is_cut_at_spaces(backend: Tokenizer) -> bool:
+    """Whether a space before a visible character always begins a word."""
+    parts, ours = (json.loads(one.to_str()) for one in (backend, _lossless_pipeline(SPECIAL_TOKENS)))
+    has_own_words = any(not token["special"] for token in parts["added_tokens"])
+    return parts["normalizer"] is None and parts["pre_tokenizer"] == ours["pre_tokenizer"] and not has_own_words
 
 
 def is_byte_level(tokenizer: PreTrainedTokenizerFast) -> bool:

@@ -26,7 +26,7 @@ from hf_minibert.command_line import run
 from hf_minibert.data.corpus import Corpus, open_corpus
 from hf_minibert.errors import UserError
 from hf_minibert.files import replaced_folder
-from hf_minibert.tokenization import encode_documents, sample_texts, train_wordpiece
+from hf_minibert.tokenization import DocumentEncoder, sample_texts, train_wordpiece
 
 OWN_FILES = {"tokenizer.json", "tokenizer_config.json", "training.json", "README.md"}
 DOCUMENTS_PER_BATCH = 64
@@ -83,9 +83,10 @@ def read_texts(corpus: Corpus) -> Iterator[str]:
 def measure_compression(tokenizer: PreTrainedTokenizerFast, texts: Iterator[str]) -> dict[str, float]:
     """Bytes, tokens and bytes per token of held-out texts, read a batch at a time."""
     num_bytes = num_tokens = 0
+    encode = DocumentEncoder(tokenizer)
     while batch := list(islice(texts, DOCUMENTS_PER_BATCH)):
         num_bytes += sum(len(text.encode()) for text in batch)
-        num_tokens += int(encode_documents(tokenizer, batch)[1].sum())
+        num_tokens += int(encode(batch)[1].sum())
     return {"bytes": num_bytes, "tokens": num_tokens, "bytes_per_token": round(num_bytes / num_tokens, 3)}
 
 

@@ -1,5 +1,6 @@
 """The tokenizer: lossless, deterministic, linear in time, and opened by stock classes."""
 
+import copy
 import importlib
 import json
 import random
@@ -16,12 +17,13 @@ from hypothesis import strategies as st
 from tokenizers import pre_tokenizers
 from transformers import AutoTokenizer, BertTokenizer, PreTrainedTokenizerFast
 
+from hf_minibert import tokenization
 from hf_minibert.errors import UserError
 from hf_minibert.tokenization import (
     MAX_WORD_CHARACTERS,
     SPECIAL_TOKENS,
+    DocumentEncoder,
     adapt_tokenizer,
-    encode_documents,
     load_tokenizer,
     sample_texts,
     token_bytes,
@@ -49,7 +51,8 @@ WORDS = [
 
 code_points = st.characters(exclude_categories=["Cs"])
 hard_pieces = st.sampled_from(
-    ["#", "##", "###", " #", "##a", "a##", "[MASK]", "[CLS]x", "[PAD", "[UNK]", " [SEP] ", " ", "  ", "\n\n\n", "\t",
+    ["\x1a", "\x1a_", "\x1am", "\x1a^",
+     "#", "##", "###", " #", "##a", "a##", "[MASK]", "[CLS]x", "[PAD", "[UNK]", " [SEP] ", " ", "  ", "\n\n\n", "\t",
      "\r\n", "\x00", "\x7f", "\u00a0", "\u2028", "\u200d", "\ufeff", "\U0001f468\u200d\U0001f469", "\U0001f1e9",
      "e\u0301", "\u00c4", "\u0120", "\u010a", "don't", "I'LL", "x" * 70, "-" * 40, " " * 70, "9" * 40, "\U0010ffff"]
 )  # fmt: skip
@@ -76,19 +79,25 @@ def spelt(tokenizer: PreTrainedTokenizerFast) -> list[bytes]:
     return token_bytes(tokenizer)
 
 
+@pytest.fixture(scope="module")
+def encoder(tokenizer: PreTrainedTokenizerFast) -> DocumentEncoder:
+    """One that remembers what it was given before."""
+    return DocumentEncoder(tokenizer)
+
+
 # ---------------------------------------------------------------- lossless
 
 
 @settings(max_examples=600, deadline=None)
 @given(text=any_text)
 def test_every_text_is_restored_from_its_tokens(
-    tokenizer: PreTrainedTokenizerFast, spelt: list[bytes], text: str
+    tokenizer: PreTrainedTokenizerFast, spelt: list[bytes], encoder: DocumentEncoder, text: str
 ) -> None:
     ids = tokenizer(text, add_special_tokens=False, split_special_tokens=True)["input_ids"]
     assert tokenizer.decode(ids) == text
     assert all(index >= len(SPECIAL_TOKENS) for index in ids)
     assert b"".join(spelt[index] for index in ids) == text.encode()
-    values, lengths = encode_documents(tokenizer, [text, "a", text])
+    values, lengths = encoder([text, "a", text])
     assert values[: lengths[0]].tolist() == ids == values[lengths[0] + lengths[1] :].tolist()
 
 
@@ -104,7 +113,7 @@ def test_text_that_is_parsed_for_special_tokens_is_restored_too(tokenizer: PreTr
 def test_each_code_point_is_restored(tokenizer: PreTrainedTokenizerFast) -> None:
     code_points = [chr(point) for point in range(0, 0x110000, 7) if not 0xD800 <= point < 0xE000]
     texts = ["".join(code_points[start : start + 500]) for start in range(0, len(code_points), 500)]
-    values, lengths = encode_documents(tokenizer, texts)
+    values, lengths = DocumentEncoder(tokenizer)(texts)
     ends = lengths.cumsum()
     assert tokenizer.batch_decode([values[end - n : end] for end, n in zip(ends, lengths, strict=True)]) == texts
     assert values.min() >= len(SPECIAL_TOKENS)
@@ -112,7 +121,7 @@ def test_each_code_point_is_restored(tokenizer: PreTrainedTokenizerFast) -> None
 
 def test_half_a_surrogate_pair_is_refused_by_name(tokenizer: PreTrainedTokenizerFast) -> None:
     with pytest.raises(UserError, match="text 1 is not valid Unicode"):
-        encode_documents(tokenizer, ["good", "\ud800"])
+        DocumentEncoder(tokenizer)(["good", "\ud800"])
     with pytest.raises(UserError, match="text 1 is not valid Unicode"):
         sample_texts(["good", "\ud800"], max_bytes=1000, seed=0)
     for lowercase in (False, True):
@@ -141,10 +150,10 @@ def test_the_alphabet_is_in_the_vocabulary(tokenizer: PreTrainedTokenizerFast) -
 def test_a_special_token_in_a_prompt_is_the_token_and_in_a_corpus_is_text(tokenizer: PreTrainedTokenizerFast) -> None:
     text = "the cat [MASK] on[CLS]"
     assert tokenizer.mask_token_id in tokenizer(text)["input_ids"]
-    values, _ = encode_documents(tokenizer, [text])
+    values, _ = DocumentEncoder(tokenizer)([text])
     assert not set(values.tolist()) & set(SPECIAL_TOKENS.values())
     assert tokenizer.decode(values) == text
-    assert tokenizer.mask_token_id in tokenizer(text)["input_ids"]  # encode_documents changed nothing
+    assert tokenizer.mask_token_id in tokenizer(text)["input_ids"]  # the encoder changed nothing
 
 
 def test_the_mask_takes_the_space_before_it(tokenizer: PreTrainedTokenizerFast) -> None:
@@ -196,7 +205,7 @@ def test_adapting_there_and_back_changes_nothing(tokenizer: PreTrainedTokenizerF
 def test_an_adapted_tokenizer_forgets_earlier_truncation_and_padding(tokenizer: PreTrainedTokenizerFast) -> None:
     copy = adapt_tokenizer(tokenizer, model_type="minibert", uses_token_types=True, model_max_length=None)
     copy(["a b c d", "a"], truncation=True, max_length=4, padding="max_length")
-    assert encode_documents(copy, ["a b c d", "a"])[1].tolist() == [4, 1]
+    assert DocumentEncoder(copy)(["a b c d", "a"])[1].tolist() == [4, 1]
     adapted = adapt_tokenizer(copy, model_type="minigpt", uses_token_types=False, model_max_length=None)
     assert len(adapted.backend_tokenizer.encode("a b c d e f").ids) == 6
 
@@ -220,18 +229,45 @@ def test_offsets_leave_out_the_space_before_a_word(tokenizer: PreTrainedTokenize
     assert tokenizer("a the", return_offsets_mapping=True)["offset_mapping"] == [(0, 0), (0, 1), (2, 5), (0, 0)]
 
 
-# ---------------------------------------------------------------- encode_documents, token_bytes, word_starts
+# ---------------------------------------------------------------- DocumentEncoder, token_bytes, word_starts
 
 
 def test_documents_are_encoded_as_the_tokenizer_does(tokenizer: PreTrainedTokenizerFast) -> None:
     texts = [*make_texts(5), "", "caf\u00e9", "  two  spaces"]
-    values, lengths = encode_documents(tokenizer, texts)
+    values, lengths = DocumentEncoder(tokenizer)(texts)
     expected = tokenizer(texts, add_special_tokens=False)["input_ids"]
     assert values.dtype == np.uint16
     assert lengths.dtype == np.int64
     assert lengths.tolist() == [len(ids) for ids in expected]
     assert values.tolist() == [index for ids in expected for index in ids]
-    assert encode_documents(tokenizer, [])[0].shape == (0,)
+    assert DocumentEncoder(tokenizer)([])[0].shape == (0,)
+
+
+def test_the_encoder_forgets_what_is_too_much(
+    tokenizer: PreTrainedTokenizerFast, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tokenization, "_MAX_REMEMBERED_TOKENS", 40)
+    encode = DocumentEncoder(tokenizer)
+    for start in range(0, 400, 20):
+        texts = [f"{start} number {number}" for number in range(start, start + 20)]
+        values, lengths = encode(texts)
+        expected = tokenizer(texts, add_special_tokens=False)["input_ids"]
+        assert values.tolist() == [index for ids in expected for index in ids]
+        assert lengths.tolist() == [len(ids) for ids in expected]
+        assert 0 < len(encode._tokens) <= 100 + len(values)
+
+
+def test_the_encoder_goes_on_after_a_text_that_it_refuses(tokenizer: PreTrainedTokenizerFast) -> None:
+    encode = DocumentEncoder(tokenizer)
+    with pytest.raises(UserError, match="text 1 is not valid Unicode"):
+        encode(["one two", "three \ud800"])
+    assert encode(["two three"])[0].tolist() == tokenizer.encode("two three", add_special_tokens=False)
+
+
+def test_words_of_a_tokenizer_s_own_are_not_cut(tokenizer: PreTrainedTokenizerFast) -> None:
+    grown = copy.deepcopy(tokenizer)
+    grown.add_tokens(["the cat"])
+    assert DocumentEncoder(grown)(["on the cat"])[0].tolist()[-1] == len(tokenizer)
 
 
 def test_a_word_starts_where_there_is_no_prefix(tokenizer: PreTrainedTokenizerFast) -> None:
@@ -292,8 +328,8 @@ def test_a_classic_vocabulary_opens_as_bert_tokenizer(tmp_path: Path) -> None:
     assert (ids[0], ids[-1]) == (opened.cls_token_id, opened.sep_token_id)
     assert opened("The", "cat")["token_type_ids"] == [0] * (first_end + 1) + [1] * (len(ids) - first_end - 1)
     assert opened.convert_tokens_to_ids(list(SPECIAL_TOKENS)) == [0, 1, 2, 3, 4]
-    assert encode_documents(opened, ["The [MASK]"])[0].dtype == np.uint8
-    assert opened.mask_token_id not in encode_documents(opened, ["The [MASK]"])[0]
+    assert DocumentEncoder(opened)(["The [MASK]"])[0].dtype == np.uint8
+    assert opened.mask_token_id not in DocumentEncoder(opened)(["The [MASK]"])[0]
     adapted = adapt_tokenizer(opened, model_type="minibert", uses_token_types=False, model_max_length=16)
     assert type(adapted) is BertTokenizer
     assert list(adapted("the", "cat")) == ["input_ids", "attention_mask"]
@@ -309,7 +345,7 @@ def test_time_is_linear_in_text_without_spaces(tokenizer: PreTrainedTokenizerFas
         for length in (100_000, 200_000):
             text = letters * (length // len(letters))
             start = time.perf_counter()
-            values, _ = encode_documents(tokenizer, [text])
+            values, _ = DocumentEncoder(tokenizer)([text])
             seconds.append(time.perf_counter() - start)
             assert len(values) >= length / MAX_WORD_CHARACTERS
         assert seconds[1] < 3 * seconds[0] + 0.5, letters

@@ -26,7 +26,7 @@ from transformers import PreTrainedTokenizerFast
 
 from hf_minibert.data.corpus import Corpus, Document, document_hash
 from hf_minibert.errors import UserError
-from hf_minibert.tokenization import encode_documents
+from hf_minibert.tokenization import DocumentEncoder
 
 TOKENS_FILE = "tokens.arrow"
 ABOUT_FILE = "store.json"
@@ -272,13 +272,14 @@ def _build(
     features = Features({"input_ids": List(Value(np.dtype(dtype).name)), "hash": Value("uint64")})
     documents = tokens = text_bytes = 0
     different: set[int] = set()
+    encode = DocumentEncoder(tokenizer)
     writer = ArrowWriter(path=str(folder / TOKENS_FILE), features=features)
     with tqdm(
         desc=f"tokenizing {corpus.name}", total=corpus.num_bytes, unit="B", unit_scale=True, unit_divisor=1000
     ) as bar:
         for batch in _batches(corpus):
             texts = [document.text for document in batch]
-            values, lengths = encode_documents(tokenizer, texts)
+            values, lengths = encode(texts)
             if max_tokens is not None:
                 kept = int(np.searchsorted(np.cumsum(lengths), max_tokens - tokens)) + 1
                 texts, lengths = texts[:kept], lengths[:kept]

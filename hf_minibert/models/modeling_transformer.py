@@ -268,7 +268,7 @@ class TransformerPreTrainedModel(PreTrainedModel):
     _can_record_outputs = {"hidden_states": TransformerLayer, "attentions": Attention}
 
     def __init__(self, config: TransformerConfig, **kwargs: Any) -> None:
-        config.validate()  # type: ignore[attr-defined] # again: `from_pretrained` sets fields after it was made
+        config.validate()  # again: `from_pretrained` sets fields after it was made
         super().__init__(config, **kwargs)
 
     @torch.no_grad()

@@ -13,7 +13,7 @@ from hf_minibert.data import token_store
 from hf_minibert.data.corpus import Corpus, Document, document_hash, is_held_out, open_corpus
 from hf_minibert.data.token_store import Documents, TokenStore, open_token_store, store_fingerprint
 from hf_minibert.errors import UserError
-from hf_minibert.tokenization import encode_documents, train_wordpiece
+from hf_minibert.tokenization import DocumentEncoder, train_wordpiece
 
 TEXTS = [f"Document {number} says “größer” {number % 7} times.\n\tAnd [MASK] is text. 🤗" for number in range(600)]
 
@@ -103,11 +103,11 @@ def test_another_process_opens_the_file_and_gets_no_copy(tokenizer, tmp_path):
 
 @pytest.mark.parametrize(("size", "dtype"), [(2**16, np.uint16), (2**16 + 1, np.uint32)])
 def test_smallest_integer_type_that_holds_the_vocabulary(tokenizer, tmp_path, monkeypatch, size, dtype):
-    def encode(_tokenizer, texts):
+    def encode(texts):
         lengths = np.full(len(texts), 2)
         return np.tile(np.array([size - 1, 0], dtype=np.uint32), len(texts)), lengths
 
-    monkeypatch.setattr(token_store, "encode_documents", encode)
+    monkeypatch.setattr(token_store, "DocumentEncoder", lambda _: encode)
     large = type("Large", (), {"__len__": lambda _: size, "backend_tokenizer": tokenizer.backend_tokenizer})()
     store = open_token_store(ListCorpus(TEXTS), large, folder=tmp_path / "store")
     assert store.train.tokens(0).dtype == dtype
@@ -195,7 +195,7 @@ def test_max_tokens_stops_reading(tokenizer, tmp_path, monkeypatch):
     monkeypatch.setattr(token_store, "DOCUMENTS_PER_BATCH", 10)
     corpus = ListCorpus(TEXTS)
     store = open_token_store(corpus, tokenizer, folder=tmp_path / "store", max_tokens=500)
-    _, lengths = encode_documents(tokenizer, TEXTS)
+    _, lengths = DocumentEncoder(tokenizer)(TEXTS)
     enough = int(np.searchsorted(np.cumsum(lengths), 500)) + 1
     assert store.info.documents == enough, "up to the document that reaches the limit, and none skipped"
     assert store.info.tokens == sum(lengths[:enough])
