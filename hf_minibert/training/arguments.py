@@ -94,7 +94,8 @@ class PretrainArguments:
     """How attention is computed. Default: eager on a CPU for rows of up to 256 tokens, where it is faster; else
     sdpa."""
     compile: bool = False
-    """Compile the model with torch.compile: a minute or more at the start, which long runs on a GPU win back."""
+    """Compile the model with torch.compile: half a minute or more at the start, then faster steps
+    (benchmarks/README.md says by how much); for runs of ten minutes and more. On a CPU it needs a C++ compiler."""
     gradient_checkpointing: bool = False
     """Compute each layer twice instead of keeping what its gradient needs: slower, for models that do not fit."""
     max_grad_norm: float = 1.0

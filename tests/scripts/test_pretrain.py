@@ -32,7 +32,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def pretrain(folder: Path, model: str, **options: Any) -> tuple[Path, subprocess.CompletedProcess[str]]:
-    output = folder / "-".join([model, *map(str, options.values())])
+    output = folder / "-".join([model, *(f"{name}={value}" for name, value in options.items())])
     done = command(
         "pretrain.py",
         folder / "cache",
@@ -92,6 +92,25 @@ def test_a_run_leaves_everything_that_it_promises(minibert: tuple[Path, Any]) ->
 
 def test_the_first_loss_is_that_of_chance(minibert: tuple[Path, Any]) -> None:
     assert metrics(minibert[0])[1] == pytest.approx(9.01, abs=0.15)  # ln 8192
+
+
+@pytest.fixture(scope="module")
+def in_float32(folder: Path) -> Path:
+    return pretrain(folder, "minibert-tiny", mixed_precision="no")[0]
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"gradient_checkpointing": True},
+        {"attn_implementation": "sdpa"},
+        pytest.param({"compile": True}, marks=pytest.mark.slow),
+    ],
+)
+def test_how_steps_are_computed_does_not_matter(folder: Path, in_float32: Path, options: dict[str, Any]) -> None:
+    losses = metrics(pretrain(folder, "minibert-tiny", mixed_precision="no", **options)[0])
+    for step, loss in metrics(in_float32).items():
+        assert losses[step] == pytest.approx(loss, abs=1e-3)
 
 
 def test_objectives_and_architectures(folder: Path) -> None:
