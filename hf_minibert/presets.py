@@ -11,11 +11,15 @@ from transformers import AutoConfig
 from hf_minibert.errors import UserError, is_nowhere
 from hf_minibert.models.configuration_minibert import MiniBertConfig
 from hf_minibert.models.configuration_minigpt import MiniGPTConfig
-from hf_minibert.models.modeling_minibert import MiniBertForMaskedLM, MiniBertForPreTraining
+from hf_minibert.models.modeling_minibert import (
+    MiniBertForHybridPreTraining,
+    MiniBertForMaskedLM,
+    MiniBertForPreTraining,
+)
 from hf_minibert.models.modeling_minigpt import MiniGPTForCausalLM
 
 Config = MiniBertConfig | MiniGPTConfig
-ObjectiveName = Literal["mlm", "mlm+nsp", "mlm+sop", "clm"]
+ObjectiveName = Literal["mlm", "mlm+nsp", "mlm+sop", "hybrid", "clm"]
 PretrainingModel = MiniBertForMaskedLM | MiniBertForPreTraining | MiniGPTForCausalLM
 
 # The shapes of the published BERT miniatures (Turc et al. 2019, arXiv:1908.08962).
@@ -41,7 +45,12 @@ class Family:
 FAMILIES: dict[str, Family] = {
     "minibert": Family(
         MiniBertConfig,
-        {"mlm": MiniBertForMaskedLM, "mlm+nsp": MiniBertForPreTraining, "mlm+sop": MiniBertForPreTraining},
+        {
+            "mlm": MiniBertForMaskedLM,
+            "mlm+nsp": MiniBertForPreTraining,
+            "mlm+sop": MiniBertForPreTraining,
+            "hybrid": MiniBertForHybridPreTraining,
+        },
         128,
     ),
     "minigpt": Family(MiniGPTConfig, {"clm": MiniGPTForCausalLM}, 256),

@@ -45,6 +45,7 @@ class Draw(IntEnum):
     IS_RANDOM = 6
     OTHER_DOCUMENT = 7
     OTHER_START = 8
+    KIND = 9
 
 
 def uniform(seed: int, epoch: int, draw: Draw, rows: Integers, columns: int) -> NDArray[np.float64]:
@@ -195,6 +196,27 @@ class MaskedLM:
         input_ids[:, 0], input_ids[:, -1] = self._stream.cls_id, self._stream.sep_id
         input_ids, labels = self._masking.apply(epoch, rows, input_ids)
         return _tensors(input_ids=input_ids, position_ids=position_ids, labels=labels)
+
+
+class Hybrid:
+    """`hybrid`: rows of which a share hides tokens, as `mlm`, and the others what comes later, as `clm`.
+
+    Charpentier and Samuel 2024, arXiv:2410.24159. In both, labels stand where their tokens do: see
+    `MiniBertForHybridPreTraining`.
+    """
+
+    def __init__(self, *, masked: MaskedLM, causal: CausalLM, masked_share: float, seed: int) -> None:
+        self._masked, self._causal, self.masked_share, self.seed = masked, causal, masked_share, seed
+        self.num_rows = masked.num_rows
+
+    def batch(self, epoch: int, rows: Integers) -> Batch:
+        """`input_ids`, `position_ids`, `labels` and `causal_rows`."""
+        kinds = uniform(self.seed, epoch, Draw.KIND, rows, 1)[:, 0]
+        causal_rows = torch.from_numpy(kinds >= self.masked_share)
+        masked, causal = self._masked.batch(epoch, rows), self._causal.batch(epoch, rows)
+        causal["labels"][:, 0] = IGNORE_INDEX  # nothing leads to the first token of a row
+        mixed = {name: torch.where(causal_rows[:, None], causal[name], masked[name]) for name in masked}
+        return mixed | {"causal_rows": causal_rows}
 
 
 class NextSentencePrediction:

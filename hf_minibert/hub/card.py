@@ -35,6 +35,7 @@ _OBJECTIVES = {
     "mlm": "masked language modelling",
     "mlm+nsp": "masked language modelling and next sentence prediction",
     "mlm+sop": "masked language modelling and sentence order prediction",
+    "hybrid": "masked language modelling and next-token prediction, for an encoder and a decoder",
     "clm": "next-token prediction",
 }
 _ARCHITECTURES = {
@@ -44,6 +45,7 @@ _ARCHITECTURES = {
 _METRICS = {
     "loss": "loss (nats)",
     "mlm_loss": "masked-token loss (nats)",
+    "clm_loss": "next-token loss (nats)",
     "accuracy": "accuracy",
     "bits_per_byte": "bits per byte",
     "f1": "F1",
@@ -52,6 +54,7 @@ _METRICS = {
 _BASELINES = {  # a metric, and the figure of results.json that says what knowing frequencies alone would give
     "eval_loss": "unigram_loss",
     "eval_mlm_loss": "unigram_loss",
+    "eval_clm_loss": "clm_unigram_loss",
     "eval_bits_per_byte": "byte_unigram_bits_per_byte",
     "eval_accuracy": "majority_accuracy",
 }

@@ -312,6 +312,8 @@ def obstacles(model: PreTrainedModel, family: Family) -> list[str]:
         found.append(f"num_labels={config.num_labels} where it has 2, a start and an end, as config.json should say")
     if "head_dim" not in dict(family.fields) and config.head_dim * config.num_attention_heads != config.hidden_size:
         found.append(f"head_dim={config.head_dim} where it has hidden_size / num_attention_heads")
+    if family.config is MiniBertConfig and config.shifted_predictions and isinstance(model, MiniBertForMaskedLM):
+        found.append("shifted_predictions=True where a token is predicted from its own state")
     if family is EUROBERT and is_pooled and config.classifier_pooling not in POOLING:
         found.append(f"classifier_pooling={config.classifier_pooling!r} where it has only {' and '.join(POOLING)}")
     return found

@@ -39,6 +39,9 @@ class MiniBertConfig(TransformerConfig):
     """Whether the base model ends in BERT's pooler; the heads that need one always have it."""
     mlm_head_transform: bool = False
     """Whether the masked-LM head has BERT's dense layer, activation and norm before the decoder."""
+    shifted_predictions: bool = False
+    """Whether a masked token is predicted from the state before it, as a causal model does (masked next-token
+    prediction: GPT-BERT, Charpentier and Samuel 2024, arXiv:2410.24159), in place of its own."""
     classifier_pooling: str = "cls"
     """How one vector is made of a sequence: its first token, or the mean or maximum over its tokens."""
     classifier_activation: str = "gelu"

@@ -1,6 +1,7 @@
 # Copyright 2026 The hf_minibert authors.
 """MiniBERT: the Transformer in which every token sees every other, and what it is trained to predict."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -9,6 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from transformers.activations import ACT2FN
 from transformers.masking_utils import (
+    and_masks,
     create_bidirectional_mask,
     find_packed_sequence_indices,
     packed_sequence_mask_function,
@@ -81,6 +83,7 @@ class MiniBertModel(MiniBertPreTrainedModel, TransformerBackbone):
         token_type_ids: Tensor | None = None,
         position_ids: Tensor | None = None,
         inputs_embeds: Tensor | None = None,
+        causal_rows: Tensor | None = None,
         **kwargs: Any,
     ) -> BaseModelOutputWithPooling:
         """Encode.
@@ -92,21 +95,34 @@ class MiniBertModel(MiniBertPreTrainedModel, TransformerBackbone):
             position_ids: (batch, sequence). Positions that restart within a row, given without an attention mask,
                 pack several documents into it: none sees another.
             inputs_embeds: (batch, sequence, hidden), in place of `input_ids`.
+            causal_rows: (batch,), true for rows in which no token sees a later one, as in hybrid pre-training.
+                FlashAttention, which takes no mask, cannot do that.
             kwargs: `output_hidden_states`, `output_attentions`, `return_dict`, and what attention functions take.
         """
         packed = position_ids if attention_mask is None else None
         position_ids = self.positions(input_ids, inputs_embeds, position_ids)
         hidden_states = self.embed(input_ids, inputs_embeds, position_ids, token_type_ids)
-        documents = None if packed is None else find_packed_sequence_indices(packed.expand(hidden_states.shape[0], -1))
-        mask = create_bidirectional_mask(
-            self.config,
-            hidden_states,
-            attention_mask,
-            and_mask_function=None if documents is None else packed_sequence_mask_function(documents),
-        )
+        limits = []
+        if packed is not None:
+            documents = find_packed_sequence_indices(packed.expand(hidden_states.shape[0], -1))
+            if documents is not None:  # None: there is one document in each row
+                limits.append(packed_sequence_mask_function(documents))
+        if causal_rows is not None:
+            limits.append(causal_rows_mask_function(causal_rows))
+        limit = and_masks(*limits) if limits else None
+        mask = create_bidirectional_mask(self.config, hidden_states, attention_mask, and_mask_function=limit)
         hidden_states = self.transform(hidden_states, mask, position_ids, packed=packed, **kwargs)
         pooled = None if self.pooler is None else self.pooler(hidden_states, attention_mask)
         return BaseModelOutputWithPooling(last_hidden_state=hidden_states, pooler_output=pooled)
+
+
+def causal_rows_mask_function(causal_rows: Tensor) -> Callable[[Tensor, Tensor, Tensor, Tensor], Tensor]:
+    """A limit for transformers' masks: in some rows of a batch, (batch,), no token sees a later one."""
+
+    def sees(batch: Tensor, _head: Tensor, query: Tensor, key: Tensor) -> Tensor:
+        return ~causal_rows[batch] | (key <= query)
+
+    return sees
 
 
 class MaskedLMHead(nn.Module):
@@ -114,6 +130,7 @@ class MaskedLMHead(nn.Module):
 
     def __init__(self, config: MiniBertConfig) -> None:
         super().__init__()
+        self.predicts_next = config.shifted_predictions
         transform = config.mlm_head_transform
         self.dense = nn.Linear(config.hidden_size, config.hidden_size) if transform else nn.Identity()
         self.activation = ACT2FN[config.hidden_act] if transform else nn.Identity()
@@ -153,6 +170,8 @@ class MaskedLMMixin:
     ) -> tuple[Tensor | None, Tensor | None]:
         """Loss and logits. In training only the predicted positions go through the head (see `forward`)."""
         loss = None
+        if self.lm_head.predicts_next:
+            hidden_states = F.pad(hidden_states[:, :-1], (0, 0, 1, 0))
         if labels is not None:
             predicted = labels != IGNORE_INDEX
             hidden_at_predicted = self.lm_head.transform(hidden_states[predicted])
@@ -205,6 +224,66 @@ class MiniBertForMaskedLM(MaskedLMMixin, MiniBertPreTrainedModel):
         return MaskedLMOutput(
             loss=loss, logits=logits, hidden_states=outputs.hidden_states, attentions=outputs.attentions
         )
+
+
+@dataclass
+class MiniBertForHybridPreTrainingOutput(ModelOutput):
+    """Losses of `MiniBertForHybridPreTraining`, in nats."""
+
+    loss: Tensor | None = None
+    mlm_loss: Tensor | None = None
+    clm_loss: Tensor | None = None
+
+
+class MiniBertForHybridPreTraining(MiniBertForMaskedLM):
+    """MiniBERT that learns both to fill in and to go on, with one set of weights, for an encoder and a decoder.
+
+    Some rows of a batch hide tokens, others what comes later; in both, the state before a token predicts it (GPT-BERT,
+    Charpentier and Samuel 2024, arXiv:2410.24159). What is learned opens as `MiniBertForMaskedLM`, and by `as_decoder`
+    as `MiniGPTForCausalLM`.
+    """
+
+    def forward(
+        self,
+        input_ids: Tensor | None = None,
+        attention_mask: Tensor | None = None,
+        position_ids: Tensor | None = None,
+        labels: Tensor | None = None,
+        causal_rows: Tensor | None = None,
+        num_items_in_batch: Tensor | int | None = None,
+        num_causal_items_in_batch: Tensor | int | None = None,
+        masked_share: float = 0.5,
+        full_logits: bool | None = None,
+        **kwargs: Any,
+    ) -> MiniBertForHybridPreTrainingOutput | MaskedLMOutput:
+        """The loss of both kinds of rows; without `causal_rows`, or asked for logits, as `MiniBertForMaskedLM`.
+
+        Args:
+            input_ids: (batch, sequence).
+            attention_mask: see `MiniBertModel.forward`.
+            position_ids: see `MiniBertModel.forward`.
+            labels: (batch, sequence); -100 where nothing is predicted.
+            causal_rows: (batch,), true for rows in which no token sees a later one.
+            num_items_in_batch: tokens predicted in the other rows over all accumulation steps; default, this batch's.
+            num_causal_items_in_batch: the same of causal rows.
+            masked_share: weight of the loss of the other rows; that of causal rows has the rest.
+            full_logits: see `MiniBertForMaskedLM.forward`.
+            kwargs: for `MiniBertModel.forward`.
+        """
+        inputs = {"attention_mask": attention_mask, "position_ids": position_ids, "causal_rows": causal_rows, **kwargs}
+        if causal_rows is None or labels is None or full_logits is not None:
+            outputs: MaskedLMOutput = super().forward(
+                input_ids, labels=labels, num_items_in_batch=num_items_in_batch, full_logits=full_logits, **inputs
+            )
+            return outputs
+        states = self.model(input_ids, **inputs, return_dict=True).last_hidden_state
+        losses = [
+            self.predict_masked(states[rows], labels[rows], items, None)[0]
+            for rows, items in ((~causal_rows, num_items_in_batch), (causal_rows, num_causal_items_in_batch))
+        ]
+        mlm_loss, clm_loss = (loss for loss in losses if loss is not None)
+        loss = masked_share * mlm_loss + (1 - masked_share) * clm_loss
+        return MiniBertForHybridPreTrainingOutput(loss=loss, mlm_loss=mlm_loss, clm_loss=clm_loss)
 
 
 @dataclass

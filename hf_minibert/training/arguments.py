@@ -40,8 +40,9 @@ class PretrainArguments:
     config_overrides: str | None = None
     """Fields of the config to replace, as in `hidden_size=384,num_hidden_layers=6`."""
     objective: ObjectiveName | None = None
-    """What to predict: masked tokens; also whether a segment follows (nsp), or two are in order (sop); or the next
-    token. Default: mlm for MiniBERT, clm for MiniGPT."""
+    """What to predict: masked tokens; also whether a segment follows (nsp), or two are in order (sop); the next token;
+    or masked tokens and next ones (hybrid), for an encoder and a decoder. Default: mlm for MiniBERT, clm for
+    MiniGPT."""
     corpus: list[str] = field(default_factory=lambda: ["builtin"])
     """`builtin` (documentation of the installed packages), files, globs or folders (.txt .md .jsonl .parquet, also
     .gz .xz .zst), or a data set on the Hub."""
@@ -67,6 +68,8 @@ class PretrainArguments:
     """Tokens in a row. Default: 128 for MiniBERT, 256 for MiniGPT."""
     mlm_probability: float = 0.15
     """Share of tokens to predict in masked language modeling. Evaluation always takes 15%."""
+    masked_share: float = 0.5
+    """Of the rows, and of the loss, in hybrid pre-training; the rest is causal."""
     per_device_train_batch_size: int | None = None
     """Rows in a batch on each device. Default: as many as make 2,048 tokens."""
     gradient_accumulation_steps: int = 1
@@ -150,6 +153,8 @@ class PretrainArguments:
             raise UserError(f"seed must be below 2**32, got {self.seed}")
         if not 0 < self.mlm_probability < 1:
             raise UserError(f"mlm_probability must be between 0 and 1, got {self.mlm_probability}")
+        if not 0 < self.masked_share < 1:
+            raise UserError(f"masked_share must be between 0 and 1, got {self.masked_share}")
         if self.max_seq_length is not None and self.max_seq_length < 8:
             raise UserError(f"max_seq_length must be at least 8, got {self.max_seq_length}")
         if self.resume and self.overwrite_output_dir:

@@ -31,9 +31,10 @@ def evaluate(
     Args:
         model: one of ours, on the accelerator's device.
         batches: this process's part of the held-out rows.
-        objective: mlm, mlm+nsp, mlm+sop or clm.
+        objective: mlm, mlm+nsp, mlm+sop, hybrid or clm.
         accelerator: adds up what the processes find.
-        token_lengths: bytes of text that each token id stands for, (vocabulary,); None if the tokenizer cannot tell.
+        token_lengths: bytes of text that each token id stands for, (vocabulary,); None if the tokenizer cannot tell, or
+            bits per byte mean nothing, because not every token is predicted.
     """
     was_training = model.training
     model.eval()
@@ -74,7 +75,7 @@ def evaluate(
         metrics["eval_nsp_loss"] = nsp_sum / max(num_pairs, 1)
         metrics["eval_nsp_accuracy"] = nsp_correct / max(num_pairs, 1)
         metrics["eval_loss"] += metrics["eval_nsp_loss"]
-    if objective == "clm" and bytes_sum:
+    if bytes_sum:
         metrics["eval_bits_per_byte"] = loss_sum / np.log(2) / bytes_sum
     return metrics
 

@@ -17,6 +17,7 @@ from hf_minibert.data.corpus import Corpus, open_corpus
 from hf_minibert.data.loader import evaluation_batches
 from hf_minibert.data.objectives import (
     CausalLM,
+    Hybrid,
     MaskedLM,
     Masking,
     NextSentencePrediction,
@@ -73,6 +74,8 @@ class RunData:
     store: TokenStore
     train: Objective
     held_out: Objective
+    held_out_causal: Objective | None
+    """In hybrid pre-training, the same rows to be read causally."""
     baselines: dict[str, float]
     token_lengths: Tensor | None
     sentences: list[str]
@@ -94,13 +97,17 @@ def make_plan(arguments: PretrainArguments) -> Plan:
     length = arguments.max_seq_length or family.max_seq_length
     batch_size = arguments.per_device_train_batch_size or max(1, TOKENS_PER_BATCH // length)
     learning_rate = arguments.learning_rate or LEARNING_RATES[arguments.architecture]
+    if objective == "hybrid" and arguments.architecture != "modern":
+        raise UserError("hybrid needs --architecture modern: classic MiniBERT has no counterpart among decoders")
     tokenizer = load_tokenizer(arguments.tokenizer or OWN_TOKENIZER)
-    tokens = {
+    tokens: dict[str, Any] = {
         "vocab_size": len(tokenizer),
         "pad_token_id": tokenizer.pad_token_id,
         "bos_token_id": tokenizer.cls_token_id,
         "eos_token_id": tokenizer.sep_token_id,
     }
+    if objective == "hybrid":
+        tokens["shifted_predictions"] = True
     config = build_config(
         arguments.model, arguments.architecture, **tokens | parse_overrides(arguments.config_overrides)
     )
@@ -113,6 +120,8 @@ def make_plan(arguments: PretrainArguments) -> Plan:
         )
     if arguments.attn_implementation == "flash_attention_2" and not is_flash_attn_2_available():
         raise UserError("attn_implementation flash_attention_2 needs a GPU and its package: pip install flash-attn")
+    if arguments.attn_implementation == "flash_attention_2" and objective == "hybrid":
+        raise UserError("attn_implementation flash_attention_2 cannot mix masked and causal rows; use sdpa")
     if arguments.attn_implementation == "flex_attention" and not torch.accelerator.is_available():
         raise UserError("attn_implementation flex_attention has no gradient on a CPU; use sdpa or eager")
     is_bert = isinstance(config, MiniBertConfig)
@@ -200,20 +209,25 @@ def make_folder(arguments: PretrainArguments) -> None:
     folder.mkdir(parents=True, exist_ok=True)
 
 
-def build_objective(plan: Plan, store: TokenStore, *, for_evaluation: bool) -> Objective:
+def build_objective(
+    plan: Plan, store: TokenStore, *, for_evaluation: bool, masked_share: float | None = None
+) -> Objective:
     """What the plan trains for, over the training or the held-out documents; evaluation has fixed masks of its own.
+
+    `masked_share` is that of hybrid pre-training; default, the plan's, or 1 for evaluation.
 
     Raises:
         UserError: the documents are too few or too short.
     """
     part, documents = ("held-out", store.held_out) if for_evaluation else ("training", store.train)
+    share = masked_share if masked_share is not None else 1.0 if for_evaluation else plan.arguments.masked_share
     try:
-        return _objective(plan, documents, for_evaluation=for_evaluation)
+        return _objective(plan, documents, for_evaluation=for_evaluation, masked_share=share)
     except UserError as error:
         raise UserError(f"the {part} part of the corpus is too small: {error}") from error
 
 
-def _objective(plan: Plan, documents: Documents, *, for_evaluation: bool) -> Objective:
+def _objective(plan: Plan, documents: Documents, *, for_evaluation: bool, masked_share: float) -> Objective:
     tokenizer = plan.tokenizer
     seed = EVALUATION_SEED if for_evaluation else plan.arguments.seed
     shape: dict[str, Any] = {
@@ -231,10 +245,21 @@ def _objective(plan: Plan, documents: Documents, *, for_evaluation: bool) -> Obj
         vocab_size=len(tokenizer),
         seed=seed,
     )
+    masked = MaskedLM(documents, masking=masking, **shape)
     if plan.objective == "mlm":
-        return MaskedLM(documents, masking=masking, **shape)
+        return masked
+    if plan.objective == "hybrid":
+        return Hybrid(masked=masked, causal=CausalLM(documents, **shape), masked_share=masked_share, seed=seed)
     pairs = NextSentencePrediction if plan.objective == "mlm+nsp" else SentenceOrderPrediction
     return pairs(documents, masking=masking, pad_id=tokenizer.pad_token_id, **shape)
+
+
+def _baselines(plan: Plan, store: TokenStore, held_out: Objective, objective: str) -> dict[str, float]:
+    """What frequencies alone would reach on the rows of an evaluation."""
+    rows = evaluation_batches(held_out, batch_size=64, max_rows=plan.arguments.max_eval_samples)
+    # Where a decoder's labels stand depends on the objective: in hybrid rows, at the tokens themselves.
+    targets = torch.cat([predicted_tokens(batch, plan.objective) for batch in rows])
+    return frequency_baselines(store, targets.numpy(), plan.tokenizer, objective)
 
 
 def read_data(plan: Plan, accelerator: Accelerator) -> RunData:
@@ -256,18 +281,19 @@ def read_data(plan: Plan, accelerator: Accelerator) -> RunData:
             f"warning: the held-out loss rests on {len(store.held_out)} document(s); more documents make it reliable"
         )
     held_out = build_objective(plan, store, for_evaluation=True)
-    targets = torch.cat(
-        [
-            predicted_tokens(batch, plan.objective)
-            for batch in evaluation_batches(held_out, batch_size=64, max_rows=arguments.max_eval_samples)
-        ]
-    )
+    baselines = _baselines(plan, store, held_out, plan.objective)
+    held_out_causal = None
+    if plan.objective == "hybrid":
+        held_out_causal = build_objective(plan, store, for_evaluation=True, masked_share=0.0)
+        causal = _baselines(plan, store, held_out_causal, "clm")
+        baselines |= {name.replace("unigram_loss", "clm_unigram_loss"): value for name, value in causal.items()}
     return RunData(
         corpus=corpus,
         store=store,
         train=build_objective(plan, store, for_evaluation=False),
         held_out=held_out,
-        baselines=frequency_baselines(store, targets.numpy(), plan.tokenizer, plan.objective),
-        token_lengths=token_lengths(plan.tokenizer) if plan.objective == "clm" else None,
+        held_out_causal=held_out_causal,
+        baselines=baselines,
+        token_lengths=token_lengths(plan.tokenizer) if plan.objective in ("clm", "hybrid") else None,
         sentences=held_out_sentences(store.held_out, plan.tokenizer, SAMPLES),
     )

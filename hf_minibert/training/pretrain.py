@@ -37,8 +37,12 @@ from hf_minibert.data.objectives import Batch, Objective
 from hf_minibert.errors import UserError
 from hf_minibert.files import write_json
 from hf_minibert.hub.card import write_card
+from hf_minibert.interop.decoder import decoder_config, decoder_weights
+from hf_minibert.models.configuration_minibert import MiniBertConfig
 from hf_minibert.models.losses import IGNORE_INDEX
+from hf_minibert.models.modeling_minigpt import MiniGPTForCausalLM
 from hf_minibert.presets import PretrainingModel
+from hf_minibert.tokenization import adapt_tokenizer
 from hf_minibert.training.arguments import PretrainArguments
 from hf_minibert.training.checkpoint import (
     TrainState,
@@ -73,6 +77,8 @@ STEPS_BETWEEN_EVALUATIONS = 20
 SECONDS_BETWEEN_SAVES = 1800
 MAX_SKIPPED_STEPS = 10
 TERMINATED = 143
+DECODER = "decoder"
+"""Where a hybrid run keeps what it learned as a causal model, inside the folder of the encoder."""
 WHOLE = StateDictOptions(full_state_dict=True, cpu_offload=True)
 """How weights and moments are kept: by name and undivided, so that any number of processes may go on with them."""
 
@@ -281,24 +287,30 @@ class Pretraining:
 
     def forward(self, batch: Batch, counts: Tensor) -> dict[str, Tensor]:
         """One batch's part of the step's mean loss, in all and by objective; `counts`: see `share_counts`."""
-        tokens, rows = counts
+        tokens, causal_tokens, rows = counts
         if self.plan.objective == "clm":
             return {"loss": self.wrapped(**batch, use_cache=False, num_items_in_batch=tokens).loss}
         if self.plan.objective == "mlm":
             return {"loss": self.wrapped(**batch, num_items_in_batch=tokens).loss}
+        if self.plan.objective == "hybrid":
+            share = self.arguments.masked_share
+            items = {"num_items_in_batch": tokens, "num_causal_items_in_batch": causal_tokens}
+            outputs = self.wrapped(**batch, **items, masked_share=share)
+            return {"loss": outputs.loss, "mlm_loss": outputs.mlm_loss, "clm_loss": outputs.clm_loss}
         outputs = self.wrapped(**batch, num_items_in_batch=tokens, num_sentences_in_batch=rows)
         return {"loss": outputs.loss, "mlm_loss": outputs.mlm_loss, "nsp_loss": outputs.nsp_loss}
 
     def measure(self) -> dict[str, float]:
         """Evaluate on the held-out rows; log it and draw the curves."""
-        batches = evaluation_batches(
-            self.data.held_out,
-            batch_size=self.arguments.per_device_eval_batch_size,
-            max_rows=self.arguments.max_eval_samples,
-            rank=self.accelerator.process_index,
-            world_size=self.accelerator.num_processes,
-        )
-        metrics = evaluate(self.model, batches, self.plan.objective, self.accelerator, self.data.token_lengths)
+        if self.data.held_out_causal is None:
+            metrics = self._measure(self.data.held_out, self.data.token_lengths)
+        else:
+            share = self.arguments.masked_share
+            masked = self._measure(self.data.held_out, None)
+            causal = self._measure(self.data.held_out_causal, self.data.token_lengths)
+            metrics = masked | {"eval_mlm_loss": masked["eval_loss"], "eval_clm_loss": causal["eval_loss"]}
+            metrics |= {name: value for name, value in causal.items() if name == "eval_bits_per_byte"}
+            metrics["eval_loss"] = share * metrics["eval_mlm_loss"] + (1 - share) * metrics["eval_clm_loss"]
         self.state.evaluated_step = self.state.step
         self.log.write(self.state, metrics)
         self.log.write_samples(self.state, self._predict())
@@ -306,6 +318,17 @@ class Pretraining:
             by_frequencies = {"by frequencies alone": self.data.baselines["unigram_loss"]}
             plot_curves(self.log.path, self.folder / CURVES, baselines=by_frequencies)
         return metrics
+
+    def _measure(self, held_out: Objective, token_lengths: Tensor | None) -> dict[str, float]:
+        """Loss on held-out rows of one kind."""
+        batches = evaluation_batches(
+            held_out,
+            batch_size=self.arguments.per_device_eval_batch_size,
+            max_rows=self.arguments.max_eval_samples,
+            rank=self.accelerator.process_index,
+            world_size=self.accelerator.num_processes,
+        )
+        return evaluate(self.model, batches, self.plan.objective, self.accelerator, token_lengths)
 
     def save(self) -> None:
         """Make a checkpoint; then forget the oldest. All processes take part, since each may hold a part."""
@@ -334,6 +357,8 @@ class Pretraining:
         shutil.rmtree(temporary, ignore_errors=True)
         self._write_model(temporary, weights)
         for path in temporary.iterdir():
+            if path.is_dir():
+                shutil.rmtree(self.folder / path.name, ignore_errors=True)
             path.replace(self.folder / path.name)
         temporary.rmdir()
         results = summary(self.plan, self.data, self.model, self.state, metrics, predicted, self.accelerator)
@@ -353,8 +378,19 @@ class Pretraining:
         """What `from_pretrained` opens: weights, config, code and tokenizer."""
         with torch.device("meta"):  # FSDP has made the model an instance of a class of its own
             shell = build_model(self.plan)
-        shell.save_pretrained(folder, state_dict=weights)
+        shell.save_pretrained(folder, state_dict=dict(weights))  # which it empties
         self.plan.tokenizer.save_pretrained(folder)
+        if self.plan.objective == "hybrid":
+            assert isinstance(self.plan.config, MiniBertConfig)
+            with torch.device("meta"):
+                decoder = MiniGPTForCausalLM(decoder_config(self.plan.config))
+            decoder.save_pretrained(folder / DECODER, state_dict=decoder_weights(weights))
+            adapt_tokenizer(
+                self.plan.tokenizer,
+                model_type="minigpt",
+                uses_token_types=False,
+                model_max_length=self.plan.config.max_position_embeddings,
+            ).save_pretrained(folder / DECODER)
 
 
 def speed_limit(plan: Plan, model: PretrainingModel, objective: Objective, accelerator: Accelerator) -> float:
@@ -466,14 +502,22 @@ def load_weights(model: PretrainingModel, checkpoint: Path) -> None:
 
 
 def share_counts(micro_batches: list[Batch], stop: StopSignal, accelerator: Accelerator) -> Tensor:
-    """Predicted tokens and rows of the step over all processes, (2,); and all learn whether one was told to stop."""
-    tokens = sum(int((batch["labels"] != IGNORE_INDEX).sum()) for batch in micro_batches)
-    rows = sum(len(batch["labels"]) for batch in micro_batches)
-    counts = torch.tensor([tokens, rows, int(stop.received)], device=accelerator.device)
+    """Predicted tokens, those of them in the causal rows of hybrid pre-training (which the first leaves out), and rows.
+
+    Of the step, over all processes, (3,); and all learn whether one was told to stop.
+    """
+    tokens = causal_tokens = rows = 0
+    for batch in micro_batches:
+        predicted = (batch["labels"] != IGNORE_INDEX).sum(dim=1)
+        is_causal = batch.get("causal_rows", torch.zeros_like(predicted, dtype=torch.bool))
+        tokens += int(predicted[~is_causal].sum())
+        causal_tokens += int(predicted[is_causal].sum())
+        rows += len(predicted)
+    counts = torch.tensor([tokens, causal_tokens, rows, int(stop.received)], device=accelerator.device)
     if accelerator.num_processes > 1:
         counts = accelerator.reduce(counts, reduction="sum")
-    stop.agreed = bool(counts[2] > 0)
-    return counts[:2].clamp(min=1)
+    stop.agreed = bool(counts[3] > 0)
+    return counts[:3].clamp(min=1)
 
 
 def share_seconds(clock: Clock, accelerator: Accelerator) -> tuple[float, float]:

@@ -188,6 +188,9 @@ def print_report(results: dict[str, Any], folder: Path, card: Path) -> None:
     loss = metrics.get("eval_mlm_loss", metrics["eval_loss"])
     out(f"  {kind} loss {loss:.3f} nats per token; by frequencies alone {metrics['unigram_loss']:.3f}")
     out(f"  accuracy {metrics['eval_accuracy']:.1%}")
+    if "eval_clm_loss" in metrics:
+        causal, baseline = metrics["eval_clm_loss"], metrics["clm_unigram_loss"]
+        out(f"  next-token loss {causal:.3f} nats per token; by frequencies alone {baseline:.3f}")
     if "eval_nsp_accuracy" in metrics:
         out(f"  next sentence: {metrics['eval_nsp_accuracy']:.1%} of pairs are told right")
     if "eval_bits_per_byte" in metrics:

@@ -6,6 +6,7 @@ import pytest
 from hf_minibert.data.objectives import (
     CausalLM,
     Draw,
+    Hybrid,
     MaskedLM,
     Masking,
     NextSentence,
@@ -408,7 +409,30 @@ def test_a_wrong_order_is_the_right_one_swapped():
     assert within(seen[NextSentence.RANDOM], seen.total(), 0.5)
 
 
+def hybrid(some, seed=0, share=0.5, length=32):
+    shape = ids(length=length, seed=seed)
+    masked, causal = MaskedLM(some, masking=masking(seed=seed), **shape), CausalLM(some, **shape)
+    return Hybrid(masked=masked, causal=causal, masked_share=share, seed=seed)
+
+
+def test_hybrid_rows_are_masked_or_causal_in_the_share_asked_for():
+    some = numbered(*[9, 30, 2, 77, 5] * 200)
+    objective = hybrid(some, share=0.7)
+    batch = objective.batch(0, every_row(objective))
+    causal = batch["causal_rows"]
+    assert within(int((~causal).sum()), len(causal), 0.7)
+    shape = ids(length=32)
+    masked_alone = MaskedLM(some, masking=masking(), **shape).batch(0, every_row(objective))
+    causal_alone = CausalLM(some, **shape).batch(0, every_row(objective))
+    for name in ("input_ids", "position_ids", "labels"):
+        assert (batch[name][~causal] == masked_alone[name][~causal]).all()
+    assert (batch["input_ids"][causal] == causal_alone["input_ids"][causal]).all()
+    assert (batch["labels"][causal][:, 1:] == causal_alone["labels"][causal][:, 1:]).all()
+    assert (batch["labels"][causal][:, 0] == -100).all(), "nothing leads to the first token of a row"
+
+
 OBJECTIVES = {
+    "hybrid": hybrid,
     "clm": lambda some, seed: CausalLM(some, **ids(length=32, seed=seed)),
     "mlm": lambda some, seed: MaskedLM(some, masking=masking(seed=seed), **ids(length=32, seed=seed)),
     "mlm+nsp": lambda some, seed: pairs(some, length=32, seed=seed, probability=0.15),

@@ -18,7 +18,7 @@ FSDP = {"ACCELERATE_USE_FSDP": "true", "FSDP_VERSION": "2", "FSDP_AUTO_WRAP_POLI
 SPLITS = {"whole": (8, 1, None), "accumulated": (2, 4, None), "distributed": (2, 2, TWO_PROCESSES)}
 
 
-@pytest.mark.parametrize("objective", ["mlm", "mlm+nsp", "clm"])
+@pytest.mark.parametrize("objective", ["mlm", "mlm+nsp", "hybrid", "clm"])
 def test_splits_of_a_batch_give_the_same_run(objective: str, tmp_path: Path) -> None:
     write_corpus(tmp_path / "corpus.jsonl", documents=60)
     for name, (batch_size, accumulation, launcher) in SPLITS.items():

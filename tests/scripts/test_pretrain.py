@@ -113,6 +113,27 @@ def test_how_steps_are_computed_does_not_matter(folder: Path, in_float32: Path, 
         assert losses[step] == pytest.approx(loss, abs=1e-3)
 
 
+def test_a_hybrid_opens_as_an_encoder_and_as_a_decoder(folder: Path) -> None:
+    run, done = pretrain(folder, "minibert-tiny", objective="hybrid", save_steps=5)
+    results = json.loads((run / "results.json").read_text())["metrics"]
+    mixed = (results["eval_mlm_loss"] + results["eval_clm_loss"]) / 2
+    assert results["eval_loss"] == pytest.approx(mixed)
+    assert results["eval_bits_per_byte"] < 8
+    assert f"next-token loss {results['eval_clm_loss']:.3f}" in done.stdout
+    for folder_ in (run, run / "checkpoint-5"):
+        encoder = AutoModelForMaskedLM.from_pretrained(folder_)
+        decoder = AutoModelForCausalLM.from_pretrained(folder_ / "decoder")
+        for name, weight in decoder.model.state_dict().items():
+            assert weight.equal(encoder.model.state_dict()[name])
+    assert len(pipeline("fill-mask", str(run))("the [MASK] of")) == 5
+    assert pipeline("text-generation", str(run / "decoder"))("the", max_new_tokens=3)
+    tokenizer = AutoTokenizer.from_pretrained(run / "decoder")
+    assert tokenizer.eos_token == "[SEP]"
+    done = command("pretrain.py", folder / "cache", output_dir=run, resume=True, max_steps=12)
+    assert done.returncode == 0, done.stderr
+    assert "hybrid" in (run / "README.md").read_text()
+
+
 def test_objectives_and_architectures(folder: Path) -> None:
     run, _ = pretrain(folder, "minibert-tiny", objective="mlm+nsp", architecture="classic")
     assert metrics(run, "loss").keys() == metrics(run, "nsp_loss").keys()
