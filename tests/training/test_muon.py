@@ -2,6 +2,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from hf_minibert.training import muon
 from hf_minibert.training.muon import Muon, orthogonalize
 
 SHAPES = [(32, 32), (32, 32), (64, 32), (32, 64)]
@@ -18,7 +19,8 @@ def train(optimizer_class, steps: int = 4, **settings) -> list[Tensor]:
     return [matrix.detach() for matrix in matrices]
 
 
-def test_the_steps_are_those_of_torch():
+def test_the_steps_are_those_of_torch(monkeypatch):
+    monkeypatch.setattr(muon, "COEFFICIENTS", ((3.4445, -4.7750, 2.0315),) * 5)  # which torch repeats
     started = train(Muon, steps=0)
     ours, theirs = train(Muon), train(torch.optim.Muon, adjust_lr_fn="match_rms_adamw")
     for before, one, other in zip(started, ours, theirs, strict=True):
@@ -29,9 +31,9 @@ def test_the_steps_are_those_of_torch():
 def test_singular_values_come_near_one(shape):
     torch.manual_seed(0)
     values = torch.linalg.svdvals(orthogonalize(torch.randn(shape)))
-    assert values.max() < 1.3
-    assert values.min() > 0.3, "the least of a square random matrix is near 0, and takes longest"
-    assert values.median() > 0.7
+    assert values.max() < 2.0
+    assert values.min() > 0.1, "the least of a square random matrix is near 0, and takes longest"
+    assert 0.7 < values.median() < 1.4
 
 
 def test_a_matrix_moves_alike_alone_and_in_company():
