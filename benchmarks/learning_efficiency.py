@@ -7,13 +7,16 @@
 
 The peer is `BertForMaskedLM` or `GPT2LMHeadModel` of the same shape, tokenizer, text and held-out text, trained by
 `Trainer` as `run_mlm.py` and `run_clm.py` do: documents joined and cut into rows, batches of eight, AdamW, a linear
-schedule without warm-up (here over the budget), dropout 0.1. Its learning rate is the best of `--learning_rates`, each
-tried for `--search_budget`. Runs take turns, ours first with even seeds and last with odd ones; both models are then
-measured on the same held-out rows, masked alike.
+schedule without warm-up (here over the budget), dropout 0.1. With `--peer nanogpt` it is GPT-2's block without biases
+and dropout, trained as nanoGPT does: AdamW with beta2 0.95 and decay 0.1 of matrices, a cosine schedule with warm-up
+down to a tenth of the rate, gradients clipped at 1. Its learning rate is the best of `--learning_rates`, each tried for
+`--search_budget`. Runs take turns, ours first with even seeds and last with odd ones; both models are then measured on
+the same held-out rows, masked alike.
 """
 
 import dataclasses
 import json
+import math
 import statistics
 import subprocess
 import sys
@@ -40,10 +43,12 @@ from transformers import (
     set_seed,
 )
 
+from hf_minibert import MiniGPTConfig, MiniGPTForCausalLM
 from hf_minibert.command_line import run
 from hf_minibert.data.loader import evaluation_batches
 from hf_minibert.data.objectives import Batch
 from hf_minibert.data.token_store import Documents
+from hf_minibert.errors import UserError
 from hf_minibert.files import write_json
 from hf_minibert.presets import SIZES, ObjectiveName
 from hf_minibert.training.arguments import PretrainArguments, parse_duration
@@ -53,6 +58,7 @@ from hf_minibert.training.report import environment
 
 REPOSITORY = Path(__file__).parents[1]
 RESULTS = Path(__file__).parent / "results"
+WARMUP_STEPS = 100  # nanoGPT's, for small models
 
 
 @dataclass(kw_only=True)
@@ -61,6 +67,8 @@ class Arguments:
 
     family: Literal["minibert", "minigpt"] = "minibert"
     """minibert: masked LM, beside stock BERT; minigpt: next token, beside stock GPT-2."""
+    peer: Literal["stock", "nanogpt"] = "stock"
+    """Whose recipe ours is compared with; nanogpt is for minigpt."""
     size: str = "mini"
     """tiny, mini, small or medium."""
     corpus: list[str] = field(default_factory=lambda: ["builtin"])
@@ -99,9 +107,13 @@ class Budget(TrainerCallback):
         control.should_training_stop = self.remaining() == 0
 
 
-def stock_model(family: str, size: str, vocab_size: int) -> PreTrainedModel:
-    """The stock model of the same shape."""
+def peer_model(peer: str, family: str, size: str, vocab_size: int) -> PreTrainedModel:
+    """The peer's model, of the same shape as ours."""
     shape = SIZES[size]
+    if peer == "nanogpt":
+        model = MiniGPTForCausalLM(MiniGPTConfig.classic(**shape, vocab_size=vocab_size, use_bias=False))
+        model.config.use_cache = False
+        return model
     width, layers, heads = shape["hidden_size"], shape["num_hidden_layers"], shape["num_attention_heads"]
     if family == "minibert":
         return BertForMaskedLM(
@@ -116,6 +128,25 @@ def stock_model(family: str, size: str, vocab_size: int) -> PreTrainedModel:
     return GPT2LMHeadModel(
         GPT2Config(vocab_size=vocab_size, n_embd=width, n_layer=layers, n_head=heads, n_positions=512, use_cache=False)
     )
+
+
+def recipe(
+    peer: str, model: PreTrainedModel, learning_rate: float, clock: Budget
+) -> tuple[torch.optim.Optimizer, torch.optim.lr_scheduler.LambdaLR]:
+    """The peer's optimizer, and its schedule over the budget."""
+    if peer == "stock":
+        optimizer = torch.optim.AdamW(model.parameters(), lr=learning_rate, fused=True)
+        return optimizer, torch.optim.lr_scheduler.LambdaLR(optimizer, lambda _: clock.remaining())
+    matrices = [parameter for parameter in model.parameters() if parameter.ndim >= 2]
+    others = [parameter for parameter in model.parameters() if parameter.ndim < 2]
+    groups = [{"params": matrices, "weight_decay": 0.1}, {"params": others, "weight_decay": 0.0}]
+    optimizer = torch.optim.AdamW(groups, lr=learning_rate, betas=(0.9, 0.95), fused=True)
+
+    def factor(step: int) -> float:
+        falling = 0.1 + 0.45 * (1 + math.cos(math.pi * (1 - clock.remaining())))
+        return min((step + 1) / WARMUP_STEPS, falling)
+
+    return optimizer, torch.optim.lr_scheduler.LambdaLR(optimizer, factor)
 
 
 def stock_rows(documents: Documents, length: int, cls_id: int, sep_id: int) -> Dataset:
@@ -136,9 +167,9 @@ def train_peer(arguments: Arguments, learning_rate: float) -> None:
     plan = make_plan(pretrain_arguments(arguments, folder, seed))
     accelerator = Accelerator(cpu=not torch.accelerator.is_available())
     data = read_data(plan, accelerator)
-    model = stock_model(arguments.family, arguments.size, plan.config.vocab_size)
+    model = peer_model(arguments.peer, arguments.family, arguments.size, plan.config.vocab_size)
     clock = Budget(parse_duration(arguments.budget))
-    optimizer = torch.optim.AdamW(model.parameters(), lr=learning_rate, fused=True)
+    optimizer, schedule = recipe(arguments.peer, model, learning_rate, clock)
     tokenizer = plan.tokenizer
     rows = stock_rows(data.store.train, plan.max_seq_length, int(tokenizer.cls_token_id), int(tokenizer.sep_token_id))
     trainer = Trainer(
@@ -155,7 +186,7 @@ def train_peer(arguments: Arguments, learning_rate: float) -> None:
         ),
         train_dataset=rows,
         data_collator=DataCollatorForLanguageModeling(tokenizer, mlm=arguments.family == "minibert"),
-        optimizers=(optimizer, torch.optim.lr_scheduler.LambdaLR(optimizer, lambda _: clock.remaining())),
+        optimizers=(optimizer, schedule),
         callbacks=[clock],
     )
     trainer.train()
@@ -248,7 +279,10 @@ def main(arguments: Arguments) -> int:
     if arguments.peer_learning_rate is not None:
         train_peer(arguments, arguments.peer_learning_rate)
         return 0
-    output = Path(arguments.output_dir).resolve() / f"{arguments.family}-{arguments.size}"
+    if arguments.peer == "nanogpt" and arguments.family != "minigpt":
+        raise UserError("--peer nanogpt trains a causal model; give --family minigpt")
+    name = f"{arguments.family}-{arguments.size}" + ("" if arguments.peer == "stock" else f"-{arguments.peer}")
+    output = Path(arguments.output_dir).resolve() / name
     search = {}
     for rate in arguments.learning_rates:
         tried = run_peer(arguments, output / f"search-{rate}", arguments.seeds[0], rate, arguments.search_budget)
@@ -278,11 +312,12 @@ def main(arguments: Arguments) -> int:
     key = "eval_loss" if arguments.family == "minibert" else "eval_bits_per_byte"
     means = {who: statistics.mean(one[who][key] for one in runs) for who in ("ours", "peer")}
     write_json(
-        RESULTS / f"learning_efficiency-{arguments.family}-{arguments.size}.json",
+        RESULTS / f"learning_efficiency-{name}.json",
         {
             "command": " ".join(["python", "benchmarks/learning_efficiency.py", *sys.argv[1:]]),
+            "peer": arguments.peer,
             "budget": arguments.budget,
-            "corpus": [Path(name).name for name in arguments.corpus],
+            "corpus": [Path(source).parent.name + "/" + Path(source).name for source in arguments.corpus],
             "hardware": found["ours"]["training"]["hardware"],
             "precision": found["ours"]["training"]["precision"],
             "peers_learning_rates": search,
@@ -292,7 +327,7 @@ def main(arguments: Arguments) -> int:
             "environment": environment(),
         },
     )
-    print(f"{key}: ours {means['ours']:.3f}, stock {means['peer']:.3f} (learning rate {best})")  # noqa: T201
+    print(f"{key}: ours {means['ours']:.3f}, {arguments.peer} {means['peer']:.3f} (learning rate {best})")  # noqa: T201
     return 0
 
 

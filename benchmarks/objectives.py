@@ -5,9 +5,9 @@
     python benchmarks/objectives.py --budget 10m
     python benchmarks/objectives.py --corpus 'texts/*.jsonl' --dataset FOLDER --label_names negative positive
 
-MiniBERT learns `mlm`, `mlm+nsp` and `mlm+sop`, MiniGPT `clm`; the order of the runs is that of the table. Losses of
-different objectives are not comparable with each other, so each stands beside what frequencies alone would give; what
-is comparable is the accuracy on held-out texts after the same fine-tuning (never on a test set: this is a choice
+MiniBERT learns `mlm`, `mlm+nsp`, `mlm+sop` and `hybrid`, MiniGPT `clm`; the order of the runs is that of the table. A
+masked and a causal loss are not comparable with each other, so each stands beside what frequencies alone would give;
+what is comparable is the accuracy on held-out texts after the same fine-tuning (never on a test set: this is a choice
 between objectives).
 """
 
@@ -26,7 +26,13 @@ from hf_minibert.training.report import environment
 
 REPOSITORY = Path(__file__).parents[1]
 RESULTS = Path(__file__).parent / "results"
-OBJECTIVES = {"mlm": "minibert", "mlm+nsp": "minibert", "mlm+sop": "minibert", "clm": "minigpt"}
+OBJECTIVES = {
+    "mlm": "minibert",
+    "mlm+nsp": "minibert",
+    "mlm+sop": "minibert",
+    "hybrid": "minibert",
+    "clm": "minigpt",
+}
 
 
 @dataclass(kw_only=True)
@@ -86,7 +92,7 @@ def compare(arguments: Arguments, objective: str, output: Path) -> dict[str, Any
         json.loads((folder / "results.json").read_text(encoding="utf-8")) for folder in (pretrained, classifier)
     )
     lines = [json.loads(line) for line in (pretrained / "metrics.jsonl").read_text(encoding="utf-8").splitlines()]
-    name = "eval_mlm_loss" if "+" in objective else "eval_loss"
+    name = "eval_loss" if objective in ("mlm", "clm") else "eval_mlm_loss"
     return {
         "model": before["preset"],
         "objective": objective,
@@ -134,6 +140,7 @@ def main(arguments: Arguments) -> int:
         {
             "command": " ".join(["python", "benchmarks/objectives.py", *sys.argv[1:]]),
             "budget": arguments.budget,
+            "corpus": [Path(name).parent.name + "/" + Path(name).name for name in arguments.corpus],
             "runs": runs,
             "environment": environment(),
         },

@@ -3,11 +3,12 @@
 ::
 
     python benchmarks/recipe.py --family minibert --corpus 'texts/*.jsonl.xz' --seeds 42 43
-    python benchmarks/recipe.py --family minigpt --variants default adamw 'lr 6e-3'
+    python benchmarks/recipe.py --family minigpt --variants baseline adamw 'lr 6e-3'
 
-Runs are equal in tokens, not in time, so that they may share a machine with other work and be repeated elsewhere; the
-table says beside each loss how many tokens a second the variant trained, against the default of the same seed. What is
-there already is not run again: delete a row of the results to repeat it. A negative result stays in the table.
+Each variant changes one thing of a baseline that is written down here, so that the table stays what it is when the
+defaults follow it. Runs are equal in tokens, not in time, so that they may share a machine with other work and be
+repeated elsewhere; what a variant costs in speed is in `step_speed.py`. What is there already is not run again: delete
+a row of the results to repeat it. A negative result stays in the table.
 """
 
 import importlib
@@ -21,12 +22,12 @@ from typing import Any, Literal
 from hf_minibert.command_line import run
 from hf_minibert.files import write_json
 from hf_minibert.training.arguments import PretrainArguments
-from hf_minibert.training.muon import COEFFICIENTS
 from hf_minibert.training.pretrain import pretrain
 from hf_minibert.training.report import environment
 
 RESULTS = Path(__file__).parent / "results"
 
+JORDAN = ((3.4445, -4.7750, 2.0315),) * 5  # Jordan et al. 2024
 # The best three steps for singular values from 0.001 to 1 (Amsel et al. 2025, arXiv:2505.16932).
 POLAR_EXPRESS = (
     (8.28721201814563, -23.595886519098837, 17.300387312530933),
@@ -34,9 +35,23 @@ POLAR_EXPRESS = (
     (3.9486908534822946, -2.908902115962949, 0.5518191394370137),
 )
 
+BASELINE: dict[str, Any] = {
+    "learning_rate": 3e-3,
+    "mlm_probability": 0.15,
+    "tokens_per_step": 2048,
+    "optimizer": "muon",
+    "hf_minibert.training.muon.COEFFICIENTS": JORDAN,
+    "lr_scheduler_type": "linear",
+    "warmup_steps": 0.05,
+    "weight_decay": 0.1,
+    "adam_beta1": 0.9,
+    "adam_beta2": 0.98,
+    "max_grad_norm": 1.0,
+}
+
 # What a variant replaces: settings of pre-training, or (where the recipe has no setting) a constant of the code.
 BOTH: dict[str, dict[str, Any]] = {
-    "default": {},
+    "baseline": {},
     "adamw": {"optimizer": "adamw"},
     "adamw, lr 1.5e-3": {"optimizer": "adamw", "learning_rate": 1.5e-3},
     "lr 1.5e-3": {"learning_rate": 1.5e-3},
@@ -50,8 +65,8 @@ BOTH: dict[str, dict[str, Any]] = {
     "warmup-stable-decay": {"lr_scheduler_type": "warmup_stable_decay"},
     "warm-up of 1%": {"warmup_steps": 0.01},
     "warm-up of 15%": {"warmup_steps": 0.15},
-    "Muon in 3 repetitions": {"hf_minibert.training.muon.COEFFICIENTS": COEFFICIENTS[:3]},
-    "Muon in 4 repetitions": {"hf_minibert.training.muon.COEFFICIENTS": COEFFICIENTS[:4]},
+    "Muon in 3 repetitions": {"hf_minibert.training.muon.COEFFICIENTS": JORDAN[:3]},
+    "Muon in 4 repetitions": {"hf_minibert.training.muon.COEFFICIENTS": JORDAN[:4]},
     "Muon in 3 of Polar Express": {"hf_minibert.training.muon.COEFFICIENTS": POLAR_EXPRESS},
     "beta2 0.95": {"adam_beta2": 0.95},
     "beta2 0.999": {"adam_beta2": 0.999},
@@ -80,6 +95,14 @@ VARIANTS: dict[str, dict[str, dict[str, Any]]] = {
         "masking 20%": {"mlm_probability": 0.2},
         "masking 30%": {"mlm_probability": 0.3},
         "masking 40%": {"mlm_probability": 0.4},
+        "masking 30%, lr 6e-3": {"mlm_probability": 0.3, "learning_rate": 6e-3},
+        "masking 40%, lr 6e-3": {"mlm_probability": 0.4, "learning_rate": 6e-3},
+        "masking 30%, lr 6e-3, Muon in 3 of Polar Express": {
+            "mlm_probability": 0.3,
+            "learning_rate": 6e-3,
+            "hf_minibert.training.muon.COEFFICIENTS": POLAR_EXPRESS,
+        },
+        "masking 30%, 1,024 tokens a step": {"mlm_probability": 0.3, "tokens_per_step": 1024},
     },
     "minigpt": BOTH,
 }
@@ -112,7 +135,7 @@ def train(arguments: Arguments, folder: Path) -> int:
     assert arguments.variants is not None
     settings: dict[str, Any] = {}
     length = {"minibert": 128, "minigpt": 256}[arguments.family]
-    for name, value in VARIANTS[arguments.family][arguments.variants[0]].items():
+    for name, value in (BASELINE | VARIANTS[arguments.family][arguments.variants[0]]).items():
         module, dot, constant = name.rpartition(".")
         if dot:
             setattr(importlib.import_module(module), constant, value)
@@ -160,6 +183,7 @@ def main(arguments: Arguments) -> int:
                     "size": arguments.size,
                     "max_tokens": arguments.max_tokens,
                     "corpus": [Path(name).parent.name + "/" + Path(name).name for name in arguments.corpus],
+                    "baseline": BASELINE,
                     "rows": rows,
                     "environment": environment(),
                 },

@@ -110,7 +110,7 @@ def learning_efficiency(figures: dict[str, Any]) -> list[str]:
     """Held-out loss of ours and of the stock peer after the same time."""
     unit = "nats per masked token" if figures["measure"] == "eval_loss" else "bits per byte"
     lines = [
-        f"| {figures['budget']} on {figures['hardware']}, {unit} | ours | stock | time to the stock model's loss |",
+        f"| {figures['budget']} on {figures['hardware']}, {unit} | ours | {figures['peer']} | time to its loss |",
         "|---|---:|---:|---:|",
     ]
     for one in figures["runs"]:
@@ -119,10 +119,55 @@ def learning_efficiency(figures: dict[str, Any]) -> list[str]:
         share = "not reached" if seconds is None else f"at most {seconds / one['seconds']:.0%} of it"
         lines.append(f"| seed {one['seed']} | **{ours:.2f}** | {peer:.2f} | {share} |")
     rates = ", ".join(f"{rate}: {loss:.2f}" for rate, loss in figures["peers_learning_rates"].items())
-    return [*lines, "", f"(the stock model's learning rate is the best of {rates}; `{figures['command']}`)"]
+    return [*lines, "", f"(its learning rate is the best of {rates}; text: {', '.join(figures['corpus'])})"]
 
 
-TABLES = {table.__name__: table for table in (quickstart, imdb, step_speed, data_speed, learning_efficiency)}
+def objectives(figures: dict[str, Any]) -> list[str]:
+    """What each objective gives and costs, for the same time."""
+    training = figures["runs"][0]["training"]
+    lines = [
+        f"| {figures['budget']} on {training['hardware']} | million tokens | nats per masked token | bits per byte "
+        "| accuracy after fine-tuning |",
+        "|---|---:|---:|---:|---:|",
+    ]
+    for one in figures["runs"]:
+        before, after = one["metrics"], one["finetuning"]["metrics"]
+        masked = before.get("eval_mlm_loss", before["eval_loss"] if one["objective"] == "mlm" else None)
+        bits = before.get("eval_bits_per_byte")
+        cells = [f"{one['training']['tokens_seen'] / 1e6:.1f}"]
+        cells += ["" if value is None else f"{value:.2f}" for value in (masked, bits)]
+        lines.append(f"| `{one['objective']}` | {' | '.join(cells)} | {after['eval_accuracy']:.1%} |")
+    first = figures["runs"][0]
+    return [
+        *lines,
+        "",
+        f"(`{first['model']}` and its causal twin on {', '.join(figures['corpus'])}; fine-tuned on "
+        f"{first['finetuning']['dataset']['name']}, where always saying the commonest label gives "
+        f"{first['finetuning']['metrics']['majority_accuracy']:.1%}; `{figures['command']}`)",
+    ]
+
+
+def recipe(figures: dict[str, Any]) -> list[str]:
+    """What changing one thing of the default gives, best first."""
+    is_causal = figures["family"] == "minigpt"
+    key, unit = ("eval_bits_per_byte", "bits per byte") if is_causal else ("eval_loss", "nats per masked token")
+    rows = figures["rows"]
+    baselines = {row["seed"]: row["metrics"][key] for row in rows if row["variant"] == "baseline"}
+    name, tokens = f"{figures['family']}-{figures['size']}", figures["max_tokens"] / 1e6
+    lines = [
+        f"| `{name}`, {tokens:g} million tokens | seed | {unit} | against the baseline |",
+        "|---|---:|---:|---:|",
+    ]
+    for row in sorted(rows, key=lambda row: row["metrics"][key]):
+        value = row["metrics"][key]
+        lines.append(f"| {row['variant']} | {row['seed']} | {value:.3f} | {value - baselines[row['seed']]:+.3f} |")
+    return [*lines, "", f"(held-out text of {', '.join(figures['corpus'])})"]
+
+
+TABLES = {
+    table.__name__: table
+    for table in (quickstart, imdb, step_speed, data_speed, learning_efficiency, objectives, recipe)
+}
 
 
 def render(text: str) -> str:
