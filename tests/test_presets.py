@@ -4,8 +4,19 @@ import pytest
 import torch
 from transformers import AutoConfig
 
+from hf_minibert.command_line import field_docstrings
 from hf_minibert.errors import UserError
-from hf_minibert.presets import FAMILIES, MODELS, SIZES, build_config, family_of, load_config, parse_overrides
+from hf_minibert.presets import (
+    FAMILIES,
+    LEARNING_RATES,
+    MODELS,
+    SIZES,
+    build_config,
+    family_of,
+    load_config,
+    parse_overrides,
+)
+from hf_minibert.training.arguments import PretrainArguments
 
 # Layers, width, heads: Turc et al. 2019, arXiv:1908.08962, table 1.
 SHAPES = {"tiny": (2, 128, 2), "mini": (4, 256, 4), "small": (4, 512, 8), "medium": (8, 512, 8)}
@@ -30,6 +41,14 @@ def test_the_objectives_of_each_family_its_default_first():
         "minibert": ["mlm", "mlm+nsp", "mlm+sop", "hybrid"],
         "minigpt": ["clm"],
     }
+
+
+def test_the_documented_learning_rates_are_those_of_the_table():
+    text = field_docstrings(PretrainArguments)["learning_rate"]
+    sizes = {tuple(size for size in SIZES if rate == LEARNING_RATES["modern"][size]): rate for rate in (6e-3, 3e-3)}
+    said = [f"{1000 * rate:g}e-3 for {' and '.join(names)}" for names, rate in sizes.items()]
+    assert set(LEARNING_RATES["classic"].values()) == {1e-3}
+    assert text.endswith(f"Default: {', '.join(said)}; 1e-3 for classic.")
 
 
 def parameters(model: str, architecture: str) -> tuple[int, int]:

@@ -35,6 +35,7 @@ from hf_minibert.presets import (
     build_config,
     family_of,
     parse_overrides,
+    size_of,
 )
 from hf_minibert.tokenization import OWN_TOKENIZER, adapt_tokenizer, load_tokenizer
 from hf_minibert.training.arguments import PretrainArguments
@@ -96,7 +97,7 @@ def make_plan(arguments: PretrainArguments) -> Plan:
         )
     length = arguments.max_seq_length or family.max_seq_length
     batch_size = arguments.per_device_train_batch_size or max(1, TOKENS_PER_BATCH // length)
-    learning_rate = arguments.learning_rate or LEARNING_RATES[arguments.architecture]
+    learning_rate = arguments.learning_rate or LEARNING_RATES[arguments.architecture][size_of(arguments.model)]
     if objective == "hybrid" and arguments.architecture != "modern":
         raise UserError("hybrid needs --architecture modern: classic MiniBERT has no counterpart among decoders")
     tokenizer = load_tokenizer(arguments.tokenizer or OWN_TOKENIZER)
