@@ -30,7 +30,7 @@ ALLOWED = {
     "interop": {"models", "files", "errors"},
     "hub": {"models", "files", "errors"},
     "evaluation": {"data", "models", "tokenization", "errors"},
-    "training": {"data", "models", "tokenization", "presets", "evaluation", "hub", "files", "errors"},
+    "training": {"data", "models", "tokenization", "presets", "evaluation", "hub", "interop", "files", "errors"},
 }
 
 

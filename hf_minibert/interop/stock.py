@@ -111,7 +111,7 @@ BERT = Family(
         attention_norm=attention.output.LayerNorm mlp.up_proj=intermediate.dense mlp.down_proj=output.dense
         mlp_norm=output.LayerNorm lm_head.dense=cls.predictions.transform.dense
         lm_head.norm=cls.predictions.transform.LayerNorm lm_head.decoder=cls.predictions.decoder
-        nsp_head=cls.seq_relationship score=classifier"""
+        nsp_head=cls.seq_relationship token_classifier=classifier score=classifier"""
     ),
 )
 EUROBERT = Family(
@@ -126,7 +126,7 @@ EUROBERT = Family(
     fields=pairs(SHAPE + LLAMA_FIELDS),
     always=MODERN | {"type_vocab_size": 0, "mlm_head_transform": False, "use_pooler": False},
     always_pooled={"classifier_activation": "gelu"},
-    weights=pairs(LLAMA_WEIGHTS + "lm_head.decoder=lm_head model.pooler.dense=dense"),
+    weights=pairs(LLAMA_WEIGHTS + "lm_head.decoder=lm_head model.pooler.dense=dense token_classifier=classifier"),
 )
 GPT2 = Family(
     config=MiniGPTConfig,
@@ -148,7 +148,8 @@ GPT2 = Family(
     weights=pairs(
         """model.norm=model.ln_f embed_tokens=wte embed_positions=wpe layers.=h.
         attention_norm=ln_1 mlp_norm=ln_2 self_attn.q_proj=attn.c_attn self_attn.k_proj=attn.c_attn
-        self_attn.v_proj=attn.c_attn self_attn.o_proj=attn.c_proj mlp.up_proj=mlp.c_fc mlp.down_proj=mlp.c_proj"""
+        self_attn.v_proj=attn.c_attn self_attn.o_proj=attn.c_proj mlp.up_proj=mlp.c_fc mlp.down_proj=mlp.c_proj
+        token_classifier=classifier"""
     ),
     transposed=("c_attn.weight", "c_proj.weight", "c_fc.weight"),
 )
@@ -164,7 +165,7 @@ LLAMA = Family(
     },
     fields=pairs(SHAPE + LLAMA_FIELDS + "use_cache"),
     always=MODERN | {"add_cross_attention": False},
-    weights=pairs(LLAMA_WEIGHTS + "classifier=score"),
+    weights=pairs(LLAMA_WEIGHTS + "token_classifier=score"),
 )
 FAMILIES = (BERT, EUROBERT, GPT2, LLAMA)
 # They read a field that their configurations do not declare, and without it drop out a tenth.
@@ -249,6 +250,9 @@ def from_stock(stock: PreTrainedModel) -> PreTrainedModel:
     if type(stock) is transformers.BertForQuestionAnswering and theirs.num_labels != 2:
         raise UserError(f"BertConfig.num_labels={theirs.num_labels} has no counterpart; a span has 2, start and end")
     values = {ours: getattr(theirs, name) for ours, name in reversed(family.fields)}
+    for name in ("pad_token_id", "bos_token_id", "eos_token_id"):
+        if isinstance(values[name], int) and values[name] >= values["vocab_size"]:
+            values[name] = None  # GPT2Config's default, left as it was beside another vocabulary
     values |= family.always | family.always_pooled
     if family is BERT:
         values["use_pooler"] = stock.base_model.pooler is not None
@@ -276,7 +280,8 @@ def from_stock(stock: PreTrainedModel) -> PreTrainedModel:
     always = {**family.stock_always, **{name: getattr(config, ours) for ours, name in family.fields}}
     for name, value in always.items():
         their_value = getattr(theirs, name)
-        if their_value not in (value, None) and name != "tie_word_embeddings":
+        is_checked = name != "tie_word_embeddings" and not name.endswith("_token_id")
+        if their_value not in (value, None) and is_checked:
             raise UserError(
                 f"{type(theirs).__name__}.{name}={their_value!r} has no counterpart; it is {value!r} here; "
                 f"use {type(stock).__name__} itself"

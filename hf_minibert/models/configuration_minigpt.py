@@ -50,7 +50,7 @@ class MiniGPTConfig(TransformerConfig):
 
     def validate_lm_loss_weight(self) -> None:
         """The weight of a loss is not negative."""
-        if self.lm_loss_weight < 0:
+        if not self.lm_loss_weight >= 0:
             raise ValueError(f"lm_loss_weight must not be negative, got {self.lm_loss_weight}")
 
     @classmethod

@@ -16,6 +16,7 @@ CHOICES = {
     "norm_placement": ("pre", "post"),
     "position_embedding_type": ("rotary", "absolute"),
 }
+PROBLEM_TYPES = ("regression", "single_label_classification", "multi_label_classification")
 # What PreTrainedConfig takes beside its fields and beside names of its own, which begin with an underscore.
 NOT_FIELDS = (
     *("model_type", "name_or_path", "num_labels", "torch_dtype", "output_attentions", "quantization_config"),
@@ -100,7 +101,7 @@ class TransformerConfig(PreTrainedConfig):
         """Sizes are positive, heads divide the width, and rotary positions have pairs of channels to turn."""
         sizes = ("vocab_size", "hidden_size", "num_hidden_layers", "num_attention_heads", "max_position_embeddings")
         for name in (*sizes, "head_dim", "intermediate_size", "norm_eps"):
-            if getattr(self, name) <= 0:
+            if not getattr(self, name) > 0:
                 raise ValueError(f"{name} must be positive, got {getattr(self, name)}")
         if self.hidden_size % self.num_attention_heads:
             raise ValueError(
@@ -114,7 +115,7 @@ class TransformerConfig(PreTrainedConfig):
             )
         if self.num_labels == 0:
             raise ValueError("num_labels must be positive")
-        if self.initializer_range < 0:
+        if not self.initializer_range >= 0:
             raise ValueError(f"initializer_range must not be negative, got {self.initializer_range}")
 
     def validate_token_ids(self) -> None:
@@ -139,8 +140,12 @@ class TransformerConfig(PreTrainedConfig):
         """Rotary positions turn, in a way that transformers has; where there are none, none are rescaled."""
         assert self.rope_parameters is not None
         theta, kind = self.rope_parameters["rope_theta"], self.rope_parameters["rope_type"]
-        if theta <= 0:
+        if not theta > 0:
             raise ValueError(f"rope_theta must be positive, got {theta}")
+        if "partial_rotary_factor" in self.rope_parameters:
+            raise ValueError("partial_rotary_factor: all channels of a head turn here; leave it out")
+        if not self.rope_parameters.get("factor", 1.0) >= 1:
+            raise ValueError(f"the factor of rope_parameters must be 1 or more, got {self.rope_parameters['factor']}")
         kinds = ("default", *ROPE_INIT_FUNCTIONS)
         if kind not in kinds:
             raise ValueError(f"rope_type must be one of {', '.join(kinds)}; got {kind!r}")
@@ -154,6 +159,8 @@ class TransformerConfig(PreTrainedConfig):
                 raise ValueError(f"{name} must be one of {', '.join(known)}; got {getattr(self, name)!r}")
         if self.hidden_act not in ACT2FN:
             raise ValueError(f"hidden_act {self.hidden_act!r} is unknown; transformers has {', '.join(sorted(ACT2FN))}")
+        if self.problem_type not in (None, *PROBLEM_TYPES):
+            raise ValueError(f"problem_type must be one of {', '.join(PROBLEM_TYPES)}; got {self.problem_type!r}")
         for name in ("hidden_dropout_prob", "attention_probs_dropout_prob", "classifier_dropout"):
             probability = getattr(self, name)
             if probability is not None and not 0 <= probability < 1:

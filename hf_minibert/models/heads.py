@@ -24,19 +24,20 @@ class TokenClassificationMixin:
     """A classifier on the state of every token."""
 
     dropout: nn.Dropout
-    classifier: nn.Linear
+    token_classifier: nn.Linear
+    """Not `classifier`: that of sequences, which may be of another width, opens as this head too."""
 
     def add_classifier(self, config: TransformerConfig) -> None:
         """Make the layers of the head."""
         assert config.num_labels is not None
         self.dropout = make_classifier_dropout(config)
-        self.classifier = nn.Linear(config.hidden_size, config.num_labels)
+        self.token_classifier = nn.Linear(config.hidden_size, config.num_labels)
 
     def classify(
         self, outputs: BaseModelOutput, labels: Tensor | None, num_items_in_batch: Tensor | int | None
     ) -> TokenClassifierOutput:
         """Logits of (batch, sequence) tokens, and their loss; `labels` of that shape, -100 where none is predicted."""
-        logits = self.classifier(self.dropout(outputs.last_hidden_state))
+        logits = self.token_classifier(self.dropout(outputs.last_hidden_state))
         loss = None
         if labels is not None:
             kind = "single_label_classification"

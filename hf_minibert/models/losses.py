@@ -1,6 +1,8 @@
 # Copyright 2026 The hf_minibert authors.
 """The losses, computed where they are needed only, and normalised so that batches can be split."""
 
+from typing import Literal
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -18,8 +20,9 @@ def vocabulary_cross_entropy(
     """Cross-entropy per predicted token, in nats, straight from the states that enter the decoder.
 
     The logits of all tokens never exist at once: torch's fused loss makes them chunk by chunk. In half precision its
-    sum would be rounded too, and under autocast its products are not; there, chunks are computed anew for their
-    gradient.
+    sum would be rounded too, and under autocast its products are not; there, and where the decoder is not plainly its
+    weight (offloaded, quantised, with an adapter), chunks are computed anew for their gradient. The fused loss has no
+    second derivative, and does not say so.
 
     Args:
         hidden_states: (tokens, hidden).
@@ -28,7 +31,7 @@ def vocabulary_cross_entropy(
         num_items_in_batch: predicted tokens over all accumulation steps and processes; default, this batch's own.
     """
     is_autocast = torch.is_autocast_enabled(hidden_states.device.type)
-    if FUSED and hidden_states.dtype == torch.float32 and not is_autocast:
+    if FUSED and hidden_states.dtype == torch.float32 and not is_autocast and is_plain(decoder):
         total = F.linear_cross_entropy(
             hidden_states,
             decoder.weight,
@@ -45,6 +48,12 @@ def vocabulary_cross_entropy(
     else:
         total = chunked_losses(hidden_states, decoder, labels).sum()
     return total / item_count(labels, num_items_in_batch)
+
+
+def is_plain(decoder: nn.Module) -> bool:
+    """Whether calling a layer is no more than multiplying with its weight."""
+    hooks = decoder._forward_hooks or decoder._forward_pre_hooks
+    return type(decoder) is nn.Linear and not hooks and not hasattr(decoder, "_hf_hook")
 
 
 def chunk_size(hidden_states: Tensor) -> int:
@@ -78,6 +87,15 @@ def item_count(labels: Tensor, num_items_in_batch: Tensor | int | None) -> Tenso
     return num_items_in_batch.to(labels.device) if isinstance(num_items_in_batch, Tensor) else num_items_in_batch
 
 
+def infer_problem_type(
+    labels: Tensor, num_labels: int
+) -> Literal["regression", "single_label_classification", "multi_label_classification"]:
+    """What a classifier is for, by the kind of its labels, in transformers' names."""
+    if num_labels == 1:
+        return "regression"
+    return "multi_label_classification" if labels.is_floating_point() else "single_label_classification"
+
+
 def classification_loss(
     logits: Tensor,
     labels: Tensor,
@@ -96,10 +114,7 @@ def classification_loss(
         num_items_in_batch: labels (elements, as `Trainer` counts) over all accumulation steps and processes; default,
             this batch's own.
     """
-    if problem_type is None:
-        integers = not labels.is_floating_point()
-        problem_type = "single_label_classification" if integers else "multi_label_classification"
-        problem_type = "regression" if num_labels == 1 else problem_type
+    problem_type = problem_type or infer_problem_type(labels, num_labels)
     logits = logits.float()
     if problem_type == "single_label_classification":
         total = F.cross_entropy(logits, labels.flatten(), ignore_index=IGNORE_INDEX, reduction="sum")

@@ -3,7 +3,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Unpack
 
 import torch
 from torch import Tensor, nn
@@ -28,8 +28,8 @@ from transformers.utils.output_capturing import capture_outputs
 
 from .configuration_minibert import MiniBertConfig
 from .heads import QuestionAnsweringMixin, TokenClassificationMixin, make_classifier_dropout
-from .losses import IGNORE_INDEX, classification_loss, item_count, vocabulary_cross_entropy
-from .modeling_transformer import TransformerBackbone, TransformerPreTrainedModel, make_norm
+from .losses import IGNORE_INDEX, classification_loss, infer_problem_type, item_count, vocabulary_cross_entropy
+from .modeling_transformer import ForwardKwargs, TransformerBackbone, TransformerPreTrainedModel, make_norm
 
 
 class MiniBertPreTrainedModel(TransformerPreTrainedModel):
@@ -51,6 +51,11 @@ class Pooler(nn.Module):
         """(batch, sequence, hidden) -> (batch, hidden); padding (0 in the 2-D mask) does not count."""
         if self.pooling == "cls":
             pooled = hidden_states[:, 0]
+        elif attention_mask is not None and attention_mask.ndim != 2:
+            raise ValueError(
+                f"{self.pooling} pooling needs an attention_mask of (batch, sequence) to know what is padding, got "
+                f"{tuple(attention_mask.shape)}"
+            )
         else:
             if attention_mask is None:
                 attention_mask = torch.ones(hidden_states.shape[:2], device=hidden_states.device)
@@ -84,7 +89,7 @@ class MiniBertModel(MiniBertPreTrainedModel, TransformerBackbone):
         position_ids: Tensor | None = None,
         inputs_embeds: Tensor | None = None,
         causal_rows: Tensor | None = None,
-        **kwargs: Any,
+        **kwargs: Unpack[ForwardKwargs],
     ) -> BaseModelOutputWithPooling:
         """Encode.
 
@@ -206,7 +211,7 @@ class MiniBertForMaskedLM(MaskedLMMixin, MiniBertPreTrainedModel):
         labels: Tensor | None = None,
         num_items_in_batch: Tensor | int | None = None,
         full_logits: bool | None = None,
-        **kwargs: Any,
+        **kwargs: Unpack[ForwardKwargs],
     ) -> MaskedLMOutput:
         """Predict masked tokens; see `MiniBertModel.forward` for the other arguments.
 
@@ -254,7 +259,7 @@ class MiniBertForHybridPreTraining(MiniBertForMaskedLM):
         num_causal_items_in_batch: Tensor | int | None = None,
         masked_share: float = 0.5,
         full_logits: bool | None = None,
-        **kwargs: Any,
+        **kwargs: Unpack[ForwardKwargs],
     ) -> MiniBertForHybridPreTrainingOutput | MaskedLMOutput:
         """The loss of both kinds of rows; without `causal_rows`, or asked for logits, as `MiniBertForMaskedLM`.
 
@@ -324,7 +329,7 @@ class MiniBertForPreTraining(MaskedLMMixin, MiniBertPreTrainedModel):
         num_items_in_batch: Tensor | int | None = None,
         num_sentences_in_batch: Tensor | int | None = None,
         full_logits: bool | None = None,
-        **kwargs: Any,
+        **kwargs: Unpack[ForwardKwargs],
     ) -> MiniBertForPreTrainingOutput:
         """Predict masked tokens and the order of segments; see `MiniBertModel.forward` for the other arguments.
 
@@ -352,7 +357,7 @@ class MiniBertForPreTraining(MaskedLMMixin, MiniBertPreTrainedModel):
             nsp_total = F.cross_entropy(nsp_logits.float(), next_sentence_label.flatten(), reduction="sum")
             if num_sentences_in_batch is None:
                 share = item_count(labels, None) / item_count(labels, num_items_in_batch)
-                nsp_loss = nsp_total / next_sentence_label.numel() * share
+                nsp_loss = nsp_total / item_count(next_sentence_label, None) * share
             else:
                 nsp_loss = nsp_total / num_sentences_in_batch
             loss = mlm_loss + nsp_loss
@@ -380,7 +385,7 @@ class MiniBertClassifier(MiniBertPreTrainedModel):
         inputs_embeds: Tensor | None = None,
         labels: Tensor | None = None,
         num_items_in_batch: Tensor | int | None = None,
-        **kwargs: Any,
+        **kwargs: Unpack[ForwardKwargs],
     ) -> ModelOutput:
         """Classify; see `MiniBertModel.forward` for the other arguments.
 
@@ -442,6 +447,8 @@ class MiniBertForSequenceClassification(MiniBertClassifier):
         logits = self.classifier(self.dropout(outputs.pooler_output))
         loss = None
         if labels is not None:
+            if self.config.problem_type is None:  # which pipelines need to know
+                self.config.problem_type = infer_problem_type(labels, self.num_labels)
             loss = classification_loss(logits, labels, self.num_labels, self.config.problem_type, num_items_in_batch)
         return SequenceClassifierOutput(
             loss=loss, logits=logits, hidden_states=outputs.hidden_states, attentions=outputs.attentions
@@ -478,7 +485,7 @@ class MiniBertForMultipleChoice(MiniBertPreTrainedModel):
         inputs_embeds: Tensor | None = None,
         labels: Tensor | None = None,
         num_items_in_batch: Tensor | int | None = None,
-        **kwargs: Any,
+        **kwargs: Unpack[ForwardKwargs],
     ) -> MultipleChoiceModelOutput:
         """Choose. The inputs are those of `MiniBertModel.forward`, with a dimension of choices after the batch's.
 
@@ -531,7 +538,7 @@ class MiniBertForQuestionAnswering(QuestionAnsweringMixin, MiniBertPreTrainedMod
         start_positions: Tensor | None = None,
         end_positions: Tensor | None = None,
         num_items_in_batch: Tensor | int | None = None,
-        **kwargs: Any,
+        **kwargs: Unpack[ForwardKwargs],
     ) -> QuestionAnsweringModelOutput:
         """Find the answer; see `MiniBertModel.forward` for the other arguments.
 

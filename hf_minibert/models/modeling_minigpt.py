@@ -2,7 +2,7 @@
 """MiniGPT: the Transformer in which a token sees only those before it, and what it is trained to predict."""
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Unpack
 
 import torch
 from torch import Tensor, nn
@@ -23,12 +23,19 @@ from .heads import QuestionAnsweringMixin, TokenClassificationMixin, make_classi
 from .losses import (
     IGNORE_INDEX,
     classification_loss,
+    infer_problem_type,
     item_count,
     mean_loss_per_row,
     next_token_labels,
     vocabulary_cross_entropy,
 )
-from .modeling_transformer import Attention, TransformerBackbone, TransformerLayer, TransformerPreTrainedModel
+from .modeling_transformer import (
+    Attention,
+    ForwardKwargs,
+    TransformerBackbone,
+    TransformerLayer,
+    TransformerPreTrainedModel,
+)
 
 
 class MiniGPTPreTrainedModel(TransformerPreTrainedModel):
@@ -63,7 +70,7 @@ class MiniGPTModel(MiniGPTPreTrainedModel, TransformerBackbone):
         use_cache: bool | None = None,
         encoder_hidden_states: Tensor | None = None,
         encoder_attention_mask: Tensor | None = None,
-        **kwargs: Any,
+        **kwargs: Unpack[ForwardKwargs],
     ) -> BaseModelOutputWithPastAndCrossAttentions:
         """Decode.
 
@@ -136,7 +143,7 @@ class MiniGPTForCausalLM(MiniGPTPreTrainedModel, GenerationMixin):
         full_logits: bool | None = None,
         encoder_hidden_states: Tensor | None = None,
         encoder_attention_mask: Tensor | None = None,
-        **kwargs: Any,
+        **kwargs: Unpack[ForwardKwargs],
     ) -> CausalLMOutputWithCrossAttentions:
         """Predict the next token at every position; see `MiniGPTModel.forward` for the other arguments.
 
@@ -226,7 +233,7 @@ class MiniGPTForSequenceClassification(MiniGPTPreTrainedModel):
         labels: Tensor | None = None,
         use_cache: bool | None = None,
         num_items_in_batch: Tensor | int | None = None,
-        **kwargs: Any,
+        **kwargs: Unpack[ForwardKwargs],
     ) -> MiniGPTSequenceClassifierOutput:
         """Classify; see `MiniGPTModel.forward` for the other arguments.
 
@@ -257,13 +264,17 @@ class MiniGPTForSequenceClassification(MiniGPTPreTrainedModel):
 
         loss = class_loss = lm_loss = None
         if labels is not None:
+            if self.config.problem_type is None:  # which pipelines need to know
+                self.config.problem_type = infer_problem_type(labels, self.num_labels)
             loss = class_loss = classification_loss(
                 logits, labels, self.num_labels, self.config.problem_type, num_items_in_batch
             )
             if self.config.lm_loss_weight and input_ids is not None:
                 targets = next_token_labels(input_ids.masked_fill(~real, IGNORE_INDEX))
-                share = item_count(labels, None) / item_count(labels, num_items_in_batch)
-                lm_loss = mean_loss_per_row(hidden_states, self.lm_head, targets).mean() * share
+                share = (labels != IGNORE_INDEX).sum() / item_count(labels, num_items_in_batch)
+                is_labelled = labels.view(len(labels), -1)[:, 0] != IGNORE_INDEX
+                lm_losses = mean_loss_per_row(hidden_states, self.lm_head, targets) * is_labelled
+                lm_loss = lm_losses.sum() / is_labelled.sum().clamp(min=1) * share
                 loss = class_loss + self.config.lm_loss_weight * lm_loss
         return MiniGPTSequenceClassifierOutput(
             loss=loss,
@@ -277,6 +288,11 @@ class MiniGPTForSequenceClassification(MiniGPTPreTrainedModel):
 
     def real_tokens(self, input_ids: Tensor | None, attention_mask: Tensor | None, hidden_states: Tensor) -> Tensor:
         """Which of the (batch, sequence) tokens are not padding: by the mask, else by the padding id."""
+        if attention_mask is not None and attention_mask.ndim != 2:
+            raise ValueError(
+                "a classifier needs an attention_mask of (batch, sequence) to know where each row ends, got "
+                f"{tuple(attention_mask.shape)}"
+            )
         if attention_mask is not None:
             return attention_mask[:, -hidden_states.shape[1] :].bool()
         if input_ids is not None and self.config.pad_token_id is not None:
@@ -306,7 +322,7 @@ class MiniGPTForTokenClassification(TokenClassificationMixin, MiniGPTPreTrainedM
         labels: Tensor | None = None,
         use_cache: bool | None = None,
         num_items_in_batch: Tensor | int | None = None,
-        **kwargs: Any,
+        **kwargs: Unpack[ForwardKwargs],
     ) -> TokenClassifierOutput:
         """Classify; see `MiniGPTModel.forward` for the other arguments.
 
@@ -348,7 +364,7 @@ class MiniGPTForQuestionAnswering(QuestionAnsweringMixin, MiniGPTPreTrainedModel
         start_positions: Tensor | None = None,
         end_positions: Tensor | None = None,
         num_items_in_batch: Tensor | int | None = None,
-        **kwargs: Any,
+        **kwargs: Unpack[ForwardKwargs],
     ) -> QuestionAnsweringModelOutput:
         """Find the answer; see `MiniGPTModel.forward` for the other arguments.
 

@@ -2,7 +2,7 @@
 """The one Transformer under MiniBERT and MiniGPT. It applies the mask that it is given."""
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, TypedDict
 
 import torch
 from torch import Tensor, nn
@@ -20,6 +20,19 @@ from .configuration_transformer import TransformerConfig
 
 Rotation = tuple[Tensor, Tensor]
 Mask = Tensor | BlockMask | None
+
+
+class ForwardKwargs(TypedDict, total=False):
+    """What every `forward` here takes beside its arguments, and hands on."""
+
+    output_attentions: bool
+    output_hidden_states: bool
+    return_dict: bool
+    cu_seq_lens_q: Tensor
+    cu_seq_lens_k: Tensor
+    max_length_q: int
+    max_length_k: int
+    shift_labels: Tensor
 
 
 class ResidualProjection(nn.Linear):
@@ -44,7 +57,11 @@ def look_up(embedding: nn.Embedding, ids: Tensor, name: str) -> Tensor:
     except IndexError as error:
         raise ValueError(
             f"{name} must be from 0 to {embedding.num_embeddings - 1}, got {int(ids.min())} to {int(ids.max())}; "
-            "were they made for another model?"
+            + (
+                "max_position_embeddings says how long a text may be"
+                if name == "position_ids"
+                else "were they made for another model?"
+            )
         ) from error
 
 
@@ -346,12 +363,16 @@ class TransformerBackbone(TransformerPreTrainedModel):
         # The cache goes by keyword, where gradient checkpointing finds it: a layer that runs twice may fill it once.
         context = {"past_key_values": past_key_values, "position_ids": position_ids, **kwargs}
         encoded = (encoder_hidden_states, encoder_attention_mask)
-        for layer in self.layers:
+        for layer in self.layers[: self.config.num_hidden_layers]:  # fewer, where a draft leaves early
             hidden_states = layer(hidden_states, attention_mask, rotation, *encoded, **context)
         return self.norm(hidden_states)
 
     def positions(
-        self, input_ids: Tensor | None, inputs_embeds: Tensor | None, position_ids: Tensor | None, seen: int = 0
+        self,
+        input_ids: Tensor | None,
+        inputs_embeds: Tensor | None,
+        position_ids: Tensor | None,
+        seen: int | Tensor = 0,
     ) -> Tensor:
         """The positions of tokens: those given, else behind `seen` others; (batch or 1, sequence).
 
@@ -364,10 +385,11 @@ class TransformerBackbone(TransformerPreTrainedModel):
             return position_ids  # a row may be longer than they reach, if they restart
         tokens = input_ids if input_ids is not None else inputs_embeds
         assert tokens is not None
-        length = seen + tokens.shape[1]
-        if self.embed_positions is not None and length > self.config.max_position_embeddings:
+        length = tokens.shape[1]
+        is_known = isinstance(seen, int)  # a static cache counts on the device
+        if self.embed_positions is not None and is_known and seen + length > self.config.max_position_embeddings:
             raise ValueError(
-                f"the sequence has {length} tokens, but the model knows only "
+                f"the sequence has {seen + length} tokens, but the model knows only "
                 f"max_position_embeddings = {self.config.max_position_embeddings} positions; truncate the input"
             )
-        return torch.arange(seen, length, device=tokens.device)[None]
+        return torch.arange(length, device=tokens.device)[None] + seen

@@ -1,15 +1,11 @@
 """What a model of transformers passes and ours does not, and why. A test that passes, or that is gone, is an error."""
 
 NO_CAUSAL_HEAD = "needs AutoModelForCausalLM, which MiniBERT is not made for; BERT has BertLMHeadModel"
-NO_ANNOTATION = "is skipped, because no annotation of our `**kwargs` names output_attentions"
 NO_ROTATION = "rescales rotary positions, since the configuration has a field for them; here positions are learned"
 NO_STORED_FREQUENCIES = "reads a buffer of frequencies; ours are computed in each pass (tests/models/test_rotary.py)"
 NO_TENSOR_PARALLELISM = "the models are small enough for one device: no plan to split matrices, as in GPT-2 and BERT"
 
-MINIBERT = {
-    "test_eager_matches_sdpa_inference_24_fp32_pad_left_output_attentions": NO_ANNOTATION,
-    "test_fsdp_plan_declared": NO_CAUSAL_HEAD,
-}
+MINIBERT = {"test_fsdp_plan_declared": NO_CAUSAL_HEAD}
 CLASSIC = {
     "test_model_rope_scaling_from_config_0_linear": NO_ROTATION,
     "test_model_rope_scaling_from_config_1_dynamic": NO_ROTATION,

@@ -45,6 +45,13 @@ BOTH = pytest.mark.parametrize("config_class", [MiniBertConfig, MiniGPTConfig])
         ({"hidden_dropout_prob": 1.0}, r"hidden_dropout_prob is a probability in \[0, 1\), got 1.0"),
         ({"attention_probs_dropout_prob": -0.1}, "attention_probs_dropout_prob is a probability"),
         ({"classifier_dropout": 1.5}, "classifier_dropout is a probability"),
+        ({"norm_eps": float("nan")}, "norm_eps must be positive, got nan"),
+        ({"initializer_range": float("nan")}, "initializer_range must not be negative, got nan"),
+        ({"rope_parameters": {"rope_type": "linear", "factor": -2.0}}, "rope_parameters must be 1 or more, got -2.0"),
+        (
+            {"rope_parameters": {"rope_type": "linear", "factor": 2.0, "partial_rotary_factor": 0.5}},
+            "partial_rotary_factor: all channels of a head turn here",
+        ),
     ],
 )
 def test_nonsense_is_refused(config_class, fields, message):

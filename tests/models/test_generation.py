@@ -2,7 +2,8 @@
 
 import pytest
 import torch
-from transformers import QuantizedCache
+from transformers import GenerationConfig, QuantizedCache
+from transformers.integrations.executorch import TorchExportableModuleWithStaticCache, convert_and_export_with_cache
 
 
 @pytest.fixture
@@ -85,6 +86,30 @@ def test_a_smaller_model_drafts_without_a_word_changed(make_model, model, tokens
     options = {"max_new_tokens": 20, "do_sample": False}
     expected = model.generate(tokens[:1], **options)
     assert torch.equal(model.generate(tokens[:1], assistant_model=draft, **options), expected)
+
+
+def test_a_draft_that_leaves_early_changes_no_word(model, tokens):
+    options = {"max_new_tokens": 12, "do_sample": False}
+    expected = model.generate(tokens[:1], **options)
+    assert torch.equal(model.generate(tokens[:1], assistant_early_exit=1, **options), expected)
+    assert torch.equal(model.generate(tokens[:1], **options), expected)
+
+
+@pytest.mark.filterwarnings("ignore:While compiling, we found certain side effects:UserWarning")
+def test_an_exported_program_with_a_static_cache_generates_the_same(make_model, tokens):
+    model = make_model("MiniGPTForCausalLM", eos_token_id=None)
+    expected = model.generate(tokens[:1], max_new_tokens=6, do_sample=False)
+    model.generation_config = GenerationConfig(
+        use_cache=True,
+        cache_implementation="static",
+        cache_config={"batch_size": 1, "max_cache_len": 32},
+        max_length=32,
+    )
+    program = convert_and_export_with_cache(
+        model, example_input_ids=tokens[:1, :1], example_cache_position=torch.tensor([0])
+    )
+    said = TorchExportableModuleWithStaticCache.generate(program, prompt_token_ids=tokens[:1], max_new_tokens=6)
+    assert torch.equal(said[:, :18], expected)
 
 
 def test_a_quantised_cache(model, tokens):

@@ -82,7 +82,7 @@ def test_what_a_checkpoint_lacks(make_config, tmp_path, name):
     missing = [(path, module) for path, module in leaves(model) if not (module.weight == 0.5).all()]
     expected = {
         "MiniBertForPreTraining": {"model.pooler.dense", "nsp_head"},
-        "MiniBertForTokenClassification": {"classifier"},
+        "MiniBertForTokenClassification": {"token_classifier"},
         "MiniBertForQuestionAnswering": {"qa_outputs"},
         "MiniBertForMultipleChoice": {"model.pooler.dense", "score"},
         "MiniGPTForSequenceClassification": {"score"},

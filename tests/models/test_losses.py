@@ -179,7 +179,7 @@ def test_token_classification(make_model, tokens, name):
     labels = torch.where(labels == -100, labels, labels % 3)
     outputs = model(tokens, labels=labels)
     states = model.model(tokens).last_hidden_state
-    torch.testing.assert_close(outputs.logits, model.classifier(states))
+    torch.testing.assert_close(outputs.logits, model.token_classifier(states))
     assert outputs.logits.shape == (3, 12, 3)
     torch.testing.assert_close(outputs.loss, by_hand(outputs.logits, labels))
 
@@ -265,6 +265,52 @@ def test_minigpt_classifies_the_last_real_token(make_model, tokens, side, told_b
     states = model.model(ids, **options).last_hidden_state
     last = states[torch.arange(3), torch.tensor([11, 8, 4] if side == "right" else [11, 11, 11])]
     torch.testing.assert_close(model(ids, **options).logits, model.score(last), rtol=0, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("num_labels", "labels", "kind"),
+    [
+        (1, torch.tensor([0.5, 1.0, 2.0]), "regression"),
+        (3, torch.tensor([0, 2, 1]), "single_label_classification"),
+        (3, torch.tensor([[0.0, 1.0, 1.0]] * 3), "multi_label_classification"),
+    ],
+)
+@pytest.mark.parametrize("name", ["MiniBertForSequenceClassification", "MiniGPTForSequenceClassification"])
+def test_a_classifier_remembers_what_its_labels_were(make_model, tokens, name, num_labels, labels, kind):
+    model = make_model(name, num_labels=num_labels)
+    assert model.config.problem_type is None
+    model(tokens, labels=labels)
+    assert model.config.problem_type == kind
+
+
+@pytest.mark.parametrize(
+    ("name", "fields"),
+    [
+        ("MiniBertForSequenceClassification", {"classifier_pooling": "mean"}),
+        ("MiniBertForSequenceClassification", {"classifier_pooling": "max"}),
+        ("MiniGPTForSequenceClassification", {}),
+    ],
+)
+def test_who_must_know_what_is_padding_refuses_other_masks(make_model, tokens, name, fields):
+    with pytest.raises(ValueError, match=r"needs an attention_mask of \(batch, sequence\) .* got \(3, 1, 12, 12\)"):
+        make_model(name, **fields)(tokens, attention_mask=torch.zeros(3, 1, 12, 12))
+
+
+def test_pairs_without_a_label_do_not_count(make_model, tokens):
+    model = make_model("MiniBertForPreTraining")
+    order = torch.tensor([0, -100, 1])
+    outputs = model(tokens, labels=masked_labels(tokens), next_sentence_label=order)
+    torch.testing.assert_close(outputs.nsp_loss, F.cross_entropy(outputs.seq_relationship_logits, order))
+
+
+def test_rows_without_a_label_count_nowhere(make_model, tokens):
+    model = make_model("MiniGPTForSequenceClassification", num_labels=3)
+    labels = torch.tensor([0, 2, -100])
+    parts = [
+        model(tokens[rows], labels=labels[rows], num_items_in_batch=2).lm_loss for rows in (slice(0, 2), slice(2, 3))
+    ]
+    assert parts[1] == 0
+    torch.testing.assert_close(parts[0], model(tokens, labels=labels).lm_loss)
 
 
 def test_minigpt_needs_to_know_where_rows_end(make_model, tokens):

@@ -102,10 +102,15 @@ def test_every_checkpoint_opens_with_every_head(make_model, tokens, tmp_path, so
 @pytest.mark.parametrize(
     ("source", "heads", "new"),
     [
-        ("MiniBertForMaskedLM", configuration_minibert.HEADS, {"TokenClassification": {"classifier"}}),
+        ("MiniBertForMaskedLM", configuration_minibert.HEADS, {"TokenClassification": {"token_classifier"}}),
+        (
+            "MiniBertForSequenceClassification",
+            configuration_minibert.HEADS,
+            {"TokenClassification": {"token_classifier"}},
+        ),
         ("MiniBertForMaskedLM", configuration_minibert.HEADS, {"QuestionAnswering": {"qa_outputs"}}),
         ("MiniBertForPreTraining", configuration_minibert.HEADS, {"MultipleChoice": {"score"}}),
-        ("MiniGPTForCausalLM", configuration_minigpt.HEADS, {"TokenClassification": {"classifier"}}),
+        ("MiniGPTForCausalLM", configuration_minigpt.HEADS, {"TokenClassification": {"token_classifier"}}),
         ("MiniGPTForCausalLM", configuration_minigpt.HEADS, {"QuestionAnswering": {"qa_outputs"}}),
         ("MiniGPTForCausalLM", configuration_minigpt.HEADS, {"SequenceClassification": {"score"}}),
     ],
@@ -188,6 +193,15 @@ def test_a_map_of_devices(make_model, tokens, tmp_path, name, device_map):
     again = type(model).from_pretrained(tmp_path, device_map=device_map)
     assert decoder(again).weight is again.get_input_embeddings().weight
     assert torch.equal(again(tokens.to(again.device)).logits.cpu(), model(tokens).logits)
+
+
+@pytest.mark.parametrize("name", ["MiniBertForMaskedLM", "MiniGPTForCausalLM"])
+def test_the_loss_of_a_model_on_the_disk(make_model, tokens, tmp_path, name):
+    model = make_model(name)
+    model.save_pretrained(tmp_path)
+    offloaded = type(model).from_pretrained(tmp_path, device_map={"": "disk"}, offload_folder=tmp_path / "weights")
+    with torch.no_grad():
+        torch.testing.assert_close(offloaded(tokens, labels=tokens).loss, model(tokens, labels=tokens).loss)
 
 
 @pytest.mark.parametrize("name", HEADS)

@@ -226,6 +226,13 @@ def test_values_that_our_configuration_does_not_take_are_refused():
         from_stock(transformers.LlamaModel(config))
 
 
+def test_a_special_token_that_the_vocabulary_lacks_is_none():
+    stock = transformers.GPT2LMHeadModel(transformers.GPT2Config(vocab_size=99, n_embd=32, n_layer=1, n_head=2))
+    assert stock.config.bos_token_id == 50256
+    ours = from_stock(stock)
+    assert (ours.config.bos_token_id, ours.config.eos_token_id) == (None, None)
+
+
 def test_every_field_is_converted_or_refused_or_for_training_only():
     """A field that is added to one of the configurations must be thought of here."""
     training_only = {"scale_residual_init", "lm_loss_weight", "classifier_dropout", "hidden_dropout_prob"}

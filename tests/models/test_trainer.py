@@ -4,6 +4,8 @@ import pytest
 import torch
 from transformers import Trainer, TrainingArguments
 
+from hf_minibert.interop.stock import to_stock
+
 pytestmark = pytest.mark.parametrize("architecture", ["modern"])  # losses and outputs do not depend on it
 
 
@@ -50,6 +52,18 @@ def make_trainer(model, folder, rows, batch_size, **options):
         **{"disable_tqdm": True, "dataloader_pin_memory": False, "train_sampling_strategy": "sequential"},
     )
     return Trainer(model=model, args=arguments, train_dataset=rows, eval_dataset=rows, **options)
+
+
+@pytest.mark.parametrize("smoothing", [0.0, 0.1])
+def test_labels_are_smoothed_as_those_of_the_stock_model(make_model, tmp_path, smoothing):
+    ours = make_model("MiniGPTForCausalLM")
+    losses = []
+    for number, model in enumerate((to_stock(ours), ours)):
+        trainer = make_trainer(model, tmp_path / str(number), examples("MiniGPTForCausalLM"), 8)
+        trainer.args.label_smoothing_factor = smoothing
+        trainer = Trainer(model=model, args=trainer.args, train_dataset=trainer.train_dataset)
+        losses.append(trainer.train().training_loss)
+    assert losses[0] == pytest.approx(losses[1], abs=1e-5)
 
 
 @pytest.mark.parametrize(
