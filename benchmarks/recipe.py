@@ -175,6 +175,8 @@ def main(arguments: Arguments) -> int:
             subprocess.run(command, check=True)
             results = json.loads((output / "results.json").read_text(encoding="utf-8"))
             row = {"variant": variant, "settings": known[variant], "seed": seed, "metrics": results["metrics"]}
+            for key in ("seconds", "tokens_per_second"):  # of runs beside other work, they say nothing
+                del results["training"][key]
             rows.append(row | {key: results[key] for key in ("num_parameters", "training")})
             write_json(
                 file,
