@@ -23,7 +23,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from hf_minibert.command_line import run
+from hf_minibert.command_line import invocation, run
 from hf_minibert.data.corpus import open_corpus
 from hf_minibert.data.loader import training_batches
 from hf_minibert.data.objectives import CausalLM, MaskedLM, Masking, NextSentencePrediction, Objective
@@ -45,7 +45,7 @@ class Arguments:
 
     corpus: list[str] = field(default_factory=lambda: ["builtin"])
     """Text to measure on, as in `scripts/pretrain.py`."""
-    megabytes: int = 16
+    megabytes: int = 48
     """How much of it."""
     memory_megabytes: int = 0
     """Also build a store of so much text (the same, repeated), and report the memory it took."""
@@ -173,7 +173,7 @@ def main(arguments: Arguments) -> int:
                 | {"ratio": round(rates[WAYS[0]] / rates[WAYS[1]], 2)}
             )
         figures: dict[str, Any] = {
-            "command": " ".join(["python", "benchmarks/data_speed.py", *sys.argv[1:]]),
+            "command": invocation(),
             "hardware": f"{cores} CPU cores",
             "megabytes": round(size / 1e6, 1),
             "preparation_megabytes_per_second": table,

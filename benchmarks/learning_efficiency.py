@@ -44,7 +44,7 @@ from transformers import (
 )
 
 from hf_minibert import MiniGPTConfig, MiniGPTForCausalLM
-from hf_minibert.command_line import run
+from hf_minibert.command_line import invocation, run
 from hf_minibert.data.loader import evaluation_batches
 from hf_minibert.data.objectives import Batch
 from hf_minibert.data.token_store import Documents
@@ -314,7 +314,7 @@ def main(arguments: Arguments) -> int:
     write_json(
         RESULTS / f"learning_efficiency-{name}.json",
         {
-            "command": " ".join(["python", "benchmarks/learning_efficiency.py", *sys.argv[1:]]),
+            "command": invocation(),
             "peer": arguments.peer,
             "budget": arguments.budget,
             "corpus": [Path(source).parent.name + "/" + Path(source).name for source in arguments.corpus],

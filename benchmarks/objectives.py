@@ -20,7 +20,7 @@ from typing import Any
 
 from matplotlib.figure import Figure
 
-from hf_minibert.command_line import run
+from hf_minibert.command_line import invocation, run
 from hf_minibert.files import write_json
 from hf_minibert.training.report import environment
 
@@ -138,7 +138,7 @@ def main(arguments: Arguments) -> int:
     write_json(
         RESULTS / f"objectives-{arguments.size}.json",
         {
-            "command": " ".join(["python", "benchmarks/objectives.py", *sys.argv[1:]]),
+            "command": invocation(),
             "budget": arguments.budget,
             "corpus": [Path(name).parent.name + "/" + Path(name).name for name in arguments.corpus],
             "runs": runs,

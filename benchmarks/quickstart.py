@@ -15,7 +15,7 @@ import sys
 from dataclasses import dataclass
 from pathlib import Path
 
-from hf_minibert.command_line import run
+from hf_minibert.command_line import invocation, run
 from hf_minibert.files import write_json, write_text
 
 REPOSITORY = Path(__file__).parents[1]
@@ -49,7 +49,7 @@ def main(arguments: Arguments) -> int:
         write_text(CARDS / f"{model}.md", card.replace("(curves.png)", f"({model}.png)"))
         shutil.copy(REPOSITORY / output / "curves.png", CARDS / f"{model}.png")
         figures[model] = {key: results[key] for key in ("num_parameters", "corpus", "training", "metrics")}
-    command_line = " ".join(["python", "benchmarks/quickstart.py", *sys.argv[1:]])
+    command_line = invocation()
     (seed,) = seeds
     write_json(RESULTS, {"command": command_line, "seed": seed, "runs": figures})
     return 0

@@ -29,7 +29,7 @@ from tqdm import tqdm
 from transformers import BertConfig, BertForMaskedLM, GPT2Config, GPT2LMHeadModel, LlamaConfig, LlamaForCausalLM
 
 from hf_minibert import MiniBertForMaskedLM, MiniGPTForCausalLM
-from hf_minibert.command_line import run
+from hf_minibert.command_line import invocation, run
 from hf_minibert.data.objectives import Batch, CausalLM, MaskedLM, Masking
 from hf_minibert.data.token_store import Documents
 from hf_minibert.files import write_json
@@ -271,7 +271,7 @@ def main(arguments: Arguments) -> int:
     write_json(
         RESULTS / f"step_speed-{device.type}.json",
         {
-            "command": " ".join(["python", "benchmarks/step_speed.py", *sys.argv[1:]]),
+            "command": invocation(),
             "hardware": hardware(device),
             "tokens_per_step": arguments.tokens_per_step,
             "rounds": arguments.rounds,

@@ -8,6 +8,7 @@ import difflib
 import inspect
 import json
 import logging
+import shlex
 import sys
 import textwrap
 from collections.abc import Callable, Mapping, Sequence
@@ -117,6 +118,13 @@ def parse(
         parser.reject(unknown[0])
     assert isinstance(arguments, arguments_class)
     return arguments
+
+
+def invocation() -> str:
+    """The command of this process as others would type it: of absolute paths, which are this machine's, the end."""
+    script = Path(sys.argv[0])
+    words = ["/".join(Path(word).parts[-2:]) if Path(word).is_absolute() else word for word in sys.argv[1:]]
+    return f"python {script.parent.name}/{script.name} {shlex.join(words)}".strip()
 
 
 def run(arguments_class: type[Arguments], main: Callable[[Arguments], int]) -> NoReturn:

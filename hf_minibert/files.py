@@ -10,6 +10,9 @@ from typing import Any
 
 from hf_minibert.errors import UserError
 
+DECODER = "decoder"
+"""Where the folder of a hybrid run, which is that of the encoder, keeps the same weights as a causal model."""
+
 
 @contextmanager
 def replaced_file(path: Path) -> Iterator[Path]:

@@ -9,7 +9,7 @@ from typing import Literal
 import pytest
 import yaml
 
-from hf_minibert.command_line import field_docstrings, parse, run
+from hf_minibert.command_line import field_docstrings, invocation, parse, run
 from hf_minibert.errors import UserError
 from hf_minibert.training.arguments import PretrainArguments
 from hf_minibert.training.finetune import FinetuneArguments
@@ -250,3 +250,9 @@ def test_our_own_mistakes_keep_their_traceback(monkeypatch):
     monkeypatch.setattr(sys, "argv", ["script.py", "--output_dir", "x"])
     with pytest.raises(ValueError, match="not the user's"):
         run(Example, broken)
+
+
+def test_a_command_is_told_without_the_folders_of_its_machine(monkeypatch):
+    words = ["/here/benchmarks/speed.py", "--corpus", "/home/me/texts/a b.jsonl", "*.txt", "--budget", "10m"]
+    monkeypatch.setattr(sys, "argv", words)
+    assert invocation() == "python benchmarks/speed.py --corpus 'texts/a b.jsonl' '*.txt' --budget 10m"

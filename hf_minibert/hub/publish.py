@@ -12,6 +12,7 @@ from huggingface_hub.errors import HfHubHTTPError, HFValidationError, HTTPError 
 from huggingface_hub.utils import validate_repo_id  # type: ignore[attr-defined] # exported, though not by __all__
 
 from hf_minibert.errors import UserError
+from hf_minibert.files import DECODER
 from hf_minibert.hub.card import code_files, is_generated, render_card, shareable_arguments
 
 logger = logging.getLogger(__name__)
@@ -48,6 +49,8 @@ def _weights(folder: Path) -> list[Path]:
 def files_to_publish(folder: Path) -> list[Path]:
     """The files of a run that belong on the Hub, without the card: model, code, tokenizer, and the record of the run.
 
+    Those of a hybrid run's decoder, too.
+
     Checkpoints to resume from, optimizer states, logs, pickles and hidden files stay behind.
 
     Raises:
@@ -63,8 +66,13 @@ def files_to_publish(folder: Path) -> list[Path]:
             f"; {pickles[0]} is a pickle, which can run code when it is opened and is not published" if pickles else ""
         )
         raise UserError(f"{folder} is not a finished checkpoint: {' and '.join(missing)} missing{hint}")
-    named = [folder / name for name in (*REQUIRED, *OPTIONAL) if (folder / name).is_file()]
-    return sorted([*named, *weights, *code_files(folder)])
+    found = [folder / name for name in (*REQUIRED, *OPTIONAL) if (folder / name).is_file()]
+    found += [*weights, *code_files(folder)]
+    decoder = folder / DECODER
+    if decoder.is_dir():
+        found += [decoder / name for name in (*REQUIRED, *OPTIONAL) if (decoder / name).is_file()]
+        found += [*_weights(decoder), *code_files(decoder), *(folder / file.name for file in code_files(decoder))]
+    return sorted(set(found))
 
 
 def prepare_upload(folder: Path, repo_id: str, license_id: str | None = None) -> dict[str, Path | bytes]:
@@ -92,7 +100,7 @@ def prepare_upload(folder: Path, repo_id: str, license_id: str | None = None) ->
         raise UserError(
             f"--repo_id {repo_id} lacks its owner: give OWNER/{repo_id}, with your user or organization name"
         )
-    content: dict[str, Path | bytes] = {path.name: path for path in files_to_publish(folder)}
+    content: dict[str, Path | bytes] = {path.relative_to(folder).as_posix(): path for path in files_to_publish(folder)}
     if "arguments.json" in content:
         arguments = json.dumps(shareable_arguments(folder), indent=2, ensure_ascii=False)
         content["arguments.json"] = f"{arguments}\n".encode()

@@ -16,6 +16,7 @@ from transformers.utils.import_utils import is_flash_attn_2_available
 from hf_minibert.data.corpus import Corpus, open_corpus
 from hf_minibert.data.loader import evaluation_batches
 from hf_minibert.data.objectives import (
+    PAIRED,
     CausalLM,
     Hybrid,
     MaskedLM,
@@ -26,6 +27,7 @@ from hf_minibert.data.objectives import (
 )
 from hf_minibert.data.token_store import Documents, TokenStore, is_token_store, open_prepared_store, open_token_store
 from hf_minibert.errors import UserError
+from hf_minibert.interop.decoder import decoder_config
 from hf_minibert.models.configuration_minibert import MiniBertConfig
 from hf_minibert.presets import (
     LEARNING_RATES,
@@ -112,6 +114,9 @@ def make_plan(arguments: PretrainArguments) -> Plan:
     config = build_config(
         arguments.model, arguments.architecture, **tokens | parse_overrides(arguments.config_overrides)
     )
+    if objective == "hybrid":
+        assert isinstance(config, MiniBertConfig)
+        decoder_config(config)  # which refuses what MiniGPT has not
     if config.vocab_size < len(tokenizer):
         raise UserError(f"vocab_size {config.vocab_size} is smaller than the tokenizer's {len(tokenizer)} entries")
     if length > config.max_position_embeddings:
@@ -246,13 +251,13 @@ def _objective(plan: Plan, documents: Documents, *, for_evaluation: bool, masked
         vocab_size=len(tokenizer),
         seed=seed,
     )
+    if plan.objective in PAIRED:
+        pairs = NextSentencePrediction if plan.objective == "mlm+nsp" else SentenceOrderPrediction
+        return pairs(documents, masking=masking, pad_id=tokenizer.pad_token_id, **shape)
     masked = MaskedLM(documents, masking=masking, **shape)
     if plan.objective == "mlm":
         return masked
-    if plan.objective == "hybrid":
-        return Hybrid(masked=masked, causal=CausalLM(documents, **shape), masked_share=masked_share, seed=seed)
-    pairs = NextSentencePrediction if plan.objective == "mlm+nsp" else SentenceOrderPrediction
-    return pairs(documents, masking=masking, pad_id=tokenizer.pad_token_id, **shape)
+    return Hybrid(masked=masked, causal=CausalLM(documents, **shape), masked_share=masked_share, seed=seed)
 
 
 def _baselines(plan: Plan, store: TokenStore, held_out: Objective, objective: str) -> dict[str, float]:

@@ -35,7 +35,7 @@ from transformers.utils.logging import disable_progress_bar
 from hf_minibert.data.loader import evaluation_batches, training_batches
 from hf_minibert.data.objectives import Batch, Objective
 from hf_minibert.errors import UserError
-from hf_minibert.files import write_json
+from hf_minibert.files import DECODER, write_json
 from hf_minibert.hub.card import write_card
 from hf_minibert.interop.decoder import decoder_config, decoder_weights
 from hf_minibert.models.configuration_minibert import MiniBertConfig
@@ -77,8 +77,6 @@ STEPS_BETWEEN_EVALUATIONS = 20
 SECONDS_BETWEEN_SAVES = 1800
 MAX_SKIPPED_STEPS = 10
 TERMINATED = 143
-DECODER = "decoder"
-"""Where a hybrid run keeps what it learned as a causal model, inside the folder of the encoder."""
 WHOLE = StateDictOptions(full_state_dict=True, cpu_offload=True)
 """How weights and moments are kept: by name and undivided, so that any number of processes may go on with them."""
 
@@ -385,6 +383,8 @@ class Pretraining:
             with torch.device("meta"):
                 decoder = MiniGPTForCausalLM(decoder_config(self.plan.config))
             decoder.save_pretrained(folder / DECODER, state_dict=decoder_weights(weights))
+            for code in (folder / DECODER).glob("*.py"):  # transformers looks for it beside the encoder's
+                shutil.copyfile(code, folder / code.name)
             adapt_tokenizer(
                 self.plan.tokenizer,
                 model_type="minigpt",

@@ -8,6 +8,7 @@ import time
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 import torch
 from commands import REPOSITORY, SCRIPTS, command, environment, flags, metrics, write_corpus
@@ -107,3 +108,34 @@ def test_fsdp_gives_the_same_run_and_goes_on_with_another_number_of_processes(tm
     )
     assert done.returncode == 0, done.stderr
     assert metrics(tmp_path / "two") == pytest.approx(metrics(tmp_path / "one"), abs=2e-3)
+
+
+@pytest.mark.slow
+def test_a_killed_process_ends_the_run_and_resuming_loses_nothing(tmp_path: Path) -> None:
+    write_corpus(tmp_path / "corpus.jsonl", documents=60)
+    options: dict[str, Any] = {
+        "model": "minibert-tiny",
+        "corpus": tmp_path / "corpus.jsonl",
+        "max_steps": 16,
+        "logging_steps": 1,
+        "save_steps": 3,
+        "max_seq_length": 32,
+        "per_device_train_batch_size": 2,
+    }
+    whole, broken = tmp_path / "whole", tmp_path / "broken"
+    done = command("pretrain.py", tmp_path / "cache", launcher=TWO_PROCESSES, **options, output_dir=whole)
+    assert done.returncode == 0, done.stderr
+    words = [sys.executable, *TWO_PROCESSES, str(SCRIPTS / "pretrain.py"), *flags(options | {"output_dir": broken})]
+    process = subprocess.Popen(words, cwd=REPOSITORY, env=environment(tmp_path / "cache"))
+    deadline = time.monotonic() + 120
+    while not (broken / "metrics.jsonl").exists() or len(metrics(broken)) < 5:
+        assert process.poll() is None
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+    psutil.Process(process.pid).children()[-1].kill()
+    assert process.wait(timeout=120) != 0, "the other process does not wait for ever"
+    assert not (broken / "model.safetensors").exists()
+    done = command("pretrain.py", tmp_path / "cache", launcher=TWO_PROCESSES, output_dir=broken, resume=True)
+    assert done.returncode == 0, done.stderr
+    assert (broken / "model.safetensors").read_bytes() == (whole / "model.safetensors").read_bytes()
+    assert metrics(broken) == metrics(whole)

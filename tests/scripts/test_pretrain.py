@@ -131,7 +131,19 @@ def test_a_hybrid_opens_as_an_encoder_and_as_a_decoder(folder: Path) -> None:
     assert tokenizer.eos_token == "[SEP]"
     done = command("pretrain.py", folder / "cache", output_dir=run, resume=True, max_steps=12)
     assert done.returncode == 0, done.stderr
-    assert "hybrid" in (run / "README.md").read_text()
+    assert 'subfolder="decoder"' in (run / "README.md").read_text()
+    done = command("push_to_hub.py", folder / "cache", model_name_or_path=run, repo_id="me/hybrid", dry_run=True)
+    assert done.returncode == 0, done.stderr
+    for name in ("model.safetensors", "decoder/model.safetensors", "decoder/tokenizer.json", "modeling_minigpt.py"):
+        assert re.search(rf"^ *{re.escape(name)}\b", done.stdout, flags=re.MULTILINE), name
+    snippet = (  # without the package
+        "from transformers import AutoModelForCausalLM as Auto\n"
+        f"print(type(Auto.from_pretrained({str(run)!r}, subfolder='decoder', trust_remote_code=True)).__name__)"
+    )
+    opened = subprocess.run(
+        [sys.executable, "-c", snippet], cwd=folder, env=environment(folder / "cache"), capture_output=True, text=True
+    )
+    assert opened.stdout.strip() == "MiniGPTForCausalLM", opened.stderr
 
 
 def test_objectives_and_architectures(folder: Path) -> None:
