@@ -70,6 +70,7 @@ _WORD = (
 
 _MARK = "\x1a"
 _BEGIN = _MARK + "^"  # the first piece of a text, which has no space before it
+_SPACES = re.compile(r" \s")
 _NO_CUT = re.compile(rf"{_MARK}| (?=\s|\Z)")
 _PIECES_PER_TEXT = 4096
 _MAX_REMEMBERED_TOKENS = 1 << 21
@@ -384,7 +385,7 @@ class DocumentEncoder:
         """Tokens of texts, from the table, after what is new in them was added to it."""
         if len(self._tokens) > _MAX_REMEMBERED_TOKENS:
             self._forget()
-        marked = [_BEGIN + _NO_CUT.sub(_escape, text) for text in texts]
+        marked = [_BEGIN + _mark_spaces(text) for text in texts]
         pieces = pyarrow.compute.split_pattern(pyarrow.array(marked, pyarrow.large_string()), " ")
         distinct = pieces.values.dictionary_encode()
         names = distinct.dictionary.to_pylist()
@@ -419,6 +420,12 @@ class DocumentEncoder:
         lengths = np.fromiter((len(encoding) for encoding in encodings), np.int64, len(encodings))
         ids = chain.from_iterable(encoding.ids for encoding in encodings)
         return np.fromiter(ids, self._dtype, int(lengths.sum())), lengths
+
+
+def _mark_spaces(text: str) -> str:
+    """A text in which every space that is left is a cut."""
+    has_others = _MARK in text or text.endswith(" ") or _SPACES.search(text)  # quickly said of most texts
+    return _NO_CUT.sub(_escape, text) if has_others else text
 
 
 def _escape(found: re.Match[str]) -> str:

@@ -135,7 +135,7 @@ def test_a_hybrid_opens_as_an_encoder_and_as_a_decoder(folder: Path) -> None:
     done = command("push_to_hub.py", folder / "cache", model_name_or_path=run, repo_id="me/hybrid", dry_run=True)
     assert done.returncode == 0, done.stderr
     for name in ("model.safetensors", "decoder/model.safetensors", "decoder/tokenizer.json", "modeling_minigpt.py"):
-        assert re.search(rf"^ *{re.escape(name)}\b", done.stdout, flags=re.MULTILINE), name
+        assert re.search(rf" {re.escape(name)}$", done.stdout, flags=re.MULTILINE), name
     snippet = (  # without the package
         "from transformers import AutoModelForCausalLM as Auto\n"
         f"print(type(Auto.from_pretrained({str(run)!r}, subfolder='decoder', trust_remote_code=True)).__name__)"
