@@ -15,7 +15,7 @@ from huggingface_hub import ModelCard, ModelCardData
 from torch import Tensor
 from transformers import AutoConfig, AutoTokenizer, EuroBertConfig, PreTrainedModel, PreTrainedTokenizerBase
 
-from hf_minibert.errors import UserError
+from hf_minibert.errors import UserError, is_nowhere
 from hf_minibert.files import replaced_folder, write_json, write_text
 from hf_minibert.interop.stock import FAMILIES, from_stock, to_stock
 from hf_minibert.models import configuration_minibert, configuration_minigpt
@@ -83,6 +83,10 @@ def open_checkpoint(name_or_path: str) -> tuple[PreTrainedModel, PreTrainedToken
     Raises:
         UserError: one of them is missing, damaged or incomplete, or they do not belong together.
     """
+    if is_nowhere(name_or_path):
+        raise UserError(
+            f"there is no folder {name_or_path}; model_name_or_path is a checkpoint, or OWNER/NAME on the Hub"
+        )
     try:
         config = AutoConfig.from_pretrained(name_or_path, trust_remote_code=False)
     except (OSError, ValueError) as error:

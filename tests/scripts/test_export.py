@@ -179,6 +179,7 @@ def make_gpt2(folder: Path) -> None:
 
 
 REFUSALS = {
+    "nowhere": (None, ["--model_name_or_path", "/no/such/place"], "there is no folder /no/such/place"),
     "no model": (lambda folder: (folder / "config.json").unlink(), [], "holds no model"),
     "no tokenizer": (lambda folder: (folder / "tokenizer.json").unlink(), [], "both a model and a tokenizer"),
     "damaged weights": (break_weights, [], "cannot open"),
