@@ -6,6 +6,7 @@ import pydoc_data.topics
 import runpy
 import subprocess
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -91,3 +92,13 @@ def metrics(run: Path, key: str = "loss") -> dict[int, float]:
     """The lines of metrics.jsonl that have a key, by step."""
     lines = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
     return {line["step"]: line[key] for line in lines if key in line}
+
+
+def wait_for_step(process: subprocess.Popen[bytes], output: Path, step: int) -> None:
+    """Until a run that logs every step has logged so many."""
+    deadline = time.monotonic() + 120
+    log = output / "metrics.jsonl"
+    while not (log.exists() and len(log.read_text().splitlines()) >= step):
+        assert process.poll() is None, "the run ended too soon"
+        assert time.monotonic() < deadline
+        time.sleep(0.01)

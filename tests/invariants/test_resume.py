@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 import torch
-from commands import REPOSITORY, SCRIPTS, command, environment, flags, metrics, write_corpus
+from commands import REPOSITORY, SCRIPTS, command, environment, flags, metrics, wait_for_step, write_corpus
 
 STEPS = 24
 
@@ -60,15 +60,6 @@ def start(folder: Path, output: Path, **others: Any) -> subprocess.Popen[bytes]:
         stderr=subprocess.DEVNULL,
         start_new_session=True,
     )
-
-
-def wait_for_step(process: subprocess.Popen[bytes], output: Path, step: int) -> None:
-    deadline = time.monotonic() + 120
-    log = output / "metrics.jsonl"
-    while not (log.exists() and len(log.read_text().splitlines()) >= step):
-        assert process.poll() is None, "the run ended too soon"
-        assert time.monotonic() < deadline
-        time.sleep(0.01)
 
 
 def assert_same_run(one: Path, other: Path) -> None:

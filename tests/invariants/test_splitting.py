@@ -4,14 +4,13 @@ import shutil
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 from typing import Any
 
 import psutil
 import pytest
 import torch
-from commands import REPOSITORY, SCRIPTS, command, environment, flags, metrics, write_corpus
+from commands import REPOSITORY, SCRIPTS, command, environment, flags, metrics, wait_for_step, write_corpus
 from safetensors.torch import load_file
 
 TWO_PROCESSES = ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
@@ -66,11 +65,7 @@ def test_sigterm_stops_both_processes(tmp_path: Path) -> None:
     }
     words = [sys.executable, *TWO_PROCESSES, str(SCRIPTS / "pretrain.py"), *flags(options)]
     process = subprocess.Popen(words, cwd=REPOSITORY, env=environment(tmp_path / "cache"))
-    deadline = time.monotonic() + 120
-    while not (output / "metrics.jsonl").exists():
-        assert process.poll() is None
-        assert time.monotonic() < deadline
-        time.sleep(0.1)
+    wait_for_step(process, output, 1)
     process.send_signal(signal.SIGTERM)  # torchrun passes it on
     process.wait(timeout=60)
     assert len(list(output.glob("checkpoint-*"))) == 1
@@ -127,11 +122,7 @@ def test_a_killed_process_ends_the_run_and_resuming_loses_nothing(tmp_path: Path
     assert done.returncode == 0, done.stderr
     words = [sys.executable, *TWO_PROCESSES, str(SCRIPTS / "pretrain.py"), *flags(options | {"output_dir": broken})]
     process = subprocess.Popen(words, cwd=REPOSITORY, env=environment(tmp_path / "cache"))
-    deadline = time.monotonic() + 120
-    while not (broken / "metrics.jsonl").exists() or len(metrics(broken)) < 5:
-        assert process.poll() is None
-        assert time.monotonic() < deadline
-        time.sleep(0.02)
+    wait_for_step(process, broken, 5)
     psutil.Process(process.pid).children()[-1].kill()
     assert process.wait(timeout=120) != 0, "the other process does not wait for ever"
     assert not (broken / "model.safetensors").exists()
