@@ -40,6 +40,7 @@ from hf_minibert.hub.card import write_card
 from hf_minibert.interop.decoder import decoder_config, decoder_weights
 from hf_minibert.models.configuration_minibert import MiniBertConfig
 from hf_minibert.models.losses import IGNORE_INDEX
+from hf_minibert.models.modeling_minibert import MiniBertForMaskedLM
 from hf_minibert.models.modeling_minigpt import MiniGPTForCausalLM
 from hf_minibert.presets import PretrainingModel
 from hf_minibert.tokenization import adapt_tokenizer
@@ -374,23 +375,30 @@ class Pretraining:
 
     def _write_model(self, folder: Path, weights: dict[str, Tensor]) -> None:
         """What `from_pretrained` opens: weights, config, code and tokenizer."""
+        config = self.plan.config
         with torch.device("meta"):  # FSDP has made the model an instance of a class of its own
             shell = build_model(self.plan)
-        shell.save_pretrained(folder, state_dict=dict(weights))  # which it empties
-        self.plan.tokenizer.save_pretrained(folder)
         if self.plan.objective == "hybrid":
-            assert isinstance(self.plan.config, MiniBertConfig)
+            assert isinstance(config, MiniBertConfig)
+            self._write_decoder(folder, config, weights)
             with torch.device("meta"):
-                decoder = MiniGPTForCausalLM(decoder_config(self.plan.config))
-            decoder.save_pretrained(folder / DECODER, state_dict=decoder_weights(weights))
-            for code in (folder / DECODER).glob("*.py"):  # transformers looks for it beside the encoder's
-                shutil.copyfile(code, folder / code.name)
-            adapt_tokenizer(
-                self.plan.tokenizer,
-                model_type="minigpt",
-                uses_token_types=False,
-                model_max_length=self.plan.config.max_position_embeddings,
-            ).save_pretrained(folder / DECODER)
+                shell = MiniBertForMaskedLM(config)
+        shell.save_pretrained(folder, state_dict=weights)
+        self.plan.tokenizer.save_pretrained(folder)
+
+    def _write_decoder(self, folder: Path, config: MiniBertConfig, weights: dict[str, Tensor]) -> None:
+        """The decoder of a hybrid, in a folder of its own, with its code beside the encoder's as transformers wants."""
+        with torch.device("meta"):
+            decoder = MiniGPTForCausalLM(decoder_config(config))
+        decoder.save_pretrained(folder / DECODER, state_dict=decoder_weights(weights))
+        for code in (folder / DECODER).glob("*.py"):
+            shutil.copyfile(code, folder / code.name)
+        adapt_tokenizer(
+            self.plan.tokenizer,
+            model_type="minigpt",
+            uses_token_types=False,
+            model_max_length=config.max_position_embeddings,
+        ).save_pretrained(folder / DECODER)
 
 
 def speed_limit(plan: Plan, model: PretrainingModel, objective: Objective, accelerator: Accelerator) -> float:

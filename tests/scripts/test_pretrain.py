@@ -122,6 +122,7 @@ def test_a_hybrid_opens_as_an_encoder_and_as_a_decoder(folder: Path) -> None:
     assert f"next-token loss {results['eval_clm_loss']:.3f}" in done.stdout
     for folder_ in (run, run / "checkpoint-5"):
         encoder = AutoModelForMaskedLM.from_pretrained(folder_)
+        assert encoder.config.architectures == ["MiniBertForMaskedLM"]
         decoder = AutoModelForCausalLM.from_pretrained(folder_ / "decoder")
         for name, weight in decoder.model.state_dict().items():
             assert weight.equal(encoder.model.state_dict()[name])
