@@ -272,7 +272,7 @@ class MiniGPTForSequenceClassification(MiniGPTPreTrainedModel):
             if self.config.lm_loss_weight and input_ids is not None:
                 targets = next_token_labels(input_ids.masked_fill(~real, IGNORE_INDEX))
                 share = (labels != IGNORE_INDEX).sum() / item_count(labels, num_items_in_batch)
-                is_labelled = labels.view(len(labels), -1)[:, 0] != IGNORE_INDEX
+                is_labelled = labels.reshape(len(labels), -1)[:, 0] != IGNORE_INDEX
                 lm_losses = mean_loss_per_row(hidden_states, self.lm_head, targets) * is_labelled
                 lm_loss = lm_losses.sum() / is_labelled.sum().clamp(min=1) * share
                 loss = class_loss + self.config.lm_loss_weight * lm_loss

@@ -10,7 +10,7 @@ from torch.distributed.tensor import DTensor, Replicate
 from hf_minibert.training.device import computes_in_bfloat16
 
 # Of quintics that draw all singular values towards 1 (Polar Express: Amsel et al. 2025, arXiv:2505.16932). Three of
-# them teach as much in a step as five of Jordan's, at less than two thirds of the cost (benchmarks/README.md).
+# them teach as much in a step as five of Jordan's, at three fifths of the cost (benchmarks/README.md).
 COEFFICIENTS = (
     (8.28721201814563, -23.595886519098837, 17.300387312530933),
     (4.107059111542203, -2.9478499167379106, 0.5448431082926601),
