@@ -48,28 +48,31 @@ class Draw(IntEnum):
     KIND = 9
 
 
-def uniform(seed: int, epoch: int, draw: Draw, rows: Integers, columns: int) -> NDArray[np.float64]:
-    """Numbers in [0, 1), (rows, columns), each a hash of where it stands (splitmix64: Steele, Lea and Flood 2014)."""
+def uniform(seed: int, epoch: int, draw: Draw, rows: Integers, columns: Integers) -> NDArray[np.float64]:
+    """Numbers in [0, 1), each a hash of where it stands (splitmix64: Steele, Lea and Flood 2014).
+
+    `rows` and `columns` are broadcast: (rows, 1) and (columns,) make a table, and two lists of a length its entries.
+    """
 
     def mix(bits: NDArray[np.uint64]) -> NDArray[np.uint64]:
         bits = (bits ^ (bits >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
         bits = (bits ^ (bits >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
         return bits ^ (bits >> np.uint64(31))
 
-    step = np.uint64(0x9E3779B97F4A7C15)
+    step, one = np.uint64(0x9E3779B97F4A7C15), np.uint64(1)
     state = np.zeros(1, dtype=np.uint64)
     with np.errstate(over="ignore"):
         for key in (seed, epoch, int(draw)):
             state = mix(state + step * np.uint64(key + 1))
-        row_states = mix(state + step * (rows.astype(np.uint64) + np.uint64(1)))
-        bits = mix(row_states[:, None] + step * np.arange(1, columns + 1, dtype=np.uint64))
+        row_states = mix(state + step * (rows.astype(np.uint64) + one))
+        bits = mix(row_states + step * (columns.astype(np.uint64) + one))
     return (bits >> np.uint64(11)).astype(np.float64) / 2**53
 
 
 @lru_cache(maxsize=4)  # the order of documents and of rows, for training and for evaluation
 def permutation(seed: int, epoch: int, draw: Draw, size: int) -> Integers:
     """The numbers below `size` in an order that depends on seed and epoch alone."""
-    return np.argsort(uniform(seed, epoch, draw, np.zeros(1, dtype=np.int64), size)[0], kind="stable")
+    return np.argsort(uniform(seed, epoch, draw, np.zeros(1, dtype=np.int64), np.arange(size)), kind="stable")
 
 
 class Objective(Protocol):
@@ -163,20 +166,24 @@ class Masking:
 
     def __init__(self, *, probability: float, mask_id: int, special_ids: list[int], vocab_size: int, seed: int) -> None:
         self.probability, self.mask_id, self.seed = probability, mask_id, seed
-        self.special_ids = np.array(special_ids)
-        self.ordinary_ids = np.setdiff1d(np.arange(vocab_size), self.special_ids)
+        self.special_ids = special_ids
+        self.ordinary_ids = np.setdiff1d(np.arange(vocab_size), special_ids)
 
     def apply(self, epoch: int, rows: Integers, input_ids: Integers) -> tuple[Integers, Integers]:
         """Noisy input ids and labels, each (rows, length); `rows` say which random numbers are theirs."""
-        columns = input_ids.shape[1]
-        chosen = uniform(self.seed, epoch, Draw.SELECT, rows, columns) < self.probability
-        chosen &= ~np.isin(input_ids, self.special_ids)
-        labels = np.where(chosen, input_ids, IGNORE_INDEX)
-        fate = uniform(self.seed, epoch, Draw.REPLACE, rows, columns)
-        tokens = uniform(self.seed, epoch, Draw.TOKEN, rows, columns)
+        columns = np.arange(input_ids.shape[1])
+        chosen = uniform(self.seed, epoch, Draw.SELECT, rows[:, None], columns) < self.probability
+        chosen[chosen] = ~np.isin(input_ids[chosen], self.special_ids)
+        at_row, at_column = np.nonzero(chosen)
+        fate, tokens = (
+            uniform(self.seed, epoch, draw, rows[at_row], columns[at_column]) for draw in (Draw.REPLACE, Draw.TOKEN)
+        )
+        hidden = input_ids[chosen]
         others = self.ordinary_ids[(tokens * len(self.ordinary_ids)).astype(np.int64)]
-        noisy = np.where(chosen & (fate < 0.8), self.mask_id, input_ids)
-        return np.where(chosen & (fate >= 0.8) & (fate < 0.9), others, noisy), labels
+        noisy, labels = input_ids.copy(), np.full_like(input_ids, IGNORE_INDEX)
+        noisy[chosen] = np.select([fate < 0.8, fate < 0.9], [self.mask_id, others], hidden)
+        labels[chosen] = hidden
+        return noisy, labels
 
 
 class MaskedLM:
@@ -211,7 +218,7 @@ class Hybrid:
 
     def batch(self, epoch: int, rows: Integers) -> Batch:
         """`input_ids`, `position_ids`, `labels` and `causal_rows`."""
-        kinds = uniform(self.seed, epoch, Draw.KIND, rows, 1)[:, 0]
+        kinds = uniform(self.seed, epoch, Draw.KIND, rows, np.zeros_like(rows))
         causal_rows = torch.from_numpy(kinds >= self.masked_share)
         masked, causal = self._masked.batch(epoch, rows), self._causal.batch(epoch, rows)
         causal["labels"][:, 0] = IGNORE_INDEX  # nothing leads to the first token of a row
@@ -270,7 +277,7 @@ class NextSentencePrediction:
         """`input_ids`, `token_type_ids`, `attention_mask`, `labels` and `next_sentence_label`."""
         row_order = permutation(self.seed, epoch, Draw.ROW_ORDER, self.num_rows)[rows]
         split, is_random, other, other_start = (
-            uniform(self.seed, epoch, draw, rows, 1)[:, 0]
+            uniform(self.seed, epoch, draw, rows, np.zeros_like(rows))
             for draw in (Draw.SPLIT, Draw.IS_RANDOM, Draw.OTHER_DOCUMENT, Draw.OTHER_START)
         )
         input_ids = np.full((len(rows), self.length), self.pad_id, dtype=np.int64)

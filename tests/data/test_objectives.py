@@ -59,7 +59,7 @@ def every_row(objective) -> np.ndarray:
 
 
 def test_uniform_numbers_are_uniform_and_not_correlated():
-    rows, columns = np.arange(400), 250
+    rows, columns = np.arange(400)[:, None], np.arange(250)
     draws = {
         (seed, epoch, draw): uniform(seed, epoch, draw, rows, columns)
         for seed, epoch, draw in [
@@ -91,10 +91,12 @@ def test_uniform_numbers_are_uniform_and_not_correlated():
 
 
 def test_uniform_numbers_depend_on_where_they_stand_alone():
-    together = uniform(3, 1, Draw.SELECT, np.array([5, 9, 2]), 8)
-    assert uniform(3, 1, Draw.SELECT, np.array([9]), 4)[0].tolist() == together[1, :4].tolist()
+    rows, columns = np.array([5, 9, 2]), np.arange(8)
+    together = uniform(3, 1, Draw.SELECT, rows[:, None], columns)
+    assert uniform(3, 1, Draw.SELECT, rows[1], columns[:4]).tolist() == together[1, :4].tolist()
+    assert uniform(3, 1, Draw.SELECT, rows[[2, 0]], columns[[7, 3]]).tolist() == [together[2, 7], together[0, 3]]
     # Runs that are resumed elsewhere need the same numbers, so they may never change.
-    assert uniform(42, 0, Draw.SELECT, np.array([0]), 2)[0].tolist() == [
+    assert uniform(42, 0, Draw.SELECT, np.array([0]), np.arange(2)).tolist() == [
         0.1391302882628882,
         0.8548700244229562,
     ]
@@ -339,7 +341,7 @@ def test_every_token_is_in_a_pair_once_an_epoch_when_b_follows(monkeypatch):
     monkeypatch.setattr(
         "hf_minibert.data.objectives.uniform",
         lambda seed, epoch, draw, rows, columns: (
-            np.full((len(rows), columns), 0.9) if draw == Draw.IS_RANDOM else real(seed, epoch, draw, rows, columns)
+            np.full(len(rows), 0.9) if draw == Draw.IS_RANDOM else real(seed, epoch, draw, rows, columns)
         ),
     )
     found = segments(objective.batch(0, every_row(objective)))
