@@ -7,12 +7,22 @@ cut by index arithmetic. The store knows of which corpus and tokenizer it is mad
 import dataclasses
 import hashlib
 import json
+import multiprocessing
+import os
 import shutil
+import signal
+import sys
 import tempfile
+import threading
+from collections import deque
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from concurrent.futures import Future, ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import pyarrow
@@ -35,6 +45,8 @@ UNFINISHED = ".unfinished-tokens-"
 LOCK_FILE = "lock"
 DOCUMENTS_PER_BATCH = 1_000
 CHARACTERS_PER_BATCH = 4_000_000
+BATCHES_ALONE = 3
+MOST_PROCESSES = 8
 HELD_OUT_FRACTION = 0.02
 
 
@@ -165,6 +177,92 @@ def _batches(corpus: Corpus) -> Iterator[list[Document]]:
         yield batch
 
 
+class EncodedDocuments(NamedTuple):
+    """Some documents as the store keeps them."""
+
+    tokens: NDArray[np.unsignedinteger]
+    """Of all of them, end to end."""
+    lengths: NDArray[np.int64]
+    hashes: NDArray[np.uint64]
+    sizes: NDArray[np.int64]
+    """Bytes of text."""
+
+    def first(self, count: int) -> "EncodedDocuments":
+        """Only so many of them."""
+        lengths = self.lengths[:count]
+        return EncodedDocuments(self.tokens[: lengths.sum()], lengths, self.hashes[:count], self.sizes[:count])
+
+
+def _encode(encoder: DocumentEncoder, texts: list[str]) -> EncodedDocuments:
+    tokens, lengths = encoder(texts)
+    hashes = np.fromiter(map(document_hash, texts), np.uint64, len(texts))
+    return EncodedDocuments(tokens, lengths, hashes, np.array([len(text.encode()) for text in texts]))
+
+
+class _Worker:
+    """A process that encodes. It begins with the pieces of text that its parent has met, and ends with its parent."""
+
+    encoder: DocumentEncoder
+
+    @classmethod
+    def start(cls, encoder: DocumentEncoder) -> None:
+        """Called first in the new process."""
+        cls.encoder = encoder
+        os.environ["TOKENIZERS_PARALLELISM"] = "false"  # the threads stayed behind
+        signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent sees to it
+        threading.Thread(target=cls._end_with_parent, daemon=True).start()
+
+    @staticmethod
+    def _end_with_parent() -> None:
+        parent = multiprocessing.parent_process()
+        assert parent is not None
+        parent.join()
+        os._exit(1)
+
+    @classmethod
+    def encode(cls, texts: list[str]) -> EncodedDocuments:
+        return _encode(cls.encoder, texts)
+
+
+def encoding_processes() -> int:
+    """How many processes may encode: as many as `tokenizers` would take threads. Only Linux forks them in no time."""
+    if sys.platform != "linux" or os.environ.get("TOKENIZERS_PARALLELISM", "true").lower() in ("false", "0", "off"):
+        return 1
+    threads = int(os.environ.get("RAYON_NUM_THREADS", "0")) or len(os.sched_getaffinity(0))
+    return min(threads, MOST_PROCESSES)
+
+
+def _encoded(corpus: Corpus, tokenizer: PreTrainedTokenizerFast) -> Iterator[EncodedDocuments]:
+    """The corpus in tokens, in order. Once it proves to be large, several processes share the work.
+
+    Raises:
+        UserError: a text cannot be encoded, or a process was killed.
+    """
+    encoder = DocumentEncoder(tokenizer)
+    texts = ([document.text for document in batch] for batch in _batches(corpus))
+    processes = encoding_processes()
+    for some in islice(texts, BATCHES_ALONE) if processes > 1 else texts:
+        yield _encode(encoder, some)
+    if (some := next(texts, None)) is None:
+        return
+    fork = multiprocessing.get_context("fork")
+    pool = ProcessPoolExecutor(processes, mp_context=fork, initializer=_Worker.start, initargs=(encoder,))
+    try:
+        begun: deque[Future[EncodedDocuments]] = deque([pool.submit(_Worker.encode, some)])
+        for some in texts:
+            begun.append(pool.submit(_Worker.encode, some))
+            if len(begun) > 2 * processes:
+                yield begun.popleft().result()
+        while begun:
+            yield begun.popleft().result()
+    except BrokenProcessPool as error:
+        raise UserError(
+            "a process that tokenises was killed, perhaps since memory ran out; RAYON_NUM_THREADS=1 tokenises in one"
+        ) from error
+    finally:
+        pool.shutdown(cancel_futures=True)
+
+
 def tokenizer_fingerprint(tokenizer: PreTrainedTokenizerFast) -> str:
     """Changes when the tokens of a text would; what is added around them does not matter, so models share a store."""
     parts = json.loads(tokenizer.backend_tokenizer.to_str())
@@ -272,27 +370,24 @@ def _build(
     features = Features({"input_ids": List(Value(np.dtype(dtype).name)), "hash": Value("uint64")})
     documents = tokens = text_bytes = 0
     different: set[int] = set()
-    encode = DocumentEncoder(tokenizer)
     writer = ArrowWriter(path=str(folder / TOKENS_FILE), features=features)
-    with tqdm(
-        desc=f"tokenizing {corpus.name}", total=corpus.num_bytes, unit="B", unit_scale=True, unit_divisor=1000
-    ) as bar:
-        for batch in _batches(corpus):
-            texts = [document.text for document in batch]
-            values, lengths = encode(texts)
+    with (
+        tqdm(
+            desc=f"tokenizing {corpus.name}", total=corpus.num_bytes, unit="B", unit_scale=True, unit_divisor=1000
+        ) as bar,
+        closing(_encoded(corpus, tokenizer)) as batches,
+    ):
+        for batch in batches:
             if max_tokens is not None:
-                kept = int(np.searchsorted(np.cumsum(lengths), max_tokens - tokens)) + 1
-                texts, lengths = texts[:kept], lengths[:kept]
-                values = values[: lengths.sum()]
-            offsets = np.concatenate(([0], np.cumsum(lengths))).astype(np.int32)
-            lists = pyarrow.ListArray.from_arrays(pyarrow.array(offsets), pyarrow.array(values.astype(dtype)))
-            hashes = np.fromiter((document_hash(text) for text in texts), np.uint64, len(texts))
-            table = pyarrow.Table.from_arrays([lists, pyarrow.array(hashes)], schema=features.arrow_schema)
+                batch = batch.first(int(np.searchsorted(np.cumsum(batch.lengths), max_tokens - tokens)) + 1)
+            offsets = np.concatenate(([0], np.cumsum(batch.lengths))).astype(np.int32)
+            lists = pyarrow.ListArray.from_arrays(pyarrow.array(offsets), pyarrow.array(batch.tokens.astype(dtype)))
+            table = pyarrow.Table.from_arrays([lists, pyarrow.array(batch.hashes)], schema=features.arrow_schema)
             writer.write_table(table)
             if len(different) < 2:
-                different.update(hashes.tolist())
-            documents, tokens = documents + len(texts), tokens + len(values)
-            text_bytes += sum(len(text.encode()) for text in texts)
+                different.update(batch.hashes.tolist())
+            documents, tokens = documents + len(batch.lengths), tokens + len(batch.tokens)
+            text_bytes += int(batch.sizes.sum())
             bar.update(corpus.bytes_read - bar.n)
             bar.set_postfix(documents=documents, tokens=f"{tokens:,}", refresh=False)
             if max_tokens is not None and tokens >= max_tokens:

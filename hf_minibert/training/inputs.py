@@ -271,7 +271,7 @@ def _baselines(plan: Plan, store: TokenStore, held_out: Objective, objective: st
 def read_data(plan: Plan, accelerator: Accelerator) -> RunData:
     """Tokenise the corpus, or find it tokenised, and cut it into rows."""
     arguments = plan.arguments
-    with accelerator.main_process_first():
+    with accelerator.main_process_first(), accelerator.local_main_process_first():  # nodes may share no cache
         corpus = find_corpus(arguments)
         if isinstance(corpus, Path):
             store = open_prepared_store(corpus, plan.tokenizer)
