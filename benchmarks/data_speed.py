@@ -123,7 +123,9 @@ def measure_one(arguments: Arguments) -> dict[str, float]:
         else:
             prepare_like_the_stock_scripts(file, Path(folder), arguments.processes)
         seconds = time.perf_counter() - begin
-    kilobytes = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    own, largest = (resource.getrusage(who).ru_maxrss for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN))
+    # What processes share is counted in each.
+    kilobytes = own + (arguments.processes * largest if arguments.processes > 1 else 0)
     return {"seconds": seconds, "resident_megabytes": kilobytes / 1000}
 
 

@@ -69,7 +69,9 @@ _WORD = (
 ).replace("1,N", f"1,{MAX_WORD_CHARACTERS}")
 
 _MARK = "\x1a"
-_BEGIN = _MARK + "^"  # the first piece of a text, which has no space before it
+_BEGIN = _MARK + "^"  # of a piece that has no space before it
+# Where else two words always part: between a letter or digit and these, and before the last line break of some.
+_OTHER_CUTS = {"pattern": r"([0-9A-Za-z])([,.;:)\"])|(\n[!-~])", "replacement": rf"\1 {_BEGIN}\2\3"}
 _SPACES = re.compile(r" \s")
 _NO_CUT = re.compile(rf"{_MARK}| (?=\s|\Z)")
 _PIECES_PER_TEXT = 4096
@@ -343,10 +345,10 @@ def _plain_backend(tokenizer: PreTrainedTokenizerFast) -> Tokenizer:
 class DocumentEncoder:
     """Encodes raw text fast: nothing added, nothing cut, and the characters ``[MASK]`` are six characters of text.
 
-    Our pre-tokenizer never joins what stands on the two sides of a space before a visible character. So text is cut
-    there, pieces that were met before are looked up, as most are, and only new ones are spelt. Other tokenizers spell
-    every text anew. Give many documents at once, which the threads of `tokenizers` share, but not more than a few
-    megabytes: while it works, it holds about a hundred bytes a token.
+    Our pre-tokenizer never joins what stands on the two sides of a space before a visible character, and of some other
+    places. So text is cut there, pieces that were met before are looked up, as most are, and only new ones are spelt.
+    Other tokenizers spell every text anew. Give many documents at once, which the threads of `tokenizers` share, but
+    not more than a few megabytes: while it works, it holds about a hundred bytes a token.
     """
 
     def __init__(self, tokenizer: PreTrainedTokenizerFast) -> None:
@@ -362,7 +364,7 @@ class DocumentEncoder:
         """Start the table of pieces: the number of each, and where its tokens are among those of all."""
         self._numbers: dict[str, int] = {}
         self._tokens: Tokens = np.empty(0, self._dtype)
-        self._begins, self._lengths = np.empty((2, 0), np.int64)
+        self._begins, self._lengths = np.empty((2, 0), np.int32)
 
     def __call__(self, texts: Sequence[str]) -> tuple[Tokens, Lengths]:
         """Token ids of some documents.
@@ -385,17 +387,18 @@ class DocumentEncoder:
         """Tokens of texts, from the table, after what is new in them was added to it."""
         if len(self._tokens) > _MAX_REMEMBERED_TOKENS:
             self._forget()
-        marked = [_BEGIN + _mark_spaces(text) for text in texts]
-        pieces = pyarrow.compute.split_pattern(pyarrow.array(marked, pyarrow.large_string()), " ")
+        marked = pyarrow.array([_BEGIN + _mark_spaces(text) for text in texts], pyarrow.large_string())
+        cut = pyarrow.compute.replace_substring_regex(marked, **_OTHER_CUTS)
+        pieces = pyarrow.compute.split_pattern(cut, " ")
         distinct = pieces.values.dictionary_encode()
         names = distinct.dictionary.to_pylist()
         self._learn([name for name in names if name not in self._numbers])
         numbers = np.fromiter(map(self._numbers.__getitem__, names), np.int64, len(names))
         numbers = numbers[distinct.indices.to_numpy()]
         lengths = self._lengths[numbers]
-        shifts = np.repeat(self._begins[numbers] - np.cumsum(lengths) + lengths, lengths)
-        tokens = self._tokens[shifts + np.arange(len(shifts))]
-        return tokens, np.add.reduceat(lengths, pieces.offsets.to_numpy()[:-1])
+        shifts = np.repeat(self._begins[numbers] - np.cumsum(lengths, dtype=np.int32) + lengths, lengths)
+        tokens = self._tokens[shifts + np.arange(len(shifts), dtype=np.int32)]
+        return tokens, np.add.reduceat(lengths, pieces.offsets.to_numpy()[:-1], dtype=np.int64)
 
     def _learn(self, names: list[str]) -> None:
         """Add pieces to the table. Most are spelt as one text, with ``#``, which is always a word, before each."""
@@ -406,7 +409,7 @@ class DocumentEncoder:
         tokens, _ = self._spell(["#" + "#".join(plain[start : start + _PIECES_PER_TEXT]) for start in starts])
         odd_tokens, odd_lengths = self._spell(odd)
         hashes = np.flatnonzero(tokens == self._hash_id)
-        begins, lengths = np.empty((2, len(pieces)), np.int64)
+        begins, lengths = np.empty((2, len(pieces)), np.int32)
         begins[~is_odd], lengths[~is_odd] = hashes + 1, np.diff(hashes, append=len(tokens)) - 1
         begins[is_odd], lengths[is_odd] = len(tokens) + np.cumsum(odd_lengths) - odd_lengths, odd_lengths
         self._numbers.update(zip(names, count(len(self._numbers)), strict=False))
@@ -430,13 +433,13 @@ def _mark_spaces(text: str) -> str:
 
 def _escape(found: re.Match[str]) -> str:
     """What stands for a space that is no cut, and for the character that marks it."""
-    return _MARK + ("_" if found[0] == " " else "m")
+    return _MARK + ("_" if found[0] == " " else "-")
 
 
 def _unescape(name: str) -> str:
     """The text of a piece."""
     space = "" if name.startswith(_BEGIN) else " "
-    return space + name.removeprefix(_BEGIN).replace(_MARK + "_", " ").replace(_MARK + "m", _MARK)
+    return space + name.removeprefix(_BEGIN).replace(_MARK + "_", " ").replace(_MARK + "-", _MARK)
 
 
 def _is_cut_at_spaces(backend: Tokenizer) -> bool:

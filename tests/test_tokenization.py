@@ -61,6 +61,7 @@ any_text = st.one_of(
     st.text(st.characters(categories=["Cc", "Zs", "Zl", "Zp", "Cf"]), max_size=80),
     st.binary(max_size=200).map(lambda data: data.decode("latin-1")),
     st.lists(st.one_of(hard_pieces, st.text(code_points, max_size=5)), max_size=40).map("".join),
+    st.text("ab1Z,.;:)\"'# \n\t\r\x1a^_-\x85\u2028\xe9\xa0\xbd\xb2\u5b57\x1c", max_size=60),  # where text is cut
 )
 
 

@@ -15,7 +15,7 @@ import sys
 import tempfile
 import threading
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import closing, contextmanager
@@ -232,7 +232,7 @@ def encoding_processes() -> int:
     return min(threads, MOST_PROCESSES)
 
 
-def _encoded(corpus: Corpus, tokenizer: PreTrainedTokenizerFast) -> Iterator[EncodedDocuments]:
+def _encoded(corpus: Corpus, tokenizer: PreTrainedTokenizerFast) -> Generator[EncodedDocuments]:
     """The corpus in tokens, in order. Once it proves to be large, several processes share the work.
 
     Raises:
@@ -243,12 +243,13 @@ def _encoded(corpus: Corpus, tokenizer: PreTrainedTokenizerFast) -> Iterator[Enc
     processes = encoding_processes()
     for some in islice(texts, BATCHES_ALONE) if processes > 1 else texts:
         yield _encode(encoder, some)
-    if (some := next(texts, None)) is None:
+    following = next(texts, None)
+    if following is None:
         return
     fork = multiprocessing.get_context("fork")
     pool = ProcessPoolExecutor(processes, mp_context=fork, initializer=_Worker.start, initargs=(encoder,))
     try:
-        begun: deque[Future[EncodedDocuments]] = deque([pool.submit(_Worker.encode, some)])
+        begun: deque[Future[EncodedDocuments]] = deque([pool.submit(_Worker.encode, following)])
         for some in texts:
             begun.append(pool.submit(_Worker.encode, some))
             if len(begun) > 2 * processes:

@@ -1,4 +1,6 @@
 import json
+import multiprocessing
+import os
 import pickle
 import signal
 import subprocess
@@ -7,6 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
+import psutil
 import pytest
 
 from hf_minibert.data import token_store
@@ -202,6 +205,76 @@ def test_max_tokens_stops_reading(tokenizer, tmp_path, monkeypatch):
     assert corpus.documents_read == -(-enough // 10) * 10, "nor is a batch read that is not needed"
 
 
+# ---------------------------------------------------------------- several processes
+
+
+@pytest.fixture
+def _large_for_its_size(monkeypatch):
+    """A corpus of a few hundred documents is shared between processes."""
+    monkeypatch.setattr(token_store, "encoding_processes", lambda: 2)
+    monkeypatch.setattr(token_store, "DOCUMENTS_PER_BATCH", 20)
+    monkeypatch.setattr(token_store, "BATCHES_ALONE", 2)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere one process encodes")
+@pytest.mark.usefixtures("_large_for_its_size")
+@pytest.mark.parametrize("max_tokens", [None, 7_000])
+def test_several_processes_make_the_store_that_one_makes(tokenizer, tmp_path, monkeypatch, max_tokens):
+    def encode(encoder, texts):
+        processes.append(os.getpid())
+        return real(encoder, texts)
+
+    processes: list[int] = []
+    real = token_store._encode
+    monkeypatch.setattr(token_store, "_encode", encode)
+    many = open_token_store(ListCorpus(TEXTS), tokenizer, folder=tmp_path / "many", max_tokens=max_tokens)
+    assert processes == [os.getpid()] * 2, "only the first batches are encoded here"
+    monkeypatch.setattr(token_store, "encoding_processes", lambda: 1)
+    one = open_token_store(ListCorpus(TEXTS), tokenizer, folder=tmp_path / "one", max_tokens=max_tokens)
+    assert many.info == one.info
+    assert (many.folder / token_store.TOKENS_FILE).read_bytes() == (one.folder / token_store.TOKENS_FILE).read_bytes()
+    assert multiprocessing.active_children() == []
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere one process encodes")
+@pytest.mark.usefixtures("_large_for_its_size")
+@pytest.mark.parametrize(
+    ("failure", "message"),
+    [("refused", "text 7 is not valid Unicode"), ("killed", "was killed, perhaps since memory ran out; RAYON_NUM_T")],
+)
+def test_what_goes_wrong_in_another_process_is_told_here(tokenizer, tmp_path, monkeypatch, failure, message):
+    def encode(encoder, texts):
+        if os.getpid() != parent:
+            if failure == "killed":
+                os.kill(os.getpid(), signal.SIGKILL)
+            raise UserError("text 7 is not valid Unicode")
+        return real(encoder, texts)
+
+    parent, real = os.getpid(), token_store._encode
+    monkeypatch.setattr(token_store, "_encode", encode)
+    with pytest.raises(UserError, match=message):
+        open_token_store(ListCorpus(TEXTS), tokenizer, folder=tmp_path / "store")
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("settings", "processes"),
+    [
+        ({"RAYON_NUM_THREADS": "3"}, 3),
+        ({"RAYON_NUM_THREADS": "30"}, 8),
+        ({"RAYON_NUM_THREADS": "3", "TOKENIZERS_PARALLELISM": "false"}, 1),
+    ],
+)
+def test_as_many_processes_encode_as_the_environment_allows(monkeypatch, settings, processes):
+    monkeypatch.delenv("TOKENIZERS_PARALLELISM", raising=False)
+    for name, value in settings.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setattr(sys, "platform", "linux")
+    assert token_store.encoding_processes() == processes
+    monkeypatch.setattr(sys, "platform", "darwin")
+    assert token_store.encoding_processes() == 1
+
+
 # ---------------------------------------------------------------- what can go wrong
 
 
@@ -231,6 +304,8 @@ class Endless(Corpus):
             yield Document(str(number), f"text {number}")
 
 token_store.DOCUMENTS_PER_BATCH = 10
+token_store.BATCHES_ALONE = 2
+token_store.encoding_processes = lambda: 2
 tokenizer, folder = sys.argv[1:]
 token_store.open_token_store(Endless("list", "list", None), load_tokenizer(tokenizer), folder=Path(folder))
 """
@@ -249,7 +324,10 @@ def test_a_killed_build_leaves_nothing_that_opens(tokenizer, tmp_path):
     with process:
         assert process.stdout is not None
         assert process.stdout.readline() == "some are written\n"
+        workers = psutil.Process(process.pid).children()
         process.send_signal(signal.SIGKILL)
+    assert len(workers) == (2 if sys.platform == "linux" else 0)
+    assert psutil.wait_procs(workers, timeout=20)[1] == [], "they end with their parent"
     (left,) = tmp_path.iterdir()
     assert (left / "store" / token_store.TOKENS_FILE).exists(), "it was in the middle of writing"
     with pytest.raises(UserError, match="not a whole token store"):
