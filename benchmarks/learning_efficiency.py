@@ -7,16 +7,14 @@
 
 The peer is `BertForMaskedLM` or `GPT2LMHeadModel` of the same shape, tokenizer, text and held-out text, trained by
 `Trainer` as `run_mlm.py` and `run_clm.py` do: documents joined and cut into rows, batches of eight, AdamW, a linear
-schedule without warm-up (here over the budget), dropout 0.1. With `--peer nanogpt` it is GPT-2's block without biases
-and dropout, trained as nanoGPT does: AdamW with beta2 0.95 and decay 0.1 of matrices, a cosine schedule with warm-up
-down to a tenth of the rate, gradients clipped at 1. Its learning rate is the best of `--learning_rates`, each tried for
+schedule without warm-up (here over the budget), dropout 0.1. With `--peer nanogpt` it is the model and the recipe of
+`plain_gpt.py`, gradients clipped at 1. Its learning rate is the best of `--learning_rates`, each tried for
 `--search_budget`. Runs take turns, ours first with even seeds and last with odd ones; both models are then measured on
 the same held-out rows, masked alike.
 """
 
 import dataclasses
 import json
-import math
 import statistics
 import subprocess
 import sys
@@ -26,24 +24,23 @@ from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
+import plain_gpt
 import torch
 from accelerate import Accelerator
 from datasets import Dataset
-from torch import Tensor
+from torch import Tensor, nn
 from transformers import (
     BertConfig,
     BertForMaskedLM,
     DataCollatorForLanguageModeling,
     GPT2Config,
     GPT2LMHeadModel,
-    PreTrainedModel,
     Trainer,
     TrainerCallback,
     TrainingArguments,
     set_seed,
 )
 
-from hf_minibert import MiniGPTConfig, MiniGPTForCausalLM
 from hf_minibert.command_line import invocation, run
 from hf_minibert.data.loader import evaluation_batches
 from hf_minibert.data.objectives import Batch
@@ -58,7 +55,7 @@ from hf_minibert.training.report import environment
 
 REPOSITORY = Path(__file__).parents[1]
 RESULTS = Path(__file__).parent / "results"
-WARMUP_STEPS = 100  # nanoGPT's, for small models
+LENGTH = 512  # positions of the peers that learn them
 
 
 @dataclass(kw_only=True)
@@ -107,46 +104,42 @@ class Budget(TrainerCallback):
         control.should_training_stop = self.remaining() == 0
 
 
-def peer_model(peer: str, family: str, size: str, vocab_size: int) -> PreTrainedModel:
+def peer_model(peer: str, family: str, size: str, vocab_size: int) -> nn.Module:
     """The peer's model, of the same shape as ours."""
     shape = SIZES[size]
-    if peer == "nanogpt":
-        model = MiniGPTForCausalLM(MiniGPTConfig.classic(**shape, vocab_size=vocab_size, use_bias=False))
-        model.config.use_cache = False
-        return model
     width, layers, heads = shape["hidden_size"], shape["num_hidden_layers"], shape["num_attention_heads"]
-    if family == "minibert":
-        return BertForMaskedLM(
-            BertConfig(
-                vocab_size=vocab_size,
-                hidden_size=width,
-                num_hidden_layers=layers,
-                num_attention_heads=heads,
-                intermediate_size=4 * width,
-            )
+    if peer == "nanogpt":
+        return plain_gpt.PlainGPT(
+            vocab_size=vocab_size, hidden_size=width, num_layers=layers, num_heads=heads, length=LENGTH
         )
-    return GPT2LMHeadModel(
-        GPT2Config(vocab_size=vocab_size, n_embd=width, n_layer=layers, n_head=heads, n_positions=512, use_cache=False)
-    )
+    model: nn.Module
+    if family == "minibert":
+        bert = BertConfig(
+            vocab_size=vocab_size,
+            hidden_size=width,
+            num_hidden_layers=layers,
+            num_attention_heads=heads,
+            intermediate_size=4 * width,
+        )
+        model = BertForMaskedLM(bert)
+        return model
+    gpt2 = GPT2Config(vocab_size=vocab_size, n_embd=width, n_layer=layers, n_head=heads, n_positions=LENGTH)
+    gpt2.use_cache = False
+    model = GPT2LMHeadModel(gpt2)
+    return model
 
 
 def recipe(
-    peer: str, model: PreTrainedModel, learning_rate: float, clock: Budget
+    peer: str, model: nn.Module, learning_rate: float, clock: Budget
 ) -> tuple[torch.optim.Optimizer, torch.optim.lr_scheduler.LambdaLR]:
     """The peer's optimizer, and its schedule over the budget."""
     if peer == "stock":
-        optimizer = torch.optim.AdamW(model.parameters(), lr=learning_rate, fused=True)
+        optimizer: torch.optim.Optimizer = torch.optim.AdamW(model.parameters(), lr=learning_rate, fused=True)
         return optimizer, torch.optim.lr_scheduler.LambdaLR(optimizer, lambda _: clock.remaining())
-    matrices = [parameter for parameter in model.parameters() if parameter.ndim >= 2]
-    others = [parameter for parameter in model.parameters() if parameter.ndim < 2]
-    groups = [{"params": matrices, "weight_decay": 0.1}, {"params": others, "weight_decay": 0.0}]
-    optimizer = torch.optim.AdamW(groups, lr=learning_rate, betas=(0.9, 0.95), fused=True)
-
-    def factor(step: int) -> float:
-        falling = 0.1 + 0.45 * (1 + math.cos(math.pi * (1 - clock.remaining())))
-        return min((step + 1) / WARMUP_STEPS, falling)
-
-    return optimizer, torch.optim.lr_scheduler.LambdaLR(optimizer, factor)
+    optimizer = plain_gpt.optimizer(model, learning_rate)
+    return optimizer, torch.optim.lr_scheduler.LambdaLR(
+        optimizer, lambda step: plain_gpt.schedule(step, 1 - clock.remaining())
+    )
 
 
 def stock_rows(documents: Documents, length: int, cls_id: int, sep_id: int) -> Dataset:
@@ -201,14 +194,14 @@ def train_peer(arguments: Arguments, learning_rate: float) -> None:
             "learning_rate": learning_rate,
             "seed": seed,
             "steps": trainer.state.global_step,
-            "num_parameters": model.num_parameters(),
+            "num_parameters": sum(parameter.numel() for parameter in model.parameters()),
             "metrics": metrics,
         },
     )
 
 
 def measure(
-    model: PreTrainedModel,
+    model: nn.Module,
     batches: list[Batch],
     objective: ObjectiveName,
     accelerator: Accelerator,

@@ -8,7 +8,8 @@
 A step is forward, backward, clipping and optimizer on a batch that lies ready. All variants of a table take turns, one
 step each, in an order that rotates, so that whatever else the machine does meets all of them alike; a variant's speed
 is that of its median step. The stock models train as `Trainer` does by default: dropout 0.1, SDPA, fused AdamW,
-float32. Ours train as `scripts/pretrain.py` does by default, on packed rows of documents that do not see each other.
+float32; nanoGPT as `plain_gpt.py` has it. Ours train as `scripts/pretrain.py` does by default, on packed rows of
+documents that do not see each other.
 
 Utilisation is the share of the fastest matrix product of the same run in the same precision that the arithmetic of the
 model makes up: 6 floating-point operations per weight and token, attention, and the head where it is computed.
@@ -23,6 +24,7 @@ from pathlib import Path
 from typing import Any, Literal, cast
 
 import numpy as np
+import plain_gpt
 import torch
 from torch import nn
 from tqdm import tqdm
@@ -34,6 +36,7 @@ from hf_minibert.data.objectives import Batch, CausalLM, MaskedLM, Masking
 from hf_minibert.data.token_store import Documents
 from hf_minibert.files import write_json
 from hf_minibert.models.losses import IGNORE_INDEX
+from hf_minibert.models.modeling_transformer import TransformerLayer
 from hf_minibert.presets import SIZES, build_config
 from hf_minibert.training.arguments import PretrainArguments
 from hf_minibert.training.device import (
@@ -67,7 +70,7 @@ class Arguments:
     rounds: int = 15
     """Measured steps of each variant."""
     compile: bool = False
-    """Also measure our models with torch.compile."""
+    """Also measure our models with compiled layers."""
 
 
 @dataclass(frozen=True)
@@ -103,6 +106,13 @@ def variants(family: str, size: str, length: int, *, with_compile: bool) -> list
         peers = {
             "GPT2LMHeadModel": lambda: GPT2LMHeadModel(GPT2Config(**gpt2)),
             "LlamaForCausalLM": lambda: LlamaForCausalLM(LlamaConfig(**llama, tie_word_embeddings=True)),
+            "nanoGPT": lambda: plain_gpt.PlainGPT(
+                vocab_size=VOCABULARY,
+                hidden_size=shape["hidden_size"],
+                num_layers=shape["num_hidden_layers"],
+                num_heads=shape["num_attention_heads"],
+                length=length,
+            ),
         }
 
     def build(architecture: str, attention: str | None = None) -> Callable[[], nn.Module]:
@@ -119,7 +129,7 @@ def variants(family: str, size: str, length: int, *, with_compile: bool) -> list
     precisions = ["fp32", "bf16"] if computes_in_bfloat16() else ["fp32"]
     best = precisions[-1]
     found = [
-        Variant(f"stock {name}", model, False, precision=precision)
+        Variant(name if name == "nanoGPT" else f"stock {name}", model, False, precision=precision)
         for name, model in peers.items()
         for precision in precisions
     ]
@@ -162,14 +172,16 @@ def make_step(variant: Variant, batch: Batch, device: torch.device) -> Step:
         optimizers = [torch.optim.AdamW(model.parameters(), lr=1e-4, fused=True)]
     config: Any = model.config
     config.use_cache = False
-    forward = torch.compile(model) if variant.compiled else model
+    for layer in model.modules():
+        if variant.compiled and isinstance(layer, TransformerLayer):
+            layer.compile()
     precision: AbstractContextManager[Any] = nullcontext()
     if variant.precision == "bf16":
         precision = torch.autocast(device.type, torch.bfloat16)
 
     def step() -> torch.Tensor:
         with precision:
-            loss: torch.Tensor = forward(**inputs).loss
+            loss: torch.Tensor = model(**inputs).loss
         torch.autograd.backward(loss)
         nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         for optimizer in optimizers:

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any, NoReturn, TypeVar
 
 import yaml
-from transformers.hf_argparser import HfArgumentParser
+from transformers.hf_argparser import HfArgumentParser, string_to_bool
 
 from hf_minibert.errors import UserError
 
@@ -55,6 +55,8 @@ class _Parser(HfArgumentParser):
         docstring = self._help.get(names[0].removeprefix("--").removeprefix("no_"))
         if docstring is not None and "help" not in options:
             options["help"] = docstring.replace("%", "%%")
+        if options.get("type") is string_to_bool:  # also where the default is neither yes nor no
+            options |= {"nargs": "?", "const": True}
         return super().add_argument(*names, **options)
 
     def error(self, message: str) -> NoReturn:

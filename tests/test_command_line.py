@@ -41,6 +41,8 @@ class Example(Base):
     """Sources."""
     resume: bool = False
     """Go on."""
+    compile: bool | None = None
+    """Faster; default, where it pays."""
 
     def __post_init__(self) -> None:
         if self.rate > 1:
@@ -81,6 +83,7 @@ def test_docstrings_of_fields_and_of_inherited_ones():
         "shape": "Its form.",
         "corpus": "Sources.",
         "resume": "Go on.",
+        "compile": "Faster; default, where it pays.",
     }
 
 
@@ -157,6 +160,14 @@ def test_a_required_flag_is_missing(capsys):
 
 
 # ---------------------------------------------------------------- files in their place
+
+
+@pytest.mark.parametrize(
+    ("flags", "value"), [([], None), (["--compile"], True), (["--compile", "true"], True), (["--compile", "no"], False)]
+)
+def test_a_flag_whose_default_is_neither_yes_nor_no(flags, value):
+    assert parse(Example, ["--output_dir", "x", *flags, "--rate", "0.1"]).compile is value
+
 
 SETTINGS = {"output_dir": "x", "rate": 0.25, "corpus": ["a", "b"], "resume": True, "steps": None}
 

@@ -97,9 +97,10 @@ class PretrainArguments:
     attn_implementation: Literal["eager", "sdpa", "flex_attention", "flash_attention_2"] | None = None
     """How attention is computed. Default: eager on a CPU for rows of up to 256 tokens, where it is faster; else
     sdpa."""
-    compile: bool = False
-    """Compile the model with torch.compile: half a minute or more at the start, then faster steps
-    (benchmarks/README.md says by how much); for runs of ten minutes and more. On a CPU it needs a C++ compiler."""
+    compile: bool | None = None
+    """Compile the layers with torch.compile: some time at the start, then faster steps (benchmarks/README.md says by
+    how much). On a CPU it needs a C++ compiler. Default: on a CPU that has one, for rows of up to 256 tokens and a
+    --budget of five minutes or more."""
     gradient_checkpointing: bool = False
     """Compute each layer twice instead of keeping what its gradient needs: slower, for models that do not fit."""
     max_grad_norm: float = 1.0

@@ -36,6 +36,8 @@ class TrainState:
     seconds: float = 0.0
     training_seconds: float = 0.0
     """The part of them that was neither evaluation nor saving."""
+    compile_seconds: float = 0.0
+    """The part of them in which the model was compiled; the schedule leaves it out."""
     evaluated_step: int = 0
     """The step of the newest evaluation."""
     skipped_steps: int = 0

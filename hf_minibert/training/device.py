@@ -1,8 +1,10 @@
 """What a run computes on."""
 
 import os
+import shutil
 import statistics
 import sys
+import sysconfig
 import time
 from datetime import timedelta
 from pathlib import Path
@@ -10,7 +12,12 @@ from typing import Any, Literal
 
 import torch
 from accelerate import Accelerator
-from accelerate.utils import DistributedType, FullyShardedDataParallelPlugin, InitProcessGroupKwargs
+from accelerate.utils import (
+    DistributedType,
+    FullyShardedDataParallelPlugin,
+    InitProcessGroupKwargs,
+    ProjectConfiguration,
+)
 from torch import nn
 from torch.distributed.fsdp import MixedPrecisionPolicy
 
@@ -19,6 +26,7 @@ from hf_minibert.training.arguments import PretrainArguments
 
 DATA_PARALLEL = (DistributedType.NO, DistributedType.MULTI_CPU, DistributedType.MULTI_GPU, DistributedType.MULTI_XPU)
 STORE_TIMEOUT = timedelta(hours=12)
+SECONDS_THAT_COMPILING_NEEDS = 300
 
 
 def build_accelerator(arguments: PretrainArguments, folder: Path) -> Accelerator:
@@ -31,9 +39,8 @@ def build_accelerator(arguments: PretrainArguments, folder: Path) -> Accelerator
         cpu=not torch.accelerator.is_available(),  # unless told, accelerate does not join processes on CPU
         mixed_precision=arguments.mixed_precision,
         gradient_accumulation_steps=arguments.gradient_accumulation_steps,
-        dynamo_backend="inductor" if arguments.compile else None,
         log_with=[tracker for tracker in arguments.report_to if tracker != "none"],
-        project_dir=str(folder),
+        project_config=ProjectConfiguration(str(folder), logging_dir=str(folder / "logs")),
         kwargs_handlers=[InitProcessGroupKwargs(timeout=STORE_TIMEOUT)],  # while the first process tokenises
     )
     wants_fsdp = os.environ.get("ACCELERATE_USE_FSDP", "false").lower() == "true"
@@ -72,6 +79,17 @@ def fastest_attention(length: int) -> Literal["eager", "sdpa"]:
     See `benchmarks/step_speed.py`, which measures both.
     """
     return "eager" if length <= 256 and not torch.accelerator.is_available() else "sdpa"
+
+
+def compiling_pays(length: int, seconds: float | None) -> bool:
+    """Whether to compile a model that trains for a time: on a CPU, where short rows gain most, and a compiler is there.
+
+    See `benchmarks/step_speed.py --compile`.
+    """
+    if torch.accelerator.is_available() or length > 256 or seconds is None or seconds < SECONDS_THAT_COMPILING_NEEDS:
+        return False
+    compiler = os.environ.get("CXX", "clang++" if sys.platform == "darwin" else "g++")
+    return shutil.which(compiler) is not None and Path(sysconfig.get_path("include"), "Python.h").exists()
 
 
 def use_all_cores(accelerator: Accelerator) -> None:

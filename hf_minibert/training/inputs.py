@@ -42,8 +42,9 @@ from hf_minibert.presets import (
 from hf_minibert.tokenization import OWN_TOKENIZER, adapt_tokenizer, load_tokenizer
 from hf_minibert.training.arguments import PretrainArguments
 from hf_minibert.training.checkpoint import latest_checkpoint
-from hf_minibert.training.device import computes_in_bfloat16, fastest_attention
+from hf_minibert.training.device import compiling_pays, computes_in_bfloat16, fastest_attention
 from hf_minibert.training.evaluation import frequency_baselines, predicted_tokens, token_lengths
+from hf_minibert.training.optimization import End
 from hf_minibert.training.samples import held_out_sentences
 
 ARGUMENTS = "arguments.json"
@@ -131,6 +132,7 @@ def make_plan(arguments: PretrainArguments) -> Plan:
     if arguments.attn_implementation == "flex_attention" and not torch.accelerator.is_available():
         raise UserError("attn_implementation flex_attention has no gradient on a CPU; use sdpa or eager")
     is_bert = isinstance(config, MiniBertConfig)
+    seconds = End.of(arguments).seconds
     return Plan(
         # What a default depends on is written down, so that a resumed run does not depend on it again.
         arguments=dataclasses.replace(
@@ -141,6 +143,7 @@ def make_plan(arguments: PretrainArguments) -> Plan:
             learning_rate=learning_rate,
             attn_implementation=arguments.attn_implementation or fastest_attention(length),
             mixed_precision=arguments.mixed_precision or ("bf16" if computes_in_bfloat16() else "no"),
+            compile=compiling_pays(length, seconds) if arguments.compile is None else arguments.compile,
         ),
         objective=objective,
         max_seq_length=length,

@@ -56,11 +56,11 @@ class End:
         return cls(seconds, arguments.max_steps, arguments.max_tokens)
 
     def progress(self, state: TrainState) -> float:
-        """How much of the run is done, 0 to 1."""
+        """How much of the run is done, 0 to 1; while a model is compiled, nothing is."""
+        seconds = None if self.seconds is None else max(self.seconds - state.compile_seconds, 1e-9)
+        done = (state.seconds - state.compile_seconds, state.step, state.tokens)
         parts = [
-            done / end
-            for done, end in ((state.seconds, self.seconds), (state.step, self.steps), (state.tokens, self.tokens))
-            if end is not None
+            part / end for part, end in zip(done, (seconds, self.steps, self.tokens), strict=True) if end is not None
         ]
         return min(1.0, max(parts))
 

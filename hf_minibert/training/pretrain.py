@@ -11,7 +11,7 @@ import signal
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import closing
+from contextlib import AbstractContextManager, closing, nullcontext
 from itertools import islice
 from pathlib import Path
 from types import FrameType
@@ -42,6 +42,7 @@ from hf_minibert.models.configuration_minibert import MiniBertConfig
 from hf_minibert.models.losses import IGNORE_INDEX
 from hf_minibert.models.modeling_minibert import MiniBertForMaskedLM
 from hf_minibert.models.modeling_minigpt import MiniGPTForCausalLM
+from hf_minibert.models.modeling_transformer import TransformerLayer
 from hf_minibert.presets import PretrainingModel
 from hf_minibert.tokenization import adapt_tokenizer
 from hf_minibert.training.arguments import PretrainArguments
@@ -122,7 +123,11 @@ class Pretraining:
             if not self.arguments.resume:  # a resumed run is checked against its checkpoint first
                 write_json(self.folder / ARGUMENTS, self._saved_arguments())
         self.accelerator.wait_for_everyone()
-        self.accelerator.init_trackers("logs")
+        named = {"name": self.folder.resolve().name}
+        settings = {
+            name: value for name, value in self._saved_arguments().items() if isinstance(value, int | float | str)
+        }
+        self.accelerator.init_trackers("hf_minibert", settings, {"trackio": named, "wandb": named})
         self.end = End.of(self.arguments)
         self.rows_per_step = (
             plan.batch_size * self.arguments.gradient_accumulation_steps * self.accelerator.num_processes
@@ -142,6 +147,10 @@ class Pretraining:
             load_weights(self.model, checkpoint)
         if self.arguments.gradient_checkpointing:
             self.model.gradient_checkpointing_enable()  # type: ignore[no-untyped-call]
+        if self.arguments.compile:  # layer by layer, which are alike and compiled once; what is around them varies
+            for module in self.model.modules():
+                if isinstance(module, TransformerLayer):
+                    module.compile()
         optimizers = build_optimizers(self.model, self.arguments, self.plan.learning_rate)
         self.wrapped, *self.optimizers = self.accelerator.prepare(self.model, *optimizers)
         if checkpoint is None:
@@ -205,14 +214,20 @@ class Pretraining:
             num_workers=arguments.dataloader_num_workers,
         )
         clock = Clock(state)
-        progress, saved = self.end.progress(state), state.seconds
+        progress, saved, is_first = self.end.progress(state), state.seconds, True
         line, held_out = dict[str, float](), dict[str, float]()
         is_trapezoid = arguments.lr_scheduler_type == "warmup_stable_decay"
         self.model.train()
         with closing(batches), ProgressBar(progress, is_shown=accelerator.is_main_process) as bar:
+            if arguments.compile:
+                bar.set_postfix_str("compiling the layers")
             while progress < 1 and not stop.agreed:
                 losses = self.step(batches, progress, stop)
+                begin = state.seconds
                 state.seconds, state.training_seconds = share_seconds(clock, accelerator)
+                if arguments.compile and is_first:
+                    state.compile_seconds += state.seconds - begin
+                is_first = False
                 before, progress = progress, self.end.progress(state)
                 clock.add(losses)
                 if not line or state.step % arguments.logging_steps == 0 or progress >= 1:
@@ -327,7 +342,8 @@ class Pretraining:
             rank=self.accelerator.process_index,
             world_size=self.accelerator.num_processes,
         )
-        return evaluate(self.model, batches, self.plan.objective, self.accelerator, token_lengths)
+        with self._uncompiled():
+            return evaluate(self.model, batches, self.plan.objective, self.accelerator, token_lengths)
 
     def save(self) -> None:
         """Make a checkpoint; then forget the oldest. All processes take part, since each may hold a part."""
@@ -365,7 +381,12 @@ class Pretraining:
         print_report(results, self.folder, write_card(self.folder))
 
     def _predict(self) -> list[dict[str, Any]]:
-        return predictions(self.model, self.plan.tokenizer, self.data.sentences, self.plan.objective)
+        with self._uncompiled():
+            return predictions(self.model, self.plan.tokenizer, self.data.sentences, self.plan.objective)
+
+    def _uncompiled(self) -> AbstractContextManager[None]:
+        """Batches of other shapes are not worth compiling for."""
+        return torch.compiler.set_stance("force_eager") if self.arguments.compile else nullcontext()
 
     def _weights(self) -> dict[str, Tensor]:
         """The model's, whole, on the first process; tied ones once, of which FSDP's gathering makes two."""

@@ -97,10 +97,11 @@ def announcement(plan: Plan, model: PretrainingModel, accelerator: Accelerator) 
     ends = [arguments.budget] if arguments.budget else []
     ends += [f"{arguments.max_steps:,} steps"] if arguments.max_steps else []
     ends += [f"{arguments.max_tokens:,} tokens"] if arguments.max_tokens else []
+    compiled = ", compiled" if arguments.compile else ""
     return (
         f"training {arguments.model} ({arguments.architecture}, {model.num_parameters() / 1e6:.1f}M parameters) for "
         f"{plan.objective} on {hardware(accelerator.device)}{f', {processes} processes,' if processes > 1 else ''} in "
-        f"{precision(accelerator)}, until {' or '.join(ends) or f'{DEFAULT_BUDGET} (the default)'}"
+        f"{precision(accelerator)}{compiled}, until {' or '.join(ends) or f'{DEFAULT_BUDGET} (the default)'}"
     )
 
 

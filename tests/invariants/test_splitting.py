@@ -58,7 +58,7 @@ def test_sigterm_stops_both_processes(tmp_path: Path) -> None:
         "model": "minibert-tiny",
         "corpus": tmp_path / "corpus.jsonl",
         "output_dir": output,
-        "budget": "10m",
+        "budget": "4m",
         "logging_steps": 1,
         "max_seq_length": 32,
         "per_device_train_batch_size": 2,

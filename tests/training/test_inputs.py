@@ -1,6 +1,8 @@
+import shutil
 from pathlib import Path
 
 import pytest
+import torch
 from accelerate import Accelerator
 from commands import write_corpus
 
@@ -18,6 +20,31 @@ def test_the_default_tokenizer_is_found_from_any_folder(tmp_path: Path, monkeypa
     monkeypatch.chdir(tmp_path)
     plan = make_plan(PretrainArguments(output_dir="x", model="minibert-tiny"))
     assert len(plan.tokenizer) == plan.config.vocab_size == 8192
+
+
+@pytest.mark.parametrize(
+    ("settings", "is_compiled"),
+    [
+        ({"budget": "10m"}, True),
+        ({}, True),  # five minutes
+        ({"budget": "2m"}, False),
+        ({"budget": "10m", "max_seq_length": 512}, False),
+        ({"max_steps": 1_000_000}, False),
+        ({"max_steps": 5, "compile": True}, True),
+        ({"budget": "10m", "compile": False}, False),
+    ],
+)
+def test_layers_are_compiled_where_it_pays(
+    monkeypatch: pytest.MonkeyPatch, settings: dict[str, object], is_compiled: bool
+) -> None:
+    monkeypatch.setattr(torch.accelerator, "is_available", lambda: False)
+    monkeypatch.setattr(shutil, "which", lambda name: f"/bin/{name}")
+    monkeypatch.setattr(Path, "exists", lambda _: True)  # Python.h
+    planned = make_plan(PretrainArguments(output_dir="x", model="minibert-tiny", **settings)).arguments
+    assert planned.compile is is_compiled
+    monkeypatch.setattr(shutil, "which", lambda _: None)
+    planned = make_plan(PretrainArguments(output_dir="x", model="minibert-tiny", **settings)).arguments
+    assert planned.compile is bool(settings.get("compile")), "no compiler"
 
 
 @pytest.mark.parametrize(("documents", "is_few"), [(20, True), (300, False)])

@@ -40,6 +40,15 @@ def test_the_first_limit_ends_the_run():
     assert End(60.0, 40, 4_000).progress(TrainState()) == 0.0
 
 
+def test_the_schedule_waits_while_the_model_is_compiled():
+    end = End(60.0, None, None)
+    assert end.progress(TrainState(seconds=20.0, compile_seconds=20.0)) == 0.0
+    assert end.progress(TrainState(seconds=40.0, compile_seconds=20.0)) == 0.5
+    assert end.progress(TrainState(seconds=60.0, compile_seconds=20.0)) == 1.0
+    assert end.progress(TrainState(seconds=70.0, compile_seconds=70.0)) == 0.0, "at least one step is taken"
+    assert end.progress(TrainState(seconds=71.0, compile_seconds=70.0)) == 1.0
+
+
 # ---------------------------------------------------------------- the learning rate
 
 KINDS = ["linear", "cosine", "warmup_stable_decay"]
