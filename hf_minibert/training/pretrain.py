@@ -136,7 +136,6 @@ class Pretraining:
         """The model, the optimizer and how far they are."""
         set_seed(self.arguments.seed)
         checkpoint = resume_point(self.folder, self.end) if self.arguments.resume else None
-        data = self.data.store.info.fingerprint
         self.model = build_model(self.plan)
         if checkpoint is not None:
             load_weights(self.model, checkpoint)
@@ -145,14 +144,14 @@ class Pretraining:
         optimizers = build_optimizers(self.model, self.arguments, self.plan.learning_rate)
         self.wrapped, *self.optimizers = self.accelerator.prepare(self.model, *optimizers)
         if checkpoint is None:
-            self.state = TrainState(data=data, samples_before=self._predict())
+            self.state = TrainState(data=self.data.fingerprint, samples_before=self._predict())
             torch.manual_seed(self.arguments.seed + self.accelerator.process_index)  # dropout of its own for each
             return
         self.state = load_state(checkpoint)
-        if self.state.data != data:
+        if self.state.data != self.data.fingerprint:
             raise UserError(
-                f"the corpus or the tokenizer is not what the run began with (tokens {self.state.data}, now {data}); "
-                "restore it, or start a run of its own in another --output_dir"
+                f"the corpus or the tokenizer is not what the run began with (tokens {self.state.data}, now "
+                f"{self.data.fingerprint}); restore it, or start a run of its own in another --output_dir"
             )
         before = json.loads((self.folder / ARGUMENTS).read_text(encoding="utf-8"))
         if self.arguments.optimizer != before["optimizer"]:

@@ -2,6 +2,7 @@
 
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -103,6 +104,40 @@ def test_fsdp_gives_the_same_run_and_goes_on_with_another_number_of_processes(tm
     )
     assert done.returncode == 0, done.stderr
     assert metrics(tmp_path / "two") == pytest.approx(metrics(tmp_path / "one"), abs=2e-3)
+
+
+def test_two_nodes_that_share_nothing_but_the_folder_give_the_run_of_one(tmp_path: Path) -> None:
+    options: dict[str, Any] = {
+        "model": "minibert-tiny",
+        "max_steps": 4,
+        "logging_steps": 1,
+        "eval_steps": 2,
+        "max_eval_samples": 9,
+        "per_device_eval_batch_size": 2,
+        "max_seq_length": 32,
+        "per_device_train_batch_size": 2,
+    }
+    corpus = write_corpus(tmp_path / "corpus.jsonl", documents=60)
+    one, two = tmp_path / "one", tmp_path / "two"
+    done = command("pretrain.py", tmp_path / "cache", launcher=TWO_PROCESSES, **options, corpus=corpus, output_dir=one)
+    assert done.returncode == 0, done.stderr
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    nodes = []
+    for rank in range(2):
+        place = tmp_path / f"node-{rank}"
+        place.mkdir()
+        copy = write_corpus(place / "corpus.jsonl", documents=60)
+        words = [sys.executable, "-m", "torch.distributed.run", "--nnodes", "2", "--node_rank", str(rank)]
+        words += ["--nproc_per_node", "1", "--master_addr", "127.0.0.1", "--master_port", str(port)]
+        words += [str(SCRIPTS / "pretrain.py"), *flags(options | {"corpus": copy, "output_dir": two})]
+        nodes.append(subprocess.Popen(words, cwd=REPOSITORY, env=environment(place / "cache")))
+    assert [node.wait(timeout=120) for node in nodes] == [0, 0]
+    for key in ("loss", "grad_norm", "eval_loss"):
+        assert metrics(two, key) == metrics(one, key)
+    files = [{path.relative_to(run) for path in run.rglob("*") if "logs" not in path.parts} for run in (one, two)]
+    assert files[0] == files[1]
 
 
 @pytest.mark.slow
