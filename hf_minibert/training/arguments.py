@@ -78,7 +78,7 @@ class PretrainArguments:
     learning_rate: float | None = None
     """Peak of the schedule. Default: 6e-3 for tiny and mini, 3e-3 for small and medium; 1e-3 for classic."""
     optimizer: Literal["muon", "adamw"] = "muon"
-    """muon: Muon for the matrices of the layers and AdamW for the rest; adamw: AdamW for everything."""
+    """muon: Muon for the matrices of the layers and AdamW for the rest; adamw: AdamW for everything, as ZeRO needs."""
     lr_scheduler_type: Literal["linear", "cosine", "warmup_stable_decay"] = "linear"
     """How the rate falls to zero after the warm-up; warmup_stable_decay holds it until the last fifth."""
     warmup_steps: float = 0.05

@@ -23,6 +23,7 @@ from torch.distributed.fsdp import MixedPrecisionPolicy
 
 from hf_minibert.errors import UserError
 from hf_minibert.training.arguments import PretrainArguments
+from hf_minibert.training.zero import start_zero_on_cpu, uses_zero, zero_plugin
 
 DATA_PARALLEL = (DistributedType.NO, DistributedType.MULTI_CPU, DistributedType.MULTI_GPU, DistributedType.MULTI_XPU)
 STORE_TIMEOUT = timedelta(hours=12)
@@ -30,31 +31,37 @@ SECONDS_THAT_COMPILING_NEEDS = 300
 
 
 def build_accelerator(arguments: PretrainArguments, folder: Path) -> Accelerator:
-    """What joins the processes, alone, with DDP or with FSDP2, as the launcher says.
+    """What joins the processes, alone, with DDP, with FSDP 2 or with ZeRO, as the launcher says.
 
     Raises:
         UserError: the launcher is configured for something else.
     """
+    plugin = zero_plugin(arguments)
     accelerator = Accelerator(
         cpu=not torch.accelerator.is_available(),  # unless told, accelerate does not join processes on CPU
-        mixed_precision=arguments.mixed_precision,
+        mixed_precision=arguments.mixed_precision if plugin is None else "no",  # see `autocast_forward`
         gradient_accumulation_steps=arguments.gradient_accumulation_steps,
         log_with=[tracker for tracker in arguments.report_to if tracker != "none"],
         project_config=ProjectConfiguration(str(folder), logging_dir=str(folder / "logs")),
+        deepspeed_plugin=plugin,
         kwargs_handlers=[InitProcessGroupKwargs(timeout=STORE_TIMEOUT)],  # while the first process tokenises
     )
     wants_fsdp = os.environ.get("ACCELERATE_USE_FSDP", "false").lower() == "true"
     if wants_fsdp and accelerator.distributed_type == DistributedType.MULTI_CPU:  # accelerate takes DDP there, silently
         accelerator.state.distributed_type = DistributedType.FSDP
         accelerator.state.fsdp_plugin = FullyShardedDataParallelPlugin()
+    if plugin is not None and accelerator.distributed_type == DistributedType.MULTI_CPU:
+        start_zero_on_cpu(accelerator, plugin)
+    # `accelerate launch` has a number of its own for DeepSpeed, which it would put before ours.
+    accelerator.gradient_accumulation_steps = arguments.gradient_accumulation_steps
     if accelerator.is_fsdp2 and accelerator.mixed_precision == "bf16":  # accelerate's would round losses and sums too
         accelerator.state.fsdp_plugin.mixed_precision_policy = MixedPrecisionPolicy(
             param_dtype=torch.bfloat16, reduce_dtype=torch.float32
         )
-    if accelerator.distributed_type not in DATA_PARALLEL and not accelerator.is_fsdp2:
+    if accelerator.distributed_type not in DATA_PARALLEL and not accelerator.is_fsdp2 and not uses_zero(accelerator):
         kind = accelerator.distributed_type.value
         raise UserError(
-            f"this script trains alone, with DDP or with FSDP 2, but accelerate is configured for {kind}"
+            f"this script trains alone, with DDP, FSDP 2 or ZeRO, but accelerate is configured for {kind}"
             f"{' 1' if kind == 'FSDP' else ''}; give `accelerate launch` a file of scripts/configs, or use torchrun"
         )
     use_all_cores(accelerator)

@@ -1,6 +1,7 @@
 """What a pre-training run is made of before its first step: folder, text, objective and the shape of the model."""
 
 import dataclasses
+import hashlib
 import json
 import shutil
 from dataclasses import dataclass
@@ -25,7 +26,14 @@ from hf_minibert.data.objectives import (
     Objective,
     SentenceOrderPrediction,
 )
-from hf_minibert.data.token_store import Documents, TokenStore, is_token_store, open_prepared_store, open_token_store
+from hf_minibert.data.token_store import (
+    Documents,
+    StoreInfo,
+    TokenStore,
+    is_token_store,
+    open_prepared_store,
+    open_token_store,
+)
 from hf_minibert.errors import UserError
 from hf_minibert.interop.decoder import decoder_config
 from hf_minibert.models.configuration_minibert import MiniBertConfig
@@ -76,6 +84,8 @@ class RunData:
     corpus: Corpus | Path
     """Where the text comes from, or a folder in which it lies tokenised."""
     store: TokenStore
+    fingerprint: str
+    """Of the store, as the first process has it."""
     train: Objective
     held_out: Objective
     held_out_causal: Objective | None
@@ -271,6 +281,25 @@ def _baselines(plan: Plan, store: TokenStore, held_out: Objective, objective: st
     return frequency_baselines(store, targets.numpy(), plan.tokenizer, objective)
 
 
+def shared_fingerprint(info: StoreInfo, accelerator: Accelerator) -> str:
+    """The fingerprint of the first process's text: where nodes have copies, paths and times give each its own.
+
+    Raises:
+        UserError: the text is not the same for all.
+    """
+    content = json.dumps([info.tokenizer, info.documents, info.tokens, info.token_counts])
+    digest = hashlib.sha256(content.encode()).digest()[:8]
+    mine = torch.tensor(list(digest + bytes.fromhex(info.fingerprint)), device=accelerator.device)
+    everyones = accelerator.gather(mine[None]).cpu()
+    if bool((everyones[:, :8] != everyones[0, :8]).any()):
+        raise UserError(
+            "the processes have read different text, this one "
+            f"{info.documents:,} documents with {info.tokens:,} tokens; give every node the same corpus (the builtin "
+            "one is what is installed there) and tokenizer"
+        )
+    return bytes(everyones[0, 8:].tolist()).hex()
+
+
 def read_data(plan: Plan, accelerator: Accelerator) -> RunData:
     """Tokenise the corpus, or find it tokenised, and cut it into rows."""
     arguments = plan.arguments
@@ -281,6 +310,7 @@ def read_data(plan: Plan, accelerator: Accelerator) -> RunData:
         else:
             limit = arguments.max_tokens if arguments.streaming else None
             store = open_token_store(corpus, plan.tokenizer, max_tokens=limit)
+    fingerprint = shared_fingerprint(store.info, accelerator)
     accelerator.print(
         f"{store.info.corpus}: {store.info.documents:,} documents, {store.info.tokens:,} tokens; "
         f"{len(store.train):,} documents to train on, {len(store.held_out):,} held out"
@@ -299,6 +329,7 @@ def read_data(plan: Plan, accelerator: Accelerator) -> RunData:
     return RunData(
         corpus=corpus,
         store=store,
+        fingerprint=fingerprint,
         train=build_objective(plan, store, for_evaluation=False),
         held_out=held_out,
         held_out_causal=held_out_causal,

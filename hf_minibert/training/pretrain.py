@@ -71,6 +71,7 @@ from hf_minibert.training.report import (
     summary,
 )
 from hf_minibert.training.samples import predictions
+from hf_minibert.training.zero import autocast_forward, get_moments, make_moments, set_moments, uses_zero
 
 logger = logging.getLogger(__name__)
 
@@ -141,7 +142,6 @@ class Pretraining:
         """The model, the optimizer and how far they are."""
         set_seed(self.arguments.seed)
         checkpoint = resume_point(self.folder, self.end) if self.arguments.resume else None
-        data = self.data.store.info.fingerprint
         self.model = build_model(self.plan)
         if checkpoint is not None:
             load_weights(self.model, checkpoint)
@@ -152,16 +152,21 @@ class Pretraining:
                 if isinstance(module, TransformerLayer):
                     module.compile()
         optimizers = build_optimizers(self.model, self.arguments, self.plan.learning_rate)
+        if uses_zero(self.accelerator) and self.arguments.mixed_precision == "bf16":
+            autocast_forward(self.model, self.accelerator.device)
         self.wrapped, *self.optimizers = self.accelerator.prepare(self.model, *optimizers)
+        inner = [optimizer.optimizer for optimizer in self.optimizers]
+        if uses_zero(self.accelerator):
+            make_moments(inner[0])
         if checkpoint is None:
-            self.state = TrainState(data=data, samples_before=self._predict())
+            self.state = TrainState(data=self.data.fingerprint, samples_before=self._predict())
             torch.manual_seed(self.arguments.seed + self.accelerator.process_index)  # dropout of its own for each
             return
         self.state = load_state(checkpoint)
-        if self.state.data != data:
+        if self.state.data != self.data.fingerprint:
             raise UserError(
-                f"the corpus or the tokenizer is not what the run began with (tokens {self.state.data}, now {data}); "
-                "restore it, or start a run of its own in another --output_dir"
+                f"the corpus or the tokenizer is not what the run began with (tokens {self.state.data}, now "
+                f"{self.data.fingerprint}); restore it, or start a run of its own in another --output_dir"
             )
         before = json.loads((self.folder / ARGUMENTS).read_text(encoding="utf-8"))
         if self.arguments.optimizer != before["optimizer"]:
@@ -169,13 +174,15 @@ class Pretraining:
                 f"the run's moments are those of {before['optimizer']}, so it cannot go on with --optimizer "
                 f"{self.arguments.optimizer}; leave the flag out"
             )
-        inner = [optimizer.optimizer for optimizer in self.optimizers]
         options = [
             [{name: value for name, value in group.items() if name != "params"} for group in optimizer.param_groups]
             for optimizer in inner
         ]
         moments = torch.load(checkpoint / "optimizer.pt", weights_only=True, map_location="cpu")
-        set_optimizer_state_dict(self.model, inner, optim_state_dict=moments, options=WHOLE)
+        if uses_zero(self.accelerator):
+            set_moments(self.model, inner[0], moments)
+        else:
+            set_optimizer_state_dict(self.model, inner, optim_state_dict=moments, options=WHOLE)
         for optimizer, groups in zip(inner, options, strict=True):
             for group, own in zip(optimizer.param_groups, groups, strict=True):
                 group |= own  # what the arguments say, not what they said when the checkpoint was made
@@ -262,6 +269,10 @@ class Pretraining:
         arguments, accelerator, state = self.arguments, self.accelerator, self.state
         micro_batches = list(islice(batches, arguments.gradient_accumulation_steps))
         counts = share_counts(micro_batches, stop, accelerator)  # before they are on a device that one would wait for
+        factor = learning_rate_factor(arguments.lr_scheduler_type, arguments.warmup_steps, state.step, progress)
+        for optimizer in self.optimizers:
+            for group in optimizer.param_groups:
+                group["lr"] = self.plan.learning_rate * factor
         sums: dict[str, Tensor] = {}
         for on_host in micro_batches:
             batch = {name: tensor.to(accelerator.device, non_blocking=True) for name, tensor in on_host.items()}
@@ -270,12 +281,9 @@ class Pretraining:
                 # Each loss is this batch's part of the step's mean already; undo the averaging that follows.
                 accelerator.backward(losses["loss"] * (len(micro_batches) * accelerator.num_processes))
             sums = {name: loss.detach() + sums.get(name, 0.0) for name, loss in losses.items()}
-        factor = learning_rate_factor(arguments.lr_scheduler_type, arguments.warmup_steps, state.step, progress)
-        for optimizer in self.optimizers:
-            for group in optimizer.param_groups:
-                group["lr"] = self.plan.learning_rate * factor
         grad_norm = accelerator.clip_grad_norm_(self.wrapped.parameters(), arguments.max_grad_norm)
-        grad_norm = grad_norm.full_tensor() if isinstance(grad_norm, DTensor) else grad_norm  # FSDP's parts
+        # FSDP gives a part of it; ZeRO, which took the step in `backward` unless it is not finite, a plain number.
+        grad_norm = grad_norm.full_tensor() if isinstance(grad_norm, DTensor) else torch.as_tensor(grad_norm)
         decays = arguments.lr_scheduler_type == "warmup_stable_decay" and progress >= 1 - DECAY_SHARE
         if decays:
             state.decayed_for = dataclasses.astuple(self.end)
@@ -350,7 +358,10 @@ class Pretraining:
         generators = self.accelerator.gather(generator_state(self.accelerator)[None])
         weights = self._weights()
         inner = [optimizer.optimizer for optimizer in self.optimizers]
-        moments = get_optimizer_state_dict(self.model, inner, options=WHOLE)
+        if uses_zero(self.accelerator):
+            moments = get_moments(self.model, inner[0])
+        else:
+            moments = get_optimizer_state_dict(self.model, inner, options=WHOLE)
         if self.accelerator.is_main_process:
 
             def write(checkpoint: Path) -> None:
@@ -427,7 +438,7 @@ def speed_limit(plan: Plan, model: PretrainingModel, objective: Objective, accel
     batch = objective.batch(0, np.arange(min(8, objective.num_rows)))
     share = 1.0 if plan.objective == "clm" else float((batch["labels"] != IGNORE_INDEX).float().mean())
     arithmetic = flops_per_token(model, plan.max_seq_length, head_share=share)
-    dtype = torch.bfloat16 if accelerator.mixed_precision == "bf16" else torch.float32
+    dtype = torch.bfloat16 if plan.arguments.mixed_precision == "bf16" else torch.float32
     rows = plan.batch_size * plan.max_seq_length
     rate = matrix_product_rate(accelerator.device, dtype, rows, plan.config.hidden_size)
     return float(accelerator.num_processes * rate / arithmetic)

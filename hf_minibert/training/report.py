@@ -86,9 +86,9 @@ class ProgressBar(tqdm):  # type: ignore[misc]  # tqdm publishes no types
         self.update(100 * progress - self.n)
 
 
-def precision(accelerator: Accelerator) -> str:
+def precision(plan: Plan) -> str:
     """The number format of the large products."""
-    return "fp32" if accelerator.mixed_precision == "no" else str(accelerator.mixed_precision)
+    return "fp32" if plan.arguments.mixed_precision == "no" else str(plan.arguments.mixed_precision)
 
 
 def announcement(plan: Plan, model: PretrainingModel, accelerator: Accelerator) -> str:
@@ -101,7 +101,7 @@ def announcement(plan: Plan, model: PretrainingModel, accelerator: Accelerator) 
     return (
         f"training {arguments.model} ({arguments.architecture}, {model.num_parameters() / 1e6:.1f}M parameters) for "
         f"{plan.objective} on {hardware(accelerator.device)}{f', {processes} processes,' if processes > 1 else ''} in "
-        f"{precision(accelerator)}{compiled}, until {' or '.join(ends) or f'{DEFAULT_BUDGET} (the default)'}"
+        f"{precision(plan)}{compiled}, until {' or '.join(ends) or f'{DEFAULT_BUDGET} (the default)'}"
     )
 
 
@@ -165,7 +165,7 @@ def summary(
             "max_seq_length": plan.max_seq_length,
             "num_processes": processes,
             "hardware": hardware(accelerator.device),
-            "precision": precision(accelerator),
+            "precision": precision(plan),
         },
         "metrics": metrics | data.baselines,
         "samples": [

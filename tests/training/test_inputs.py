@@ -1,14 +1,18 @@
 import shutil
+from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 import torch
 from accelerate import Accelerator
 from commands import write_corpus
 
+from hf_minibert.data.token_store import StoreInfo
 from hf_minibert.errors import UserError
 from hf_minibert.training.arguments import PretrainArguments
-from hf_minibert.training.inputs import make_plan, read_data
+from hf_minibert.training.inputs import make_plan, read_data, shared_fingerprint
 
 
 def arguments(folder: Path, documents: int, **others: object) -> PretrainArguments:
@@ -60,3 +64,32 @@ def test_the_part_that_is_too_small_is_named(tmp_path: Path) -> None:
     plan = make_plan(arguments(tmp_path, 20, objective="mlm+nsp"))
     with pytest.raises(UserError, match="the held-out part of the corpus is too small: next-sentence .* 1 document"):
         read_data(plan, Accelerator(cpu=True))
+
+
+def test_nodes_with_copies_agree_and_with_different_text_are_told() -> None:
+    info = StoreInfo(
+        corpus="texts",
+        fingerprint="0123456789abcdef",
+        tokenizer="fedcba9876543210",
+        vocab_size=3,
+        documents=9,
+        tokens=6,
+        bytes=8,
+        token_counts=[1, 2, 3],
+    )
+
+    def gather_after(first: StoreInfo, second: StoreInfo) -> str:
+        """What the second of two processes gets."""
+        sent: list[torch.Tensor] = []
+
+        def gather(mine: torch.Tensor) -> torch.Tensor:
+            sent.append(mine)
+            return torch.cat(sent)
+
+        accelerator: Any = SimpleNamespace(device="cpu", gather=gather)
+        shared_fingerprint(first, accelerator)
+        return shared_fingerprint(second, accelerator)
+
+    assert gather_after(info, replace(info, fingerprint="f" * 16)) == info.fingerprint
+    with pytest.raises(UserError, match="different text"):
+        gather_after(info, replace(info, token_counts=[1, 3, 2]))
