@@ -4,6 +4,7 @@ import dataclasses
 import json
 import shutil
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,7 @@ from torch import Tensor
 from transformers import PreTrainedTokenizerFast
 from transformers.utils.import_utils import is_flash_attn_2_available
 
-from hf_minibert.data.corpus import Corpus, open_corpus
+from hf_minibert.data.corpus import Corpus, HubStream, open_corpus
 from hf_minibert.data.loader import evaluation_batches
 from hf_minibert.data.objectives import (
     PAIRED,
@@ -25,6 +26,7 @@ from hf_minibert.data.objectives import (
     Objective,
     SentenceOrderPrediction,
 )
+from hf_minibert.data.streamed import StreamedObjective, open_stream
 from hf_minibert.data.token_store import Documents, TokenStore, is_token_store, open_prepared_store, open_token_store
 from hf_minibert.errors import UserError
 from hf_minibert.interop.decoder import decoder_config
@@ -75,6 +77,7 @@ class RunData:
     corpus: Corpus | Path
     """Where the text comes from, or a folder in which it lies tokenised."""
     store: TokenStore
+    """Of a stream, the first part."""
     train: Objective
     held_out: Objective
     held_out_causal: Objective | None
@@ -271,15 +274,19 @@ def _baselines(plan: Plan, store: TokenStore, held_out: Objective, objective: st
 def read_data(plan: Plan, accelerator: Accelerator) -> RunData:
     """Tokenise the corpus, or find it tokenised, and cut it into rows."""
     arguments = plan.arguments
+    stream = None
     with accelerator.main_process_first(), accelerator.local_main_process_first():  # nodes may share no cache
         corpus = find_corpus(arguments)
         if isinstance(corpus, Path):
             store = open_prepared_store(corpus, plan.tokenizer)
+        elif isinstance(corpus, HubStream):
+            stream = open_stream(corpus, plan.tokenizer)
+            store = TokenStore(stream.part(0))
         else:
-            limit = arguments.max_tokens if arguments.streaming else None
-            store = open_token_store(corpus, plan.tokenizer, max_tokens=limit)
+            store = open_token_store(corpus, plan.tokenizer)
     accelerator.print(
-        f"{store.info.corpus}: {store.info.documents:,} documents, {store.info.tokens:,} tokens; "
+        f"{store.info.corpus}{', the first part' if stream else ''}: {store.info.documents:,} documents, "
+        f"{store.info.tokens:,} tokens; "
         f"{len(store.train):,} documents to train on, {len(store.held_out):,} held out"
     )
     if len(store.held_out) <= FEW_DOCUMENTS:
@@ -293,10 +300,14 @@ def read_data(plan: Plan, accelerator: Accelerator) -> RunData:
         held_out_causal = build_objective(plan, store, for_evaluation=True, masked_share=0.0)
         causal = _baselines(plan, store, held_out_causal, "clm")
         baselines |= {name.replace("unigram_loss", "clm_unigram_loss"): value for name, value in causal.items()}
+    train = build_objective(plan, store, for_evaluation=False)
+    if stream is not None:
+        build = partial(build_objective, plan, for_evaluation=False)
+        train = StreamedObjective(stream, build, train, makes_parts=accelerator.is_local_main_process)
     return RunData(
         corpus=corpus,
         store=store,
-        train=build_objective(plan, store, for_evaluation=False),
+        train=train,
         held_out=held_out,
         held_out_causal=held_out_causal,
         baselines=baselines,
