@@ -10,6 +10,7 @@ import multiprocessing
 import os
 import signal
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import suppress
@@ -21,6 +22,7 @@ from typing import Any, Protocol
 
 import numpy as np
 from filelock import FileLock
+from tqdm import tqdm
 from transformers import PreTrainedTokenizerFast
 
 from hf_minibert.data.corpus import Corpus, Document, HubStream
@@ -172,6 +174,7 @@ def _make_parts(stream: Stream, requests: Connection) -> None:
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
     if sys.platform != "win32":
         signal.signal(signal.SIGUSR1, signal.SIG_IGN)
+    tqdm.set_lock(threading.RLock())  # not one of the system, which is left behind when this process is killed
     maker = PartMaker(stream)
     while True:
         try:
@@ -296,6 +299,8 @@ class StreamedOrder:
 
     def close(self) -> None:
         """End the process that makes parts; what it leaves unfinished, the next one clears away."""
-        if self._process is not None:
+        if self._process is not None and self._requests is not None:
+            self._requests.close()
+            self._process.join(timeout=0.5)  # if it has nothing to do, it ends by itself
             self._process.kill()
             self._process.join()
