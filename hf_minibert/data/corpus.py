@@ -414,12 +414,17 @@ class HubCorpus(Corpus):
     def __init__(self, name: str, rows: Any, text_column: str, *, fingerprint: str) -> None:
         super().__init__(name, fingerprint, None)
         self.hub_id = name.partition(":")[0]
+        self._rows_read = 0
         self._rows = rows
         self._text_column = text_column
 
     def _documents(self) -> Iterator[Document]:
+        return self._read(0)
+
+    def _read(self, rows_before: int) -> Iterator[Document]:
+        """The documents of the rows, numbered after those before them."""
         rows = iter(self._rows)
-        for number in count(1):
+        for number in count(rows_before + 1):
             try:
                 row = next(rows, None)
             except Exception as error:  # no common base, as when it is opened
@@ -431,7 +436,25 @@ class HubCorpus(Corpus):
                 return
             document = _row_document(row, self.name, number, f"{self.name}, row {number}", self._text_column)
             self.bytes_read += len(document.text.encode())
+            self._rows_read = number
             yield document
+
+
+class HubStream(HubCorpus):
+    """A data set that is read without storing it, and can be read on from a position."""
+
+    def _documents(self) -> Iterator[Document]:
+        return self.documents_after(None)
+
+    def documents_after(self, position: dict[str, Any] | None) -> Iterator[Document]:
+        """The documents after a position, also those without text; None is the start."""
+        before = position or {"rows": 0, "state": None}
+        self._rows.load_state_dict(before["state"])
+        return self._read(before["rows"])
+
+    def position(self) -> dict[str, Any]:
+        """Behind the document that was read last; JSON can hold it."""
+        return {"rows": self._rows_read, "state": self._rows.state_dict()}
 
 
 def _open_hub_corpus(source: str, *, text_column: str, streaming: bool) -> HubCorpus:
@@ -459,4 +482,4 @@ def _open_hub_corpus(source: str, *, text_column: str, streaming: bool) -> HubCo
         rows = rows.select_columns([column for column in columns if column in ("id", text_column)])
     origin = f"reader {READER_VERSION}\0{source}\0{text_column}\0{revision or rows._fingerprint}"
     fingerprint = hashlib.blake2b(origin.encode(), digest_size=16).hexdigest()
-    return HubCorpus(source, rows, text_column, fingerprint=fingerprint)
+    return (HubStream if streaming else HubCorpus)(source, rows, text_column, fingerprint=fingerprint)

@@ -1,45 +1,64 @@
 """The order of examples: one endless list for all processes, of which each takes its part of every batch.
 
-Example k is row k mod N of epoch k div N. So the place in the data is one number, the rows that were read; resuming
+Example k is row k mod N of epoch k div N; of a stream, whose epochs differ in length, a row that `StreamedObjective`
+finds. So the place in the data is one number, the rows that were read; resuming
 costs nothing, and the number of processes changes who computes an example, not which examples make up a step.
 """
 
 import signal
 import sys
 from collections.abc import Generator, Iterator
+from contextlib import closing
 
 import numpy as np
 import torch
 from torch.utils.data import DataLoader, Dataset, Sampler
 
 from hf_minibert.data.objectives import Batch, Integers, Objective
+from hf_minibert.data.streamed import Order, StreamedObjective
 from hf_minibert.models.losses import IGNORE_INDEX
 
 
+class _Repeated:
+    """All rows of an objective, epoch after epoch."""
+
+    def __init__(self, num_rows: int) -> None:
+        self._num_rows = num_rows
+
+    def locate(self, examples: Integers, *, until: int) -> tuple[Integers, Integers]:
+        del until
+        return np.divmod(examples, self._num_rows)
+
+    def close(self) -> None: ...
+
+
 class _Examples(Dataset[Batch]):
-    """Examples of an objective by their place in the endless list."""
+    """Examples of an objective by their epochs and rows."""
 
     def __init__(self, objective: Objective) -> None:
         self._objective = objective
 
-    def __getitem__(self, examples: Integers) -> Batch:
-        epochs, rows = np.divmod(examples, self._objective.num_rows)
+    def __getitem__(self, places: tuple[Integers, Integers]) -> Batch:
+        epochs, rows = places
         parts = [self._objective.batch(int(epoch), rows[epochs == epoch]) for epoch in np.unique(epochs)]
         return {name: torch.cat([part[name] for part in parts]) for name in parts[0]}
 
 
-class _Plan(Sampler[Integers]):
-    """The micro-batches of one process from a row on, without end."""
+class _Plan(Sampler[tuple[Integers, Integers]]):
+    """The micro-batches of one process from a row on: where their examples lie."""
 
-    def __init__(self, *, batch_size: int, rank: int, world_size: int, first_row: int) -> None:
-        self._batch_size, self._first_row = batch_size, first_row
+    def __init__(
+        self, order: Order, *, batch_size: int, rank: int, world_size: int, first_row: int, last_row: int | None
+    ) -> None:
+        self._order, self._batch_size, self._first_row, self._last_row = order, batch_size, first_row, last_row
         self._rank, self._world_size = rank, world_size
 
-    def __iter__(self) -> Iterator[Integers]:
-        start = self._first_row + self._rank * self._batch_size
-        while True:
-            yield np.arange(start, start + self._batch_size)
+    def __iter__(self) -> Iterator[tuple[Integers, Integers]]:
+        start = self._first_row
+        while self._last_row is None or start < self._last_row:
+            mine = start + self._rank * self._batch_size
             start += self._world_size * self._batch_size
+            yield self._order.locate(np.arange(mine, mine + self._batch_size), until=start)
 
 
 def training_batches(
@@ -49,9 +68,10 @@ def training_batches(
     rank: int = 0,
     world_size: int = 1,
     first_row: int = 0,
+    last_row: int | None = None,
     num_workers: int = 0,
 ) -> Generator[Batch]:
-    """Micro-batches of one process, without end; the processes take turns. Closing it ends its workers.
+    """Micro-batches of one process; the processes take turns. Closing it ends its workers.
 
     Args:
         objective: what makes rows.
@@ -59,9 +79,13 @@ def training_batches(
         rank: which of the processes this is.
         world_size: how many there are.
         first_row: rows that all processes have read before.
+        last_row: rows after which the run ends, so that nothing is prepared in vain; None if that is not known.
         num_workers: processes that prepare batches; 0, this one does.
     """
-    plan = _Plan(batch_size=batch_size, rank=rank, world_size=world_size, first_row=first_row)
+    order: Order = _Repeated(objective.num_rows)
+    if isinstance(objective, StreamedObjective):
+        order = objective.order(last_row)
+    plan = _Plan(order, batch_size=batch_size, rank=rank, world_size=world_size, first_row=first_row, last_row=last_row)
     # A generator of its own, since the loader draws from it, and dropout's must not depend on when loading began.
     loader = DataLoader(
         _Examples(objective),
@@ -71,7 +95,8 @@ def training_batches(
         worker_init_fn=_ignore_signals,
         generator=torch.Generator(),
     )
-    yield from loader
+    with closing(order):
+        yield from loader
 
 
 def _ignore_signals(_worker: int) -> None:

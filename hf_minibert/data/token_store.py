@@ -63,6 +63,8 @@ class StoreInfo:
     bytes: int
     token_counts: list[int]
     """How often each token id occurs in the training documents, (vocab_size,)."""
+    held_out_below: int | None = None
+    """Documents with smaller hashes are held out; None: a share of those that are here."""
 
 
 class Documents:
@@ -97,21 +99,24 @@ class StoredDocuments(Documents):
     """A part of a store. Another process that is sent it maps the file itself, instead of getting a copy."""
 
     def __init__(
-        self, folder: Path, part: str, chunks: Sequence[NDArray[np.unsignedinteger]], places: NDArray[np.int64]
+        self,
+        origin: tuple[Path, int | None, str],
+        chunks: Sequence[NDArray[np.unsignedinteger]],
+        places: NDArray[np.int64],
     ) -> None:
         super().__init__(chunks, places)
-        self._origin = (folder, part)
+        self._origin = origin
 
-    def __reduce__(self) -> tuple[Callable[[Path, str], Documents], tuple[Path, str]]:
+    def __reduce__(self) -> tuple[Callable[[Path, int | None, str], Documents], tuple[Path, int | None, str]]:
         return _open_part, self._origin
 
 
-def _open_part(folder: Path, part: str) -> Documents:
-    documents: Documents = _open_parts(folder)[part]
+def _open_part(folder: Path, held_out_below: int | None, part: str) -> Documents:
+    documents: Documents = _open_parts(folder, held_out_below)[part]
     return documents
 
 
-def _open_parts(folder: Path) -> dict[str, Documents]:
+def _open_parts(folder: Path, held_out_below: int | None) -> dict[str, Documents]:
     """The documents of the file in a store's folder: `train` and `held_out`."""
     table = Dataset.from_file(str(folder / TOKENS_FILE)).data
     chunks, places = [], []
@@ -120,10 +125,11 @@ def _open_parts(folder: Path) -> dict[str, Documents]:
         offsets = column.offsets.to_numpy().astype(np.int64)
         places.append(np.stack((np.full(len(column), index), offsets[:-1], np.diff(offsets)), axis=1))
     all_places = np.concatenate(places) if places else np.empty((0, 3), dtype=np.int64)
-    held_out = _held_out(table.column("hash").to_numpy())
+    hashes = table.column("hash").to_numpy()
+    held_out = hashes < np.uint64(_threshold(hashes) if held_out_below is None else held_out_below)
     return {
-        "train": StoredDocuments(folder, "train", chunks, all_places[~held_out]),
-        "held_out": StoredDocuments(folder, "held_out", chunks, all_places[held_out]),
+        "train": StoredDocuments((folder, held_out_below, "train"), chunks, all_places[~held_out]),
+        "held_out": StoredDocuments((folder, held_out_below, "held_out"), chunks, all_places[held_out]),
     }
 
 
@@ -135,7 +141,7 @@ class TokenStore:
         try:
             about = json.loads((self.folder / ABOUT_FILE).read_text(encoding="utf-8"))
             self.info = StoreInfo(**about)
-            parts = _open_parts(self.folder)
+            parts = _open_parts(self.folder, self.info.held_out_below)
         except (OSError, KeyError, TypeError, ValueError, pyarrow.ArrowException) as error:
             raise UserError(
                 f"{self.folder} is not a whole token store ({error}); delete it, and it will be built again"
@@ -152,15 +158,17 @@ class TokenStore:
             )
 
 
-def _held_out(hashes: NDArray[np.uint64]) -> NDArray[np.bool_]:
-    """Which documents are held out: by their hash, so that equal texts are on one side; never none, never all."""
-    threshold = np.uint64(HELD_OUT_FRACTION * 2**64)
-    held_out: NDArray[np.bool_] = hashes < threshold
-    if not held_out.any():
-        held_out[hashes == hashes.min()] = True
-    elif held_out.all():
-        held_out[hashes == hashes.max()] = False
-    return held_out
+def _threshold(hashes: NDArray[np.uint64]) -> int:
+    """Documents with smaller hashes are held out, so that equal texts are on one side; never none, never all."""
+    threshold = int(HELD_OUT_FRACTION * 2**64)
+    if not len(hashes):
+        return threshold
+    return min(max(threshold, int(hashes.min()) + 1), int(hashes.max()))
+
+
+def held_out_threshold(folder: Path) -> int:
+    """The hash below which the documents of a store are held out, and with them their copies elsewhere."""
+    return _threshold(Dataset.from_file(str(folder / TOKENS_FILE)).data.column("hash").to_numpy())
 
 
 def _batches(corpus: Corpus) -> Iterator[list[Document]]:
@@ -199,6 +207,18 @@ def _encode(encoder: DocumentEncoder, texts: list[str]) -> EncodedDocuments:
     return EncodedDocuments(tokens, lengths, hashes, np.array([len(text.encode()) for text in texts]))
 
 
+def end_with_parent() -> None:
+    """Have this process end when the one that started it does, however that ends."""
+    parent = multiprocessing.parent_process()
+    assert parent is not None
+
+    def watch() -> None:
+        parent.join()
+        os._exit(1)
+
+    threading.Thread(target=watch, daemon=True).start()
+
+
 class _Worker:
     """A process that encodes. It begins with the pieces of text that its parent has met, and ends with its parent."""
 
@@ -210,14 +230,7 @@ class _Worker:
         cls.encoder = encoder
         os.environ["TOKENIZERS_PARALLELISM"] = "false"  # the threads stayed behind
         signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent sees to it
-        threading.Thread(target=cls._end_with_parent, daemon=True).start()
-
-    @staticmethod
-    def _end_with_parent() -> None:
-        parent = multiprocessing.parent_process()
-        assert parent is not None
-        parent.join()
-        os._exit(1)
+        end_with_parent()
 
     @classmethod
     def encode(cls, texts: list[str]) -> EncodedDocuments:
@@ -271,10 +284,15 @@ def tokenizer_fingerprint(tokenizer: PreTrainedTokenizerFast) -> str:
     return hashlib.sha256(json.dumps(kept, sort_keys=True).encode()).hexdigest()[:16]
 
 
-def store_fingerprint(corpus: Corpus, tokenizer: PreTrainedTokenizerFast, max_tokens: int | None = None) -> str:
+def store_fingerprint(corpus: Corpus, tokenizer: PreTrainedTokenizerFast, limit: int | str | None = None) -> str:
     """Changes when the tokens would: the corpus, the tokenizer, the limit, or the format of the store."""
-    parts = (corpus.fingerprint, tokenizer_fingerprint(tokenizer), str(max_tokens), str(FORMAT_VERSION))
+    parts = (corpus.fingerprint, tokenizer_fingerprint(tokenizer), str(limit), str(FORMAT_VERSION))
     return hashlib.sha256("\n".join(parts).encode()).hexdigest()[:16]
+
+
+def cached_store(fingerprint: str) -> Path:
+    """Where the store with a fingerprint lies in the Hugging Face cache."""
+    return Path(HF_CACHE_HOME) / "hf_minibert" / "stores" / fingerprint
 
 
 def is_token_store(folder: Path) -> bool:
@@ -317,7 +335,7 @@ def open_token_store(
     """
     fingerprint = store_fingerprint(corpus, tokenizer, max_tokens)
     if folder is None:
-        folder = Path(HF_CACHE_HOME) / "hf_minibert" / "stores" / fingerprint
+        folder = cached_store(fingerprint)
     if is_token_store(folder):
         store = TokenStore(folder)
         if store.info.fingerprint == fingerprint:
@@ -327,8 +345,8 @@ def open_token_store(
         )
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise UserError(f"{folder} exists and is not a token store; give another folder")
-    with _unfinished_folder(folder.parent) as unfinished:
-        _build(corpus, tokenizer, unfinished, fingerprint, max_tokens)
+    with unfinished_folder(folder.parent) as unfinished:
+        build_store(corpus, tokenizer, unfinished, fingerprint=fingerprint, max_tokens=max_tokens)
         try:
             if folder.exists():
                 folder.rmdir()
@@ -340,7 +358,7 @@ def open_token_store(
 
 
 @contextmanager
-def _unfinished_folder(parent: Path) -> Iterator[Path]:
+def unfinished_folder(parent: Path) -> Iterator[Path]:
     """A folder to build a store in, which vanishes unless it is renamed; so do those of builds that were killed.
 
     Each holds a lock, which the system releases when the process that builds in it ends, however it ends.
@@ -362,10 +380,17 @@ def _unfinished_folder(parent: Path) -> Iterator[Path]:
         shutil.rmtree(temporary, ignore_errors=True)
 
 
-def _build(
-    corpus: Corpus, tokenizer: PreTrainedTokenizerFast, folder: Path, fingerprint: str, max_tokens: int | None
+def build_store(
+    corpus: Corpus,
+    tokenizer: PreTrainedTokenizerFast,
+    folder: Path,
+    *,
+    fingerprint: str,
+    max_tokens: int | None = None,
+    held_out_below: int | None = None,
+    is_shown: bool = True,
 ) -> None:
-    """Write the tokens and then what they are made of."""
+    """Write the tokens and then what they are made of; `held_out_below`: see `StoreInfo`."""
     vocab_size = len(tokenizer)
     dtype = np.uint16 if vocab_size <= 2**16 else np.uint32
     features = Features({"input_ids": List(Value(np.dtype(dtype).name)), "hash": Value("uint64")})
@@ -374,7 +399,12 @@ def _build(
     writer = ArrowWriter(path=str(folder / TOKENS_FILE), features=features)
     with (
         tqdm(
-            desc=f"tokenizing {corpus.name}", total=corpus.num_bytes, unit="B", unit_scale=True, unit_divisor=1000
+            desc=f"tokenizing {corpus.name}",
+            total=corpus.num_bytes,
+            unit="B",
+            unit_scale=True,
+            unit_divisor=1000,
+            disable=not is_shown,
         ) as bar,
         closing(_encoded(corpus, tokenizer)) as batches,
     ):
@@ -394,12 +424,12 @@ def _build(
             if max_tokens is not None and tokens >= max_tokens:
                 break
     writer.finalize()
-    if len(different) < 2:
+    if len(different) < 2 and held_out_below is None:
         raise UserError(
             f"the corpus {corpus.name} has {documents} document(s), but at least 2 different ones are needed: one is "
             "held out to measure what was learned"
         )
-    token_counts = _open_parts(folder)["train"].token_counts(vocab_size)
+    token_counts = _open_parts(folder, held_out_below)["train"].token_counts(vocab_size)
     about = StoreInfo(
         corpus=corpus.name,
         fingerprint=fingerprint,
@@ -409,5 +439,6 @@ def _build(
         tokens=tokens,
         bytes=text_bytes,
         token_counts=token_counts.tolist(),
+        held_out_below=held_out_below,
     )
     (folder / ABOUT_FILE).write_text(json.dumps(dataclasses.asdict(about)) + "\n", encoding="utf-8")

@@ -49,7 +49,8 @@ class PretrainArguments:
     text_column: str = "text"
     """The column or key that holds the text."""
     streaming: bool = False
-    """Read a Hub data set without downloading all of it first; with --max_tokens, only as much as is needed."""
+    """Train on a Hub data set while it is read, a part of some 16 million tokens after the other, and read only as
+    much as the run needs."""
     tokenizer: str | None = None
     """Folder or Hub name of the tokenizer. Default: the repository's own."""
     budget: str | None = None

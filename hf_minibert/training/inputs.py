@@ -5,6 +5,7 @@ import hashlib
 import json
 import shutil
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ from torch import Tensor
 from transformers import PreTrainedTokenizerFast
 from transformers.utils.import_utils import is_flash_attn_2_available
 
-from hf_minibert.data.corpus import Corpus, open_corpus
+from hf_minibert.data.corpus import Corpus, HubStream, open_corpus
 from hf_minibert.data.loader import evaluation_batches
 from hf_minibert.data.objectives import (
     PAIRED,
@@ -26,6 +27,7 @@ from hf_minibert.data.objectives import (
     Objective,
     SentenceOrderPrediction,
 )
+from hf_minibert.data.streamed import StreamedObjective, open_stream
 from hf_minibert.data.token_store import (
     Documents,
     StoreInfo,
@@ -84,6 +86,7 @@ class RunData:
     corpus: Corpus | Path
     """Where the text comes from, or a folder in which it lies tokenised."""
     store: TokenStore
+    """Of a stream, the first part."""
     fingerprint: str
     """Of the store, as the first process has it."""
     train: Objective
@@ -303,16 +306,20 @@ def shared_fingerprint(info: StoreInfo, accelerator: Accelerator) -> str:
 def read_data(plan: Plan, accelerator: Accelerator) -> RunData:
     """Tokenise the corpus, or find it tokenised, and cut it into rows."""
     arguments = plan.arguments
+    stream = None
     with accelerator.main_process_first(), accelerator.local_main_process_first():  # nodes may share no cache
         corpus = find_corpus(arguments)
         if isinstance(corpus, Path):
             store = open_prepared_store(corpus, plan.tokenizer)
+        elif isinstance(corpus, HubStream):
+            stream = open_stream(corpus, plan.tokenizer)
+            store = TokenStore(stream.part(0))
         else:
-            limit = arguments.max_tokens if arguments.streaming else None
-            store = open_token_store(corpus, plan.tokenizer, max_tokens=limit)
+            store = open_token_store(corpus, plan.tokenizer)
     fingerprint = shared_fingerprint(store.info, accelerator)
     accelerator.print(
-        f"{store.info.corpus}: {store.info.documents:,} documents, {store.info.tokens:,} tokens; "
+        f"{store.info.corpus}{', the first part' if stream else ''}: {store.info.documents:,} documents, "
+        f"{store.info.tokens:,} tokens; "
         f"{len(store.train):,} documents to train on, {len(store.held_out):,} held out"
     )
     if len(store.held_out) <= FEW_DOCUMENTS:
@@ -326,11 +333,15 @@ def read_data(plan: Plan, accelerator: Accelerator) -> RunData:
         held_out_causal = build_objective(plan, store, for_evaluation=True, masked_share=0.0)
         causal = _baselines(plan, store, held_out_causal, "clm")
         baselines |= {name.replace("unigram_loss", "clm_unigram_loss"): value for name, value in causal.items()}
+    train = build_objective(plan, store, for_evaluation=False)
+    if stream is not None:
+        build = partial(build_objective, plan, for_evaluation=False)
+        train = StreamedObjective(stream, build, train, makes_parts=accelerator.is_local_main_process)
     return RunData(
         corpus=corpus,
         store=store,
         fingerprint=fingerprint,
-        train=build_objective(plan, store, for_evaluation=False),
+        train=train,
         held_out=held_out,
         held_out_causal=held_out_causal,
         baselines=baselines,

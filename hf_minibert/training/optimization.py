@@ -55,6 +55,12 @@ class End:
         seconds = None if budget is None else parse_duration(budget)
         return cls(seconds, arguments.max_steps, arguments.max_tokens)
 
+    def last_row(self, state: TrainState, rows_per_step: int, tokens_per_step: int) -> int | None:
+        """How many rows the run will have read; None if time alone decides."""
+        steps = [self.steps - state.step] if self.steps is not None else []
+        steps += [-((state.tokens - self.tokens) // tokens_per_step)] if self.tokens is not None else []
+        return state.rows + max(0, min(steps)) * rows_per_step if steps else None
+
     def progress(self, state: TrainState) -> float:
         """How much of the run is done, 0 to 1; while a model is compiled, nothing is."""
         seconds = None if self.seconds is None else max(self.seconds - state.compile_seconds, 1e-9)

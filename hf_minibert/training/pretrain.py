@@ -218,6 +218,7 @@ class Pretraining:
             rank=accelerator.process_index,
             world_size=accelerator.num_processes,
             first_row=state.rows,
+            last_row=self.end.last_row(state, self.rows_per_step, self.tokens_per_step),
             num_workers=arguments.dataloader_num_workers,
         )
         clock = Clock(state)

@@ -3,7 +3,6 @@
 import math
 import sys
 from collections.abc import Callable
-from itertools import islice
 
 import torch
 from accelerate import Accelerator
@@ -45,9 +44,9 @@ def replay(plan: Plan, step: int) -> int:
     model.to(accelerator.device).train()
     rows_per_step = state.rows_per_step or plan.batch_size * arguments.gradient_accumulation_steps
     first = state.rows + (step - 1 - state.step) * rows_per_step
-    rows = training_batches(data.train, batch_size=1, rank=0, world_size=1, first_row=first, num_workers=0)
+    rows = training_batches(data.train, batch_size=1, first_row=first, last_row=first + rows_per_step)
     found = []
-    for row in tqdm(islice(rows, rows_per_step), desc=f"step {step}", total=rows_per_step):
+    for row in tqdm(rows, desc=f"step {step}", total=rows_per_step):
         batch = {name: value.to(accelerator.device) for name, value in row.items()}
         with accelerator.autocast():
             loss, fault = loss_and_first_fault(model, batch)

@@ -12,6 +12,7 @@ from accelerate import Accelerator
 from tqdm import tqdm
 
 from hf_minibert.data.corpus import HubCorpus
+from hf_minibert.data.streamed import StreamedObjective
 from hf_minibert.files import write_text
 from hf_minibert.presets import PretrainingModel
 from hf_minibert.tokenization import OWN_TOKENIZER
@@ -133,6 +134,7 @@ def summary(
     processes = accelerator.num_processes
     hub_id = data.corpus.hub_id if isinstance(data.corpus, HubCorpus) else None
     tokenizer = Path(arguments.tokenizer or OWN_TOKENIZER)
+    is_streamed = isinstance(data.train, StreamedObjective)
     return {
         "kind": "pretrain",
         "model_type": model.config.model_type,
@@ -149,7 +151,8 @@ def summary(
             "held_out_tokens": int(held_out.lengths.sum()),
             "evaluated_tokens": min(arguments.max_eval_samples, data.held_out.num_rows) * plan.max_seq_length,
             "bytes": data.store.info.bytes,
-        },
+        }
+        | ({"is_first_part": True} if is_streamed else {}),
         "tokenizer": {
             "name": tokenizer.resolve().name if tokenizer.is_dir() else arguments.tokenizer,
             "hub_id": None if tokenizer.is_dir() else arguments.tokenizer,
@@ -159,7 +162,7 @@ def summary(
             "steps": state.step,
             "tokens_seen": state.tokens,
             "seconds": round(state.seconds, 1),
-            "epochs": state.tokens / (data.train.num_rows * plan.max_seq_length),
+            **({} if is_streamed else {"epochs": state.tokens / (data.train.num_rows * plan.max_seq_length)}),
             "tokens_per_second": state.tokens / state.training_seconds,
             "global_batch_size": plan.batch_size * arguments.gradient_accumulation_steps * processes,
             "max_seq_length": plan.max_seq_length,

@@ -411,7 +411,7 @@ def test_a_connection_that_breaks_off_is_one_clear_error(monkeypatch):
         raise TimeoutError("no answer\nfor a minute")
 
     corpus = open_corpus(["me/texts"], streaming=True)
-    monkeypatch.setattr(corpus, "_rows", rows())
+    monkeypatch.setattr(corpus, "_rows", datasets.IterableDataset.from_generator(rows))
     with pytest.raises(UserError, match="the data set me/texts broke off at row 2 .TimeoutError: no answer for a min"):
         list(corpus)
 

@@ -1,0 +1,306 @@
+"""Training while the text is read: a stream as a sequence of token stores, its parts.
+
+Part e is what is trained on in epoch e, and meanwhile a process of its own makes the next one. When the stream has
+ended, its parts come again. Parts lie in the cache, each with the position of the stream behind it, so neither another
+run nor one that goes on reads anything twice.
+"""
+
+import json
+import multiprocessing
+import os
+import signal
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from dataclasses import dataclass
+from itertools import chain
+from multiprocessing.connection import Connection
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+from filelock import FileLock
+from tqdm import tqdm
+from transformers import PreTrainedTokenizerFast
+
+from hf_minibert.data.corpus import Corpus, Document, HubStream
+from hf_minibert.data.objectives import Batch, Integers, Objective
+from hf_minibert.data.token_store import (
+    TokenStore,
+    build_store,
+    cached_store,
+    end_with_parent,
+    held_out_threshold,
+    store_fingerprint,
+    unfinished_folder,
+)
+from hf_minibert.errors import UserError
+
+PART_BYTES = 2**26
+"""A part ends with the document that reaches so much text, some 16 million tokens. Counted in bytes and not in tokens,
+it is known while reading, so that the position of the stream is exact and nothing is read that belongs to another."""
+POSITION_FILE = "position.json"
+LOCK_FILE = "lock"
+END_FILE = "end.json"
+SECONDS_BETWEEN_LOOKS = 0.05
+
+
+@dataclass(frozen=True)
+class Stream:
+    """A streamed corpus and its parts in the cache; it can be sent to another process."""
+
+    corpus: HubStream
+    tokenizer: PreTrainedTokenizerFast
+    folder: Path
+    part_bytes: int
+
+    def part(self, number: int) -> Path:
+        """The folder of a part, which is whole if it is there."""
+        return self.folder / f"part-{number:05d}"
+
+    def error_file(self, number: int) -> Path:
+        """Says why a part could not be made."""
+        return self.folder / f"part-{number:05d}.error"
+
+    def num_parts(self) -> int | None:
+        """How many parts there are; None as long as the end was not met."""
+        try:
+            return int(json.loads((self.folder / END_FILE).read_text(encoding="utf-8"))["parts"])
+        except FileNotFoundError:
+            return None
+
+    def part_of(self, epoch: int) -> int | None:
+        """The part that an epoch reads; None if it is not there yet."""
+        if self.part(epoch).is_dir():
+            return epoch
+        number = self.num_parts()
+        return None if number is None or epoch < number else epoch % number
+
+
+def open_stream(corpus: HubStream, tokenizer: PreTrainedTokenizerFast) -> Stream:
+    """The stream with its first part, which is made now unless it is there.
+
+    Raises:
+        UserError: the connection broke off, or the stream has fewer than two different documents.
+    """
+    folder = cached_store(store_fingerprint(corpus, tokenizer, f"parts of {PART_BYTES} bytes"))
+    stream = Stream(corpus, tokenizer, folder, PART_BYTES)
+    PartMaker(stream).make(0, is_shown=True)
+    for stale in folder.glob("*.error"):  # of an earlier run
+        stale.unlink(missing_ok=True)
+    return stream
+
+
+class _PartOfStream(Corpus):
+    """Documents up to the one that reaches a size."""
+
+    def __init__(self, name: str, documents: Iterator[Document], size: int) -> None:
+        super().__init__(name, "", None)
+        self._source, self._size = documents, size
+
+    def _documents(self) -> Iterator[Document]:
+        for document in self._source:
+            self.bytes_read += len(document.text.encode())
+            yield document
+            if self.bytes_read >= self._size:
+                return
+
+
+class PartMaker:
+    """Makes parts one after another, with the stream open between them."""
+
+    def __init__(self, stream: Stream) -> None:
+        self._stream = stream
+        self._position: dict[str, Any] | None = None
+        self._documents: Iterator[Document] | None = None
+
+    def make(self, number: int, *, is_shown: bool) -> None:
+        """Make a part, or find it made, or find that the stream ended before it.
+
+        Raises:
+            UserError: the connection broke off, or the first part is too small.
+        """
+        stream = self._stream
+        stream.folder.mkdir(parents=True, exist_ok=True)
+        with FileLock(stream.folder / LOCK_FILE):  # of the runs that share the cache, one reads
+            if stream.part_of(number) is not None:
+                return
+            stream.error_file(number).unlink(missing_ok=True)
+            position = below = None
+            if number > 0:
+                position = json.loads((stream.part(number - 1) / POSITION_FILE).read_text(encoding="utf-8"))
+                below = held_out_threshold(stream.part(0))
+            documents = self._documents_after(position)
+            first = next(documents, None)
+            if first is None and number > 0:
+                _write_whole(stream.folder / END_FILE, json.dumps({"parts": number}))
+                return
+            part = _PartOfStream(
+                stream.corpus.name, chain(() if first is None else (first,), documents), stream.part_bytes
+            )
+            with unfinished_folder(stream.folder) as unfinished:
+                build_store(
+                    part,
+                    stream.tokenizer,
+                    unfinished,
+                    fingerprint=stream.folder.name,
+                    held_out_below=below,
+                    is_shown=is_shown,
+                )
+                self._position = stream.corpus.position()
+                (unfinished / POSITION_FILE).write_text(json.dumps(self._position), encoding="utf-8")
+                unfinished.rename(stream.part(number))
+
+    def _documents_after(self, position: dict[str, Any] | None) -> Iterator[Document]:
+        """Read on; or from elsewhere, if that is where the part before ended."""
+        if self._documents is None or position != self._position:
+            documents = self._stream.corpus.documents_after(position)
+            self._documents = (one for one in documents if one.text and not one.text.isspace())
+        return self._documents
+
+
+def _write_whole(path: Path, text: str) -> None:
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    temporary.write_text(text, encoding="utf-8")
+    temporary.replace(path)
+
+
+def _make_parts(stream: Stream, requests: Connection) -> None:
+    """What the process that makes parts does: a part for each number that it is sent."""
+    end_with_parent()
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the run sees to these, and goes on to the end of its step
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    if sys.platform != "win32":
+        signal.signal(signal.SIGUSR1, signal.SIG_IGN)
+    tqdm.set_lock(threading.RLock())  # not one of the system, which is left behind when this process is killed
+    maker = PartMaker(stream)
+    while True:
+        try:
+            number = requests.recv()
+        except EOFError:
+            return
+        try:
+            maker.make(number, is_shown=False)
+        except Exception as error:  # whatever it is, those who wait must hear of it
+            reason = " ".join(str(error).split()) or type(error).__name__
+            _write_whole(stream.error_file(number), reason)
+            return
+
+
+class Order(Protocol):
+    """Which epoch and row each of the endless list of examples is."""
+
+    def locate(self, examples: Integers, *, until: int) -> tuple[Integers, Integers]:
+        """Epochs and rows of examples; all below `until` are made sure of, so that all processes wait alike."""
+        ...
+
+    def close(self) -> None:
+        """Nothing more is asked."""
+        ...
+
+
+class StreamedObjective:
+    """An objective over the parts of a stream. `num_rows` is that of the first."""
+
+    def __init__(
+        self, stream: Stream, build: Callable[[TokenStore], Objective], first: Objective, *, makes_parts: bool
+    ) -> None:
+        """`build` an objective on a part; `makes_parts`: whether this process sees to it that parts are made."""
+        self.stream, self.makes_parts, self.num_rows = stream, makes_parts, first.num_rows
+        self._build = build
+        self._opened: tuple[int, Objective] = (0, first)
+
+    def batch(self, epoch: int, rows: Integers) -> Batch:
+        """Rows of an epoch, whose part is there."""
+        part = self.stream.part_of(epoch)
+        assert part is not None
+        if part != self._opened[0]:
+            self._opened = (part, self._build(TokenStore(self.stream.part(part))))
+        return self._opened[1].batch(epoch, rows)
+
+    def count_rows(self, part: int) -> int:
+        """The rows of a part, which costs a few milliseconds; none, if it is too small for one."""
+        if part == 0:
+            return self.num_rows
+        store = TokenStore(self.stream.part(part))
+        try:
+            return self._build(store).num_rows
+        except UserError:
+            return 0
+
+    def order(self, last_row: int | None) -> "StreamedOrder":
+        """The order of a run that ends with a row, if that is known."""
+        return StreamedOrder(self, last_row)
+
+
+class StreamedOrder:
+    """Counts through the parts, has the next one made while one is read, and waits for it when it is late."""
+
+    def __init__(self, objective: StreamedObjective, last_row: int | None) -> None:
+        self._objective, self._stream, self._last_row = objective, objective.stream, last_row
+        self._begins = [0]
+        """Of the epochs met so far and of the next."""
+        self._rows_of_part: dict[int, int] = {}
+        self._asked = 0
+        self._process: multiprocessing.process.BaseProcess | None = None
+        self._requests: Connection | None = None
+
+    def locate(self, examples: Integers, *, until: int) -> tuple[Integers, Integers]:
+        """See `Order`.
+
+        Raises:
+            UserError: a part could not be made.
+        """
+        while self._begins[-1] < until:
+            self._add_epoch()
+        begins = np.array(self._begins)
+        epochs = np.searchsorted(begins, examples, side="right") - 1
+        return epochs, examples - begins[epochs]
+
+    def _add_epoch(self) -> None:
+        epoch = len(self._begins) - 1
+        part = self._wait_for(epoch)
+        if part not in self._rows_of_part:
+            self._rows_of_part[part] = self._objective.count_rows(part)
+        self._begins.append(self._begins[-1] + self._rows_of_part[part])
+        if self._last_row is None or self._begins[-1] < self._last_row:
+            self._ask_for(epoch + 1)
+
+    def _ask_for(self, epoch: int) -> None:
+        """Have the part of an epoch made, unless it is there."""
+        if not self._objective.makes_parts or self._stream.part_of(epoch) is not None or self._asked >= epoch:
+            return
+        self._asked = epoch
+        if self._process is None or not self._process.is_alive():
+            spawn = multiprocessing.get_context("spawn")  # a thread or a fork would share what the steps need
+            theirs, self._requests = spawn.Pipe(duplex=False)
+            self._process = spawn.Process(target=_make_parts, args=(self._stream, theirs))
+            self._process.start()
+            theirs.close()
+        assert self._requests is not None
+        with suppress(BrokenPipeError):  # it was killed just now, as the wait will find
+            self._requests.send(epoch)
+
+    def _wait_for(self, epoch: int) -> int:
+        self._ask_for(epoch)
+        stream = self._stream
+        while (part := stream.part_of(epoch)) is None:
+            if self._process is not None and not self._process.is_alive() and not stream.error_file(epoch).exists():
+                if stream.part_of(epoch) is not None:
+                    continue
+                _write_whole(stream.error_file(epoch), "the process that reads the stream was killed")  # tell all
+            if stream.error_file(epoch).exists():
+                reason = stream.error_file(epoch).read_text(encoding="utf-8")
+                raise UserError(f"{reason}. The run goes on from its last checkpoint with --resume")
+            time.sleep(SECONDS_BETWEEN_LOOKS)
+        return part
+
+    def close(self) -> None:
+        """End the process that makes parts; what it leaves unfinished, the next one clears away."""
+        if self._process is not None and self._requests is not None:
+            self._requests.close()
+            self._process.join(timeout=0.5)  # if it has nothing to do, it ends by itself
+            self._process.kill()
+            self._process.join()
