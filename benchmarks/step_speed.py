@@ -36,7 +36,6 @@ from hf_minibert.data.objectives import Batch, CausalLM, MaskedLM, Masking
 from hf_minibert.data.token_store import Documents
 from hf_minibert.files import write_json
 from hf_minibert.models.losses import IGNORE_INDEX
-from hf_minibert.models.modeling_transformer import TransformerLayer
 from hf_minibert.presets import SIZES, build_config
 from hf_minibert.training.arguments import PretrainArguments
 from hf_minibert.training.device import (
@@ -70,7 +69,7 @@ class Arguments:
     rounds: int = 15
     """Measured steps of each variant."""
     compile: bool = False
-    """Also measure our models with compiled layers."""
+    """Also measure our models compiled."""
 
 
 @dataclass(frozen=True)
@@ -172,9 +171,8 @@ def make_step(variant: Variant, batch: Batch, device: torch.device) -> Step:
         optimizers = [torch.optim.AdamW(model.parameters(), lr=1e-4, fused=True)]
     config: Any = model.config
     config.use_cache = False
-    for layer in model.modules():
-        if variant.compiled and isinstance(layer, TransformerLayer):
-            layer.compile()
+    if variant.compiled:
+        model.compile(fullgraph=True)
     precision: AbstractContextManager[Any] = nullcontext()
     if variant.precision == "bf16":
         precision = torch.autocast(device.type, torch.bfloat16)

@@ -1,17 +1,15 @@
 # Copyright 2026 The hf_minibert authors.
 """The losses, computed where they are needed only, and normalised so that batches can be split."""
 
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
 
 IGNORE_INDEX = -100
-
-# torch 2.11 lacks the fused loss.
-FUSED = "linear_cross_entropy" in dir(F)
 
 
 def vocabulary_cross_entropy(
@@ -19,10 +17,9 @@ def vocabulary_cross_entropy(
 ) -> Tensor:
     """Cross-entropy per predicted token, in nats, straight from the states that enter the decoder.
 
-    The logits of all tokens never exist at once: torch's fused loss makes them chunk by chunk. In half precision its
-    sum would be rounded too, and under autocast its products are not; there, and where the decoder is not plainly its
-    weight (offloaded, quantised, with an adapter), chunks are computed anew for their gradient. The fused loss has no
-    second derivative, and does not say so.
+    The logits of all tokens never exist at once: see `FusedCrossEntropy`. A compiler, which has ways of its own, gets
+    them in one piece. Where the decoder is not plainly its weight (offloaded, quantised, with an adapter), chunks are
+    computed anew for their gradient.
 
     Args:
         hidden_states: (tokens, hidden).
@@ -30,23 +27,13 @@ def vocabulary_cross_entropy(
         labels: (tokens,); IGNORE_INDEX marks tokens that are not predicted.
         num_items_in_batch: predicted tokens over all accumulation steps and processes; default, this batch's own.
     """
-    is_autocast = torch.is_autocast_enabled(hidden_states.device.type)
-    if FUSED and hidden_states.dtype == torch.float32 and not is_autocast and is_plain(decoder):
-        total = F.linear_cross_entropy(
-            hidden_states,
-            decoder.weight,
-            labels,
-            linear_bias=decoder.bias,
-            reduction="sum",
-            ignore_index=IGNORE_INDEX,
-            options=nn.LinearCrossEntropyOptions(
-                batch_chunk_size=chunk_size(hidden_states),
-                chunking_method=None,
-                allow_retain_graph=torch.compiler.is_compiling(),  # needed there; unasked, a warning breaks the graph
-            ),
-        )
-    else:
+    if torch.compiler.is_compiling() or not is_plain(decoder):
         total = chunked_losses(hidden_states, decoder, labels).sum()
+    else:
+        device = hidden_states.device.type
+        is_autocast = torch.is_autocast_enabled(device)
+        dtype = torch.get_autocast_dtype(device) if is_autocast else hidden_states.dtype
+        total = FusedCrossEntropy.apply(hidden_states, decoder.weight, decoder.bias, labels, dtype)
     return total / item_count(labels, num_items_in_batch)
 
 
@@ -59,6 +46,57 @@ def is_plain(decoder: nn.Module) -> bool:
 def chunk_size(hidden_states: Tensor) -> int:
     """Tokens whose logits are made at once: what a CPU's caches hold, or enough to keep a GPU busy."""
     return 512 if hidden_states.device.type == "cpu" else 16_384
+
+
+class FusedCrossEntropy(torch.autograd.Function):
+    """Summed cross-entropy with its gradients at once, chunk by chunk, so that logits are made once and none are kept.
+
+    As Liger's fused linear cross-entropy (Hsu et al. 2024, arXiv:2410.10989). Products are in the type that is asked
+    for, sums in float32. It has no second derivative.
+    """
+
+    @staticmethod
+    def forward(
+        ctx: Any, hidden_states: Tensor, weight: Tensor, bias: Tensor | None, labels: Tensor, dtype: torch.dtype
+    ) -> Tensor:
+        """(tokens, hidden), (vocabulary, hidden), (vocabulary,) and (tokens,) to a number."""
+        needs_states, needs_weight, needs_bias = ctx.needs_input_grad[:3]
+        total = hidden_states.new_zeros((), dtype=torch.float32)
+        of_states = torch.empty_like(hidden_states) if needs_states else None
+        of_weight = torch.zeros_like(weight, dtype=torch.float32) if needs_weight else None
+        of_bias = torch.zeros_like(bias, dtype=torch.float32) if bias is not None and needs_bias else None
+        matrix, offset = weight.to(dtype), None if bias is None else bias.to(dtype)
+        with torch.autocast(hidden_states.device.type, enabled=False):
+            for start in range(0, len(hidden_states), chunk_size(hidden_states)):
+                chunk = slice(start, start + chunk_size(hidden_states))
+                is_predicted = (labels[chunk] != IGNORE_INDEX)[:, None]
+                states, targets = hidden_states[chunk].to(dtype), labels[chunk, None].clamp(min=0)
+                logits = F.linear(states, matrix, offset)
+                log_probabilities = F.log_softmax(logits, dim=1, dtype=torch.float32)
+                total -= (log_probabilities.gather(1, targets) * is_predicted).sum()
+                if of_states is None and of_weight is None and of_bias is None:
+                    continue
+                gradient = log_probabilities.exp_().scatter_add_(
+                    1, targets, torch.full_like(targets, -1.0, dtype=torch.float32)
+                )
+                gradient = gradient.to(dtype)
+                if of_states is not None:
+                    of_states[chunk] = (gradient @ matrix) * is_predicted
+                if of_weight is not None:
+                    of_weight += gradient.T @ (states * is_predicted)
+                if of_bias is not None:
+                    of_bias += (gradient.T @ is_predicted.to(dtype))[:, 0]
+        ctx.save_for_backward(of_states, of_weight, of_bias)
+        ctx.weight_dtype = weight.dtype
+        return total
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
+        """What `forward` has found, times what comes from above."""
+        of_states, *others = ctx.saved_tensors
+        scaled = (None if one is None else (one * gradient).to(ctx.weight_dtype) for one in others)
+        return None if of_states is None else of_states * gradient, *scaled, None, None
 
 
 def chunked_losses(hidden_states: Tensor, decoder: nn.Linear, labels: Tensor) -> Tensor:

@@ -99,7 +99,7 @@ class PretrainArguments:
     """How attention is computed. Default: eager on a CPU for rows of up to 256 tokens, where it is faster; else
     sdpa."""
     compile: bool | None = None
-    """Compile the layers with torch.compile: some time at the start, then faster steps (benchmarks/README.md says by
+    """Compile the model with torch.compile: some time at the start, then faster steps (benchmarks/README.md says by
     how much). On a CPU it needs a C++ compiler. Default: on a CPU that has one, for rows of up to 256 tokens and a
     --budget of five minutes or more."""
     gradient_checkpointing: bool = False

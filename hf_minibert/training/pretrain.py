@@ -147,10 +147,8 @@ class Pretraining:
             load_weights(self.model, checkpoint)
         if self.arguments.gradient_checkpointing:
             self.model.gradient_checkpointing_enable()  # type: ignore[no-untyped-call]
-        if self.arguments.compile:  # layer by layer, which are alike and compiled once; what is around them varies
-            for module in self.model.modules():
-                if isinstance(module, TransformerLayer):
-                    module.compile()
+        if self.arguments.compile:
+            self._compile()
         optimizers = build_optimizers(self.model, self.arguments, self.plan.learning_rate)
         if uses_zero(self.accelerator) and self.arguments.mixed_precision == "bf16":
             autocast_forward(self.model, self.accelerator.device)
@@ -228,7 +226,7 @@ class Pretraining:
         self.model.train()
         with closing(batches), ProgressBar(progress, is_shown=accelerator.is_main_process) as bar:
             if arguments.compile:
-                bar.set_postfix_str("compiling the layers")
+                bar.set_postfix_str("compiling")
             while progress < 1 and not stop.agreed:
                 losses = self.step(batches, progress, stop)
                 begin = state.seconds
@@ -395,6 +393,15 @@ class Pretraining:
     def _predict(self) -> list[dict[str, Any]]:
         with self._uncompiled():
             return predictions(self.model, self.plan.tokenizer, self.data.sentences, self.plan.objective)
+
+    def _compile(self) -> None:
+        """Compile the model in one graph, whatever number of tokens is predicted; or what FSDP leaves whole of it."""
+        if not self.accelerator.is_fsdp2:
+            self.model.compile(fullgraph=True)
+            return
+        for module in self.model.modules():
+            if isinstance(module, TransformerLayer):
+                module.compile()
 
     def _uncompiled(self) -> AbstractContextManager[None]:
         """Batches of other shapes are not worth compiling for."""

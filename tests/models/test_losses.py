@@ -85,14 +85,58 @@ def test_nothing_to_predict_is_a_loss_of_zero(make_model, tokens, name):
 def test_the_loss_is_the_same_fused_or_not_and_in_chunks_of_any_size(make_model, tokens, monkeypatch, name, size):
     model = make_model(name).train()
     found = []
-    for is_fused, tokens_per_chunk in ((losses.FUSED, size), (False, size), (False, 10_000)):
-        monkeypatch.setattr(losses, "FUSED", is_fused)
+    for is_fused, tokens_per_chunk in ((True, size), (False, size), (False, 10_000)):
+        monkeypatch.setattr(losses, "is_plain", lambda _, is_fused=is_fused: is_fused)
         monkeypatch.setattr(losses, "chunk_size", lambda _, tokens_per_chunk=tokens_per_chunk: tokens_per_chunk)
         loss = model(tokens, labels=masked_labels(tokens), num_items_in_batch=torch.tensor(20)).loss
         found.append((loss.detach(), gradient(model, loss)))
     for loss, gradients in found[:-1]:
         torch.testing.assert_close(loss, found[-1][0])
         assert_same(gradients, found[-1][1])
+
+
+@pytest.mark.parametrize("bias", [False, True])
+@pytest.mark.parametrize("is_frozen", [False, True])
+def test_the_fused_loss_and_its_gradients_by_hand(monkeypatch, bias, is_frozen):
+    monkeypatch.setattr(losses, "chunk_size", lambda _: 7)
+    torch.manual_seed(0)
+    decoder, states = torch.nn.Linear(8, 99, bias=bias).double(), torch.randn(20, 8, dtype=torch.float64)
+    decoder.requires_grad_(not is_frozen)
+    labels = torch.randint(0, 99, (20,)).masked_fill(torch.arange(20) % 3 == 0, -100)
+
+    def loss_and_gradients(loss):
+        inputs = [states, *(parameter for parameter in decoder.parameters() if parameter.requires_grad)]
+        return loss.detach(), *torch.autograd.grad(3 * loss, inputs)
+
+    states.requires_grad_()
+    actual = loss_and_gradients(losses.vocabulary_cross_entropy(states, decoder, labels))
+    expected = loss_and_gradients(F.cross_entropy(decoder(states), labels))
+    assert len(actual) == 2 + (not is_frozen) * (1 + bias)
+    for one, other in zip(actual, expected, strict=True):
+        torch.testing.assert_close(one, other.to(one.dtype), rtol=1e-5, atol=1e-7)
+
+
+def test_the_fused_loss_under_autocast_is_that_of_logits_in_half_precision():
+    torch.manual_seed(0)
+    decoder, states = torch.nn.Linear(64, 99, bias=False), torch.randn(600, 64, requires_grad=True)
+    labels = torch.randint(0, 99, (600,))
+    gradients = []
+    for way in (losses.vocabulary_cross_entropy, lambda *given: losses.chunked_losses(*given).mean()):
+        with torch.autocast("cpu", torch.bfloat16):
+            loss = way(states, decoder, labels)
+        gradients.append((loss.detach(), *torch.autograd.grad(loss, (states, decoder.weight))))
+    for one, other in zip(*gradients, strict=True):
+        assert one.dtype == other.dtype == torch.float32
+        assert (one - other).norm() <= 0.01 * other.norm()
+    assert gradients[0][0] == pytest.approx(float(gradients[1][0]), rel=1e-5)
+
+
+def test_the_fused_loss_has_no_second_derivative():
+    decoder, states = torch.nn.Linear(8, 99), torch.randn(4, 8, requires_grad=True)
+    loss = losses.vocabulary_cross_entropy(states, decoder, torch.arange(4))
+    (gradient,) = torch.autograd.grad(loss, states, create_graph=True)
+    with pytest.raises(RuntimeError, match="does not require grad"):
+        gradient.sum().backward()
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
