@@ -55,6 +55,7 @@ from hf_minibert.training.report import environment
 
 REPOSITORY = Path(__file__).parents[1]
 RESULTS = Path(__file__).parent / "results"
+BUDGET = "10m"
 LENGTH = 512  # positions of the peers that learn them
 
 
@@ -70,7 +71,7 @@ class Arguments:
     """tiny, mini, small or medium."""
     corpus: list[str] = field(default_factory=lambda: ["builtin"])
     """Text, as in `scripts/pretrain.py`."""
-    budget: str = "10m"
+    budget: str = BUDGET
     """Time of each run."""
     search_budget: str = "2m"
     """Time for each learning rate of the peer."""
@@ -275,6 +276,7 @@ def main(arguments: Arguments) -> int:
     if arguments.peer == "nanogpt" and arguments.family != "minigpt":
         raise UserError("--peer nanogpt trains a causal model; give --family minigpt")
     name = f"{arguments.family}-{arguments.size}" + ("" if arguments.peer == "stock" else f"-{arguments.peer}")
+    name += "" if arguments.budget == BUDGET else f"-{arguments.budget}"
     output = Path(arguments.output_dir).resolve() / name
     search = {}
     for rate in arguments.learning_rates:

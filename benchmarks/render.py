@@ -9,6 +9,7 @@ Nobody types a figure; a test checks that the documents say what the files say.
 
 import json
 import re
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -117,7 +118,8 @@ def learning_efficiency(figures: dict[str, Any]) -> list[str]:
         ours, peer = one["ours"][figures["measure"]], one["peer"][figures["measure"]]
         seconds = one["seconds_to_the_peers_loss"]
         share = "not reached" if seconds is None else f"at most {seconds / one['seconds']:.0%} of it"
-        lines.append(f"| seed {one['seed']} | **{ours:.2f}** | {peer:.2f} | {share} |")
+        digits = 2 if figures["measure"] == "eval_loss" else 3
+        lines.append(f"| seed {one['seed']} | **{ours:.{digits}f}** | {peer:.{digits}f} | {share} |")
     rates = ", ".join(f"{rate}: {loss:.2f}" for rate, loss in figures["peers_learning_rates"].items())
     return [*lines, "", f"(its learning rate is the best of {rates}; text: {', '.join(figures['corpus'])})"]
 
@@ -164,9 +166,115 @@ def recipe(figures: dict[str, Any]) -> list[str]:
     return [*lines, "", f"(held-out text of {', '.join(figures['corpus'])})"]
 
 
+def shakespeare(figures: dict[str, Any]) -> list[str]:
+    """Loss by character beside nanoGPT's configuration."""
+    lines = [
+        f"| {figures['budget']} on {figures['hardware']} | nats per character | million weights | million characters |",
+        "|---|---:|---:|---:|",
+    ]
+    for one in figures["runs"]:
+        for name, who in (("ours", "ours"), ("nanoGPT's configuration for a CPU", "nanogpt")):
+            of = one[who]
+            lines.append(
+                f"| {name}, seed {one['seed']} | {of['loss']:.3f} | {of['num_parameters'] / 1e6:.2f} "
+                f"| {of['tokens'] / 1e6:.1f} |"
+            )
+    return [*lines, "", f"(the last tenth of the text; `{figures['command']}`)"]
+
+
+def targets() -> list[str]:
+    """What was asked of this package beside what the files of figures say, where they say anything."""
+    lines = ["| asked | | reached |", "|---|---:|---:|"]
+
+    def show(what: str, asked: str, file: str, read: Callable[[dict[str, Any]], str]) -> None:
+        path = RESULTS / f"{file}.json"
+        reached = read(json.loads(path.read_text(encoding="utf-8"))) if path.exists() else "not measured"
+        lines.append(f"| {what} | {asked} | {reached} |")
+
+    def rows(figures: dict[str, Any], model: str, length: int) -> dict[str, dict[str, Any]]:
+        """The rows of a table by variant; of those that come in two precisions, the faster."""
+        (table,) = (one for one in figures["tables"] if (one["model"], one["sequence_length"]) == (model, length))
+        return {row["variant"]: row for row in sorted(table["rows"], key=lambda row: row["ratio"])}
+
+    shapes = (("minibert-mini", 128, "2.0"), ("minibert-mini", 512, "2.0"), ("minigpt-mini", 256, "1.7"))
+    for model, length, asked in shapes:
+        name = f"{model.partition('-')[0]} modern"
+
+        def step(figures: dict[str, Any], *, of: tuple[str, int, str] = (model, length, name)) -> str:
+            found = rows(figures, of[0], of[1])
+            return f"{found[of[2]]['ratio']:.2f}, compiled {found[f'{of[2]}, compiled']['ratio']:.2f}"
+
+        def surcharge(figures: dict[str, Any], *, of: tuple[str, int, str] = (model, length, name)) -> str:
+            found = rows(figures, of[0], of[1])
+            return f"{found[of[2]]['ratio'] / found[f'{of[2]}, Muon']['ratio'] - 1:.0%}"
+
+        def utilisation(figures: dict[str, Any], *, of: tuple[str, int, str] = (model, length, name)) -> str:
+            (table,) = (one for one in figures["tables"] if (one["model"], one["sequence_length"]) == of[:2])
+            shares = {row["precision"]: row["utilisation"] for row in table["rows"] if row["variant"] == of[2]}
+            compiled = rows(figures, of[0], of[1])[f"{of[2]}, compiled"]
+            parts = [f"{precision} {share:.0%}" for precision, share in shares.items()]
+            return ", ".join([*parts, f"{compiled['precision']} compiled {compiled['utilisation']:.0%}"])
+
+        where = f"`{model}`, {length} tokens a row"
+        show(f"a step of {where}, against stock", f"≥ {asked}", "step_speed-cpu", step)
+        show("its utilisation", "≥ 70%", "step_speed-cpu", utilisation)
+        show("Muon's surcharge", "≤ 15%", "step_speed-cpu", surcharge)
+    show(
+        "a step of `minigpt-mini`, against nanoGPT",
+        "≥ 1.0",
+        "step_speed-cpu",
+        lambda figures: "{:.2f}".format(
+            rows(figures, "minigpt-mini", 256)["minigpt modern"]["ratio"]
+            / rows(figures, "minigpt-mini", 256)["nanoGPT"]["ratio"]
+        ),
+    )
+    show(
+        "preparing text, against tokenise-and-group, in 1 and 2 processes",
+        "≥ 5",
+        "data_speed",
+        lambda figures: ", ".join(f"{row['ratio']:.1f}" for row in figures["preparation_megabytes_per_second"]),
+    )
+    show(
+        "million tokens a second of a loader process, the slowest objective",
+        "≥ 5",
+        "data_speed",
+        lambda figures: f"{min(figures['loader_tokens_per_second'].values()) / 1e6:.1f}",
+    )
+    show(
+        "resident MB while 1 GB of text is prepared",
+        "≤ 1,500",
+        "data_speed",
+        lambda figures: f"{figures['memory']['resident_megabytes']:,}",
+    )
+
+    def below(figures: dict[str, Any]) -> str:
+        return f"{figures['mean']['peer'] - figures['mean']['ours']:.2f} ({len(figures['runs'])} seed(s))"
+
+    def fewer(figures: dict[str, Any]) -> str:
+        return f"{1 - figures['mean']['ours'] / figures['mean']['peer']:.0%} ({len(figures['runs'])} seed(s))"
+
+    def sooner(figures: dict[str, Any]) -> str:
+        return ", ".join(f"{one['seconds_to_the_peers_loss'] / one['seconds']:.0%}" for one in figures["runs"])
+
+    show("masked LM, 10 minutes: nats below stock BERT", "≥ 1.5", "learning_efficiency-minibert-mini", below)
+    show("masked LM, 60 minutes: time to stock's loss", "≤ 25%", "learning_efficiency-minibert-mini-60m", sooner)
+    show("causal LM, 10 minutes: fewer bits per byte than GPT-2", "≥ 13%", "learning_efficiency-minigpt-mini", fewer)
+    show("the same against nanoGPT", "≥ 13%", "learning_efficiency-minigpt-mini-nanogpt", fewer)
+    show(
+        "Shakespeare by character: nats below nanoGPT",
+        "≥ 0.2",
+        "shakespeare",
+        lambda figures: "{nanogpt:.3f} - {ours:.3f} = {0:.2f}".format(
+            figures["nats_per_character"]["nanogpt"] - figures["nats_per_character"]["ours"],
+            **figures["nats_per_character"],
+        ),
+    )
+    return lines
+
+
 TABLES = {
     table.__name__: table
-    for table in (quickstart, imdb, step_speed, data_speed, learning_efficiency, objectives, recipe)
+    for table in (quickstart, imdb, step_speed, data_speed, learning_efficiency, objectives, recipe, shakespeare)
 }
 
 
@@ -175,6 +283,8 @@ def render(text: str) -> str:
 
     def fill(place: re.Match[str]) -> str:
         begin, name, end = place.groups()
+        if name == targets.__name__:
+            return begin + "\n".join(targets()) + "\n" + end
         figures = json.loads((RESULTS / f"{name}.json").read_text(encoding="utf-8"))
         return begin + "\n".join(TABLES[name.partition("-")[0]](figures)) + "\n" + end
 

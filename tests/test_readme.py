@@ -89,4 +89,5 @@ def test_figures_are_those_of_the_files() -> None:
         text = document.read_text(encoding="utf-8")
         assert module.render(text) == text
         places += [name for _, name, _ in module.PLACE.findall(text)]
-    assert sorted(places) == sorted(path.stem for path in module.RESULTS.glob("*.json")), "every file is quoted once"
+    files = [path.stem for path in module.RESULTS.glob("*.json")]
+    assert sorted(places) == sorted([*files, "targets"]), "every file is quoted once"

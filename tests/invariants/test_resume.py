@@ -88,6 +88,20 @@ def test_killed_and_resumed_equals_uninterrupted(folder: Path, uninterrupted: Pa
     assert_same_run(output, uninterrupted)
 
 
+@pytest.mark.slow
+def test_a_compiled_run_is_resumed_bit_for_bit(folder: Path) -> None:
+    whole, killed = folder / "compiled", folder / "compiled-killed"
+    done = command("pretrain.py", folder / "cache", **options(folder, whole, compile=True))
+    assert done.returncode == 0, done.stderr
+    process = start(folder, killed, compile=True)
+    wait_for_step(process, killed, 6)
+    process.kill()
+    process.wait()
+    done = command("pretrain.py", folder / "cache", output_dir=killed, resume=True)
+    assert done.returncode == 0, done.stderr
+    assert_same_run(killed, whole)
+
+
 @pytest.mark.parametrize(("number", "workers"), [(signal.SIGTERM, 0), (signal.SIGUSR1, 1)])
 def test_a_signal_saves_and_stops_with_143(
     folder: Path, uninterrupted: Path, number: signal.Signals, workers: int
