@@ -7,21 +7,23 @@
 
 The peer does what transformers' `run_mlm.py` and `run_clm.py` do: one `datasets.map` that tokenises and one that joins
 and cuts into rows, in as many processes as ours has threads. Every measurement is a process of its own with empty
-caches. Then: tokens per second of one loader process for each objective, and the most memory that a process held while
-it built the store of a large corpus.
+caches. Then: tokens per second of one loader process for each objective, and the most memory that all processes held
+together, what they share counted once, while they built the store of a large corpus (on Linux).
 """
 
 import json
 import os
-import resource
 import statistics
 import subprocess
 import sys
 import tempfile
 import time
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
+
+import psutil
 
 from hf_minibert.command_line import invocation, run
 from hf_minibert.data.corpus import open_corpus
@@ -99,21 +101,37 @@ def prepare_like_the_stock_scripts(file: Path, folder: Path, processes: int) -> 
     rows.map(group, batched=True, num_proc=workers)
 
 
-def in_a_process(way: str, file: Path, processes: int) -> dict[str, float]:
-    """Measure in a process of its own, which reports on its last line."""
+def in_a_process(way: str, file: Path, processes: int, *, measures_memory: bool = False) -> dict[str, float]:
+    """Measure in a process of its own, which reports its seconds on its last line."""
     with tempfile.TemporaryDirectory() as cache:
         threads = str(processes) if way == "ours" else "1"
         settings = {"HF_HOME": cache, "RAYON_NUM_THREADS": threads, "HF_HUB_OFFLINE": "1"}
         command = [sys.executable, __file__, "--way", way, "--file", str(file), "--processes", str(processes)]
-        done = subprocess.run(
-            command, cwd=REPOSITORY, env=os.environ | settings, stdout=subprocess.PIPE, text=True, check=True
+        process = subprocess.Popen(
+            command, cwd=REPOSITORY, env=os.environ | settings, stdout=subprocess.PIPE, text=True
         )
-    figures: dict[str, float] = json.loads(done.stdout.splitlines()[-1])
-    return figures
+        most = 0
+        while measures_memory and process.poll() is None:
+            most = max(most, resident_bytes(process.pid))
+            time.sleep(0.5)
+        output, _ = process.communicate()
+    if process.returncode:
+        raise subprocess.CalledProcessError(process.returncode, command)
+    return {"seconds": float(output.splitlines()[-1]), "resident_megabytes": most / 1e6}
 
 
-def measure_one(arguments: Arguments) -> dict[str, float]:
-    """What a measurement's own process does."""
+def resident_bytes(pid: int) -> int:
+    """Of a process and those it has started, each page that they share counted once."""
+    total = 0
+    with suppress(psutil.NoSuchProcess):  # ended since
+        parent = psutil.Process(pid)
+        for process in (parent, *parent.children(recursive=True)):
+            total += process.memory_full_info().pss
+    return total
+
+
+def measure_one(arguments: Arguments) -> float:
+    """What a measurement's own process does, and how long it takes."""
     assert arguments.file is not None
     file = Path(arguments.file)
     with tempfile.TemporaryDirectory() as folder:
@@ -122,11 +140,7 @@ def measure_one(arguments: Arguments) -> dict[str, float]:
             prepare_ours(file, Path(folder) / "store")
         else:
             prepare_like_the_stock_scripts(file, Path(folder), arguments.processes)
-        seconds = time.perf_counter() - begin
-    own, largest = (resource.getrusage(who).ru_maxrss for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN))
-    # What processes share is counted in each.
-    kilobytes = own + (arguments.processes * largest if arguments.processes > 1 else 0)
-    return {"seconds": seconds, "resident_megabytes": kilobytes / 1000}
+        return time.perf_counter() - begin
 
 
 def loader_speeds(file: Path) -> dict[str, int]:
@@ -156,7 +170,7 @@ def loader_speeds(file: Path) -> dict[str, int]:
 def main(arguments: Arguments) -> int:
     """All measurements, or the one of this process."""
     if arguments.way is not None:
-        print(json.dumps(measure_one(arguments)))  # noqa: T201
+        print(measure_one(arguments))
         return 0
     cores = os.cpu_count() or 1
     with tempfile.TemporaryDirectory() as folder:
@@ -183,7 +197,7 @@ def main(arguments: Arguments) -> int:
         }
         if arguments.memory_megabytes:
             size = write_text_file(arguments.corpus, file, arguments.memory_megabytes)
-            one = in_a_process("ours", file, cores)
+            one = in_a_process("ours", file, cores, measures_memory=True)
             figures["memory"] = {
                 "megabytes_of_text": round(size / 1e6),
                 "resident_megabytes": round(one["resident_megabytes"]),

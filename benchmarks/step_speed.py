@@ -153,7 +153,8 @@ def make_batch(family: str, tokens_per_step: int, length: int) -> Batch:
     rows = np.arange(tokens_per_step // length)
     if family == "minigpt":
         return CausalLM(documents, **shape).batch(0, rows)
-    masking = Masking(probability=0.15, mask_id=4, special_ids=[0, 1, 2, 3, 4], vocab_size=VOCABULARY, seed=SEED)
+    share = PretrainArguments(output_dir="").mlm_probability
+    masking = Masking(probability=share, mask_id=4, special_ids=[0, 1, 2, 3, 4], vocab_size=VOCABULARY, seed=SEED)
     return MaskedLM(documents, masking=masking, **shape).batch(0, rows)
 
 

@@ -55,6 +55,8 @@ class Stream:
     tokenizer: PreTrainedTokenizerFast
     folder: Path
     part_bytes: int
+    run: str
+    """Names what only concerns those who read it together: others may share the cache."""
 
     def part(self, number: int) -> Path:
         """The folder of a part, which is whole if it is there."""
@@ -62,7 +64,7 @@ class Stream:
 
     def error_file(self, number: int) -> Path:
         """Says why a part could not be made."""
-        return self.folder / f"part-{number:05d}.error"
+        return self.folder / f"part-{number:05d}-{self.run}.error"
 
     def num_parts(self) -> int | None:
         """How many parts there are; None as long as the end was not met."""
@@ -79,16 +81,16 @@ class Stream:
         return None if number is None or epoch < number else epoch % number
 
 
-def open_stream(corpus: HubStream, tokenizer: PreTrainedTokenizerFast) -> Stream:
-    """The stream with its first part, which is made now unless it is there.
+def open_stream(corpus: HubStream, tokenizer: PreTrainedTokenizerFast, run: str = "run") -> Stream:
+    """The stream with its first part, which is made now unless it is there; `run` names those who read it together.
 
     Raises:
         UserError: the connection broke off, or the stream has fewer than two different documents.
     """
     folder = cached_store(store_fingerprint(corpus, tokenizer, f"parts of {PART_BYTES} bytes"))
-    stream = Stream(corpus, tokenizer, folder, PART_BYTES)
+    stream = Stream(corpus, tokenizer, folder, PART_BYTES, run)
     PartMaker(stream).make(0, is_shown=True)
-    for stale in folder.glob("*.error"):  # of an earlier run
+    for stale in folder.glob(f"*-{run}.error"):  # of an earlier start
         stale.unlink(missing_ok=True)
     return stream
 
@@ -149,8 +151,9 @@ class PartMaker:
                     held_out_below=below,
                     is_shown=is_shown,
                 )
-                self._position = stream.corpus.position()
-                (unfinished / POSITION_FILE).write_text(json.dumps(self._position), encoding="utf-8")
+                position_file = unfinished / POSITION_FILE
+                position_file.write_text(json.dumps(stream.corpus.position()), encoding="utf-8")
+                self._position = json.loads(position_file.read_text(encoding="utf-8"))  # as it is read again
                 unfinished.rename(stream.part(number))
 
     def _documents_after(self, position: dict[str, Any] | None) -> Iterator[Document]:

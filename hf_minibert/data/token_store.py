@@ -45,7 +45,7 @@ UNFINISHED = ".unfinished-tokens-"
 LOCK_FILE = "lock"
 DOCUMENTS_PER_BATCH = 1_000
 CHARACTERS_PER_BATCH = 4_000_000
-BATCHES_ALONE = 3
+BATCHES_ALONE = 2
 MOST_PROCESSES = 8
 HELD_OUT_FRACTION = 0.02
 
@@ -230,6 +230,7 @@ class _Worker:
         cls.encoder = encoder
         os.environ["TOKENIZERS_PARALLELISM"] = "false"  # the threads stayed behind
         signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent sees to it
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)  # by which a pool ends the others if one is killed
         end_with_parent()
 
     @classmethod

@@ -17,9 +17,10 @@ def vocabulary_cross_entropy(
 ) -> Tensor:
     """Cross-entropy per predicted token, in nats, straight from the states that enter the decoder.
 
-    The logits of all tokens never exist at once: see `FusedCrossEntropy`. A compiler, which has ways of its own, gets
-    them in one piece. Where the decoder is not plainly its weight (offloaded, quantised, with an adapter), chunks are
-    computed anew for their gradient.
+    The logits of all tokens never exist at once: see `FusedCrossEntropy`. Where the decoder is not plainly its weight
+    (offloaded, quantised, with an adapter), and in float16, whose gradients need a scale to begin with, chunks are
+    computed anew for their gradient. A compiler, which has ways of its own, gets all logits in one piece, and may
+    keep them.
 
     Args:
         hidden_states: (tokens, hidden).
@@ -27,13 +28,16 @@ def vocabulary_cross_entropy(
         labels: (tokens,); IGNORE_INDEX marks tokens that are not predicted.
         num_items_in_batch: predicted tokens over all accumulation steps and processes; default, this batch's own.
     """
-    if torch.compiler.is_compiling() or not is_plain(decoder):
+    device = hidden_states.device.type
+    is_autocast = torch.is_autocast_enabled(device)
+    dtype = torch.get_autocast_dtype(device) if is_autocast else hidden_states.dtype
+    if torch.compiler.is_compiling() or not is_plain(decoder) or dtype == torch.float16:
         total = chunked_losses(hidden_states, decoder, labels).sum()
     else:
-        device = hidden_states.device.type
-        is_autocast = torch.is_autocast_enabled(device)
-        dtype = torch.get_autocast_dtype(device) if is_autocast else hidden_states.dtype
-        total = FusedCrossEntropy.apply(hidden_states, decoder.weight, decoder.bias, labels, dtype)
+        given: list[Tensor | None] = [hidden_states, decoder.weight, decoder.bias]
+        if not torch.is_grad_enabled():  # which a function cannot see by itself
+            given = [None if one is None else one.detach() for one in given]
+        total = FusedCrossEntropy.apply(*given, labels, dtype)
     return total / item_count(labels, num_items_in_batch)
 
 
@@ -70,7 +74,7 @@ class FusedCrossEntropy(torch.autograd.Function):
             for start in range(0, len(hidden_states), chunk_size(hidden_states)):
                 chunk = slice(start, start + chunk_size(hidden_states))
                 is_predicted = (labels[chunk] != IGNORE_INDEX)[:, None]
-                states, targets = hidden_states[chunk].to(dtype), labels[chunk, None].clamp(min=0)
+                states, targets = hidden_states[chunk].to(dtype), _without_ignored(labels[chunk])[:, None]
                 logits = F.linear(states, matrix, offset)
                 log_probabilities = F.log_softmax(logits, dim=1, dtype=torch.float32)
                 total -= (log_probabilities.gather(1, targets) * is_predicted).sum()
@@ -99,8 +103,13 @@ class FusedCrossEntropy(torch.autograd.Function):
         return None if of_states is None else of_states * gradient, *scaled, None, None
 
 
+def _without_ignored(labels: Tensor) -> Tensor:
+    """Labels of which some class stands for IGNORE_INDEX; any other that is out of bounds stays so, to be refused."""
+    return labels.masked_fill(labels == IGNORE_INDEX, 0)
+
+
 def chunked_losses(hidden_states: Tensor, decoder: nn.Linear, labels: Tensor) -> Tensor:
-    """`token_losses`, chunk by chunk; a compiler, which has ways of its own, gets them in one piece."""
+    """`token_losses`, chunk by chunk; for a compiler, in one piece."""
     size = chunk_size(hidden_states)
     if torch.compiler.is_compiling() or len(hidden_states) <= size:
         return token_losses(hidden_states, decoder, labels)

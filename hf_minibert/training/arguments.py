@@ -49,8 +49,8 @@ class PretrainArguments:
     text_column: str = "text"
     """The column or key that holds the text."""
     streaming: bool = False
-    """Train on a Hub data set while it is read, a part of some 16 million tokens after the other, and read only as
-    much as the run needs."""
+    """Train on a Hub data set while it is read, a part of some 16 million tokens after the other, and at most one part
+    ahead. The parts stay in the Hugging Face cache (hf_minibert/stores), at half a byte for a byte of text."""
     tokenizer: str | None = None
     """Folder or Hub name of the tokenizer. Default: the repository's own."""
     budget: str | None = None

@@ -89,12 +89,18 @@ def fastest_attention(length: int) -> Literal["eager", "sdpa"]:
 
 
 def compiling_pays(length: int, seconds: float | None) -> bool:
-    """Whether to compile a model that trains for a time: on a CPU, where short rows gain most, and a compiler is there.
+    """Whether to compile a model that trains for a time: on a CPU, where short rows gain most.
 
     See `benchmarks/step_speed.py --compile`.
     """
-    if torch.accelerator.is_available() or length > 256 or seconds is None or seconds < SECONDS_THAT_COMPILING_NEEDS:
-        return False
+    is_long = seconds is not None and seconds >= SECONDS_THAT_COMPILING_NEEDS
+    return is_long and length <= 256 and not torch.accelerator.is_available()
+
+
+def has_compiler() -> bool:
+    """Whether torch.compile can build its kernels, for which it needs C++ on a CPU."""
+    if torch.accelerator.is_available():
+        return True
     compiler = os.environ.get("CXX", "clang++" if sys.platform == "darwin" else "g++")
     return shutil.which(compiler) is not None and Path(sysconfig.get_path("include"), "Python.h").exists()
 

@@ -30,7 +30,6 @@ from hf_minibert.data.objectives import (
 from hf_minibert.data.streamed import StreamedObjective, open_stream
 from hf_minibert.data.token_store import (
     Documents,
-    StoreInfo,
     TokenStore,
     is_token_store,
     open_prepared_store,
@@ -52,7 +51,7 @@ from hf_minibert.presets import (
 from hf_minibert.tokenization import OWN_TOKENIZER, adapt_tokenizer, load_tokenizer
 from hf_minibert.training.arguments import PretrainArguments
 from hf_minibert.training.checkpoint import latest_checkpoint
-from hf_minibert.training.device import compiling_pays, computes_in_bfloat16, fastest_attention
+from hf_minibert.training.device import compiling_pays, computes_in_bfloat16, fastest_attention, has_compiler
 from hf_minibert.training.evaluation import frequency_baselines, predicted_tokens, token_lengths
 from hf_minibert.training.optimization import End
 from hf_minibert.training.samples import held_out_sentences
@@ -144,6 +143,11 @@ def make_plan(arguments: PretrainArguments) -> Plan:
         raise UserError("attn_implementation flash_attention_2 cannot mix masked and causal rows; use sdpa")
     if arguments.attn_implementation == "flex_attention" and not torch.accelerator.is_available():
         raise UserError("attn_implementation flex_attention has no gradient on a CPU; use sdpa or eager")
+    if arguments.compile and not has_compiler():
+        raise UserError(
+            "compile needs a C++ compiler (g++, or what CXX names) and Python's headers (Python.h) on a CPU; install "
+            "them, or say --compile no"
+        )
     is_bert = isinstance(config, MiniBertConfig)
     seconds = End.of(arguments).seconds
     return Plan(
@@ -156,7 +160,9 @@ def make_plan(arguments: PretrainArguments) -> Plan:
             learning_rate=learning_rate,
             attn_implementation=arguments.attn_implementation or fastest_attention(length),
             mixed_precision=arguments.mixed_precision or ("bf16" if computes_in_bfloat16() else "no"),
-            compile=compiling_pays(length, seconds) if arguments.compile is None else arguments.compile,
+            compile=has_compiler() and compiling_pays(length, seconds)
+            if arguments.compile is None
+            else arguments.compile,
         ),
         objective=objective,
         max_seq_length=length,
@@ -284,14 +290,16 @@ def _baselines(plan: Plan, store: TokenStore, held_out: Objective, objective: st
     return frequency_baselines(store, targets.numpy(), plan.tokenizer, objective)
 
 
-def shared_fingerprint(info: StoreInfo, accelerator: Accelerator) -> str:
+def shared_fingerprint(store: TokenStore, accelerator: Accelerator) -> str:
     """The fingerprint of the first process's text: where nodes have copies, paths and times give each its own.
 
     Raises:
-        UserError: the text is not the same for all.
+        UserError: the text is not the same for all, or not in the same order.
     """
+    info = store.info
     content = json.dumps([info.tokenizer, info.documents, info.tokens, info.token_counts])
-    digest = hashlib.sha256(content.encode()).digest()[:8]
+    lengths = store.train.lengths.tobytes() + store.held_out.lengths.tobytes()
+    digest = hashlib.sha256(content.encode() + lengths).digest()[:8]
     mine = torch.tensor(list(digest + bytes.fromhex(info.fingerprint)), device=accelerator.device)
     everyones = accelerator.gather(mine[None]).cpu()
     if bool((everyones[:, :8] != everyones[0, :8]).any()):
@@ -312,11 +320,12 @@ def read_data(plan: Plan, accelerator: Accelerator) -> RunData:
         if isinstance(corpus, Path):
             store = open_prepared_store(corpus, plan.tokenizer)
         elif isinstance(corpus, HubStream):
-            stream = open_stream(corpus, plan.tokenizer)
+            run = hashlib.sha256(str(plan.folder.resolve()).encode()).hexdigest()[:16]
+            stream = open_stream(corpus, plan.tokenizer, run)
             store = TokenStore(stream.part(0))
         else:
             store = open_token_store(corpus, plan.tokenizer)
-    fingerprint = shared_fingerprint(store.info, accelerator)
+    fingerprint = shared_fingerprint(store, accelerator)
     accelerator.print(
         f"{store.info.corpus}{', the first part' if stream else ''}: {store.info.documents:,} documents, "
         f"{store.info.tokens:,} tokens; "

@@ -62,7 +62,7 @@ class End:
         return state.rows + max(0, min(steps)) * rows_per_step if steps else None
 
     def progress(self, state: TrainState) -> float:
-        """How much of the run is done, 0 to 1; while a model is compiled, nothing is."""
+        """How much of the run is done, 0 to 1; while a model is compiled, also after a resume, nothing is."""
         seconds = None if self.seconds is None else max(self.seconds - state.compile_seconds, 1e-9)
         done = (state.seconds - state.compile_seconds, state.step, state.tokens)
         parts = [

@@ -163,7 +163,7 @@ def summary(
             "tokens_seen": state.tokens,
             "seconds": round(state.seconds, 1),
             **({} if is_streamed else {"epochs": state.tokens / (data.train.num_rows * plan.max_seq_length)}),
-            "tokens_per_second": state.tokens / state.training_seconds,
+            "tokens_per_second": state.tokens / (state.training_seconds - state.compile_seconds),
             "global_batch_size": plan.batch_size * arguments.gradient_accumulation_steps * processes,
             "max_seq_length": plan.max_seq_length,
             "num_processes": processes,

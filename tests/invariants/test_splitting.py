@@ -253,6 +253,36 @@ def test_two_nodes_that_share_nothing_but_the_folder_give_the_run_of_one(tmp_pat
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("engine", [{}, FSDP], ids=["ddp", "fsdp"])
+def test_compiled_processes_give_the_run_of_others(tmp_path: Path, engine: dict[str, str]) -> None:
+    write_corpus(tmp_path / "corpus.jsonl", documents=60)
+    options: dict[str, Any] = {
+        "model": "minibert-tiny",
+        "corpus": tmp_path / "corpus.jsonl",
+        "max_steps": 6,
+        "logging_steps": 1,
+        "eval_steps": 3,
+        "max_eval_samples": 8,
+        "max_seq_length": 32,
+        "per_device_train_batch_size": 4,
+    }
+    runs = [tmp_path / "compiled", tmp_path / "not"]
+    for run, choice in zip(runs, ("yes", "no"), strict=True):
+        done = command(
+            "pretrain.py",
+            tmp_path / "cache",
+            launcher=TWO_PROCESSES,
+            settings=engine,
+            **options,
+            output_dir=run,
+            compile=choice,
+        )
+        assert done.returncode == 0, done.stderr
+    for key in ("loss", "eval_loss"):
+        assert metrics(runs[0], key) == pytest.approx(metrics(runs[1], key), abs=2e-2), key  # in bfloat16
+
+
+@pytest.mark.slow
 def test_a_killed_process_ends_the_run_and_resuming_loses_nothing(tmp_path: Path) -> None:
     write_corpus(tmp_path / "corpus.jsonl", documents=60)
     options: dict[str, Any] = {

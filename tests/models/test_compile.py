@@ -3,6 +3,8 @@
 import pytest
 import torch
 
+from hf_minibert.models.modeling_minibert import MiniBertForHybridPreTraining
+
 WITH_DECODER = ("MiniBertForMaskedLM", "MiniBertForPreTraining", "MiniGPTForCausalLM")
 GRAPH = {"backend": "eager", "fullgraph": True}  # refuses a graph break, and makes no kernels
 
@@ -44,6 +46,30 @@ def test_a_training_step_is_one_graph(make_model, tokens, name):
         loss.backward()
         results.append((loss.detach(), [parameter.grad.clone() for parameter in model.parameters()]))
     torch.testing.assert_close(*results, rtol=0, atol=1e-5)
+
+
+@pytest.mark.filterwarnings("ignore:.*should not be instantiated:DeprecationWarning")  # torch 2.13 does, for masks
+@pytest.mark.parametrize("predicted", ["some", "none", "causal alone"])
+@pytest.mark.parametrize("is_hybrid", [False, True])
+def test_one_graph_takes_any_number_of_predicted_tokens(make_model, tokens, is_hybrid, predicted):
+    model = make_model("MiniBertForMaskedLM", shifted_predictions=is_hybrid)
+    model = (MiniBertForHybridPreTraining(model.config) if is_hybrid else model).train()
+    graph = torch.compile(model, **GRAPH)
+    positions = torch.arange(12).expand(3, 12) % 7  # two documents in a row
+    rows = torch.tensor([False, True, True])
+    for wanted in ("some", predicted):
+        labels = tokens.masked_fill(torch.arange(12) % 3 != 0, -100)
+        if wanted != "some":
+            labels[~rows if wanted == "causal alone" else slice(None)] = -100
+        batch = {"position_ids": positions, "labels": labels, "num_items_in_batch": torch.tensor(7)}
+        if is_hybrid:
+            batch |= {"causal_rows": rows, "num_causal_items_in_batch": torch.tensor(5)}
+        losses = []
+        for forward in (model, graph):
+            model.zero_grad()
+            losses.append(forward(tokens, **batch).loss)
+            losses[-1].backward()
+        torch.testing.assert_close(*losses, rtol=0, atol=1e-5)
 
 
 def test_no_mask_is_made_that_is_not_needed(make_model, tokens):

@@ -131,6 +131,30 @@ def test_the_fused_loss_under_autocast_is_that_of_logits_in_half_precision():
     assert gradients[0][0] == pytest.approx(float(gradients[1][0]), rel=1e-5)
 
 
+@pytest.mark.parametrize("label", [-1, 99])
+def test_a_label_that_is_no_class_is_refused(label):
+    decoder, states = torch.nn.Linear(8, 99), torch.randn(4, 8)
+    with pytest.raises((IndexError, RuntimeError), match="out of bounds"):
+        losses.vocabulary_cross_entropy(states, decoder, torch.tensor([label, 2, 3, -100]))
+
+
+def test_without_gradients_the_fused_loss_computes_none(monkeypatch):
+    decoder, states = torch.nn.Linear(8, 99), torch.randn(4, 8)
+    asked = []
+    forward = losses.FusedCrossEntropy.forward
+
+    def look(ctx, *given):
+        asked.append(ctx.needs_input_grad[:3])
+        return forward(ctx, *given)
+
+    monkeypatch.setattr(losses.FusedCrossEntropy, "forward", staticmethod(look))
+    for context in (torch.no_grad(), torch.inference_mode()):
+        with context:
+            losses.vocabulary_cross_entropy(states, decoder, torch.arange(4))
+    losses.vocabulary_cross_entropy(states, decoder, torch.arange(4))
+    assert asked == [(False, False, False)] * 2 + [(False, True, True)]
+
+
 def test_the_fused_loss_has_no_second_derivative():
     decoder, states = torch.nn.Linear(8, 99), torch.randn(4, 8, requires_grad=True)
     loss = losses.vocabulary_cross_entropy(states, decoder, torch.arange(4))

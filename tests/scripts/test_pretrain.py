@@ -105,6 +105,7 @@ def in_float32(folder: Path) -> Path:
         {"gradient_checkpointing": True},
         {"attn_implementation": "sdpa"},
         pytest.param({"compile": True}, marks=pytest.mark.slow),
+        pytest.param({"compile": True, "gradient_checkpointing": True}, marks=pytest.mark.slow),
     ],
 )
 def test_how_steps_are_computed_does_not_matter(folder: Path, in_float32: Path, options: dict[str, Any]) -> None:

@@ -4,6 +4,7 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from accelerate import Accelerator
@@ -38,7 +39,7 @@ def test_the_default_tokenizer_is_found_from_any_folder(tmp_path: Path, monkeypa
         ({"budget": "10m", "compile": False}, False),
     ],
 )
-def test_layers_are_compiled_where_it_pays(
+def test_a_model_is_compiled_where_it_pays(
     monkeypatch: pytest.MonkeyPatch, settings: dict[str, object], is_compiled: bool
 ) -> None:
     monkeypatch.setattr(torch.accelerator, "is_available", lambda: False)
@@ -47,8 +48,12 @@ def test_layers_are_compiled_where_it_pays(
     planned = make_plan(PretrainArguments(output_dir="x", model="minibert-tiny", **settings)).arguments
     assert planned.compile is is_compiled
     monkeypatch.setattr(shutil, "which", lambda _: None)
-    planned = make_plan(PretrainArguments(output_dir="x", model="minibert-tiny", **settings)).arguments
-    assert planned.compile is bool(settings.get("compile")), "no compiler"
+    if settings.get("compile"):
+        with pytest.raises(UserError, match=r"compile needs a C\+\+ compiler .* or say --compile no"):
+            make_plan(PretrainArguments(output_dir="x", model="minibert-tiny", **settings))
+    else:
+        planned = make_plan(PretrainArguments(output_dir="x", model="minibert-tiny", **settings)).arguments
+        assert planned.compile is False
 
 
 @pytest.mark.parametrize(("documents", "is_few"), [(20, True), (300, False)])
@@ -78,7 +83,11 @@ def test_nodes_with_copies_agree_and_with_different_text_are_told() -> None:
         token_counts=[1, 2, 3],
     )
 
-    def gather_after(first: StoreInfo, second: StoreInfo) -> str:
+    def store(about: StoreInfo, lengths: list[int]) -> Any:
+        part = SimpleNamespace(lengths=np.array(lengths))
+        return SimpleNamespace(info=about, train=part, held_out=part)
+
+    def gather_after(first: Any, second: Any) -> str:
         """What the second of two processes gets."""
         sent: list[torch.Tensor] = []
 
@@ -90,6 +99,8 @@ def test_nodes_with_copies_agree_and_with_different_text_are_told() -> None:
         shared_fingerprint(first, accelerator)
         return shared_fingerprint(second, accelerator)
 
-    assert gather_after(info, replace(info, fingerprint="f" * 16)) == info.fingerprint
-    with pytest.raises(UserError, match="different text"):
-        gather_after(info, replace(info, token_counts=[1, 3, 2]))
+    whole = store(info, [3, 1, 2])
+    assert gather_after(whole, store(replace(info, fingerprint="f" * 16), [3, 1, 2])) == info.fingerprint
+    for other in (store(replace(info, token_counts=[1, 3, 2]), [3, 1, 2]), store(info, [3, 2, 1])):
+        with pytest.raises(UserError, match="different text"):
+            gather_after(whole, other)
