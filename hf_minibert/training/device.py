@@ -41,7 +41,7 @@ def build_accelerator(arguments: PretrainArguments, folder: Path) -> Accelerator
         cpu=not torch.accelerator.is_available(),  # unless told, accelerate does not join processes on CPU
         mixed_precision=arguments.mixed_precision if plugin is None else "no",  # see `autocast_forward`
         gradient_accumulation_steps=arguments.gradient_accumulation_steps,
-        log_with=[tracker for tracker in arguments.report_to if tracker != "none"],
+        log_with=[tracker for tracker in arguments.report_to if tracker != "none"] or None,
         project_config=ProjectConfiguration(str(folder), logging_dir=str(folder / "logs")),
         deepspeed_plugin=plugin,
         kwargs_handlers=[InitProcessGroupKwargs(timeout=STORE_TIMEOUT)],  # while the first process tokenises
