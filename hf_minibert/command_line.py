@@ -123,9 +123,12 @@ def parse(
 
 
 def invocation() -> str:
-    """The command of this process as others would type it: of absolute paths, which are this machine's, the end."""
+    """The command of this process as others would type it: of paths to other places of this machine, the end."""
     script = Path(sys.argv[0])
-    words = ["/".join(Path(word).parts[-2:]) if Path(word).is_absolute() else word for word in sys.argv[1:]]
+    words = [
+        "/".join(Path(word).parts[-2:]) if Path(word).is_absolute() or ".." in Path(word).parts else word
+        for word in sys.argv[1:]
+    ]
     return f"python {script.parent.name}/{script.name} {shlex.join(words)}".strip()
 
 
