@@ -12,18 +12,15 @@ held out to choose by; the test set is measured once a command. Figures go to ``
 
 import json
 import lzma
-import subprocess
-import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from hf_minibert.command_line import run
+from runs import RESULTS, keep, results_of, script
+
+from hf_minibert.command_line import invocation, run
 from hf_minibert.errors import UserError
 from hf_minibert.files import write_json
-
-REPOSITORY = Path(__file__).parents[1]
-RESULTS = REPOSITORY / "benchmarks" / "results" / "imdb.json"
 
 
 @dataclass(kw_only=True)
@@ -64,14 +61,6 @@ def write_pretraining_text(data: Path, output: Path) -> dict[str, int]:
     return {"reviews": len(texts), "left_out": len(train) + len(unlabelled) - len(texts)}
 
 
-def script(name: str, **flags: Any) -> None:
-    """Run one of the scripts as a user would."""
-    command = [sys.executable, str(REPOSITORY / "scripts" / name)]
-    for flag, value in flags.items():
-        command += [f"--{flag}", *([str(item) for item in value] if isinstance(value, list) else [str(value)])]
-    subprocess.run(command, check=True, cwd=REPOSITORY)
-
-
 def main(arguments: Arguments) -> int:
     """Both runs, one after the other."""
     data, output = Path(arguments.data).resolve(), Path(arguments.output_dir).resolve()
@@ -102,13 +91,13 @@ def main(arguments: Arguments) -> int:
         output_dir=classifier,
         overwrite_output_dir=True,
     )
-    first, second = (json.loads((run / "results.json").read_text()) for run in (pretrained, classifier))
+    keep(pretrained, "imdb")
+    first, second = results_of(pretrained), results_of(classifier)
     seeds = [json.loads((run / "arguments.json").read_text())["seed"] for run in (pretrained, classifier)]
-    words = [word.rstrip("/").rsplit("/")[-1] for word in sys.argv[1:]]  # where the data lie is nobody's business
     write_json(
-        RESULTS,
+        RESULTS / "imdb.json",
         {
-            "command": " ".join(["python", "benchmarks/imdb.py", *words]),
+            "command": invocation(),
             "pretraining_text": counts,
             "pretraining": {
                 key: first[key] for key in ("preset", "architecture", "num_parameters", "training", "metrics")

@@ -28,6 +28,7 @@ import plain_gpt
 import torch
 from accelerate import Accelerator
 from datasets import Dataset
+from runs import REPOSITORY, RESULTS, keep, results_of, short
 from torch import Tensor, nn
 from transformers import (
     BertConfig,
@@ -46,15 +47,13 @@ from hf_minibert.data.loader import evaluation_batches
 from hf_minibert.data.objectives import Batch
 from hf_minibert.data.token_store import Documents
 from hf_minibert.errors import UserError
-from hf_minibert.files import write_json
+from hf_minibert.files import write_json, write_text
 from hf_minibert.presets import SIZES, ObjectiveName
 from hf_minibert.training.arguments import PretrainArguments, parse_duration
 from hf_minibert.training.evaluation import evaluate
 from hf_minibert.training.inputs import make_plan, read_data
 from hf_minibert.training.report import environment
 
-REPOSITORY = Path(__file__).parents[1]
-RESULTS = Path(__file__).parent / "results"
 BUDGET = "10m"
 LENGTH = 512  # positions of the peers that learn them
 
@@ -184,6 +183,8 @@ def train_peer(arguments: Arguments, learning_rate: float) -> None:
         callbacks=[clock],
     )
     trainer.train()
+    log = "".join(json.dumps(line) + "\n" for line in trainer.state.log_history)
+    write_text(folder / "metrics.jsonl", log)
     batches = []
     for batch in evaluation_batches(data.held_out, batch_size=32, max_rows=plan.arguments.max_eval_samples):
         del batch["position_ids"]  # the peer has learned to read over the ends of documents
@@ -243,8 +244,7 @@ def run_ours(arguments: Arguments, folder: Path, seed: int) -> dict[str, Any]:
     settings = folder.with_suffix(".json")
     write_json(settings, {name: value for name, value in wanted.items() if value != usual[name]})
     subprocess.run([sys.executable, "scripts/pretrain.py", str(settings)], check=True, cwd=REPOSITORY)
-    results: dict[str, Any] = json.loads((folder / "results.json").read_text(encoding="utf-8"))
-    return results
+    return results_of(folder)
 
 
 def run_peer(arguments: Arguments, folder: Path, seed: int, learning_rate: float, budget: str) -> dict[str, Any]:
@@ -256,10 +256,9 @@ def run_peer(arguments: Arguments, folder: Path, seed: int, learning_rate: float
         "output_dir": str(folder),
         "peer_learning_rate": learning_rate,
     }
-    write_json(folder / "settings.json", settings)
-    subprocess.run([sys.executable, __file__, str(folder / "settings.json")], check=True, cwd=REPOSITORY)
-    results: dict[str, Any] = json.loads((folder / "results.json").read_text(encoding="utf-8"))
-    return results
+    write_json(folder / "arguments.json", settings)
+    subprocess.run([sys.executable, __file__, str(folder / "arguments.json")], check=True, cwd=REPOSITORY)
+    return results_of(folder)
 
 
 def seconds_to(loss: float, metrics: Path) -> float | None:
@@ -292,6 +291,8 @@ def main(arguments: Arguments) -> int:
             else run_peer(arguments, output / f"peer-{seed}", seed, best, arguments.budget)
             for who in order
         }
+        for who in order:
+            keep(output / f"{who}-{seed}", f"learning_efficiency-{name}-{who}-{seed}")
         ours, peer = found["ours"]["metrics"], found["peer"]["metrics"]
         runs.append(
             {
@@ -312,7 +313,7 @@ def main(arguments: Arguments) -> int:
             "command": invocation(),
             "peer": arguments.peer,
             "budget": arguments.budget,
-            "corpus": [Path(source).parent.name + "/" + Path(source).name for source in arguments.corpus],
+            "corpus": [short(source) for source in arguments.corpus],
             "hardware": found["ours"]["training"]["hardware"],
             "precision": found["ours"]["training"]["precision"],
             "peers_learning_rates": search,

@@ -3,7 +3,7 @@
 ::
 
     python benchmarks/objectives.py --budget 10m
-    python benchmarks/objectives.py --corpus 'texts/*.jsonl' --dataset FOLDER --label_names negative positive
+    python benchmarks/objectives.py --corpus 'texts/*.jsonl' --datasets glue/sst2:sentence imdb/train.jsonl
 
 MiniBERT learns `mlm`, `mlm+nsp`, `mlm+sop` and `hybrid`, MiniGPT `clm`; the order of the runs is that of the table. A
 masked and a causal loss are not comparable with each other, so each stands beside what frequencies alone would give;
@@ -12,20 +12,17 @@ between objectives).
 """
 
 import json
-import subprocess
-import sys
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from matplotlib.figure import Figure
+from runs import RESULTS, keep, results_of, script, short
 
 from hf_minibert.command_line import invocation, run
 from hf_minibert.files import write_json
 from hf_minibert.training.report import environment
 
-REPOSITORY = Path(__file__).parents[1]
-RESULTS = Path(__file__).parent / "results"
 OBJECTIVES = {
     "mlm": "minibert",
     "mlm+nsp": "minibert",
@@ -47,28 +44,20 @@ class Arguments:
     """Time of each pre-training."""
     max_seq_length: int = 128
     """Tokens in a row, the same for both models."""
-    dataset: str = "builtin"
-    """Labelled text, as in `scripts/finetune.py`."""
-    label_names: list[str] | None = None
-    """What its class ids mean, if they are numbers."""
+    datasets: list[str] = field(default_factory=lambda: ["builtin"])
+    """Labelled texts, each as in `scripts/finetune.py`, and after a colon the column of the text, if it is not `text`.
+    Give a file where a folder also has test texts."""
     max_train_samples: int = 4_000
-    """Fine-tune on so many texts."""
+    """Fine-tune on so many texts of each."""
+    max_eval_samples: int = 2_000
+    """Measure on so many of its held-out texts."""
     output_dir: str = "runs/objectives"
     """Folder for the runs."""
 
 
-def script(name: str, **flags: Any) -> None:
-    """Run one of the scripts as a user would."""
-    command = [sys.executable, str(REPOSITORY / "scripts" / name)]
-    for flag, value in flags.items():
-        if value is not None:
-            command += [f"--{flag}", *(map(str, value) if isinstance(value, list) else [str(value)])]
-    subprocess.run([*command, "--overwrite_output_dir"], check=True, cwd=REPOSITORY)
-
-
 def compare(arguments: Arguments, objective: str, output: Path) -> dict[str, Any]:
     """Pre-train with an objective and fine-tune the result; the figures of both."""
-    pretrained, classifier = output / objective, output / f"{objective}-classifier"
+    pretrained = output / objective
     script(
         "pretrain.py",
         model=f"{OBJECTIVES[objective]}-{arguments.size}",
@@ -77,20 +66,28 @@ def compare(arguments: Arguments, objective: str, output: Path) -> dict[str, Any
         budget=arguments.budget,
         max_seq_length=arguments.max_seq_length,
         output_dir=pretrained,
+        overwrite_output_dir=True,
     )
-    script(
-        "finetune.py",
-        model_name_or_path=pretrained,
-        dataset=arguments.dataset,
-        label_names=arguments.label_names,
-        max_train_samples=arguments.max_train_samples,
-        max_seq_length=arguments.max_seq_length,
-        lm_loss_weight=0,  # so that the classifiers learn alike
-        output_dir=classifier,
-    )
-    before, after = (
-        json.loads((folder / "results.json").read_text(encoding="utf-8")) for folder in (pretrained, classifier)
-    )
+    keep(pretrained, f"objectives-{arguments.size}-{objective}")
+    before = results_of(pretrained)
+    accuracies = {}
+    for source in arguments.datasets:
+        dataset, _, column = source.partition(":")
+        classifier = output / f"{objective}-{short(dataset).replace('/', '-')}"
+        script(
+            "finetune.py",
+            model_name_or_path=pretrained,
+            dataset=dataset,
+            text_column=column or None,
+            max_train_samples=arguments.max_train_samples,
+            max_eval_samples=arguments.max_eval_samples,
+            max_seq_length=arguments.max_seq_length,
+            lm_loss_weight=0,  # so that the classifiers learn alike
+            output_dir=classifier,
+            overwrite_output_dir=True,
+        )
+        metrics = results_of(classifier)["metrics"]
+        accuracies[short(dataset)] = {key: metrics[key] for key in ("eval_accuracy", "majority_accuracy")}
     lines = [json.loads(line) for line in (pretrained / "metrics.jsonl").read_text(encoding="utf-8").splitlines()]
     name = "eval_loss" if objective in ("mlm", "clm") else "eval_mlm_loss"
     return {
@@ -100,7 +97,7 @@ def compare(arguments: Arguments, objective: str, output: Path) -> dict[str, Any
         "training": before["training"],
         "metrics": before["metrics"],
         "curve": [[line["seconds"], line[name]] for line in lines if name in line],
-        "finetuning": {key: after[key] for key in ("dataset", "metrics")},
+        "finetuning": accuracies,
     }
 
 
@@ -116,16 +113,18 @@ def draw(runs: list[dict[str, Any]], path: Path) -> None:
         )
     left.set(xlabel="minutes", ylabel="nats per token below the unigram loss", ylim=(0, None))
     left.legend(frameon=False)
-    names = [one["objective"] for one in runs]
-    accuracies = [one["finetuning"]["metrics"]["eval_accuracy"] for one in runs]
-    bars = right.bar(names, accuracies, color=[f"C{index}" for index in range(len(runs))])
-    right.bar_label(bars, [f"{accuracy:.1%}" for accuracy in accuracies], fontsize=8)
-    majority = runs[0]["finetuning"]["metrics"]["majority_accuracy"]
-    right.axhline(majority, color="gray", linestyle="--", linewidth=1)
+    datasets, width = list(runs[0]["finetuning"]), 0.8 / len(runs)
+    for index, one in enumerate(runs):
+        accuracies = [one["finetuning"][name]["eval_accuracy"] for name in datasets]
+        places = [place + (index - (len(runs) - 1) / 2) * width for place in range(len(datasets))]
+        bars = right.bar(places, accuracies, width)
+        right.bar_label(bars, [f"{100 * accuracy:.0f}" for accuracy in accuracies], fontsize=7)
+    for place, name in enumerate(datasets):
+        majority = runs[0]["finetuning"][name]["majority_accuracy"]
+        right.plot((place - 0.45, place + 0.45), (majority, majority), color="black", linestyle="--", linewidth=1)
+    right.set_xticks(range(len(datasets)), datasets)
     right.set(ylabel="held-out accuracy after fine-tuning", ylim=(0, 1))
-    right.annotate(
-        "always the commonest label", (0.02, majority), xycoords=("axes fraction", "data"), fontsize=7, va="bottom"
-    )
+    right.set_title("dashed: always the commonest label", fontsize=8)
     for axes in (left, right):
         axes.spines[["top", "right"]].set_visible(False)
     figure.savefig(path)
@@ -140,7 +139,7 @@ def main(arguments: Arguments) -> int:
         {
             "command": invocation(),
             "budget": arguments.budget,
-            "corpus": [Path(name).parent.name + "/" + Path(name).name for name in arguments.corpus],
+            "corpus": [short(name) for name in arguments.corpus],
             "runs": runs,
             "environment": environment(),
         },

@@ -13,34 +13,29 @@ a row of the results to repeat it. A negative result stays in the table.
 
 import importlib
 import json
+import re
 import subprocess
 import sys
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
+import ingredients
+from runs import RESULTS, keep, results_of, short
+
 from hf_minibert.command_line import run
+from hf_minibert.errors import UserError
 from hf_minibert.files import write_json
 from hf_minibert.training.arguments import PretrainArguments
 from hf_minibert.training.pretrain import pretrain
 from hf_minibert.training.report import environment
 
-RESULTS = Path(__file__).parent / "results"
-
-JORDAN = ((3.4445, -4.7750, 2.0315),) * 5  # Jordan et al. 2024
-# The best three steps for singular values from 0.001 to 1 (Amsel et al. 2025, arXiv:2505.16932).
-POLAR_EXPRESS = (
-    (8.28721201814563, -23.595886519098837, 17.300387312530933),
-    (4.107059111542203, -2.9478499167379106, 0.5448431082926601),
-    (3.9486908534822946, -2.908902115962949, 0.5518191394370137),
-)
-
+# What was found before and is in the baseline now is undone in a row of its own; `*-first.json` has the first rounds.
 BASELINE: dict[str, Any] = {
-    "learning_rate": 3e-3,
-    "mlm_probability": 0.15,
+    "learning_rate": 6e-3,
+    "mlm_probability": 0.3,
     "tokens_per_step": 2048,
     "optimizer": "muon",
-    "hf_minibert.training.muon.COEFFICIENTS": JORDAN,
     "lr_scheduler_type": "linear",
     "warmup_steps": 0.05,
     "weight_decay": 0.1,
@@ -49,34 +44,45 @@ BASELINE: dict[str, Any] = {
     "max_grad_norm": 1.0,
 }
 
-# What a variant replaces: settings of pre-training, or (where the recipe has no setting) a constant of the code.
+# What a variant replaces: settings of pre-training; or, where the recipe has none, a constant of the code, or (with
+# what it is called with) a function of `ingredients`.
 BOTH: dict[str, dict[str, Any]] = {
     "baseline": {},
     "adamw": {"optimizer": "adamw"},
     "adamw, lr 1.5e-3": {"optimizer": "adamw", "learning_rate": 1.5e-3},
+    "adamw, lr 3e-3": {"optimizer": "adamw", "learning_rate": 3e-3},
     "lr 1.5e-3": {"learning_rate": 1.5e-3},
-    "lr 6e-3": {"learning_rate": 6e-3},
+    "lr 3e-3": {"learning_rate": 3e-3},
     "lr 1.2e-2": {"learning_rate": 1.2e-2},
+    "Muon's steps half as long": {"hf_minibert.training.muon.RMS_OF_ADAMW": 0.1},
+    "Muon's steps twice as long": {"hf_minibert.training.muon.RMS_OF_ADAMW": 0.4},
+    "AdamW's steps half as long": {"learning_rate": 3e-3, "hf_minibert.training.muon.RMS_OF_ADAMW": 0.4},
+    "AdamW's steps twice as long": {"learning_rate": 1.2e-2, "hf_minibert.training.muon.RMS_OF_ADAMW": 0.1},
     "1,024 tokens a step": {"tokens_per_step": 1024},
+    "1,024 tokens a step, lr 4e-3": {"tokens_per_step": 1024, "learning_rate": 4e-3},
     "4,096 tokens a step": {"tokens_per_step": 4096},
-    "4,096 tokens a step, lr 6e-3": {"tokens_per_step": 4096, "learning_rate": 6e-3},
-    "1,024 tokens a step, lr 6e-3": {"tokens_per_step": 1024, "learning_rate": 6e-3},
+    "batch from 1,024 to 3,072": {"tokens_per_step": 1024, "ingredients.batch_grows": (1, 3)},
+    "rows of half the length for the first half": {"ingredients.shorter_rows_first": (2, 0.5)},
+    "rows of a quarter for the first half": {"ingredients.shorter_rows_first": (4, 0.5)},
     "cosine": {"lr_scheduler_type": "cosine"},
     "warmup-stable-decay": {"lr_scheduler_type": "warmup_stable_decay"},
     "warm-up of 1%": {"warmup_steps": 0.01},
     "warm-up of 15%": {"warmup_steps": 0.15},
-    "Muon in 3 repetitions": {"hf_minibert.training.muon.COEFFICIENTS": JORDAN[:3]},
-    "Muon in 4 repetitions": {"hf_minibert.training.muon.COEFFICIENTS": JORDAN[:4]},
-    "Muon in 3 of Polar Express": {"hf_minibert.training.muon.COEFFICIENTS": POLAR_EXPRESS},
+    "beta1 0.95": {"adam_beta1": 0.95},
     "beta2 0.95": {"adam_beta2": 0.95},
     "beta2 0.999": {"adam_beta2": 0.999},
     "no weight decay": {"weight_decay": 0.0},
     "weight decay 0.3": {"weight_decay": 0.3},
     "clipping at 10": {"max_grad_norm": 10.0},
+    "weights averaged over 50 steps": {"ingredients.averaged_weights": (0.98,)},
     "dropout 0.1": {"config_overrides": "hidden_dropout_prob=0.1,attention_probs_dropout_prob=0.1"},
     "initialisation 0.04": {"config_overrides": "initializer_range=0.04"},
     "initialisation 0.01": {"config_overrides": "initializer_range=0.01"},
     "residual ends scaled": {"config_overrides": "scale_residual_init=true"},
+    "residual ends at zero": {"ingredients.residual_ends_at_zero": ()},
+    "QK-norm": {"ingredients.normalised_queries_and_keys": ()},
+    "z-loss": {"ingredients.z_loss": (1e-4,)},
+    "untied head": {"config_overrides": "tie_word_embeddings=false"},
     "learned positions": {"config_overrides": "position_embedding_type=absolute"},
     "LayerNorm": {"config_overrides": "norm_type=layer_norm"},
     "norm behind": {"config_overrides": "norm_placement=post"},
@@ -87,22 +93,21 @@ BOTH: dict[str, dict[str, Any]] = {
     "2 layers of 384": {"config_overrides": "num_hidden_layers=2,hidden_size=384,num_attention_heads=6"},
     "classic": {"architecture": "classic"},
     "classic, lr 3e-3": {"architecture": "classic", "learning_rate": 3e-3},
-    "classic, adamw": {"architecture": "classic", "optimizer": "adamw"},
+    "classic, lr 1e-3": {"architecture": "classic", "learning_rate": 1e-3},
+    "classic, adamw, lr 1e-3": {"architecture": "classic", "optimizer": "adamw", "learning_rate": 1e-3},
 }
 VARIANTS: dict[str, dict[str, dict[str, Any]]] = {
     "minibert": BOTH
     | {
+        "masking 15%": {"mlm_probability": 0.15},
         "masking 20%": {"mlm_probability": 0.2},
-        "masking 30%": {"mlm_probability": 0.3},
         "masking 40%": {"mlm_probability": 0.4},
-        "masking 30%, lr 6e-3": {"mlm_probability": 0.3, "learning_rate": 6e-3},
-        "masking 40%, lr 6e-3": {"mlm_probability": 0.4, "learning_rate": 6e-3},
-        "masking 30%, lr 6e-3, Muon in 3 of Polar Express": {
-            "mlm_probability": 0.3,
-            "learning_rate": 6e-3,
-            "hf_minibert.training.muon.COEFFICIENTS": POLAR_EXPRESS,
-        },
-        "masking 30%, 1,024 tokens a step": {"mlm_probability": 0.3, "tokens_per_step": 1024},
+        "masking 50%": {"mlm_probability": 0.5},
+        "masking from 40% to 15%": {"ingredients.masking_falls": (0.4, 0.15)},
+        "masking from 50% to 20%": {"ingredients.masking_falls": (0.5, 0.2)},
+        "hybrid, a sixteenth causal": {"objective": "hybrid", "masked_share": 15 / 16},
+        "causal for the first quarter": {"objective": "hybrid", "ingredients.causal_first": (0.25,)},
+        "causal for the first half": {"objective": "hybrid", "ingredients.causal_first": (0.5,)},
     },
     "minigpt": BOTH,
 }
@@ -137,7 +142,9 @@ def train(arguments: Arguments, folder: Path) -> int:
     length = {"minibert": 128, "minigpt": 256}[arguments.family]
     for name, value in (BASELINE | VARIANTS[arguments.family][arguments.variants[0]]).items():
         module, dot, constant = name.rpartition(".")
-        if dot:
+        if module == "ingredients":
+            getattr(ingredients, constant)(*value)
+        elif dot:
             setattr(importlib.import_module(module), constant, value)
         elif name == "tokens_per_step":
             settings["per_device_train_batch_size"] = value // length
@@ -164,7 +171,10 @@ def main(arguments: Arguments) -> int:
     if arguments.one:
         return train(arguments, output)
     file = RESULTS / f"recipe-{arguments.family}-{arguments.size}.json"
-    rows: list[dict[str, Any]] = json.loads(file.read_text(encoding="utf-8"))["rows"] if file.exists() else []
+    before = json.loads(file.read_text(encoding="utf-8")) if file.exists() else {"rows": []}
+    rows: list[dict[str, Any]] = before["rows"]
+    if rows and (before["baseline"], before["max_tokens"]) != (BASELINE, arguments.max_tokens):
+        raise UserError(f"{file} has rows of another baseline or of other --max_tokens; move it away first")
     for seed in arguments.seeds:
         for variant in arguments.variants or list(known):
             if any((row["variant"], row["seed"]) == (variant, seed) for row in rows):
@@ -173,7 +183,8 @@ def main(arguments: Arguments) -> int:
             command += ["--variants", variant, "--seeds", str(seed), "--max_tokens", str(arguments.max_tokens)]
             command += ["--output_dir", arguments.output_dir, "--corpus", *arguments.corpus]
             subprocess.run(command, check=True)
-            results = json.loads((output / "results.json").read_text(encoding="utf-8"))
+            results = results_of(output)
+            keep(output, f"{file.stem}/{re.sub('[^a-z0-9.]+', '-', variant.lower())}-{seed}")
             row = {"variant": variant, "settings": known[variant], "seed": seed, "metrics": results["metrics"]}
             for key in ("seconds", "tokens_per_second"):  # of runs beside other work, they say nothing
                 del results["training"][key]
@@ -184,7 +195,7 @@ def main(arguments: Arguments) -> int:
                     "family": arguments.family,
                     "size": arguments.size,
                     "max_tokens": arguments.max_tokens,
-                    "corpus": [Path(name).parent.name + "/" + Path(name).name for name in arguments.corpus],
+                    "corpus": [short(name) for name in arguments.corpus],
                     "baseline": BASELINE,
                     "rows": rows,
                     "environment": environment(),

@@ -16,6 +16,9 @@ from typing import Any
 
 from hf_minibert.command_line import run
 from hf_minibert.files import write_text
+from hf_minibert.presets import FAMILIES, LEARNING_RATES, SIZES
+from hf_minibert.training.arguments import PretrainArguments
+from hf_minibert.training.inputs import TOKENS_PER_BATCH
 
 REPOSITORY = Path(__file__).parents[1]
 RESULTS = REPOSITORY / "benchmarks" / "results"
@@ -126,26 +129,27 @@ def learning_efficiency(figures: dict[str, Any]) -> list[str]:
 
 def objectives(figures: dict[str, Any]) -> list[str]:
     """What each objective gives and costs, for the same time."""
-    training = figures["runs"][0]["training"]
+    first = figures["runs"][0]
+    datasets = first["finetuning"]
     lines = [
-        f"| {figures['budget']} on {training['hardware']} | million tokens | nats per masked token | bits per byte "
-        "| accuracy after fine-tuning |",
-        "|---|---:|---:|---:|---:|",
+        f"| {figures['budget']} on {first['training']['hardware']} | million tokens | nats per masked token | bits per "
+        f"byte | {' | '.join(f'accuracy, {name}' for name in datasets)} |",
+        "|---|---:|---:|---:|" + "---:|" * len(datasets),
     ]
     for one in figures["runs"]:
-        before, after = one["metrics"], one["finetuning"]["metrics"]
+        before = one["metrics"]
         masked = before.get("eval_mlm_loss", before["eval_loss"] if one["objective"] == "mlm" else None)
         bits = before.get("eval_bits_per_byte")
         cells = [f"{one['training']['tokens_seen'] / 1e6:.1f}"]
         cells += ["" if value is None else f"{value:.2f}" for value in (masked, bits)]
-        lines.append(f"| `{one['objective']}` | {' | '.join(cells)} | {after['eval_accuracy']:.1%} |")
-    first = figures["runs"][0]
+        cells += [f"{one['finetuning'][name]['eval_accuracy']:.1%}" for name in datasets]
+        lines.append(f"| `{one['objective']}` | {' | '.join(cells)} |")
+    commonest = " | ".join(f"{one['majority_accuracy']:.1%}" for one in datasets.values())
     return [
         *lines,
+        f"| always the commonest label | | | | {commonest} |",
         "",
-        f"(`{first['model']}` and its causal twin on {', '.join(figures['corpus'])}; fine-tuned on "
-        f"{first['finetuning']['dataset']['name']}, where always saying the commonest label gives "
-        f"{first['finetuning']['metrics']['majority_accuracy']:.1%}; `{figures['command']}`)",
+        f"(`{first['model']}` and its causal twin on {', '.join(figures['corpus'])}; `{figures['command']}`)",
     ]
 
 
@@ -272,10 +276,31 @@ def targets() -> list[str]:
     return lines
 
 
+def defaults() -> list[str]:
+    """The recipe as the code has it."""
+    usual = PretrainArguments(output_dir="")
+    rows = [(f"`--learning_rate`, {name}", by_size.values()) for name, by_size in LEARNING_RATES.items()]
+    shared = {
+        "`--optimizer`": usual.optimizer,
+        "`--lr_scheduler_type`": usual.lr_scheduler_type,
+        "`--warmup_steps`": usual.warmup_steps,
+        "`--weight_decay`": usual.weight_decay,
+        "`--adam_beta1`, `--adam_beta2`": f"{usual.adam_beta1}, {usual.adam_beta2}",
+        "`--max_grad_norm`": usual.max_grad_norm,
+        "`--mlm_probability`": usual.mlm_probability,
+        "tokens a step": f"{TOKENS_PER_BATCH:,}",
+        "`--max_seq_length`": ", ".join(f"{family.max_seq_length} ({name})" for name, family in FAMILIES.items()),
+    }
+    lines = [f"| | {' | '.join(SIZES)} |", "|---|" + "---:|" * len(SIZES)]
+    lines += [f"| {name} | {' | '.join(f'{value:g}' for value in values)} |" for name, values in rows]
+    return lines + [f"| {name} | {' | '.join([str(value)] * len(SIZES))} |" for name, value in shared.items()]
+
+
 TABLES = {
     table.__name__: table
     for table in (quickstart, imdb, step_speed, data_speed, learning_efficiency, objectives, recipe, shakespeare)
 }
+WITHOUT_FILE = {table.__name__: table for table in (targets, defaults)}
 
 
 def render(text: str) -> str:
@@ -283,8 +308,8 @@ def render(text: str) -> str:
 
     def fill(place: re.Match[str]) -> str:
         begin, name, end = place.groups()
-        if name == targets.__name__:
-            return begin + "\n".join(targets()) + "\n" + end
+        if name in WITHOUT_FILE:
+            return begin + "\n".join(WITHOUT_FILE[name]()) + "\n" + end
         figures = json.loads((RESULTS / f"{name}.json").read_text(encoding="utf-8"))
         return begin + "\n".join(TABLES[name.partition("-")[0]](figures)) + "\n" + end
 

@@ -15,8 +15,6 @@ nothing of what came before.
 import json
 import lzma
 import statistics
-import subprocess
-import sys
 import time
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -24,6 +22,7 @@ from typing import Any
 
 import plain_gpt
 import torch
+from runs import RESULTS, keep, results_of, script
 from torch import Tensor, nn
 from torch.nn import functional as F
 from tqdm import tqdm
@@ -35,8 +34,6 @@ from hf_minibert.tokenization import DocumentEncoder, load_tokenizer
 from hf_minibert.training.arguments import parse_duration
 from hf_minibert.training.report import environment
 
-REPOSITORY = Path(__file__).parents[1]
-RESULTS = Path(__file__).parent / "results" / "shakespeare.json"
 LENGTH = 64
 DOCUMENT_CHARACTERS = 4_000
 BYTES_ALONE = 516  # special tokens, and each byte at the start of a word and inside one
@@ -103,15 +100,10 @@ def train_ours(documents: list[str], budget: str, seed: int, output: Path) -> di
     output.mkdir(parents=True, exist_ok=True)
     corpus = output / "train.jsonl"
     corpus.write_text("".join(json.dumps({"text": text}) + "\n" for text in documents), encoding="utf-8")
-
-    def script(name: str, **flags: Any) -> None:
-        words = [word for flag, value in flags.items() for word in (f"--{flag}", str(value))]
-        subprocess.run([sys.executable, f"scripts/{name}.py", *words], check=True, cwd=REPOSITORY)
-
     if not (output / "tokenizer").exists():
-        script("train_tokenizer", corpus=corpus, vocab_size=BYTES_ALONE, output_dir=output / "tokenizer")
+        script("train_tokenizer.py", corpus=corpus, vocab_size=BYTES_ALONE, output_dir=output / "tokenizer")
     script(
-        "pretrain",
+        "pretrain.py",
         model="minigpt-tiny",
         config_overrides=OURS,
         corpus=corpus,
@@ -120,10 +112,10 @@ def train_ours(documents: list[str], budget: str, seed: int, output: Path) -> di
         budget=budget,
         seed=seed,
         output_dir=output / f"ours-{seed}",
-        overwrite_output_dir="true",
+        overwrite_output_dir=True,
     )
-    results: dict[str, Any] = json.loads((output / f"ours-{seed}" / "results.json").read_text(encoding="utf-8"))
-    return results
+    keep(output / f"ours-{seed}", f"shakespeare-{seed}")
+    return results_of(output / f"ours-{seed}")
 
 
 def cut(text: str) -> list[str]:
@@ -173,7 +165,7 @@ def main(arguments: Arguments) -> int:
         )
     losses = {who: statistics.mean(one[who]["loss"] for one in runs) for who in ("ours", "nanogpt")}  # type: ignore[index]
     write_json(
-        RESULTS,
+        RESULTS / "shakespeare.json",
         {
             "command": invocation(),
             "budget": arguments.budget,

@@ -90,4 +90,4 @@ def test_figures_are_those_of_the_files() -> None:
         assert module.render(text) == text
         places += [name for _, name, _ in module.PLACE.findall(text)]
     files = [path.stem for path in module.RESULTS.glob("*.json")]
-    assert sorted(places) == sorted([*files, "targets"]), "every file is quoted once"
+    assert sorted(places) == sorted([*files, *module.WITHOUT_FILE]), "every file is quoted once"

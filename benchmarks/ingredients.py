@@ -1,0 +1,135 @@
+"""Ingredients that the package does not have, for `recipe.py`, which says what each would give.
+
+Each function changes the code of the process that calls it. What helps enough to be kept moves into the package, and
+its function is deleted; what does not stays here, so that the row of the table can be made again.
+"""
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from hf_minibert.data.objectives import Batch, Hybrid, MaskedLM
+from hf_minibert.models import losses, modeling_minibert, modeling_minigpt, modeling_transformer
+from hf_minibert.models.losses import IGNORE_INDEX
+from hf_minibert.training.pretrain import Pretraining
+
+
+def before_each_step(change: Any) -> None:
+    """Call `change(pretraining, progress)` before every step."""
+    step = Pretraining.step
+
+    def changed(self: Pretraining, batches: Any, progress: float, stop: Any) -> dict[str, Tensor]:
+        change(self, progress)
+        return step(self, batches, progress, stop)
+
+    Pretraining.step = changed  # type: ignore[method-assign]
+
+
+def shorter_rows_first(parts: int, share: float) -> None:
+    """For a share of the run, cut every row into so many (BERT, Devlin et al. 2019, began with rows of 128 of 512)."""
+    forward = Pretraining.forward
+
+    def changed(self: Pretraining, batch: Batch, counts: Tensor) -> dict[str, Tensor]:
+        if self.end.progress(self.state) < share:
+            length = self.plan.max_seq_length // parts
+            batch = {name: tensor.reshape(-1, length) for name, tensor in batch.items()}
+        return forward(self, batch, counts)
+
+    Pretraining.forward = changed  # type: ignore[method-assign]
+
+
+def masking_falls(first: float, last: float) -> None:
+    """The share of masked tokens falls in a line from one to the other (GPT-BERT)."""
+
+    def change(run: Pretraining, progress: float) -> None:
+        assert isinstance(run.data.train, MaskedLM)
+        run.data.train._masking.probability = first + (last - first) * progress
+
+    before_each_step(change)
+
+
+def batch_grows(first: int, last: int) -> None:
+    """So many batches a step, growing in a line; the batches should be as many times smaller (Smith et al. 2018)."""
+
+    def change(run: Pretraining, progress: float) -> None:
+        wanted = round(first + (last - first) * progress)
+        if wanted != run.accelerator.gradient_accumulation_steps or run.state.step == 0:
+            run.accelerator.gradient_accumulation_steps = run.arguments.gradient_accumulation_steps = wanted
+            run.accelerator.step = 0
+            run.rows_per_step = run.plan.batch_size * wanted
+            run.tokens_per_step = run.rows_per_step * run.plan.max_seq_length
+
+    before_each_step(change)
+
+
+def averaged_weights(decay: float) -> None:
+    """Evaluate a moving average of the weights of all steps (Polyak and Juditsky 1992)."""
+    step, measure = Pretraining.step, Pretraining.measure
+    averages: list[Tensor] = []
+
+    def changed(self: Pretraining, *arguments: Any) -> dict[str, Tensor]:
+        found = step(self, *arguments)
+        weights = [parameter.detach() for parameter in self.model.parameters()]
+        if not averages:
+            averages.extend(weight.clone() for weight in weights)
+        torch._foreach_lerp_(averages, weights, 1 - min(decay, self.state.step / (self.state.step + 10)))
+        return found
+
+    def measured(self: Pretraining) -> dict[str, float]:
+        weights = [parameter.detach() for parameter in self.model.parameters()]
+        kept = [weight.clone() for weight in weights]
+        torch._foreach_copy_(weights, averages)
+        metrics = measure(self)
+        torch._foreach_copy_(weights, kept)
+        return metrics
+
+    Pretraining.step, Pretraining.measure = changed, measured  # type: ignore[method-assign, assignment]
+
+
+def normalised_queries_and_keys() -> None:
+    """Bring queries and keys to one length before they are turned (QK-norm: Henry et al. 2020, arXiv:2010.04245)."""
+    rotate = modeling_transformer.rotate
+    modeling_transformer.rotate = lambda states, rotation: rotate(F.rms_norm(states, states.shape[-1:]), rotation)
+
+
+def z_loss(weight: float) -> None:
+    """In training, keep the logarithm of the softmax's denominator small (PaLM, Chowdhery et al. 2022)."""
+    plain = losses.vocabulary_cross_entropy
+
+    def changed(
+        states: Tensor, decoder: nn.Linear, labels: Tensor, num_items_in_batch: Tensor | int | None = None
+    ) -> Tensor:
+        loss = plain(states, decoder, labels, num_items_in_batch)
+        if not torch.is_grad_enabled():
+            return loss
+        is_predicted = labels != IGNORE_INDEX
+        size = decoder(states[is_predicted]).float().logsumexp(dim=1).square().sum()
+        total: Tensor = loss + weight * size / losses.item_count(labels, num_items_in_batch)
+        return total
+
+    for module in (modeling_minibert, modeling_minigpt):
+        module.vocabulary_cross_entropy = changed  # type: ignore[attr-defined]
+
+
+def residual_ends_at_zero() -> None:
+    """Every layer starts as the identity (Zhang et al. 2019, arXiv:1901.09321)."""
+    initialise = modeling_transformer.TransformerPreTrainedModel._init_weights
+
+    def changed(self: modeling_transformer.TransformerPreTrainedModel, module: nn.Module) -> None:
+        initialise(self, module)
+        if isinstance(module, modeling_transformer.ResidualProjection):
+            nn.init.zeros_(module.weight)
+
+    modeling_transformer.TransformerPreTrainedModel._init_weights = changed  # type: ignore[method-assign]
+
+
+def causal_first(share: float) -> None:
+    """Of hybrid pre-training, only causal rows for a share of the run, and then only masked ones."""
+
+    def change(run: Pretraining, progress: float) -> None:
+        assert isinstance(run.data.train, Hybrid)
+        run.arguments.masked_share = run.data.train.masked_share = float(progress >= share)
+
+    before_each_step(change)

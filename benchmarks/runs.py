@@ -1,0 +1,42 @@
+"""What the benchmarks share: running the scripts as a user would, and keeping what a run leaves."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+from hf_minibert.files import write_json, write_text
+
+REPOSITORY = Path(__file__).parents[1]
+RESULTS = Path(__file__).parent / "results"
+
+
+def script(name: str, **flags: Any) -> None:
+    """Run one of the scripts with these flags; those that are None are left out."""
+    command = [sys.executable, f"scripts/{name}"]
+    for flag, value in flags.items():
+        if value is not None:
+            command += [f"--{flag}", *(str(item) for item in (value if isinstance(value, list) else [value]))]
+    subprocess.run(command, check=True, cwd=REPOSITORY)
+
+
+def results_of(run: Path) -> dict[str, Any]:
+    """What a run says of itself."""
+    results: dict[str, Any] = json.loads((run / "results.json").read_text(encoding="utf-8"))
+    return results
+
+
+def short(path: str | Path) -> str:
+    """The last two parts of a path: where the rest lies is nobody's business."""
+    return "/".join(Path(path).parts[-2:])
+
+
+def keep(run: Path, name: str) -> None:
+    """Copy what a run was told and what it logged to ``results/runs/NAME``."""
+    folder = RESULTS / "runs" / name
+    folder.mkdir(parents=True, exist_ok=True)
+    arguments = json.loads((run / "arguments.json").read_text(encoding="utf-8"))
+    arguments |= {"output_dir": short(arguments["output_dir"]), "corpus": [short(one) for one in arguments["corpus"]]}
+    write_json(folder / "arguments.json", arguments)
+    write_text(folder / "metrics.jsonl", (run / "metrics.jsonl").read_text(encoding="utf-8"))
