@@ -1,16 +1,16 @@
-"""What a budget of time buys: our default recipe beside stock models in the stock recipe, on the same text and machine.
+"""What a budget of time buys: our default recipe beside its peers', on the same text and machine.
 
 ::
 
     python benchmarks/learning_efficiency.py --family minibert --budget 10m
     python benchmarks/learning_efficiency.py --family minigpt --budget 10m --seeds 42 43 44
 
-The peer is `BertForMaskedLM` or `GPT2LMHeadModel` of the same shape, tokenizer, text and held-out text, trained by
-`Trainer` as `run_mlm.py` and `run_clm.py` do: documents joined and cut into rows, batches of eight, AdamW, a linear
-schedule without warm-up (here over the budget), dropout 0.1. With `--peer nanogpt` it is the model and the recipe of
-`plain_gpt.py`, gradients clipped at 1. Its learning rate is the best of `--learning_rates`, each tried for
-`--search_budget`. Runs take turns, ours first with even seeds and last with odd ones; both models are then measured on
-the same held-out rows, masked alike.
+The stock peer is `BertForMaskedLM` or `GPT2LMHeadModel` of the same shape, tokenizer, text and held-out text, trained
+by `Trainer` as `run_mlm.py` and `run_clm.py` do: documents joined and cut into rows, batches of eight, AdamW, a linear
+schedule without warm-up (here over the budget), dropout 0.1. MiniGPT has a second, nanoGPT: the model and the recipe of
+`plain_gpt.py`, gradients clipped at 1. A peer's learning rate is the best of `--learning_rates`, each tried for
+`--search_budget`. Runs take turns, and who begins changes with the seed; all models are then measured on the same
+held-out rows, masked alike. What is there already is not run again: delete a seed of the results to repeat it.
 """
 
 import dataclasses
@@ -54,18 +54,18 @@ from hf_minibert.training.evaluation import evaluate
 from hf_minibert.training.inputs import make_plan, read_data
 from hf_minibert.training.report import environment
 
+PEERS = {"minibert": ("stock",), "minigpt": ("stock", "nanogpt")}
+MEASURES = {"minibert": "eval_loss", "minigpt": "eval_bits_per_byte"}
 BUDGET = "10m"
 LENGTH = 512  # positions of the peers that learn them
 
 
 @dataclass(kw_only=True)
 class Arguments:
-    """Train ours and the stock peer for the same time, and compare them on held-out text."""
+    """Train ours and its peers for the same time, and compare them on held-out text."""
 
     family: Literal["minibert", "minigpt"] = "minibert"
-    """minibert: masked LM, beside stock BERT; minigpt: next token, beside stock GPT-2."""
-    peer: Literal["stock", "nanogpt"] = "stock"
-    """Whose recipe ours is compared with; nanogpt is for minigpt."""
+    """minibert: masked LM, beside stock BERT; minigpt: next token, beside stock GPT-2 and nanoGPT."""
     size: str = "mini"
     """tiny, mini, small or medium."""
     corpus: list[str] = field(default_factory=lambda: ["builtin"])
@@ -73,15 +73,15 @@ class Arguments:
     budget: str = BUDGET
     """Time of each run."""
     search_budget: str = "2m"
-    """Time for each learning rate of the peer."""
+    """Time for each learning rate of a peer."""
     learning_rates: list[float] = field(default_factory=lambda: [1e-4, 3e-4, 1e-3, 3e-3])
-    """What the peer may choose from."""
+    """What a peer may choose from."""
     seeds: list[int] = field(default_factory=lambda: [42, 43, 44])
     """A comparison for each."""
     output_dir: str = "runs/learning_efficiency"
     """Folder for the runs."""
-    peer_learning_rate: float | None = None
-    """For the peer's own process: train it with this rate and the first of --seeds, into --output_dir."""
+    peer: Literal["stock", "nanogpt"] | None = None
+    """For a peer's own process: train it with the first of --learning_rates and of --seeds, into --output_dir."""
 
 
 class Budget(TrainerCallback):
@@ -151,18 +151,18 @@ def stock_rows(documents: Documents, length: int, cls_id: int, sep_id: int) -> D
     return Dataset.from_dict({"input_ids": rows}).with_format("torch")
 
 
-def train_peer(arguments: Arguments, learning_rate: float) -> None:
+def train_peer(arguments: Arguments, peer: str) -> None:
     """The peer's own process: train, measure, write `results.json`."""
     torch.set_flush_denormal(True)
     folder = Path(arguments.output_dir)
-    seed = arguments.seeds[0]
+    seed, learning_rate = arguments.seeds[0], arguments.learning_rates[0]
     set_seed(seed)
     plan = make_plan(pretrain_arguments(arguments, folder, seed))
     accelerator = Accelerator(cpu=not torch.accelerator.is_available())
     data = read_data(plan, accelerator)
-    model = peer_model(arguments.peer, arguments.family, arguments.size, plan.config.vocab_size)
+    model = peer_model(peer, arguments.family, arguments.size, plan.config.vocab_size)
     clock = Budget(parse_duration(arguments.budget))
-    optimizer, schedule = recipe(arguments.peer, model, learning_rate, clock)
+    optimizer, schedule = recipe(peer, model, learning_rate, clock)
     tokenizer = plan.tokenizer
     rows = stock_rows(data.store.train, plan.max_seq_length, int(tokenizer.cls_token_id), int(tokenizer.sep_token_id))
     trainer = Trainer(
@@ -193,10 +193,8 @@ def train_peer(arguments: Arguments, learning_rate: float) -> None:
     write_json(
         folder / "results.json",
         {
-            "learning_rate": learning_rate,
-            "seed": seed,
-            "steps": trainer.state.global_step,
             "num_parameters": sum(parameter.numel() for parameter in model.parameters()),
+            "training": {"steps": trainer.state.global_step},
             "metrics": metrics,
         },
     )
@@ -247,14 +245,17 @@ def run_ours(arguments: Arguments, folder: Path, seed: int) -> dict[str, Any]:
     return results_of(folder)
 
 
-def run_peer(arguments: Arguments, folder: Path, seed: int, learning_rate: float, budget: str) -> dict[str, Any]:
-    """Train the peer in a process of its own; its figures."""
+def run_peer(
+    arguments: Arguments, peer: str, folder: Path, *, seed: int, learning_rate: float, budget: str
+) -> dict[str, Any]:
+    """Train a peer in a process of its own; its figures."""
     folder.mkdir(parents=True, exist_ok=True)
     settings = dataclasses.asdict(arguments) | {
+        "peer": peer,
         "budget": budget,
         "seeds": [seed],
+        "learning_rates": [learning_rate],
         "output_dir": str(folder),
-        "peer_learning_rate": learning_rate,
     }
     write_json(folder / "arguments.json", settings)
     subprocess.run([sys.executable, __file__, str(folder / "arguments.json")], check=True, cwd=REPOSITORY)
@@ -267,63 +268,68 @@ def seconds_to(loss: float, metrics: Path) -> float | None:
     return next((line["seconds"] for line in lines if line.get("eval_loss", float("inf")) <= loss), None)
 
 
-def main(arguments: Arguments) -> int:
-    """The peer's own process, or the whole comparison."""
-    if arguments.peer_learning_rate is not None:
-        train_peer(arguments, arguments.peer_learning_rate)
-        return 0
-    if arguments.peer == "nanogpt" and arguments.family != "minigpt":
-        raise UserError("--peer nanogpt trains a causal model; give --family minigpt")
-    name = f"{arguments.family}-{arguments.size}" + ("" if arguments.peer == "stock" else f"-{arguments.peer}")
-    name += "" if arguments.budget == BUDGET else f"-{arguments.budget}"
-    output = Path(arguments.output_dir).resolve() / name
-    search = {}
+def search(arguments: Arguments, peer: str, output: Path) -> dict[str, float]:
+    """What a peer's loss is after a short time with each learning rate."""
+    losses = {}
     for rate in arguments.learning_rates:
-        tried = run_peer(arguments, output / f"search-{rate}", arguments.seeds[0], rate, arguments.search_budget)
-        search[rate] = tried["metrics"]["eval_loss"]
-    best = min(search, key=lambda rate: search[rate])
-    runs = []
+        folder = output / f"{peer}-search-{rate}"
+        budget = arguments.search_budget
+        tried = run_peer(arguments, peer, folder, seed=arguments.seeds[0], learning_rate=rate, budget=budget)
+        losses[str(rate)] = tried["metrics"]["eval_loss"]
+    return losses
+
+
+def compare(arguments: Arguments, output: Path, seed: int, rates: dict[str, float]) -> dict[str, Any]:
+    """Ours and its peers, one after another, with one seed."""
+    everyone = ["ours", *PEERS[arguments.family]]
+    turn = seed % len(everyone)
+    found = {}
+    for who in everyone[turn:] + everyone[:turn]:
+        folder = output / f"{who}-{seed}"
+        if who == "ours":
+            result = run_ours(arguments, folder, seed)
+        else:
+            budget = arguments.budget
+            result = run_peer(arguments, who, folder, seed=seed, learning_rate=rates[who], budget=budget)
+        keep(folder, f"learning_efficiency-{output.name}/{who}-{seed}")
+        found[who] = {key: result[key] for key in ("num_parameters", "training", "metrics")}
+    for who in PEERS[arguments.family]:
+        sooner = seconds_to(found[who]["metrics"]["eval_loss"], output / f"ours-{seed}" / "metrics.jsonl")
+        found[who]["seconds_of_ours_to_its_loss"] = sooner
+    return {"seed": seed, **found, "environment": environment()}
+
+
+def main(arguments: Arguments) -> int:
+    """A peer's own process, or the whole comparison."""
+    if arguments.peer is not None:
+        train_peer(arguments, arguments.peer)
+        return 0
+    name = f"{arguments.family}-{arguments.size}" + ("" if arguments.budget == BUDGET else f"-{arguments.budget}")
+    output = Path(arguments.output_dir).resolve() / name
+    file = RESULTS / f"learning_efficiency-{name}.json"
+    figures: dict[str, Any] = {
+        "family": arguments.family,
+        "budget": arguments.budget,
+        "corpus": [short(source) for source in arguments.corpus],
+        "measure": MEASURES[arguments.family],
+    }
+    before = json.loads(file.read_text(encoding="utf-8")) if file.exists() else figures | {"runs": []}
+    if {key: before[key] for key in figures} != figures:
+        raise UserError(f"{file} has runs on another corpus; move it away first")
+    figures |= {"peers": before.get("peers", {}), "runs": before["runs"]}
+    for peer in PEERS[arguments.family]:
+        if peer not in figures["peers"]:
+            losses = search(arguments, peer, output)
+            figures["peers"][peer] = {"search_budget": arguments.search_budget, "learning_rates": losses}
+    found = {peer: of["learning_rates"] for peer, of in figures["peers"].items()}
+    rates = {peer: float(min(losses, key=losses.__getitem__)) for peer, losses in found.items()}
     for seed in arguments.seeds:
-        order = ("ours", "peer") if seed % 2 == 0 else ("peer", "ours")
-        found = {
-            who: run_ours(arguments, output / f"ours-{seed}", seed)
-            if who == "ours"
-            else run_peer(arguments, output / f"peer-{seed}", seed, best, arguments.budget)
-            for who in order
-        }
-        for who in order:
-            keep(output / f"{who}-{seed}", f"learning_efficiency-{name}-{who}-{seed}")
-        ours, peer = found["ours"]["metrics"], found["peer"]["metrics"]
-        runs.append(
-            {
-                "seed": seed,
-                "ours": ours,
-                "peer": peer,
-                "num_parameters": {who: result["num_parameters"] for who, result in found.items()},
-                "steps": {"ours": found["ours"]["training"]["steps"], "peer": found["peer"]["steps"]},
-                "seconds": found["ours"]["training"]["seconds"],
-                "seconds_to_the_peers_loss": seconds_to(peer["eval_loss"], output / f"ours-{seed}" / "metrics.jsonl"),
-            }
-        )
-    key = "eval_loss" if arguments.family == "minibert" else "eval_bits_per_byte"
-    means = {who: statistics.mean(one[who][key] for one in runs) for who in ("ours", "peer")}
-    write_json(
-        RESULTS / f"learning_efficiency-{name}.json",
-        {
-            "command": invocation(),
-            "peer": arguments.peer,
-            "budget": arguments.budget,
-            "corpus": [short(source) for source in arguments.corpus],
-            "hardware": found["ours"]["training"]["hardware"],
-            "precision": found["ours"]["training"]["precision"],
-            "peers_learning_rates": search,
-            "measure": key,
-            "mean": means,
-            "runs": runs,
-            "environment": environment(),
-        },
-    )
-    print(f"{key}: ours {means['ours']:.3f}, {arguments.peer} {means['peer']:.3f} (learning rate {best})")  # noqa: T201
+        if all(one["seed"] != seed for one in figures["runs"]):
+            figures["runs"].append(compare(arguments, output, seed, rates))
+            write_json(file, figures | {"command": invocation()})
+    for who in ("ours", *PEERS[arguments.family]):
+        mean = statistics.mean(one[who]["metrics"][figures["measure"]] for one in figures["runs"])
+        print(f"{who}: {figures['measure']} {mean:.3f}")  # noqa: T201
     return 0
 
 

@@ -1,0 +1,80 @@
+"""The comparisons of recipes and objectives, at a size at which they say nothing but run."""
+
+import importlib
+import json
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+from commands import REPOSITORY, environment, write_corpus
+
+from hf_minibert.errors import UserError
+
+pytestmark = pytest.mark.slow
+
+
+@pytest.fixture(name="results")
+def _results(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
+    monkeypatch.syspath_prepend(REPOSITORY / "benchmarks")
+    for name in ("runs", "learning_efficiency", "objectives"):
+        monkeypatch.setattr(importlib.import_module(name), "RESULTS", tmp_path / "results")
+    for name, value in environment(tmp_path / "cache").items():
+        monkeypatch.setenv(name, value)
+    (tmp_path / "results").mkdir()
+    return tmp_path / "results"
+
+
+@pytest.fixture(name="render")
+def _render() -> ModuleType:
+    return importlib.import_module("render")
+
+
+def test_learning_efficiency(results: Path, render: ModuleType, tmp_path: Path) -> None:
+    """Another seed adds to what is there; another corpus does not."""
+    module = importlib.import_module("learning_efficiency")
+    arguments = module.Arguments(
+        family="minigpt",
+        size="tiny",
+        corpus=[str(write_corpus(tmp_path / "corpus.jsonl"))],
+        budget="3s",
+        search_budget="1s",
+        learning_rates=[1e-3],
+        seeds=[1],
+        output_dir=str(tmp_path / "runs"),
+    )
+    assert module.main(arguments) == 0
+    file = results / "learning_efficiency-minigpt-tiny-3s.json"
+    first = json.loads(file.read_text(encoding="utf-8"))
+    arguments.seeds = [1, 2]
+    assert module.main(arguments) == 0
+    figures = json.loads(file.read_text(encoding="utf-8"))
+    assert [one["seed"] for one in figures["runs"]] == [1, 2]
+    assert (figures["runs"][0], figures["peers"]) == (first["runs"][0], first["peers"])
+    for one in figures["runs"]:
+        sizes = [one[who]["num_parameters"] for who in ("ours", "stock", "nanogpt")]
+        assert max(sizes) < 1.05 * min(sizes)
+    assert len(list((results / "runs").glob("*/*/metrics.jsonl"))) == 2 * 3
+    assert any("seed 2" in line for line in render.learning_efficiency(figures))
+    arguments.corpus = ["builtin"]
+    with pytest.raises(UserError, match="another corpus"):
+        module.main(arguments)
+
+
+def test_objectives(results: Path, render: ModuleType, tmp_path: Path) -> None:
+    module = importlib.import_module("objectives")
+    labelled = tmp_path / "labelled.jsonl"
+    lines = [{"sentence": f"This is sentence {index}.", "label": index % 2} for index in range(40)]
+    labelled.write_text("".join(json.dumps(line) + "\n" for line in lines), encoding="utf-8")
+    arguments = module.Arguments(
+        size="tiny",
+        corpus=[str(write_corpus(tmp_path / "corpus.jsonl"))],
+        budget="2s",
+        max_seq_length=32,
+        datasets=[f"{labelled}:sentence"],
+        output_dir=str(tmp_path / "runs"),
+    )
+    assert module.main(arguments) == 0
+    figures = json.loads((results / "objectives-tiny.json").read_text(encoding="utf-8"))
+    assert [one["objective"] for one in figures["runs"]] == list(module.OBJECTIVES)
+    assert (results / "objectives-tiny.png").stat().st_size > 0
+    assert len(render.objectives(figures)) == len(module.OBJECTIVES) + 5
