@@ -3,12 +3,12 @@
 ::
 
     python benchmarks/recipe.py --family minibert --corpus 'texts/*.jsonl.xz' --seeds 42 43
-    python benchmarks/recipe.py --family minigpt --variants baseline adamw 'lr 6e-3'
+    python benchmarks/recipe.py --family minigpt --budget 5m --variants baseline '1,024 tokens a step, lr 4e-3'
 
 Each variant changes one thing of a baseline that is written down here, so that the table stays what it is when the
-defaults follow it. Runs are equal in tokens, not in time, so that they may share a machine with other work and be
-repeated elsewhere; what a variant costs in speed is in `step_speed.py`. What is there already is not run again: delete
-a row of the results to repeat it. A negative result stays in the table.
+defaults follow it. Runs are equal in tokens, so that they may share a machine with other work and be repeated
+elsewhere; with `--budget` they are equal in time, for variants that cost time or save it. What is there already is not
+run again: delete a row of the results to repeat it. A negative result stays in the table.
 """
 
 import importlib
@@ -127,6 +127,8 @@ class Arguments:
     """Text, as in `scripts/pretrain.py`."""
     max_tokens: int = 1_000_000
     """Tokens that each run reads."""
+    budget: str | None = None
+    """Time for each run instead, as in `scripts/pretrain.py`; nothing else may run on the machine."""
     seeds: list[int] = field(default_factory=lambda: [42])
     """A run of each variant for each."""
     output_dir: str = "runs/recipe"
@@ -154,7 +156,8 @@ def train(arguments: Arguments, folder: Path) -> int:
         PretrainArguments(
             model=f"{arguments.family}-{arguments.size}",
             corpus=arguments.corpus,
-            max_tokens=arguments.max_tokens,
+            max_tokens=None if arguments.budget else arguments.max_tokens,
+            budget=arguments.budget,
             max_seq_length=length,
             seed=arguments.seeds[0],
             output_dir=str(folder),
@@ -170,37 +173,35 @@ def main(arguments: Arguments) -> int:
     output = Path(arguments.output_dir).resolve() / f"{arguments.family}-{arguments.size}"
     if arguments.one:
         return train(arguments, output)
-    file = RESULTS / f"recipe-{arguments.family}-{arguments.size}.json"
-    before = json.loads(file.read_text(encoding="utf-8")) if file.exists() else {"rows": []}
+    file = RESULTS / f"{'-'.join(filter(None, ('recipe', arguments.family, arguments.size, arguments.budget)))}.json"
+    figures: dict[str, Any] = {
+        "family": arguments.family,
+        "size": arguments.size,
+        "end": {"budget": arguments.budget} if arguments.budget else {"max_tokens": arguments.max_tokens},
+        "corpus": [short(name) for name in arguments.corpus],
+        "baseline": BASELINE,
+    }
+    before = json.loads(file.read_text(encoding="utf-8")) if file.exists() else figures | {"rows": []}
+    if {key: before[key] for key in figures} != figures:
+        raise UserError(f"{file} has rows of another baseline, corpus or length; move it away first")
     rows: list[dict[str, Any]] = before["rows"]
-    if rows and (before["baseline"], before["max_tokens"]) != (BASELINE, arguments.max_tokens):
-        raise UserError(f"{file} has rows of another baseline or of other --max_tokens; move it away first")
     for seed in arguments.seeds:
         for variant in arguments.variants or list(known):
             if any((row["variant"], row["seed"]) == (variant, seed) for row in rows):
                 continue
             command = [sys.executable, __file__, "--one", "--family", arguments.family, "--size", arguments.size]
             command += ["--variants", variant, "--seeds", str(seed), "--max_tokens", str(arguments.max_tokens)]
+            command += ["--budget", arguments.budget] if arguments.budget else []
             command += ["--output_dir", arguments.output_dir, "--corpus", *arguments.corpus]
             subprocess.run(command, check=True)
             results = results_of(output)
             keep(output, f"{file.stem}/{re.sub('[^a-z0-9.]+', '-', variant.lower())}-{seed}")
             row = {"variant": variant, "settings": known[variant], "seed": seed, "metrics": results["metrics"]}
-            for key in ("seconds", "tokens_per_second"):  # of runs beside other work, they say nothing
-                del results["training"][key]
+            if not arguments.budget:
+                for key in ("seconds", "tokens_per_second"):  # of runs beside other work, they say nothing
+                    del results["training"][key]
             rows.append(row | {key: results[key] for key in ("num_parameters", "training")})
-            write_json(
-                file,
-                {
-                    "family": arguments.family,
-                    "size": arguments.size,
-                    "max_tokens": arguments.max_tokens,
-                    "corpus": [short(name) for name in arguments.corpus],
-                    "baseline": BASELINE,
-                    "rows": rows,
-                    "environment": environment(),
-                },
-            )
+            write_json(file, figures | {"rows": rows, "environment": environment()})
     return 0
 
 

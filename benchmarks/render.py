@@ -167,14 +167,15 @@ def recipe(figures: dict[str, Any]) -> list[str]:
     key, unit = ("eval_bits_per_byte", "bits per byte") if is_causal else ("eval_loss", "nats per masked token")
     rows = figures["rows"]
     baselines = {row["seed"]: row["metrics"][key] for row in rows if row["variant"] == "baseline"}
-    name, tokens = f"{figures['family']}-{figures['size']}", figures["max_tokens"] / 1e6
+    end = figures["end"]
+    length = f"{end['max_tokens'] / 1e6:g} million tokens" if "max_tokens" in end else end["budget"]
     lines = [
-        f"| `{name}`, {tokens:g} million tokens | seed | {unit} | against the baseline |",
+        f"| `{figures['family']}-{figures['size']}`, {length} | seed | {unit} | against the baseline |",
         "|---|---:|---:|---:|",
     ]
-    for row in sorted(rows, key=lambda row: row["metrics"][key]):
-        value = row["metrics"][key]
-        lines.append(f"| {row['variant']} | {row['seed']} | {value:.3f} | {value - baselines[row['seed']]:+.3f} |")
+    losses = [(row["metrics"].get("eval_mlm_loss", row["metrics"][key]), row) for row in rows]
+    for loss, row in sorted(losses, key=lambda pair: pair[0]):
+        lines.append(f"| {row['variant']} | {row['seed']} | {loss:.3f} | {loss - baselines[row['seed']]:+.3f} |")
     return [*lines, "", f"(held-out text of {', '.join(figures['corpus'])})"]
 
 
