@@ -113,18 +113,6 @@ def z_loss(weight: float) -> None:
         module.vocabulary_cross_entropy = changed  # type: ignore[attr-defined]
 
 
-def residual_ends_at_zero() -> None:
-    """Every layer starts as the identity (Zhang et al. 2019, arXiv:1901.09321)."""
-    initialise = modeling_transformer.TransformerPreTrainedModel._init_weights
-
-    def changed(self: modeling_transformer.TransformerPreTrainedModel, module: nn.Module) -> None:
-        initialise(self, module)
-        if isinstance(module, modeling_transformer.ResidualProjection):
-            nn.init.zeros_(module.weight)
-
-    modeling_transformer.TransformerPreTrainedModel._init_weights = changed  # type: ignore[method-assign]
-
-
 def causal_first(share: float) -> None:
     """Of hybrid pre-training, only causal rows for a share of the run, and then only masked ones."""
 

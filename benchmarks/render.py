@@ -17,9 +17,10 @@ from typing import Any
 
 from hf_minibert.command_line import run
 from hf_minibert.files import write_text
-from hf_minibert.presets import FAMILIES, LEARNING_RATES, SIZES
+from hf_minibert.presets import FAMILIES, LEARNING_RATES, SIZES, START
 from hf_minibert.training.arguments import PretrainArguments
 from hf_minibert.training.inputs import TOKENS_PER_BATCH
+from hf_minibert.training.optimization import MUON_RMS
 
 REPOSITORY = Path(__file__).parents[1]
 RESULTS = REPOSITORY / "benchmarks" / "results"
@@ -302,9 +303,15 @@ def targets() -> list[str]:
 def defaults() -> list[str]:
     """The recipe as the code has it."""
     usual = PretrainArguments(output_dir="")
-    rows = [(f"`--learning_rate`, {name}", by_size.values()) for name, by_size in LEARNING_RATES.items()]
+    rows = [
+        (f"`--learning_rate`, {optimizer}, {architecture}", by_size.values())
+        for optimizer, rates in LEARNING_RATES.items()
+        for architecture, by_size in rates.items()
+    ]
     shared = {
+        "residual ends start": START["modern"]["residual_init"],
         "`--optimizer`": usual.optimizer,
+        "Muon's steps (root mean square, for a rate of 1)": MUON_RMS,
         "`--lr_scheduler_type`": usual.lr_scheduler_type,
         "`--warmup_steps`": usual.warmup_steps,
         "`--weight_decay`": usual.weight_decay,

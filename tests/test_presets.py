@@ -45,10 +45,10 @@ def test_the_objectives_of_each_family_its_default_first():
 
 def test_the_documented_learning_rates_are_those_of_the_table():
     text = field_docstrings(PretrainArguments)["learning_rate"]
-    sizes = {tuple(size for size in SIZES if rate == LEARNING_RATES["modern"][size]): rate for rate in (6e-3, 3e-3)}
-    said = [f"{1000 * rate:g}e-3 for {' and '.join(names)}" for names, rate in sizes.items()]
-    assert set(LEARNING_RATES["classic"].values()) == {1e-3}
-    assert text.endswith(f"Default: {', '.join(said)}; 1e-3 for classic.")
+    muon, adamw = LEARNING_RATES["muon"], LEARNING_RATES["adamw"]
+    assert muon["modern"] == {"tiny": 1.2e-2, "mini": 1.2e-2, "small": 6e-3, "medium": 6e-3}
+    assert [set(rates.values()) for rates in (muon["classic"], *adamw.values())] == [{2e-3}, {1.5e-3}, {1e-3}]
+    assert "1.2e-2 for tiny and mini, 6e-3 for small and medium, 2e-3 for classic; with adamw, 1.5e-3, and 1e-3" in text
 
 
 def parameters(model: str, architecture: str) -> tuple[int, int]:

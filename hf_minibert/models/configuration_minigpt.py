@@ -67,6 +67,6 @@ class MiniGPTConfig(TransformerConfig):
             "gated_mlp": False,
             "hidden_act": "gelu_new",
             "use_bias": True,
-            "scale_residual_init": True,
+            "residual_init": "scaled",
         }
         return cls(**gpt2 | fields)

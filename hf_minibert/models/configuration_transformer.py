@@ -15,6 +15,7 @@ CHOICES = {
     "norm_type": ("rms_norm", "layer_norm"),
     "norm_placement": ("pre", "post"),
     "position_embedding_type": ("rotary", "absolute"),
+    "residual_init": ("normal", "scaled", "zero"),
 }
 PROBLEM_TYPES = ("regression", "single_label_classification", "multi_label_classification")
 # What PreTrainedConfig takes beside its fields and beside names of its own, which begin with an underscore.
@@ -55,8 +56,11 @@ class TransformerConfig(PreTrainedConfig):
     """
     gated_mlp: bool = True
     use_bias: bool = False
-    scale_residual_init: bool = False
-    """Start the projections that end a residual branch smaller by sqrt(2 x layers) (GPT-2, Radford et al. 2019)."""
+    residual_init: str = "normal"
+    """How the projections start that end a residual branch: `normal`, as the others; `scaled`, smaller by
+    sqrt(2 x layers) (GPT-2, Radford et al. 2019); `zero`, so that a new layer does nothing (Zhang et al. 2019,
+    arXiv:1901.09321), as the presets have it.
+    """
     initializer_range: float = 0.02
     hidden_dropout_prob: float | int = 0.0
     attention_probs_dropout_prob: float | int = 0.0

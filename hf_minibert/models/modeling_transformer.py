@@ -36,7 +36,7 @@ class ForwardKwargs(TypedDict, total=False):
 
 
 class ResidualProjection(nn.Linear):
-    """The linear layer that ends a residual branch: GPT-2 starts it smaller (see `_init_weights`)."""
+    """The linear layer that ends a residual branch, which may start smaller (see `_init_weights`)."""
 
 
 def make_norm(config: TransformerConfig) -> nn.Module:
@@ -290,11 +290,11 @@ class TransformerPreTrainedModel(PreTrainedModel):
 
     @torch.no_grad()
     def _init_weights(self, module: nn.Module) -> None:
-        """Normal with `initializer_range`, norms 1, biases 0 (BERT, GPT-2, Llama); residual ends as GPT-2 if asked."""
+        """Normal with `initializer_range`, norms 1, biases 0 (BERT, GPT-2, Llama); see `residual_init`."""
         super()._init_weights(module)
-        if isinstance(module, ResidualProjection) and self.config.scale_residual_init:
-            std = self.config.initializer_range / (2 * self.config.num_hidden_layers) ** 0.5
-            init.normal_(module.weight, mean=0.0, std=std)
+        if isinstance(module, ResidualProjection) and self.config.residual_init != "normal":
+            scaled = self.config.initializer_range / (2 * self.config.num_hidden_layers) ** 0.5
+            init.normal_(module.weight, mean=0.0, std=scaled if self.config.residual_init == "scaled" else 0.0)
 
 
 class TransformerBackbone(TransformerPreTrainedModel):

@@ -112,7 +112,8 @@ def make_plan(arguments: PretrainArguments) -> Plan:
         )
     length = arguments.max_seq_length or family.max_seq_length
     batch_size = arguments.per_device_train_batch_size or max(1, TOKENS_PER_BATCH // length)
-    learning_rate = arguments.learning_rate or LEARNING_RATES[arguments.architecture][size_of(arguments.model)]
+    rates = LEARNING_RATES[arguments.optimizer][arguments.architecture]
+    learning_rate = arguments.learning_rate or rates[size_of(arguments.model)]
     if objective == "hybrid" and arguments.architecture != "modern":
         raise UserError("hybrid needs --architecture modern: classic MiniBERT has no counterpart among decoders")
     tokenizer = load_tokenizer(arguments.tokenizer or OWN_TOKENIZER)

@@ -24,11 +24,11 @@ def check(model, name, module):
     if isinstance(module, nn.Linear) and module.bias is not None:
         assert (module.bias == 0).all(), name
     expected = config.initializer_range
-    if isinstance(module, ResidualProjection) and config.scale_residual_init:
-        expected /= (2 * config.num_hidden_layers) ** 0.5
+    if isinstance(module, ResidualProjection):
+        expected *= {"normal": 1, "scaled": (2 * config.num_hidden_layers) ** -0.5, "zero": 0}[config.residual_init]
     # Four standard errors of a standard deviation of n numbers.
-    assert abs(weight.std().item() - expected) < 4 * expected / (2 * weight.numel()) ** 0.5, name
-    assert abs(weight.mean().item()) < 4 * expected / weight.numel() ** 0.5, name
+    assert abs(weight.std().item() - expected) <= 4 * expected / (2 * weight.numel()) ** 0.5, name
+    assert abs(weight.mean().item()) <= 4 * expected / weight.numel() ** 0.5, name
 
 
 def leaves(model):
@@ -39,11 +39,14 @@ def leaves(model):
     ]
 
 
+@pytest.mark.parametrize("residual_init", [None, "zero"])
 @pytest.mark.parametrize("name", NAMES)
-def test_from_a_configuration(make_config, name):
+def test_from_a_configuration(make_config, name, residual_init):
     torch.manual_seed(0)
     model_class = vars(hf_minibert)[name]
-    config = make_config(model_class.config_class.__name__, **WIDE)
+    config = make_config(
+        model_class.config_class.__name__, **WIDE, **{"residual_init": residual_init} if residual_init else {}
+    )
     model = model_class(config)
     modules = leaves(model)
     assert len(modules) > 15

@@ -235,7 +235,7 @@ def test_a_special_token_that_the_vocabulary_lacks_is_none():
 
 def test_every_field_is_converted_or_refused_or_for_training_only():
     """A field that is added to one of the configurations must be thought of here."""
-    training_only = {"scale_residual_init", "lm_loss_weight", "classifier_dropout", "hidden_dropout_prob"}
+    training_only = {"residual_init", "lm_loss_weight", "classifier_dropout", "hidden_dropout_prob"}
     not_of_shape = {"auto_map", "use_cache", "is_decoder"}  # MiniGPT always is one
     without_effect = {
         *("use_cache", "pretraining_tp", "mask_token_id", "reorder_and_upcast_attn", "summary_type"),
