@@ -112,6 +112,11 @@ def data_speed(figures: dict[str, Any]) -> list[str]:
     return [*lines, "", f"(`{figures['command']}`)"]
 
 
+def mean(figures: dict[str, Any], who: str) -> float:
+    """Over the seeds of a comparison of learning efficiency."""
+    return statistics.mean(one[who]["metrics"][figures["measure"]] for one in figures["runs"])
+
+
 def learning_efficiency(figures: dict[str, Any]) -> list[str]:
     """Held-out loss of ours and of its peers after the same time."""
     name, digits = figures["measure"], 2 if figures["measure"] == "eval_loss" else 3
@@ -261,9 +266,6 @@ def targets() -> list[str]:
         lambda figures: f"{figures['memory']['resident_megabytes']:,}",
     )
 
-    def mean(figures: dict[str, Any], who: str) -> float:
-        return statistics.mean(one[who]["metrics"][figures["measure"]] for one in figures["runs"])
-
     def below(figures: dict[str, Any]) -> str:
         return f"{mean(figures, 'stock') - mean(figures, 'ours'):.2f} ({len(figures['runs'])} seed(s))"
 
@@ -300,6 +302,32 @@ def targets() -> list[str]:
     return lines
 
 
+def efficiency() -> list[str]:
+    """What a budget of time buys, ours and its peers', in short."""
+    bert, gpt, characters = (
+        json.loads((RESULTS / f"{name}.json").read_text(encoding="utf-8"))
+        for name in ("learning_efficiency-minibert-mini", "learning_efficiency-minigpt-mini", "shakespeare")
+    )
+    where = bert["runs"][0]["ours"]["training"]["hardware"]
+    ours, nanogpt = (f"{characters['nats_per_character'][who]:.3f}" for who in ("ours", "nanogpt"))
+    causal = " | ".join(f"{mean(gpt, peer):.3f}" for peer in ("stock", "nanogpt"))
+    seeds = ", ".join(
+        f"{len(figures['runs'])} for {what}"
+        for what, figures in (("masked", bert), ("causal", gpt), ("Shakespeare", characters))
+    )
+    return [
+        f"| {where} | ours | stock | nanoGPT |",
+        "|---|---:|---:|---:|",
+        f"| `minibert-mini`, {bert['budget']}, nats per masked token | **{mean(bert, 'ours'):.2f}** "
+        f"| {mean(bert, 'stock'):.2f} | |",
+        f"| `minigpt-mini`, {gpt['budget']}, bits per byte | **{mean(gpt, 'ours'):.3f}** | {causal} |",
+        f"| Shakespeare by character, {characters['budget']}, nats | **{ours}** | | {nanogpt} |",
+        "",
+        f"(the same time, text and number of weights for all; text: {', '.join(bert['corpus'])}; seeds: {seeds}; "
+        "the rate of each peer is the best of four, on Shakespeare nanoGPT's own; `benchmarks/README.md` says how)",
+    ]
+
+
 def defaults() -> list[str]:
     """The recipe as the code has it."""
     usual = PretrainArguments(output_dir="")
@@ -330,7 +358,7 @@ TABLES = {
     table.__name__: table
     for table in (quickstart, imdb, step_speed, data_speed, learning_efficiency, objectives, recipe, shakespeare)
 }
-WITHOUT_FILE = {table.__name__: table for table in (targets, defaults)}
+WITHOUT_FILE = {table.__name__: table for table in (targets, efficiency, defaults)}
 
 
 def render(text: str) -> str:

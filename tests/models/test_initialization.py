@@ -39,14 +39,12 @@ def leaves(model):
     ]
 
 
-@pytest.mark.parametrize("residual_init", [None, "zero"])
+@pytest.mark.parametrize("start", [{}, {"residual_init": "zero"}])
 @pytest.mark.parametrize("name", NAMES)
-def test_from_a_configuration(make_config, name, residual_init):
+def test_from_a_configuration(make_config, name, start):
     torch.manual_seed(0)
     model_class = vars(hf_minibert)[name]
-    config = make_config(
-        model_class.config_class.__name__, **WIDE, **{"residual_init": residual_init} if residual_init else {}
-    )
+    config = make_config(model_class.config_class.__name__, **WIDE | start)
     model = model_class(config)
     modules = leaves(model)
     assert len(modules) > 15
