@@ -114,7 +114,8 @@ def data_speed(figures: dict[str, Any]) -> list[str]:
 
 def mean(figures: dict[str, Any], who: str) -> float:
     """Over the seeds of a comparison of learning efficiency."""
-    return statistics.mean(one[who]["metrics"][figures["measure"]] for one in figures["runs"])
+    losses: list[float] = [one[who]["metrics"][figures["measure"]] for one in figures["runs"]]
+    return statistics.mean(losses)
 
 
 def learning_efficiency(figures: dict[str, Any]) -> list[str]:
