@@ -33,9 +33,8 @@ from hf_minibert.data.token_store import open_token_store
 from hf_minibert.files import write_json
 from hf_minibert.tokenization import load_tokenizer
 from hf_minibert.training.report import environment
+from runs import REPOSITORY, RESULTS
 
-REPOSITORY = Path(__file__).parents[1]
-RESULTS = Path(__file__).parent / "results" / "data_speed.json"
 LENGTH = 128
 ROUNDS = 3
 WAYS = ("ours", "tokenise-and-group")
@@ -203,7 +202,7 @@ def main(arguments: Arguments) -> int:
                 "resident_megabytes": round(one["resident_megabytes"]),
                 "megabytes_per_second": round(size / 1e6 / one["seconds"], 2),
             }
-    write_json(RESULTS, figures | {"environment": environment()})
+    write_json(RESULTS / "data_speed.json", figures | {"environment": environment()})
     print(json.dumps(figures, indent=2))  # noqa: T201
     return 0
 

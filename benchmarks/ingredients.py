@@ -4,6 +4,7 @@ Each function changes the code of the process that calls it. What helps enough t
 its function is deleted; what does not stays here, so that the row of the table can be made again.
 """
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -16,7 +17,7 @@ from hf_minibert.models.losses import IGNORE_INDEX
 from hf_minibert.training.pretrain import Pretraining
 
 
-def before_each_step(change: Any) -> None:
+def before_each_step(change: Callable[[Pretraining, float], None]) -> None:
     """Call `change(pretraining, progress)` before every step."""
     step = Pretraining.step
 

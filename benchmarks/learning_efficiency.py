@@ -28,7 +28,6 @@ import plain_gpt
 import torch
 from accelerate import Accelerator
 from datasets import Dataset
-from runs import REPOSITORY, RESULTS, keep, results_of, short
 from torch import Tensor, nn
 from transformers import (
     BertConfig,
@@ -46,13 +45,13 @@ from hf_minibert.command_line import invocation, run
 from hf_minibert.data.loader import evaluation_batches
 from hf_minibert.data.objectives import Batch
 from hf_minibert.data.token_store import Documents
-from hf_minibert.errors import UserError
 from hf_minibert.files import write_json, write_text
 from hf_minibert.presets import SIZES, ObjectiveName
 from hf_minibert.training.arguments import PretrainArguments, parse_duration
 from hf_minibert.training.evaluation import evaluate
 from hf_minibert.training.inputs import make_plan, read_data
 from hf_minibert.training.report import environment
+from runs import REPOSITORY, RESULTS, earlier, keep, results_of, short
 
 PEERS = {"minibert": ("stock",), "minigpt": ("stock", "nanogpt")}
 MEASURES = {"minibert": "eval_loss", "minigpt": "eval_bits_per_byte"}
@@ -313,10 +312,8 @@ def main(arguments: Arguments) -> int:
         "corpus": [short(source) for source in arguments.corpus],
         "measure": MEASURES[arguments.family],
     }
-    before = json.loads(file.read_text(encoding="utf-8")) if file.exists() else figures | {"runs": []}
-    if {key: before[key] for key in figures} != figures:
-        raise UserError(f"{file} has runs on another corpus; move it away first")
-    figures |= {"peers": before.get("peers", {}), "runs": before["runs"]}
+    before = earlier(file, figures)
+    figures |= {"peers": before.get("peers", {}), "runs": before.get("runs", [])}
     for peer in PEERS[arguments.family]:
         if peer not in figures["peers"]:
             losses = search(arguments, peer, output)

@@ -12,7 +12,6 @@ run again: delete a row of the results to repeat it. A negative result stays in 
 """
 
 import importlib
-import json
 import re
 import subprocess
 import sys
@@ -21,14 +20,13 @@ from pathlib import Path
 from typing import Any, Literal
 
 import ingredients
-from runs import RESULTS, keep, results_of, short
 
 from hf_minibert.command_line import run
-from hf_minibert.errors import UserError
 from hf_minibert.files import write_json
 from hf_minibert.training.arguments import PretrainArguments
 from hf_minibert.training.pretrain import pretrain
 from hf_minibert.training.report import environment
+from runs import RESULTS, earlier, keep, results_of, short
 
 # What was found before and is in the baseline now is undone in a row of its own; `*-first.json` and `*-second.json`
 # have the rounds before.
@@ -182,10 +180,7 @@ def main(arguments: Arguments) -> int:
         "corpus": [short(name) for name in arguments.corpus],
         "baseline": BASELINE,
     }
-    before = json.loads(file.read_text(encoding="utf-8")) if file.exists() else figures | {"rows": []}
-    if {key: before[key] for key in figures} != figures:
-        raise UserError(f"{file} has rows of another baseline, corpus or length; move it away first")
-    rows: list[dict[str, Any]] = before["rows"]
+    rows: list[dict[str, Any]] = earlier(file, figures).get("rows", [])
     for seed in arguments.seeds:
         for variant in arguments.variants or list(known):
             if any((row["variant"], row["seed"]) == (variant, seed) for row in rows):

@@ -12,7 +12,6 @@ import re
 import statistics
 from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from hf_minibert.command_line import run
@@ -21,9 +20,8 @@ from hf_minibert.presets import FAMILIES, LEARNING_RATES, SIZES, START
 from hf_minibert.training.arguments import PretrainArguments
 from hf_minibert.training.inputs import TOKENS_PER_BATCH
 from hf_minibert.training.optimization import MUON_RMS
+from runs import REPOSITORY, RESULTS
 
-REPOSITORY = Path(__file__).parents[1]
-RESULTS = REPOSITORY / "benchmarks" / "results"
 DOCUMENTS = (REPOSITORY / "README.md", REPOSITORY / "benchmarks" / "README.md")
 PLACE = re.compile(r"(<!-- figures:([\w-]+) -->\n).*?(<!-- end:\2 -->)", flags=re.DOTALL)
 
@@ -270,10 +268,9 @@ def targets() -> list[str]:
     def below(figures: dict[str, Any]) -> str:
         return f"{mean(figures, 'stock') - mean(figures, 'ours'):.2f} ({len(figures['runs'])} seed(s))"
 
-    def sooner(figures: dict[str, Any], *, peer: str = "stock") -> str:
-        times = [
-            (one[peer]["seconds_of_ours_to_its_loss"], one["ours"]["training"]["seconds"]) for one in figures["runs"]
-        ]
+    def sooner(figures: dict[str, Any]) -> str:
+        runs = figures["runs"]
+        times = [(one["stock"]["seconds_of_ours_to_its_loss"], one["ours"]["training"]["seconds"]) for one in runs]
         return ", ".join("not reached" if first is None else f"{first / whole:.0%}" for first, whole in times)
 
     show("masked LM, 10 minutes: nats below stock BERT", "≥ 1.5", "learning_efficiency-minibert-mini", below)

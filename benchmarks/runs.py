@@ -6,6 +6,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from hf_minibert.errors import UserError
 from hf_minibert.files import write_json, write_text
 
 REPOSITORY = Path(__file__).parents[1]
@@ -25,6 +26,21 @@ def results_of(run: Path) -> dict[str, Any]:
     """What a run says of itself."""
     results: dict[str, Any] = json.loads((run / "results.json").read_text(encoding="utf-8"))
     return results
+
+
+def earlier(file: Path, settings: dict[str, Any]) -> dict[str, Any]:
+    """What a file of results has already; nothing, if there is none.
+
+    Raises:
+        UserError: it was made with other settings.
+    """
+    if not file.exists():
+        return {}
+    figures: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
+    for name, value in settings.items():
+        if figures[name] != value:
+            raise UserError(f"{file} was made with another {name}: {figures[name]}, not {value}; move it away first")
+    return figures
 
 
 def short(path: str | Path) -> str:

@@ -20,7 +20,6 @@ import sys
 from collections.abc import Callable, Iterable
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any, Literal, cast
 
 import numpy as np
@@ -48,8 +47,8 @@ from hf_minibert.training.device import (
 )
 from hf_minibert.training.optimization import build_optimizers
 from hf_minibert.training.report import environment
+from runs import RESULTS
 
-RESULTS = Path(__file__).parent / "results"
 VOCABULARY = 8192
 SEED = 0
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}

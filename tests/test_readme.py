@@ -78,12 +78,9 @@ def test_the_map_is_the_tree() -> None:
     assert all((REPOSITORY / folder).is_dir() for folder in folders)
 
 
-def test_figures_are_those_of_the_files() -> None:
-    spec = importlib.util.spec_from_file_location("render", REPOSITORY / "benchmarks" / "render.py")
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
+def test_figures_are_those_of_the_files(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(REPOSITORY / "benchmarks")
+    module = importlib.import_module("render")
     places = set()
     for document in module.DOCUMENTS:
         text = document.read_text(encoding="utf-8")
