@@ -108,8 +108,8 @@ def test_fsdp_gives_the_same_run_and_goes_on_with_another_number_of_processes(tm
         "max_seq_length": 32,
         "mixed_precision": "no",
         "optimizer": "muon",
-        "config_overrides": "residual_init=normal",  # from zero, Muon takes whole steps along what is rounding at first
-        "learning_rate": 3e-3,  # and long steps magnify it
+        "config_overrides": "residual_init=normal",  # Muon magnifies rounding in what starts from zero
+        "learning_rate": 3e-3,  # and so do long steps
     }
     one = options | {"output_dir": tmp_path / "one", "per_device_train_batch_size": 8}
     assert command("pretrain.py", tmp_path / "cache", **one).returncode == 0
