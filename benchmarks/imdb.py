@@ -16,11 +16,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from runs import RESULTS, keep, results_of, script
-
 from hf_minibert.command_line import invocation, run
 from hf_minibert.errors import UserError
 from hf_minibert.files import write_json
+from runs import RESULTS, keep, results_of, script
 
 
 @dataclass(kw_only=True)

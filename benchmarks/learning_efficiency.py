@@ -24,7 +24,6 @@ from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
-import plain_gpt
 import torch
 from accelerate import Accelerator
 from datasets import Dataset
@@ -41,6 +40,7 @@ from transformers import (
     set_seed,
 )
 
+import plain_gpt
 from hf_minibert.command_line import invocation, run
 from hf_minibert.data.loader import evaluation_batches
 from hf_minibert.data.objectives import Batch

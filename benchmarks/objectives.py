@@ -17,11 +17,11 @@ from pathlib import Path
 from typing import Any
 
 from matplotlib.figure import Figure
-from runs import RESULTS, keep, results_of, script, short
 
 from hf_minibert.command_line import invocation, run
 from hf_minibert.files import write_json
 from hf_minibert.training.report import environment
+from runs import RESULTS, keep, results_of, script, short
 
 OBJECTIVES = {
     "mlm": "minibert",

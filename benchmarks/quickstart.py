@@ -12,10 +12,9 @@ import json
 import shutil
 from dataclasses import dataclass
 
-from runs import REPOSITORY, RESULTS, keep, results_of, script
-
 from hf_minibert.command_line import invocation, run
 from hf_minibert.files import write_json, write_text
+from runs import REPOSITORY, RESULTS, keep, results_of, script
 
 CARDS = REPOSITORY / "model_cards"
 

@@ -20,7 +20,6 @@ from pathlib import Path
 from typing import Any, Literal
 
 import ingredients
-
 from hf_minibert.command_line import run
 from hf_minibert.files import write_json
 from hf_minibert.training.arguments import PretrainArguments

@@ -20,19 +20,19 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import plain_gpt
 import torch
-from runs import RESULTS, keep, results_of, script
 from torch import Tensor, nn
 from torch.nn import functional as F
 from tqdm import tqdm
 
+import plain_gpt
 from hf_minibert import MiniGPTForCausalLM
 from hf_minibert.command_line import invocation, run
 from hf_minibert.files import write_json
 from hf_minibert.tokenization import DocumentEncoder, load_tokenizer
 from hf_minibert.training.arguments import parse_duration
 from hf_minibert.training.report import environment
+from runs import RESULTS, keep, results_of, script
 
 LENGTH = 64
 DOCUMENT_CHARACTERS = 4_000

@@ -23,12 +23,12 @@ from dataclasses import dataclass, field
 from typing import Any, Literal, cast
 
 import numpy as np
-import plain_gpt
 import torch
 from torch import nn
 from tqdm import tqdm
 from transformers import BertConfig, BertForMaskedLM, GPT2Config, GPT2LMHeadModel, LlamaConfig, LlamaForCausalLM
 
+import plain_gpt
 from hf_minibert import MiniBertForMaskedLM, MiniGPTForCausalLM
 from hf_minibert.command_line import invocation, run
 from hf_minibert.data.objectives import Batch, CausalLM, MaskedLM, Masking
