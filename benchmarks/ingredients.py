@@ -14,6 +14,8 @@ from torch.nn import functional as F
 from hf_minibert.data.objectives import Batch, Hybrid, MaskedLM
 from hf_minibert.models import losses, modeling_minibert, modeling_minigpt, modeling_transformer
 from hf_minibert.models.losses import IGNORE_INDEX
+from hf_minibert.training import pretrain
+from hf_minibert.training.muon import Muon
 from hf_minibert.training.pretrain import Pretraining
 
 
@@ -87,6 +89,24 @@ def averaged_weights(decay: float) -> None:
         return metrics
 
     Pretraining.step, Pretraining.measure = changed, measured  # type: ignore[method-assign, assignment]
+
+
+def muon_momentum(momentum: float) -> None:
+    """How much of the mean gradient Muon keeps."""
+    assert Muon.__init__.__kwdefaults__ is not None
+    Muon.__init__.__kwdefaults__["momentum"] = momentum
+
+
+def norms_without_weights() -> None:
+    """Norms scale to 1 and do not learn."""
+    build = pretrain.build_optimizers
+
+    def changed(model: nn.Module, *arguments: Any) -> list[torch.optim.Optimizer]:
+        for parameter in model.parameters():
+            parameter.requires_grad_(parameter.ndim > 1)
+        return build(model, *arguments)
+
+    pretrain.build_optimizers = changed
 
 
 def normalised_queries_and_keys() -> None:

@@ -19,7 +19,7 @@ from hf_minibert.files import write_text
 from hf_minibert.presets import FAMILIES, LEARNING_RATES, SIZES, START
 from hf_minibert.training.arguments import PretrainArguments
 from hf_minibert.training.inputs import TOKENS_PER_BATCH
-from hf_minibert.training.optimization import MUON_RMS
+from hf_minibert.training.optimization import EMBEDDINGS_RATE
 from runs import REPOSITORY, RESULTS
 
 DOCUMENTS = (REPOSITORY / "README.md", REPOSITORY / "benchmarks" / "README.md")
@@ -337,7 +337,7 @@ def defaults() -> list[str]:
     shared = {
         "residual ends start": START["modern"]["residual_init"],
         "`--optimizer`": usual.optimizer,
-        "Muon's steps (root mean square, for a rate of 1)": MUON_RMS,
+        "rate of embeddings and norms beside Muon's": EMBEDDINGS_RATE,
         "`--lr_scheduler_type`": usual.lr_scheduler_type,
         "`--warmup_steps`": usual.warmup_steps,
         "`--weight_decay`": usual.weight_decay,

@@ -64,8 +64,8 @@ START: dict[str, dict[str, str]] = {"modern": {"residual_init": "zero"}, "classi
 # 3e-3); other sizes were not searched, and larger models keep the smaller rate.
 LEARNING_RATES = {
     "muon": {
-        "modern": {"tiny": 1.2e-2, "mini": 1.2e-2, "small": 6e-3, "medium": 6e-3},
-        "classic": dict.fromkeys(SIZES, 2e-3),
+        "modern": {"tiny": 6e-3, "mini": 6e-3, "small": 3e-3, "medium": 3e-3},
+        "classic": dict.fromkeys(SIZES, 1e-3),
     },
     "adamw": {"modern": dict.fromkeys(SIZES, 1.5e-3), "classic": dict.fromkeys(SIZES, 1e-3)},
 }

@@ -16,13 +16,14 @@ COEFFICIENTS = (
     (4.107059111542203, -2.9478499167379106, 0.5448431082926601),
     (3.9486908534822946, -2.908902115962949, 0.5518191394370137),
 )
+RMS_OF_ADAMW = 0.2
 
 
 class Muon(torch.optim.Optimizer):
     """Steps in which all directions of a matrix count alike (Jordan et al. 2024, kellerjordan.github.io/posts/muon).
 
     As `torch.optim.Muon` with ``adjust_lr_fn="match_rms_adamw"``, which scales steps to the size of AdamW's (Liu et al.
-    2025, arXiv:2502.16982), so that one learning rate serves both. That one takes the matrices one by one,
+    2025, arXiv:2502.16982), so that rates and decay mean the same to both. That one takes the matrices one by one,
     always in bfloat16, and has one quintic for all repetitions; this one takes those of a shape together, computes in
     float32 where the device has no instructions for bfloat16, and has the best quintic for each repetition.
 
@@ -31,13 +32,10 @@ class Muon(torch.optim.Optimizer):
         lr: step size.
         weight_decay: decoupled decay, as in AdamW.
         momentum: memory of the mean gradient (Nesterov's).
-        rms: size of a step (root mean square of its entries) for each unit of `lr`.
     """
 
-    def __init__(
-        self, params: Any, *, lr: float, weight_decay: float = 0.1, momentum: float = 0.95, rms: float = 0.2
-    ) -> None:
-        super().__init__(params, {"lr": lr, "weight_decay": weight_decay, "momentum": momentum, "rms": rms})
+    def __init__(self, params: Any, *, lr: float, weight_decay: float = 0.1, momentum: float = 0.95) -> None:
+        super().__init__(params, {"lr": lr, "weight_decay": weight_decay, "momentum": momentum})
         for group in self.param_groups:
             for parameter in group["params"]:
                 if parameter.ndim != 2:
@@ -64,7 +62,7 @@ class Muon(torch.optim.Optimizer):
                 parts = [shard(update, parameter) for update, parameter in zip(updates, parameters, strict=True)]
                 weights = [local(parameter) for parameter in parameters]
                 torch._foreach_mul_(weights, 1 - group["lr"] * group["weight_decay"])
-                torch._foreach_add_(weights, parts, alpha=-group["lr"] * group["rms"] * max(shape) ** 0.5)
+                torch._foreach_add_(weights, parts, alpha=-group["lr"] * RMS_OF_ADAMW * max(shape) ** 0.5)
         return loss
 
     def _momenta(self, parameters: list[Tensor], momentum: float) -> list[Tensor]:

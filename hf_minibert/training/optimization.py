@@ -11,8 +11,8 @@ from hf_minibert.training.checkpoint import TrainState
 from hf_minibert.training.muon import Muon
 
 DEFAULT_BUDGET = "5m"
-MUON_RMS = 0.1
-"""Muon's steps are half as long as would match AdamW's, which takes those of the embeddings (benchmarks/README.md)."""
+EMBEDDINGS_RATE = 8.0
+"""Beside Muon, AdamW learns so many times as fast: embeddings, norms and biases (benchmarks/README.md)."""
 DECAY_SHARE = 0.2
 """The share of a run with `warmup_stable_decay` in which the rate falls."""
 
@@ -22,8 +22,8 @@ def build_optimizers(
 ) -> list[torch.optim.Optimizer]:
     """What updates the weights: Muon the matrices of the layers, AdamW all else; or AdamW everything.
 
-    One learning rate serves both (see `Muon`). AdamW: Loshchilov and Hutter 2019, arXiv:1711.05101. Norms,
-    biases and embeddings do not decay.
+    The learning rate is that of the matrices; each group of parameters keeps its own as ``initial_lr``. AdamW: Loshchilov
+    and Hutter 2019, arXiv:1711.05101. Norms, biases and embeddings do not decay.
     """
     embeddings = {id(module.weight) for module in model.modules() if isinstance(module, nn.Embedding)}
     parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
@@ -32,12 +32,16 @@ def build_optimizers(
     decay = arguments.weight_decay
     groups = [{"params": others, "weight_decay": 0.0}]
     optimizers: list[torch.optim.Optimizer] = []
+    rate = learning_rate
     if arguments.optimizer == "muon":
-        optimizers.append(Muon(matrices, lr=learning_rate, weight_decay=decay, rms=MUON_RMS))
+        optimizers.append(Muon(matrices, lr=learning_rate, weight_decay=decay))
+        rate *= EMBEDDINGS_RATE
     else:
         groups.append({"params": matrices, "weight_decay": decay})
     betas = (arguments.adam_beta1, arguments.adam_beta2)
-    optimizers.append(torch.optim.AdamW(groups, lr=learning_rate, betas=betas, eps=arguments.adam_epsilon, fused=True))
+    optimizers.append(torch.optim.AdamW(groups, lr=rate, betas=betas, eps=arguments.adam_epsilon, fused=True))
+    for group in (group for optimizer in optimizers for group in optimizer.param_groups):
+        group["initial_lr"] = group["lr"]
     return optimizers
 
 

@@ -271,7 +271,7 @@ class Pretraining:
         factor = learning_rate_factor(arguments.lr_scheduler_type, arguments.warmup_steps, state.step, progress)
         for optimizer in self.optimizers:
             for group in optimizer.param_groups:
-                group["lr"] = self.plan.learning_rate * factor
+                group["lr"] = group["initial_lr"] * factor
         sums: dict[str, Tensor] = {}
         for on_host in micro_batches:
             batch = {name: tensor.to(accelerator.device, non_blocking=True) for name, tensor in on_host.items()}

@@ -5,7 +5,7 @@ from torch import nn
 from hf_minibert.errors import UserError
 from hf_minibert.training.arguments import PretrainArguments, parse_duration
 from hf_minibert.training.checkpoint import TrainState
-from hf_minibert.training.optimization import End, build_optimizers, learning_rate_factor
+from hf_minibert.training.optimization import EMBEDDINGS_RATE, End, build_optimizers, learning_rate_factor
 
 # ---------------------------------------------------------------- when a run ends
 
@@ -125,6 +125,18 @@ def test_settings_of_adamw():
     (optimizer,) = build_optimizers(model, arguments, 0.01)
     for group in optimizer.param_groups:
         assert (group["lr"], group["betas"], group["eps"]) == (0.01, (0.5, 0.6), 0.1)
+
+
+def test_all_but_the_matrices_learns_faster_beside_muon(make_model):
+    model = make_model("MiniBertForMaskedLM")
+    names = {id(parameter): name for name, parameter in model.named_parameters()}
+    for kind, times in (("muon", EMBEDDINGS_RATE), ("adamw", 1)):
+        optimizers = build_optimizers(model, PretrainArguments(output_dir="x", optimizer=kind), 0.01)
+        groups = [group for optimizer in optimizers for group in optimizer.param_groups]
+        rates = {names[id(each)]: group["initial_lr"] for group in groups for each in group["params"]}
+        for name, parameter in model.named_parameters():
+            is_matrix = parameter.ndim == 2 and "embed" not in name
+            assert rates[name] == pytest.approx(0.01 * (1 if is_matrix else times)), name
 
 
 def test_frozen_parameters_are_left_out():
