@@ -37,10 +37,14 @@ BASELINE: dict[str, Any] = {
     "optimizer": "muon",
     "lr_scheduler_type": "linear",
     "warmup_steps": 0.05,
-    "weight_decay": 0.1,
     "adam_beta1": 0.9,
     "adam_beta2": 0.98,
     "max_grad_norm": 1.0,
+}
+
+BASELINES: dict[str, dict[str, Any]] = {
+    "minibert": BASELINE | {"weight_decay": 0.1},
+    "minigpt": BASELINE | {"weight_decay": 0.8},
 }
 
 # What a variant replaces: settings of pre-training; or, where the recipe has none, a constant of the code, or (with
@@ -72,9 +76,7 @@ BOTH: dict[str, dict[str, Any]] = {
     "beta2 0.95": {"adam_beta2": 0.95},
     "beta2 0.999": {"adam_beta2": 0.999},
     "no weight decay": {"weight_decay": 0.0},
-    "weight decay 0.03": {"weight_decay": 0.03},
     "weight decay 0.3": {"weight_decay": 0.3},
-    "weight decay 0.8": {"weight_decay": 0.8},
     "clipping at 10": {"max_grad_norm": 10.0},
     "weights averaged over 50 steps": {"ingredients.averaged_weights": (0.98,)},
     "dropout 0.1": {"config_overrides": "hidden_dropout_prob=0.1,attention_probs_dropout_prob=0.1"},
@@ -101,6 +103,8 @@ BOTH: dict[str, dict[str, Any]] = {
 VARIANTS: dict[str, dict[str, dict[str, Any]]] = {
     "minibert": BOTH
     | {
+        "weight decay 0.03": {"weight_decay": 0.03},
+        "weight decay 0.8": {"weight_decay": 0.8},
         "masking 15%": {"mlm_probability": 0.15},
         "masking 20%": {"mlm_probability": 0.2},
         "masking 40%": {"mlm_probability": 0.4},
@@ -111,7 +115,11 @@ VARIANTS: dict[str, dict[str, dict[str, Any]]] = {
         "causal for the first quarter": {"objective": "hybrid", "ingredients.causal_first": (0.25,)},
         "causal for the first half": {"objective": "hybrid", "ingredients.causal_first": (0.5,)},
     },
-    "minigpt": BOTH,
+    "minigpt": BOTH
+    | {
+        "weight decay 0.1": {"weight_decay": 0.1},
+        "weight decay 1.6": {"weight_decay": 1.6},
+    },
 }
 
 
@@ -144,7 +152,7 @@ def train(arguments: Arguments, folder: Path) -> int:
     assert arguments.variants is not None
     settings: dict[str, Any] = {}
     length = {"minibert": 128, "minigpt": 256}[arguments.family]
-    for name, value in (BASELINE | VARIANTS[arguments.family][arguments.variants[0]]).items():
+    for name, value in (BASELINES[arguments.family] | VARIANTS[arguments.family][arguments.variants[0]]).items():
         module, dot, constant = name.rpartition(".")
         if module == "ingredients":
             getattr(ingredients, constant)(*value)
@@ -183,7 +191,7 @@ def main(arguments: Arguments) -> int:
         "size": arguments.size,
         "end": {"budget": arguments.budget} if arguments.budget else {"max_tokens": arguments.max_tokens},
         "corpus": [short(name) for name in arguments.corpus],
-        "baseline": BASELINE,
+        "baseline": BASELINES[arguments.family],
     }
     rows: list[dict[str, Any]] = earlier(file, figures).get("rows", [])
     for seed in arguments.seeds:

@@ -340,7 +340,7 @@ def defaults() -> list[str]:
         "rate of embeddings and norms beside Muon's": EMBEDDINGS_RATE,
         "`--lr_scheduler_type`": usual.lr_scheduler_type,
         "`--warmup_steps`": usual.warmup_steps,
-        "`--weight_decay`": usual.weight_decay,
+        "`--weight_decay`": ", ".join(f"{family.weight_decay} ({name})" for name, family in FAMILIES.items()),
         "`--adam_beta1`, `--adam_beta2`": f"{usual.adam_beta1}, {usual.adam_beta2}",
         "`--max_grad_norm`": usual.max_grad_norm,
         "`--mlm_probability`": usual.mlm_probability,

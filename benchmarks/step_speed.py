@@ -164,7 +164,7 @@ def make_step(variant: Variant, batch: Batch, device: torch.device) -> Step:
     inputs = {name: tensor.to(device) for name, tensor in batch.items()}
     optimizers: list[torch.optim.Optimizer]
     if variant.is_ours:
-        settings = PretrainArguments(output_dir="", optimizer=variant.optimizer)
+        settings = PretrainArguments(output_dir="", optimizer=variant.optimizer, weight_decay=0.1)
         optimizers = build_optimizers(model, settings, 1e-4)
     else:
         del inputs["position_ids"]  # the stock scripts let documents see each other

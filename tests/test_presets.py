@@ -53,6 +53,11 @@ def test_the_documented_learning_rates_are_those_of_the_table():
     assert EMBEDDINGS_RATE == 8, "eight times as fast"
 
 
+def test_the_documented_decay_is_that_of_the_families():
+    said = ", ".join(f"{family.weight_decay} for {name}" for name, family in FAMILIES.items())
+    assert field_docstrings(PretrainArguments)["weight_decay"].endswith(f"Default: {said}.")
+
+
 def parameters(model: str, architecture: str) -> tuple[int, int]:
     """All of the model that is trained by default, and those of its layers."""
     config = build_config(model, architecture)

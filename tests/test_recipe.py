@@ -39,8 +39,8 @@ def test_the_tables_baseline_is_the_default(recipe: ModuleType, model: str, tmp_
         "learning_rate": plan.learning_rate,
         "tokens_per_step": plan.batch_size * plan.max_seq_length,
     }
-    rates = LEARNING_RATES["muon"]["modern"]
-    for name, value in (recipe.BASELINE | {"learning_rate": rates[model.split("-")[1]]}).items():
+    rates, (family, size) = LEARNING_RATES["muon"]["modern"], model.split("-")
+    for name, value in (recipe.BASELINES[family] | {"learning_rate": rates[size]}).items():
         module, _, constant = name.rpartition(".")
         assert value == (vars(importlib.import_module(module))[constant] if module else found[name]), name
     assert recipe.BASELINE["learning_rate"] == rates["mini"]
@@ -48,7 +48,7 @@ def test_the_tables_baseline_is_the_default(recipe: ModuleType, model: str, tmp_
 
 def test_each_variant_changes_something(recipe: ModuleType) -> None:
     assert set(recipe.VARIANTS) == set(FAMILIES)
-    for variants in recipe.VARIANTS.values():
+    for family, variants in recipe.VARIANTS.items():
         settings = [json.dumps(changed, sort_keys=True) for changed in variants.values()]
         assert len(set(settings)) == len(settings)
         for changed in variants.values():
@@ -57,7 +57,7 @@ def test_each_variant_changes_something(recipe: ModuleType) -> None:
                 if module:
                     assert hasattr(importlib.import_module(module), constant)
                 else:
-                    assert recipe.BASELINE.get(name) != value
+                    assert recipe.BASELINES[family].get(name) != value
 
 
 @pytest.mark.slow

@@ -85,8 +85,8 @@ class PretrainArguments:
     """How the rate falls to zero after the warm-up; warmup_stable_decay holds it until the last fifth."""
     warmup_steps: float = 0.05
     """Steps of linear warm-up; below 1, their share of the run."""
-    weight_decay: float = 0.1
-    """Decay of matrices; norms, biases and embeddings have none."""
+    weight_decay: float | None = None
+    """Decay of matrices; norms, biases and embeddings have none. Default: 0.1 for minibert, 0.8 for minigpt."""
     adam_beta1: float = 0.9
     """Memory of AdamW's mean gradient."""
     adam_beta2: float = 0.98
@@ -148,8 +148,9 @@ class PretrainArguments:
             if value is not None and not value > 0:
                 raise UserError(f"{name} must be positive, got {value}")
         for name in ("warmup_steps", "weight_decay", "dataloader_num_workers", "seed"):
-            if not getattr(self, name) >= 0:
-                raise UserError(f"{name} must not be negative, got {getattr(self, name)}")
+            value = getattr(self, name)
+            if value is not None and not value >= 0:
+                raise UserError(f"{name} must not be negative, got {value}")
         for name in ("adam_beta1", "adam_beta2"):
             if not 0 <= getattr(self, name) < 1:
                 raise UserError(f"{name} must be in [0, 1), got {getattr(self, name)}")

@@ -159,6 +159,7 @@ def make_plan(arguments: PretrainArguments) -> Plan:
             max_seq_length=length,
             per_device_train_batch_size=batch_size,
             learning_rate=learning_rate,
+            weight_decay=family.weight_decay if arguments.weight_decay is None else arguments.weight_decay,
             attn_implementation=arguments.attn_implementation or fastest_attention(length),
             mixed_precision=arguments.mixed_precision or ("bf16" if computes_in_bfloat16() else "no"),
             compile=has_compiler() and compiling_pays(length, seconds)

@@ -22,14 +22,15 @@ def build_optimizers(
 ) -> list[torch.optim.Optimizer]:
     """What updates the weights: Muon the matrices of the layers, AdamW all else; or AdamW everything.
 
-    The learning rate is that of the matrices; each group of parameters keeps its own as ``initial_lr``. AdamW: Loshchilov
-    and Hutter 2019, arXiv:1711.05101. Norms, biases and embeddings do not decay.
+    The learning rate is that of the matrices; each group of parameters keeps its own as ``initial_lr``. AdamW:
+    Loshchilov and Hutter 2019, arXiv:1711.05101. Norms, biases and embeddings do not decay.
     """
     embeddings = {id(module.weight) for module in model.modules() if isinstance(module, nn.Embedding)}
     parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
     matrices = [parameter for parameter in parameters if parameter.ndim == 2 and id(parameter) not in embeddings]
     others = [parameter for parameter in parameters if parameter.ndim != 2 or id(parameter) in embeddings]
     decay = arguments.weight_decay
+    assert decay is not None, "a plan decides"
     groups = [{"params": others, "weight_decay": 0.0}]
     optimizers: list[torch.optim.Optimizer] = []
     rate = learning_rate

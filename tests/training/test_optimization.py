@@ -121,7 +121,9 @@ def test_matrices_of_the_layers_decay_and_nothing_else_does(make_model, kind):
 
 def test_settings_of_adamw():
     model = nn.Linear(3, 2)
-    arguments = PretrainArguments(output_dir="x", adam_beta1=0.5, adam_beta2=0.6, adam_epsilon=0.1, optimizer="adamw")
+    arguments = PretrainArguments(
+        output_dir="x", adam_beta1=0.5, adam_beta2=0.6, adam_epsilon=0.1, weight_decay=0.1, optimizer="adamw"
+    )
     (optimizer,) = build_optimizers(model, arguments, 0.01)
     for group in optimizer.param_groups:
         assert (group["lr"], group["betas"], group["eps"]) == (0.01, (0.5, 0.6), 0.1)
@@ -131,7 +133,7 @@ def test_all_but_the_matrices_learns_faster_beside_muon(make_model):
     model = make_model("MiniBertForMaskedLM")
     names = {id(parameter): name for name, parameter in model.named_parameters()}
     for kind, times in (("muon", EMBEDDINGS_RATE), ("adamw", 1)):
-        optimizers = build_optimizers(model, PretrainArguments(output_dir="x", optimizer=kind), 0.01)
+        optimizers = build_optimizers(model, PretrainArguments(output_dir="x", optimizer=kind, weight_decay=0.1), 0.01)
         groups = [group for optimizer in optimizers for group in optimizer.param_groups]
         rates = {names[id(each)]: group["initial_lr"] for group in groups for each in group["params"]}
         for name, parameter in model.named_parameters():
@@ -142,7 +144,7 @@ def test_all_but_the_matrices_learns_faster_beside_muon(make_model):
 def test_frozen_parameters_are_left_out():
     model = nn.Sequential(nn.Linear(3, 2), nn.Linear(2, 2))
     model[0].requires_grad_(False)
-    optimizers = build_optimizers(model, PretrainArguments(output_dir="x"), 0.01)
+    optimizers = build_optimizers(model, PretrainArguments(output_dir="x", weight_decay=0.1), 0.01)
     assert sum(len(group["params"]) for optimizer in optimizers for group in optimizer.param_groups) == 2
 
 
