@@ -16,6 +16,7 @@ from hf_minibert.models import losses, modeling_minibert, modeling_minigpt, mode
 from hf_minibert.models.losses import IGNORE_INDEX
 from hf_minibert.training import pretrain
 from hf_minibert.training.muon import Muon
+from hf_minibert.training.optimization import build_optimizers
 from hf_minibert.training.pretrain import Pretraining
 
 
@@ -99,14 +100,13 @@ def muon_momentum(momentum: float) -> None:
 
 def norms_without_weights() -> None:
     """Norms scale to 1 and do not learn."""
-    build = pretrain.build_optimizers
 
     def changed(model: nn.Module, *arguments: Any) -> list[torch.optim.Optimizer]:
         for parameter in model.parameters():
             parameter.requires_grad_(parameter.ndim > 1)
-        return build(model, *arguments)
+        return build_optimizers(model, *arguments)
 
-    pretrain.build_optimizers = changed
+    pretrain.build_optimizers = changed  # type: ignore[attr-defined]
 
 
 def normalised_queries_and_keys() -> None:
