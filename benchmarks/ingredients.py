@@ -106,7 +106,7 @@ def norms_without_weights() -> None:
             parameter.requires_grad_(parameter.ndim > 1)
         return build_optimizers(model, *arguments)
 
-    pretrain.build_optimizers = changed  # type: ignore[attr-defined]
+    pretrain.build_optimizers = changed  # type: ignore[assignment, attr-defined]
 
 
 def normalised_queries_and_keys() -> None:
