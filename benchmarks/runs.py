@@ -54,5 +54,7 @@ def keep(run: Path, name: str) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     arguments = json.loads((run / "arguments.json").read_text(encoding="utf-8"))
     arguments |= {"output_dir": short(arguments["output_dir"]), "corpus": [short(one) for one in arguments["corpus"]]}
+    if arguments.get("tokenizer") is not None:
+        arguments["tokenizer"] = short(arguments["tokenizer"])
     write_json(folder / "arguments.json", arguments)
     write_text(folder / "metrics.jsonl", (run / "metrics.jsonl").read_text(encoding="utf-8"))
