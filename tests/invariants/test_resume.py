@@ -15,6 +15,8 @@ import pytest
 import torch
 from commands import REPOSITORY, SCRIPTS, command, environment, flags, metrics, wait_for_step, write_corpus
 
+from hf_minibert.training.optimization import EMBEDDINGS_RATE
+
 STEPS = 24
 
 
@@ -190,6 +192,16 @@ def test_a_resumed_run_obeys_its_flags(folder: Path, uninterrupted: Path) -> Non
     assert "weight_decay 0.1 -> 0.5" in done.stdout
     moments = torch.load(output / f"checkpoint-{STEPS + 2}" / "optimizer.pt", weights_only=True)
     assert {group["weight_decay"] for group in moments["param_groups"]} == {0.5, 0.0}
+
+
+def test_the_rates_of_all_groups_follow_one_schedule(uninterrupted: Path) -> None:
+    moments = torch.load(uninterrupted / f"checkpoint-{STEPS}" / "optimizer.pt", weights_only=True)
+    said = metrics(uninterrupted, "learning_rate")[STEPS]
+    rates = {group["weight_decay"]: group["lr"] for group in moments["param_groups"]}
+    matrices, all_else = rates.pop(0.1), rates.pop(0.0)
+    assert not rates
+    assert matrices == pytest.approx(said)
+    assert all_else == pytest.approx(EMBEDDINGS_RATE * said)
 
 
 def test_replay_shows_the_rows_of_a_step_and_writes_nothing(folder: Path, uninterrupted: Path) -> None:
