@@ -90,7 +90,7 @@ BOTH: dict[str, dict[str, Any]] = {
     "learned positions": {"config_overrides": "position_embedding_type=absolute"},
     "LayerNorm": {"config_overrides": "norm_type=layer_norm"},
     "norm behind": {"config_overrides": "norm_placement=post"},
-    "no gate": {"config_overrides": "gated_mlp=false"},
+    "GELU, no gate": {"config_overrides": "gated_mlp=false,hidden_act=gelu"},
     "squared ReLU, no gate": {"config_overrides": "gated_mlp=false,hidden_act=relu2"},
     "rope_theta 1,000": {"config_overrides": "rope_theta=1000"},
     "6 layers of 192": {"config_overrides": "num_hidden_layers=6,hidden_size=192,num_attention_heads=3"},

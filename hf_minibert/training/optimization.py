@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 import torch
 from torch import nn
+from transformers import PreTrainedModel
 
 from hf_minibert.training.arguments import PretrainArguments, parse_duration
 from hf_minibert.training.checkpoint import TrainState
@@ -23,9 +24,12 @@ def build_optimizers(
     """What updates the weights: Muon the matrices of the layers, AdamW all else; or AdamW everything.
 
     The learning rate is that of the matrices; each group of parameters keeps its own as ``initial_lr``. AdamW:
-    Loshchilov and Hutter 2019, arXiv:1711.05101. Norms, biases and embeddings do not decay.
+    Loshchilov and Hutter 2019, arXiv:1711.05101. Norms, biases and embeddings do not decay; a head over the vocabulary
+    counts as embeddings, also where it has weights of its own.
     """
-    embeddings = {id(module.weight) for module in model.modules() if isinstance(module, nn.Embedding)}
+    tables: list[nn.Module | None] = [module for module in model.modules() if isinstance(module, nn.Embedding)]
+    tables += [model.get_output_embeddings()] if isinstance(model, PreTrainedModel) else []
+    embeddings = {id(table.weight) for table in tables if table is not None}
     parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
     matrices = [parameter for parameter in parameters if parameter.ndim == 2 and id(parameter) not in embeddings]
     others = [parameter for parameter in parameters if parameter.ndim != 2 or id(parameter) in embeddings]

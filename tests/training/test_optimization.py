@@ -141,6 +141,15 @@ def test_all_but_the_matrices_learns_faster_beside_muon(make_model):
             assert rates[name] == pytest.approx(0.01 * (1 if is_matrix else times)), name
 
 
+@pytest.mark.parametrize("name", ["MiniBertForMaskedLM", "MiniGPTForCausalLM"])
+def test_a_head_over_the_vocabulary_is_no_matrix_of_a_layer(make_model, name):
+    model = make_model(name, tie_word_embeddings=False)
+    muon, _ = build_optimizers(model, PretrainArguments(output_dir="x", optimizer="muon", weight_decay=0.1), 0.01)
+    head, table = model.get_output_embeddings().weight, model.get_input_embeddings().weight
+    assert head is not table
+    assert not any(each is head or each is table for group in muon.param_groups for each in group["params"])
+
+
 def test_frozen_parameters_are_left_out():
     model = nn.Sequential(nn.Linear(3, 2), nn.Linear(2, 2))
     model[0].requires_grad_(False)
