@@ -323,7 +323,7 @@ def main(arguments: Arguments) -> int:
     for seed in arguments.seeds:
         if all(one["seed"] != seed for one in figures["runs"]):
             figures["runs"].append(compare(arguments, output, seed, rates))
-            write_json(file, figures | {"command": invocation()})
+        write_json(file, figures | {"command": invocation()})
     for who in ("ours", *PEERS[arguments.family]):
         mean = statistics.mean(one[who]["metrics"][figures["measure"]] for one in figures["runs"])
         print(f"{who}: {figures['measure']} {mean:.3f}")  # noqa: T201
