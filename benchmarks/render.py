@@ -322,7 +322,8 @@ def efficiency() -> list[str]:
         f"| Shakespeare by character, {characters['budget']}, nats | **{ours}** | | {nanogpt} |",
         "",
         f"(the same time, text and number of weights for all; text: {', '.join(bert['corpus'])}; seeds: {seeds}; "
-        "the rate of each peer is the best of four, on Shakespeare nanoGPT's own; `benchmarks/README.md` says how)",
+        "the rate of each peer is the best of four, on Shakespeare nanoGPT's own, where ours has settings of its own, "
+        "too; `benchmarks/README.md` says how)",
     ]
 
 
