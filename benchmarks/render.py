@@ -302,28 +302,34 @@ def targets() -> list[str]:
 
 def efficiency() -> list[str]:
     """What a budget of time buys, ours and its peers', in short."""
-    bert, gpt, characters = (
+    bert, hour, gpt, characters = (
         json.loads((RESULTS / f"{name}.json").read_text(encoding="utf-8"))
-        for name in ("learning_efficiency-minibert-mini", "learning_efficiency-minigpt-mini", "shakespeare")
+        for name in (
+            "learning_efficiency-minibert-mini",
+            "learning_efficiency-minibert-mini-60m",
+            "learning_efficiency-minigpt-mini",
+            "shakespeare",
+        )
     )
     where = bert["runs"][0]["ours"]["training"]["hardware"]
     ours, nanogpt = (f"{characters['nats_per_character'][who]:.3f}" for who in ("ours", "nanogpt"))
     causal = " | ".join(f"{mean(gpt, peer):.3f}" for peer in ("stock", "nanogpt"))
-    seeds = ", ".join(
-        f"{len(figures['runs'])} for {what}"
-        for what, figures in (("masked", bert), ("causal", gpt), ("Shakespeare", characters))
-    )
+    masked = [
+        f"| `minibert-mini`, {figures['budget']}, nats per masked token | **{mean(figures, 'ours'):.2f}** "
+        f"| {mean(figures, 'stock'):.2f} | |"
+        for figures in (bert, hour)
+    ]
+    seeds = ", ".join(str(len(figures["runs"])) for figures in (bert, hour, gpt, characters))
     return [
         f"| {where} | ours | stock | nanoGPT |",
         "|---|---:|---:|---:|",
-        f"| `minibert-mini`, {bert['budget']}, nats per masked token | **{mean(bert, 'ours'):.2f}** "
-        f"| {mean(bert, 'stock'):.2f} | |",
+        *masked,
         f"| `minigpt-mini`, {gpt['budget']}, bits per byte | **{mean(gpt, 'ours'):.3f}** | {causal} |",
         f"| Shakespeare by character, {characters['budget']}, nats | **{ours}** | | {nanogpt} |",
         "",
-        f"(the same time, text and number of weights for all; text: {', '.join(bert['corpus'])}; seeds: {seeds}; "
-        "the rate of each peer is the best of four, on Shakespeare nanoGPT's own, where ours has settings of its own, "
-        "too; `benchmarks/README.md` says how)",
+        f"(the same time, text and number of weights for all; text: {', '.join(bert['corpus'])}; "
+        f"seeds, row by row: {seeds}; the rate of each peer is the best of four, on Shakespeare nanoGPT's own, where "
+        "ours has settings of its own, too; `benchmarks/README.md` says how)",
     ]
 
 
