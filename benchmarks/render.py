@@ -116,6 +116,12 @@ def mean(figures: dict[str, Any], who: str) -> float:
     return statistics.mean(losses)
 
 
+def time_to_loss(run: dict[str, Any], peer: str) -> str:
+    """The share of its time in which ours came to a peer's loss; it may have been there before it was evaluated."""
+    seconds = run[peer]["seconds_of_ours_to_its_loss"]
+    return "not reached" if seconds is None else f"at most {seconds / run['ours']['training']['seconds']:.0%}"
+
+
 def learning_efficiency(figures: dict[str, Any]) -> list[str]:
     """Held-out loss of ours and of its peers after the same time."""
     name, digits = figures["measure"], 2 if figures["measure"] == "eval_loss" else 3
@@ -130,9 +136,7 @@ def learning_efficiency(figures: dict[str, Any]) -> list[str]:
     for one in figures["runs"]:
         cells = [f"seed {one['seed']}", f"**{one['ours']['metrics'][name]:.{digits}f}**"]
         for peer in peers:
-            seconds = one[peer]["seconds_of_ours_to_its_loss"]
-            share = "not reached" if seconds is None else f"at most {seconds / one['ours']['training']['seconds']:.0%}"
-            cells += [f"{one[peer]['metrics'][name]:.{digits}f}", share]
+            cells += [f"{one[peer]['metrics'][name]:.{digits}f}", time_to_loss(one, peer)]
         lines.append(f"| {' | '.join(cells)} |")
     for peer, found in peers.items():
         rates = ", ".join(f"{rate}: {loss:.2f}" for rate, loss in found["learning_rates"].items())
@@ -269,9 +273,7 @@ def targets() -> list[str]:
         return f"{mean(figures, 'stock') - mean(figures, 'ours'):.2f} ({len(figures['runs'])} seed(s))"
 
     def sooner(figures: dict[str, Any]) -> str:
-        runs = figures["runs"]
-        times = [(one["stock"]["seconds_of_ours_to_its_loss"], one["ours"]["training"]["seconds"]) for one in runs]
-        return ", ".join("not reached" if first is None else f"{first / whole:.0%}" for first, whole in times)
+        return ", ".join(time_to_loss(one, "stock") for one in figures["runs"])
 
     show("masked LM, 10 minutes: nats below stock BERT", "≥ 1.5", "learning_efficiency-minibert-mini", below)
     show("masked LM, 60 minutes: time to stock's loss", "≤ 25%", "learning_efficiency-minibert-mini-60m", sooner)
