@@ -40,6 +40,7 @@ from transformers import (
     set_seed,
 )
 
+import charts
 import plain_gpt
 from hf_minibert.command_line import invocation, run
 from hf_minibert.data.loader import evaluation_batches
@@ -324,6 +325,7 @@ def main(arguments: Arguments) -> int:
         if all(one["seed"] != seed for one in figures["runs"]):
             figures["runs"].append(compare(arguments, output, seed, rates))
         write_json(file, figures | {"command": invocation()})
+        charts.draw(file)
     for who in ("ours", *PEERS[arguments.family]):
         mean = statistics.mean(one[who]["metrics"][figures["measure"]] for one in figures["runs"])
         print(f"{who}: {figures['measure']} {mean:.3f}")  # noqa: T201

@@ -16,8 +16,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from matplotlib.figure import Figure
-
+import charts
 from hf_minibert.command_line import invocation, run
 from hf_minibert.files import write_json
 from hf_minibert.training.report import environment
@@ -101,41 +100,13 @@ def compare(arguments: Arguments, objective: str, output: Path) -> dict[str, Any
     }
 
 
-def draw(runs: list[dict[str, Any]], path: Path) -> None:
-    """How far each objective has come below its unigram loss over time, and the accuracy after fine-tuning."""
-    figure = Figure(figsize=(9, 3.6), dpi=150, layout="constrained")
-    left, right = figure.subplots(1, 2, width_ratios=[3, 2])
-    for one in runs:
-        seconds, losses = zip(*one["curve"], strict=True)
-        unigram = one["metrics"]["unigram_loss"]
-        left.plot(
-            [value / 60 for value in seconds], [unigram - loss for loss in losses], marker="o", label=one["objective"]
-        )
-    left.set(xlabel="minutes", ylabel="nats per token below the unigram loss", ylim=(0, None))
-    left.legend(frameon=False)
-    datasets, width = list(runs[0]["finetuning"]), 0.8 / len(runs)
-    for index, one in enumerate(runs):
-        accuracies = [one["finetuning"][name]["eval_accuracy"] for name in datasets]
-        places = [place + (index - (len(runs) - 1) / 2) * width for place in range(len(datasets))]
-        bars = right.bar(places, accuracies, width)
-        right.bar_label(bars, [f"{100 * accuracy:.0f}" for accuracy in accuracies], fontsize=7)
-    for place, name in enumerate(datasets):
-        majority = runs[0]["finetuning"][name]["majority_accuracy"]
-        right.plot((place - 0.45, place + 0.45), (majority, majority), color="black", linestyle="--", linewidth=1)
-    right.set_xticks(range(len(datasets)), datasets)
-    right.set(ylabel="held-out accuracy after fine-tuning", ylim=(0, 1))
-    right.set_title("dashed: always the commonest label", fontsize=8)
-    for axes in (left, right):
-        axes.spines[["top", "right"]].set_visible(False)
-    figure.savefig(path)
-
-
 def main(arguments: Arguments) -> int:
     """All runs, the table and the chart."""
     output = Path(arguments.output_dir).resolve() / arguments.size
     runs = [compare(arguments, objective, output) for objective in OBJECTIVES]
+    file = RESULTS / f"objectives-{arguments.size}.json"
     write_json(
-        RESULTS / f"objectives-{arguments.size}.json",
+        file,
         {
             "command": invocation(),
             "budget": arguments.budget,
@@ -144,7 +115,7 @@ def main(arguments: Arguments) -> int:
             "environment": environment(),
         },
     )
-    draw(runs, RESULTS / f"objectives-{arguments.size}.png")
+    charts.draw(file)
     return 0
 
 

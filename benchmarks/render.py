@@ -1,4 +1,4 @@
-"""Put the figures of ``benchmarks/results`` into the README and this folder's, between their markers.
+"""Put the figures of ``benchmarks/results`` into the README and this folder's, between their markers; draw the charts.
 
 ::
 
@@ -14,6 +14,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+import charts
 from hf_minibert.command_line import run
 from hf_minibert.files import write_text
 from hf_minibert.presets import FAMILIES, LEARNING_RATES, SIZES, START
@@ -382,9 +383,11 @@ def render(text: str) -> str:
 
 
 def main(_: Arguments) -> int:
-    """Rewrite the documents."""
+    """Rewrite the documents, and draw the charts again."""
     for document in DOCUMENTS:
         write_text(document, render(document.read_text(encoding="utf-8")))
+    for file in RESULTS.glob("*.json"):
+        charts.draw(file)
     return 0
 
 

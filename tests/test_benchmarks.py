@@ -2,6 +2,7 @@
 
 import importlib
 import json
+import shutil
 from pathlib import Path
 
 import pytest
@@ -40,6 +41,17 @@ def test_peers_have_as_many_weights(family: str, size: str) -> None:
             assert count == pytest.approx(ours.num_parameters(), rel=0.05)
 
 
+def test_charts_are_drawn_from_what_is_kept(results: Path) -> None:
+    kept = REPOSITORY / "benchmarks" / "results"
+    shutil.copytree(kept, results, dirs_exist_ok=True, ignore=shutil.ignore_patterns("*.png"))
+    charts = importlib.import_module("charts")
+    for file in results.glob("*.json"):
+        charts.draw(file)
+    drawn = {path.name for path in results.glob("*.png")}
+    assert drawn == {path.name for path in kept.glob("*.png")}
+    assert {"learning_efficiency-minigpt-mini.png", "objectives-mini.png"} <= drawn
+
+
 @pytest.mark.slow
 def test_learning_efficiency(results: Path, tmp_path: Path) -> None:
     """Another seed adds to what is there; another corpus does not."""
@@ -64,6 +76,7 @@ def test_learning_efficiency(results: Path, tmp_path: Path) -> None:
     assert (figures["runs"][0], figures["peers"]) == (first["runs"][0], first["peers"])
     assert len(list((results / "runs").glob("*/*/metrics.jsonl"))) == 2 * 3
     assert any("seed 2" in line for line in render.learning_efficiency(figures))
+    assert file.with_suffix(".png").stat().st_size > 0
     arguments.corpus = ["builtin"]
     with pytest.raises(UserError, match="made with another corpus"):
         module.main(arguments)
