@@ -48,9 +48,8 @@ def learning_efficiency(figures: dict[str, Any], file: Path) -> Figure:
         if who != "ours":
             axes.axhline(end, color=color, linestyle=":", linewidth=1)
         axes.plot([], [], color=color, marker="o", label=f"{who}: {end:.2f}")
-    training = figures["runs"][0]["ours"]["training"]
     model = "-".join(file.stem.split("-")[1:3])
-    axes.set_title(f"{model}, {figures['budget']} on {training['hardware']}", fontsize=10)
+    axes.set_title(f"{model}, {figures['budget']} on {figures['hardware']}, {figures['precision']}", fontsize=10)
     unit_name = "nats per masked token" if measure == "eval_loss" else "bits per byte"
     axes.set(xlabel="minutes", ylabel=unit_name, xlim=(0, None))
     axes.legend(frameon=False, title="dots: held out; thin: in training", title_fontsize=8)

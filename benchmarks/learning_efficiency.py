@@ -10,7 +10,8 @@ by `Trainer` as `run_mlm.py` and `run_clm.py` do: documents joined and cut into 
 schedule without warm-up (here over the budget), dropout 0.1. MiniGPT has a second, nanoGPT: the model and the recipe of
 `plain_gpt.py`, gradients clipped at 1. A peer's learning rate is the best of `--learning_rates`, each tried for
 `--search_budget`. Runs take turns, and who begins changes with the seed; all models are then measured on the same
-held-out rows, masked alike. What is there already is not run again: delete a seed of the results to repeat it.
+held-out rows, masked alike. What is there already is not run again: delete a seed of the results to repeat it. A
+machine that does not compute in bfloat16 has a file of its own (`-fp32`), and so has a GPU.
 """
 
 import dataclasses
@@ -49,6 +50,7 @@ from hf_minibert.data.token_store import Documents
 from hf_minibert.files import write_json, write_text
 from hf_minibert.presets import SIZES, ObjectiveName
 from hf_minibert.training.arguments import PretrainArguments, parse_duration
+from hf_minibert.training.device import computes_in_bfloat16, hardware
 from hf_minibert.training.evaluation import evaluate
 from hf_minibert.training.inputs import make_plan, read_data
 from hf_minibert.training.report import environment
@@ -304,12 +306,17 @@ def main(arguments: Arguments) -> int:
     if arguments.peer is not None:
         train_peer(arguments, arguments.peer)
         return 0
-    name = f"{arguments.family}-{arguments.size}" + ("" if arguments.budget == BUDGET else f"-{arguments.budget}")
+    device = torch.accelerator.current_accelerator() or torch.device("cpu")
+    precision = "bf16" if computes_in_bfloat16() else "fp32"
+    parts = (arguments.budget, BUDGET), (device.type, "cpu"), (precision, "bf16")
+    name = "-".join([arguments.family, arguments.size, *(part for part, usual in parts if part != usual)])
     output = Path(arguments.output_dir).resolve() / name
     file = RESULTS / f"learning_efficiency-{name}.json"
     figures: dict[str, Any] = {
         "family": arguments.family,
         "budget": arguments.budget,
+        "hardware": hardware(device),
+        "precision": precision,
         "corpus": [short(source) for source in arguments.corpus],
         "measure": MEASURES[arguments.family],
     }

@@ -127,9 +127,9 @@ def learning_efficiency(figures: dict[str, Any]) -> list[str]:
     """Held-out loss of ours and of its peers after the same time."""
     name, digits = figures["measure"], 2 if figures["measure"] == "eval_loss" else 3
     unit = "nats per masked token" if name == "eval_loss" else "bits per byte"
-    peers, training = figures["peers"], figures["runs"][0]["ours"]["training"]
+    peers = figures["peers"]
     lines = [
-        f"| {figures['budget']} on {training['hardware']}, {training['precision']}, {unit} | ours | "
+        f"| {figures['budget']} on {figures['hardware']}, {figures['precision']}, {unit} | ours | "
         + " | ".join(f"{peer} | time to its loss" for peer in peers)
         + " |",
         "|---|---:|" + "---:|---:|" * len(peers),
@@ -314,7 +314,6 @@ def efficiency() -> list[str]:
             "shakespeare",
         )
     )
-    where = bert["runs"][0]["ours"]["training"]["hardware"]
     ours, nanogpt = (f"{characters['nats_per_character'][who]:.3f}" for who in ("ours", "nanogpt"))
     causal = " | ".join(f"{mean(gpt, peer):.3f}" for peer in ("stock", "nanogpt"))
     masked = [
@@ -324,7 +323,7 @@ def efficiency() -> list[str]:
     ]
     seeds = ", ".join(str(len(figures["runs"])) for figures in (bert, hour, gpt, characters))
     return [
-        f"| {where} | ours | stock | nanoGPT |",
+        f"| {bert['hardware']}, {bert['precision']} | ours | stock | nanoGPT |",
         "|---|---:|---:|---:|",
         *masked,
         f"| `minigpt-mini`, {gpt['budget']}, bits per byte | **{mean(gpt, 'ours'):.3f}** | {causal} |",
