@@ -54,7 +54,7 @@ from hf_minibert.training.device import computes_in_bfloat16, hardware
 from hf_minibert.training.evaluation import evaluate
 from hf_minibert.training.inputs import make_plan, read_data
 from hf_minibert.training.report import environment
-from runs import REPOSITORY, RESULTS, earlier, keep, results_of, short
+from runs import REPOSITORY, RESULTS, earlier, keep, machine, results_of, short
 
 PEERS = {"minibert": ("stock",), "minigpt": ("stock", "nanogpt")}
 MEASURES = {"minibert": "eval_loss", "minigpt": "eval_bits_per_byte"}
@@ -306,17 +306,15 @@ def main(arguments: Arguments) -> int:
     if arguments.peer is not None:
         train_peer(arguments, arguments.peer)
         return 0
-    device = torch.accelerator.current_accelerator() or torch.device("cpu")
-    precision = "bf16" if computes_in_bfloat16() else "fp32"
-    parts = (arguments.budget, BUDGET), (device.type, "cpu"), (precision, "bf16")
-    name = "-".join([arguments.family, arguments.size, *(part for part, usual in parts if part != usual)])
+    budget = [] if arguments.budget == BUDGET else [arguments.budget]
+    name = "-".join([arguments.family, arguments.size, *budget, *machine()])
     output = Path(arguments.output_dir).resolve() / name
     file = RESULTS / f"learning_efficiency-{name}.json"
     figures: dict[str, Any] = {
         "family": arguments.family,
         "budget": arguments.budget,
-        "hardware": hardware(device),
-        "precision": precision,
+        "hardware": hardware(torch.accelerator.current_accelerator() or torch.device("cpu")),
+        "precision": "bf16" if computes_in_bfloat16() else "fp32",
         "corpus": [short(source) for source in arguments.corpus],
         "measure": MEASURES[arguments.family],
     }

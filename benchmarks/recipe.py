@@ -8,7 +8,8 @@
 Each variant changes one thing of a baseline that is written down here, so that the table stays what it is when the
 defaults follow it. Runs are equal in tokens, so that they may share a machine with other work and be repeated
 elsewhere; with `--budget` they are equal in time, for variants that cost time or save it. What is there already is not
-run again: delete a row of the results to repeat it. A negative result stays in the table.
+run again: delete a row of the results to repeat it. A negative result stays in the table. A machine that does not
+compute in bfloat16 has files of its own (`-fp32`), and so has a GPU.
 """
 
 import importlib
@@ -25,7 +26,7 @@ from hf_minibert.files import write_json
 from hf_minibert.training.arguments import PretrainArguments
 from hf_minibert.training.pretrain import pretrain
 from hf_minibert.training.report import environment
-from runs import RESULTS, earlier, keep, results_of, short
+from runs import RESULTS, earlier, keep, machine, results_of, short
 
 # What was found before and is in the baseline now is undone in a row of its own; `*-first.json` to `*-fourth.json` have
 # the rounds before.
@@ -184,7 +185,7 @@ def main(arguments: Arguments) -> int:
     if arguments.one:
         return train(arguments, output)
     tokens = f"{arguments.max_tokens // 1000}k" if arguments.max_tokens != Arguments.max_tokens else None
-    parts = ("recipe", arguments.family, arguments.size, arguments.budget or tokens)
+    parts = ("recipe", arguments.family, arguments.size, arguments.budget or tokens, *machine())
     file = RESULTS / f"{'-'.join(filter(None, parts))}.json"
     figures: dict[str, Any] = {
         "family": arguments.family,

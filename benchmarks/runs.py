@@ -6,8 +6,11 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from hf_minibert.errors import UserError
 from hf_minibert.files import write_json, write_text
+from hf_minibert.training.device import computes_in_bfloat16
 
 REPOSITORY = Path(__file__).parents[1]
 RESULTS = Path(__file__).parent / "results"
@@ -41,6 +44,12 @@ def earlier(file: Path, settings: dict[str, Any]) -> dict[str, Any]:
         if figures[name] != value:
             raise UserError(f"{file} was made with another {name}: {figures[name]}, not {value}; move it away first")
     return figures
+
+
+def machine() -> list[str]:
+    """What the name of a file of results says of the machine: nothing of a CPU that computes in bfloat16."""
+    device = torch.accelerator.current_accelerator() or torch.device("cpu")
+    return ([] if device.type == "cpu" else [device.type]) + ([] if computes_in_bfloat16() else ["fp32"])
 
 
 def short(path: str | Path) -> str:
