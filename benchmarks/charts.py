@@ -10,6 +10,7 @@ from matplotlib.figure import Figure
 
 from hf_minibert.files import replaced_file
 from hf_minibert.training.arguments import parse_duration
+from runs import mean, unit
 
 COLORS = {"ours": "#d9480f", "stock": "#5f6b76", "nanogpt": "#3465a4"}
 STEPS = 50  # of which `Trainer` logs the mean loss
@@ -31,28 +32,25 @@ def learning_efficiency(figures: dict[str, Any], file: Path) -> Figure:
     """Held-out loss of ours and its peers, and their training losses, over the minutes of the budget."""
     figure = Figure(figsize=(6, 4), dpi=150, layout="constrained")
     axes = figure.subplots()
-    measure, minutes = figures["measure"], parse_duration(figures["budget"]) / 60
+    dev, minutes = figures["measure"].replace("test_", "eval_"), parse_duration(figures["budget"]) / 60
     for who in ("ours", *figures["peers"]):
-        color, ends = COLORS[who], []
+        color = COLORS[who]
         for one in figures["runs"]:
             folder = file.parent / "runs" / file.stem / f"{who}-{one['seed']}"
             lines = [json.loads(line) for line in (folder / "metrics.jsonl").read_text(encoding="utf-8").splitlines()]
             metrics = one[who]["metrics"]
             moments, losses = training_curve(lines, minutes / one[who]["training"]["steps"])
-            unit = metrics[measure] / metrics["eval_loss"]
-            axes.plot(moments, [loss * unit for loss in losses], color=color, linewidth=0.8, alpha=0.5)
-            held_out = [(line["seconds"] / 60, line[measure]) for line in lines if measure in line]
-            axes.plot(*zip(*(held_out or [(minutes, metrics[measure])]), strict=True), color=color, marker="o")
-            ends.append(metrics[measure])
-        end = statistics.mean(ends)
+            scale = metrics[dev] / metrics["eval_loss"]
+            axes.plot(moments, [loss * scale for loss in losses], color=color, linewidth=0.8, alpha=0.5)
+            held_out = [(line["seconds"] / 60, line[dev]) for line in lines if dev in line]
+            axes.plot(*zip(*(held_out or [(minutes, metrics[dev])]), strict=True), color=color, marker="o")
         if who != "ours":
-            axes.axhline(end, color=color, linestyle=":", linewidth=1)
-        axes.plot([], [], color=color, marker="o", label=f"{who}: {end:.2f}")
+            axes.axhline(mean(figures | {"measure": dev}, who), color=color, linestyle=":", linewidth=1)
+        axes.plot([], [], color=color, marker="o", label=f"{who}, {figures['runs'][0][who]['training']['precision']}")
     model = "-".join(file.stem.split("-")[1:3])
-    axes.set_title(f"{model}, {figures['budget']} on {figures['hardware']}, {figures['precision']}", fontsize=10)
-    unit_name = "nats per masked token" if measure == "eval_loss" else "bits per byte"
-    axes.set(xlabel="minutes", ylabel=unit_name, xlim=(0, None))
-    axes.legend(frameon=False, title="dots: held out; thin: in training", title_fontsize=8)
+    axes.set_title(f"{model}, {figures['budget']} on {figures['hardware']}", fontsize=10)
+    axes.set(xlabel="minutes", ylabel=unit(dev), xlim=(0, None))
+    axes.legend(frameon=False, title="dots: held out of the corpus; thin: in training", title_fontsize=8)
     plain(axes)
     return figure
 

@@ -33,7 +33,7 @@ from hf_minibert.data.token_store import open_token_store
 from hf_minibert.files import write_json
 from hf_minibert.tokenization import load_tokenizer
 from hf_minibert.training.report import environment
-from runs import REPOSITORY, RESULTS
+from runs import REPOSITORY, Benchmark
 
 LENGTH = 128
 ROUNDS = 3
@@ -41,7 +41,7 @@ WAYS = ("ours", "tokenise-and-group")
 
 
 @dataclass(kw_only=True)
-class Arguments:
+class Arguments(Benchmark):
     """Measure the preparation of data."""
 
     corpus: list[str] = field(default_factory=lambda: ["builtin"])
@@ -202,7 +202,7 @@ def main(arguments: Arguments) -> int:
                 "resident_megabytes": round(one["resident_megabytes"]),
                 "megabytes_per_second": round(size / 1e6 / one["seconds"], 2),
             }
-    write_json(RESULTS / "data_speed.json", figures | {"environment": environment()})
+    write_json(arguments.results / "data_speed.json", figures | {"environment": environment()})
     print(json.dumps(figures, indent=2))  # noqa: T201
     return 0
 

@@ -7,7 +7,7 @@
 The folder holds ``train.jsonl.xz``, ``test.jsonl.xz`` and ``unsup.jsonl.xz`` of the Large Movie Review data set (Maas
 et al. 2011), a JSON object a line with ``text`` and ``label``. Unlabelled reviews that are also in the test or training
 set are left out of pre-training, as are training reviews that are also in the test set. A tenth of the training set is
-held out to choose by; the test set is measured once a command. Figures go to ``benchmarks/results/imdb.json``.
+held out to choose by; the test set is measured once a command.
 """
 
 import json
@@ -19,11 +19,11 @@ from typing import Any
 from hf_minibert.command_line import invocation, run
 from hf_minibert.errors import UserError
 from hf_minibert.files import write_json
-from runs import RESULTS, keep, results_of, script
+from runs import Benchmark, keep, results_of, script
 
 
 @dataclass(kw_only=True)
-class Arguments:
+class Arguments(Benchmark):
     """IMDb: pre-train on reviews, fine-tune on their labels, test once."""
 
     data: str
@@ -90,11 +90,11 @@ def main(arguments: Arguments) -> int:
         output_dir=classifier,
         overwrite_output_dir=True,
     )
-    keep(pretrained, "imdb")
+    keep(pretrained, arguments.results, "imdb")
     first, second = results_of(pretrained), results_of(classifier)
     seeds = [json.loads((run / "arguments.json").read_text())["seed"] for run in (pretrained, classifier)]
     write_json(
-        RESULTS / "imdb.json",
+        arguments.results / "imdb.json",
         {
             "command": invocation(),
             "pretraining_text": counts,

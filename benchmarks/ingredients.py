@@ -15,7 +15,6 @@ from hf_minibert.data.objectives import Batch, Hybrid, MaskedLM
 from hf_minibert.models import losses, modeling_minibert, modeling_minigpt, modeling_transformer
 from hf_minibert.models.losses import IGNORE_INDEX
 from hf_minibert.training import pretrain
-from hf_minibert.training.muon import Muon
 from hf_minibert.training.optimization import build_optimizers
 from hf_minibert.training.pretrain import Pretraining
 
@@ -90,12 +89,6 @@ def averaged_weights(decay: float) -> None:
         return metrics
 
     Pretraining.step, Pretraining.measure = changed, measured  # type: ignore[method-assign, assignment]
-
-
-def muon_momentum(momentum: float) -> None:
-    """How much of the mean gradient Muon keeps."""
-    assert Muon.__init__.__kwdefaults__ is not None
-    Muon.__init__.__kwdefaults__["momentum"] = momentum
 
 
 def norms_without_weights() -> None:

@@ -7,16 +7,18 @@
 
 The stock peer is `BertForMaskedLM` or `GPT2LMHeadModel` of the same shape, tokenizer, text and held-out text, trained
 by `Trainer` as `run_mlm.py` and `run_clm.py` do: documents joined and cut into rows, batches of eight, AdamW, a linear
-schedule without warm-up (here over the budget), dropout 0.1. MiniGPT has a second, nanoGPT: the model and the recipe of
-`plain_gpt.py`, gradients clipped at 1. A peer's learning rate is the best of `--learning_rates`, each tried for
-`--search_budget`. Runs take turns, and who begins changes with the seed; all models are then measured on the same
-held-out rows, masked alike. What is there already is not run again: delete a seed of the results to repeat it. A
-machine that does not compute in bfloat16 has a file of its own (`-fp32`), and so has a GPU.
+schedule without warm-up (here over the budget), dropout 0.1, float32. MiniGPT has a second, nanoGPT: the model and the
+recipe of `plain_gpt.py`, gradients clipped at 1, a twentieth of the budget for the warm-up; on a GPU, as nanoGPT does,
+compiled and in bfloat16. A peer's learning rate is the best of `--learning_rates`, each tried for `--search_budget`.
+
+Runs take turns, and who begins changes with the seed; all models are then measured on the same rows, masked alike, in
+float32: of `--test_corpus`, which nobody has chosen anything by, or of what is held out of the corpus. What is there
+already is not run again: delete a seed of the results to repeat it. A machine that does not compute in bfloat16 has a
+file of its own (`-fp32`), and so has a GPU.
 """
 
 import dataclasses
 import json
-import statistics
 import subprocess
 import sys
 import time
@@ -28,7 +30,7 @@ import numpy as np
 import torch
 from accelerate import Accelerator
 from datasets import Dataset
-from torch import Tensor, nn
+from torch import nn
 from transformers import (
     BertConfig,
     BertForMaskedLM,
@@ -43,27 +45,32 @@ from transformers import (
 
 import charts
 import plain_gpt
+from hf_minibert import MiniBertForMaskedLM, MiniGPTForCausalLM
 from hf_minibert.command_line import invocation, run
+from hf_minibert.data.corpus import open_corpus
 from hf_minibert.data.loader import evaluation_batches
-from hf_minibert.data.objectives import Batch
-from hf_minibert.data.token_store import Documents
+from hf_minibert.data.objectives import Objective
+from hf_minibert.data.token_store import Documents, open_token_store
 from hf_minibert.files import write_json, write_text
-from hf_minibert.presets import SIZES, ObjectiveName
+from hf_minibert.presets import SIZES
 from hf_minibert.training.arguments import PretrainArguments, parse_duration
 from hf_minibert.training.device import computes_in_bfloat16, hardware
 from hf_minibert.training.evaluation import evaluate
-from hf_minibert.training.inputs import make_plan, read_data
+from hf_minibert.training.inputs import Plan, RunData, make_plan, objective_over, read_data
 from hf_minibert.training.report import environment
-from runs import REPOSITORY, RESULTS, earlier, keep, machine, results_of, short
+from runs import REPOSITORY, Benchmark, device, earlier, keep, machine, mean, results_of, short, unit
 
 PEERS = {"minibert": ("stock",), "minigpt": ("stock", "nanogpt")}
-MEASURES = {"minibert": "eval_loss", "minigpt": "eval_bits_per_byte"}
+MEASURES = {"minibert": "loss", "minigpt": "bits_per_byte"}
+OURS: dict[str, Any] = {"minibert": MiniBertForMaskedLM, "minigpt": MiniGPTForCausalLM}
 BUDGET = "10m"
+WARMUP = 0.05  # of nanoGPT's run
+TEST_ROWS = 1_024
 LENGTH = 512  # positions of the peers that learn them
 
 
 @dataclass(kw_only=True)
-class Arguments:
+class Arguments(Benchmark):
     """Train ours and its peers for the same time, and compare them on held-out text."""
 
     family: Literal["minibert", "minigpt"] = "minibert"
@@ -72,6 +79,8 @@ class Arguments:
     """tiny, mini, small or medium."""
     corpus: list[str] = field(default_factory=lambda: ["builtin"])
     """Text, as in `scripts/pretrain.py`."""
+    test_corpus: list[str] = field(default_factory=list)
+    """Other text, to measure the models on at the end. Default: what is held out of the corpus, as during training."""
     budget: str = BUDGET
     """Time of each run."""
     search_budget: str = "2m"
@@ -136,11 +145,13 @@ def recipe(
 ) -> tuple[torch.optim.Optimizer, torch.optim.lr_scheduler.LambdaLR]:
     """The peer's optimizer, and its schedule over the budget."""
     if peer == "stock":
-        optimizer: torch.optim.Optimizer = torch.optim.AdamW(model.parameters(), lr=learning_rate, fused=True)
+        optimizer: torch.optim.Optimizer = torch.optim.AdamW(
+            model.parameters(), lr=learning_rate, weight_decay=0.0, fused=True
+        )
         return optimizer, torch.optim.lr_scheduler.LambdaLR(optimizer, lambda _: clock.remaining())
     optimizer = plain_gpt.optimizer(model, learning_rate)
     return optimizer, torch.optim.lr_scheduler.LambdaLR(
-        optimizer, lambda step: plain_gpt.schedule(step, 1 - clock.remaining())
+        optimizer, lambda _: plain_gpt.schedule((1 - clock.remaining()) / WARMUP, 1 - clock.remaining())
     )
 
 
@@ -167,6 +178,7 @@ def train_peer(arguments: Arguments, peer: str) -> None:
     optimizer, schedule = recipe(peer, model, learning_rate, clock)
     tokenizer = plan.tokenizer
     rows = stock_rows(data.store.train, plan.max_seq_length, int(tokenizer.cls_token_id), int(tokenizer.sep_token_id))
+    on_gpu = device().type == "cuda"
     trainer = Trainer(
         model=model,
         args=TrainingArguments(
@@ -178,6 +190,8 @@ def train_peer(arguments: Arguments, peer: str) -> None:
             seed=seed,
             use_cpu=not torch.accelerator.is_available(),
             report_to="none",
+            bf16=on_gpu and peer == "nanogpt",
+            torch_compile=on_gpu and peer == "nanogpt",
         ),
         train_dataset=rows,
         data_collator=DataCollatorForLanguageModeling(tokenizer, mlm=arguments.family == "minibert"),
@@ -187,33 +201,24 @@ def train_peer(arguments: Arguments, peer: str) -> None:
     trainer.train()
     log = "".join(json.dumps(line) + "\n" for line in trainer.state.log_history)
     write_text(folder / "metrics.jsonl", log)
-    batches = []
-    for batch in evaluation_batches(data.held_out, batch_size=32, max_rows=plan.arguments.max_eval_samples):
-        del batch["position_ids"]  # the peer has learned to read over the ends of documents
-        batches.append(batch)
-    metrics = measure(model.to(accelerator.device), batches, plan.objective, accelerator, data.token_lengths)
+    metrics = measure(without_private_arguments(model.to(accelerator.device)), arguments, plan, data, accelerator)
     write_json(
         folder / "results.json",
         {
             "num_parameters": sum(parameter.numel() for parameter in model.parameters()),
-            "training": {"steps": trainer.state.global_step},
+            "training": {"steps": trainer.state.global_step, "precision": "bf16" if trainer.args.bf16 else "fp32"},
             "metrics": metrics,
         },
     )
 
 
-def measure(
-    model: nn.Module,
-    batches: list[Batch],
-    objective: ObjectiveName,
-    accelerator: Accelerator,
-    token_lengths: Tensor | None,
-) -> dict[str, float]:
-    """Held-out loss of a stock model, which is spared the argument that only ours take."""
+def without_private_arguments(model: nn.Module) -> nn.Module:
+    """A stock model that is spared what only ours take; it has learned to read over the ends of documents."""
     forward = model.forward
 
     def plain(**inputs: Any) -> Any:
-        inputs.pop("full_logits", None)
+        for name in ("full_logits", "position_ids"):
+            inputs.pop(name, None)
         labels = inputs.pop("labels", None)
         outputs = forward(**inputs)
         if labels is not None:
@@ -221,7 +226,32 @@ def measure(
         return outputs
 
     model.forward = plain
-    return evaluate(model, batches, objective, accelerator, token_lengths)
+    return model
+
+
+def measure(
+    model: nn.Module, arguments: Arguments, plan: Plan, data: RunData, accelerator: Accelerator
+) -> dict[str, float]:
+    """Held-out loss of a model, and under `test_*` its loss on the text for that."""
+
+    def on(rows: Objective, count: int) -> dict[str, float]:
+        batches = evaluation_batches(rows, batch_size=32, max_rows=count)
+        return evaluate(model, batches, plan.objective, accelerator, data.token_lengths)
+
+    metrics = on(data.held_out, plan.arguments.max_eval_samples)
+    if arguments.test_corpus:
+        store = open_token_store(open_corpus(arguments.test_corpus), plan.tokenizer)
+        tested = on(objective_over(plan, store.train, for_evaluation=True), TEST_ROWS)
+        metrics |= {name.replace("eval_", "test_"): value for name, value in tested.items()}
+    return metrics
+
+
+def measure_ours(arguments: Arguments, folder: Path, seed: int) -> dict[str, float]:
+    """The same of the model that a run of ours has left."""
+    plan = make_plan(pretrain_arguments(arguments, folder, seed))
+    accelerator = Accelerator(cpu=not torch.accelerator.is_available())
+    model = OURS[arguments.family].from_pretrained(folder).to(accelerator.device)
+    return measure(model, arguments, plan, read_data(plan, accelerator), accelerator)
 
 
 def pretrain_arguments(arguments: Arguments, folder: Path, seed: int) -> PretrainArguments:
@@ -244,7 +274,7 @@ def run_ours(arguments: Arguments, folder: Path, seed: int) -> dict[str, Any]:
     settings = folder.with_suffix(".json")
     write_json(settings, {name: value for name, value in wanted.items() if value != usual[name]})
     subprocess.run([sys.executable, "scripts/pretrain.py", str(settings)], check=True, cwd=REPOSITORY)
-    return results_of(folder)
+    return results_of(folder) | {"metrics": measure_ours(arguments, folder, seed)}
 
 
 def run_peer(
@@ -293,12 +323,12 @@ def compare(arguments: Arguments, output: Path, seed: int, rates: dict[str, floa
         else:
             budget = arguments.budget
             result = run_peer(arguments, who, folder, seed=seed, learning_rate=rates[who], budget=budget)
-        keep(folder, f"learning_efficiency-{output.name}/{who}-{seed}")
+        keep(folder, arguments.results, f"learning_efficiency-{output.name}/{who}-{seed}")
         found[who] = {key: result[key] for key in ("num_parameters", "training", "metrics")}
-    for who in PEERS[arguments.family]:
+    for who in PEERS[arguments.family]:  # what is held out of the corpus is also measured on the way
         sooner = seconds_to(found[who]["metrics"]["eval_loss"], output / f"ours-{seed}" / "metrics.jsonl")
         found[who]["seconds_of_ours_to_its_loss"] = sooner
-    return {"seed": seed, **found, "environment": environment()}
+    return {"seed": seed, **found, "command": invocation(), "environment": environment()}
 
 
 def main(arguments: Arguments) -> int:
@@ -309,31 +339,31 @@ def main(arguments: Arguments) -> int:
     budget = [] if arguments.budget == BUDGET else [arguments.budget]
     name = "-".join([arguments.family, arguments.size, *budget, *machine()])
     output = Path(arguments.output_dir).resolve() / name
-    file = RESULTS / f"learning_efficiency-{name}.json"
+    file = arguments.results / f"learning_efficiency-{name}.json"
     figures: dict[str, Any] = {
         "family": arguments.family,
         "budget": arguments.budget,
-        "hardware": hardware(torch.accelerator.current_accelerator() or torch.device("cpu")),
+        "hardware": hardware(device()),
         "precision": "bf16" if computes_in_bfloat16() else "fp32",
         "corpus": [short(source) for source in arguments.corpus],
-        "measure": MEASURES[arguments.family],
+        "test_corpus": [short(source) for source in arguments.test_corpus],
+        "measure": f"{'test' if arguments.test_corpus else 'eval'}_{MEASURES[arguments.family]}",
+        "search": {"budget": arguments.search_budget, "learning_rates": arguments.learning_rates},
     }
     before = earlier(file, figures)
     figures |= {"peers": before.get("peers", {}), "runs": before.get("runs", [])}
     for peer in PEERS[arguments.family]:
         if peer not in figures["peers"]:
-            losses = search(arguments, peer, output)
-            figures["peers"][peer] = {"search_budget": arguments.search_budget, "learning_rates": losses}
-    found = {peer: of["learning_rates"] for peer, of in figures["peers"].items()}
-    rates = {peer: float(min(losses, key=losses.__getitem__)) for peer, losses in found.items()}
+            figures["peers"][peer] = search(arguments, peer, output)
+            write_json(file, figures)
+    rates = {peer: float(min(losses, key=losses.__getitem__)) for peer, losses in figures["peers"].items()}
     for seed in arguments.seeds:
         if all(one["seed"] != seed for one in figures["runs"]):
             figures["runs"].append(compare(arguments, output, seed, rates))
-        write_json(file, figures | {"command": invocation()})
-        charts.draw(file)
+            write_json(file, figures)
+    charts.draw(file)
     for who in ("ours", *PEERS[arguments.family]):
-        mean = statistics.mean(one[who]["metrics"][figures["measure"]] for one in figures["runs"])
-        print(f"{who}: {figures['measure']} {mean:.3f}")  # noqa: T201
+        print(f"{who}: {mean(figures, who):.3f} {unit(figures['measure'])}")  # noqa: T201
     return 0
 
 

@@ -20,7 +20,7 @@ import charts
 from hf_minibert.command_line import invocation, run
 from hf_minibert.files import write_json
 from hf_minibert.training.report import environment
-from runs import RESULTS, keep, results_of, script, short
+from runs import Benchmark, keep, results_of, script, short
 
 OBJECTIVES = {
     "mlm": "minibert",
@@ -32,7 +32,7 @@ OBJECTIVES = {
 
 
 @dataclass(kw_only=True)
-class Arguments:
+class Arguments(Benchmark):
     """Train both models of one shape with every objective, and fine-tune them all alike."""
 
     size: str = "mini"
@@ -67,7 +67,7 @@ def compare(arguments: Arguments, objective: str, output: Path) -> dict[str, Any
         output_dir=pretrained,
         overwrite_output_dir=True,
     )
-    keep(pretrained, f"objectives-{arguments.size}-{objective}")
+    keep(pretrained, arguments.results, f"objectives-{arguments.size}-{objective}")
     before = results_of(pretrained)
     accuracies = {}
     for source in arguments.datasets:
@@ -104,7 +104,7 @@ def main(arguments: Arguments) -> int:
     """All runs, the table and the chart."""
     output = Path(arguments.output_dir).resolve() / arguments.size
     runs = [compare(arguments, objective, output) for objective in OBJECTIVES]
-    file = RESULTS / f"objectives-{arguments.size}.json"
+    file = arguments.results / f"objectives-{arguments.size}.json"
     write_json(
         file,
         {

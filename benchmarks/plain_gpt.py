@@ -74,6 +74,6 @@ def optimizer(model: nn.Module, learning_rate: float, beta2: float = 0.95) -> to
     return torch.optim.AdamW(groups, lr=learning_rate, betas=(0.9, beta2), fused=True)
 
 
-def schedule(step: int, progress: float, warmup_steps: int = 100) -> float:
-    """The learning rate as a share of its peak: linear warm-up, then a cosine down to a tenth."""
-    return min((step + 1) / warmup_steps, 0.1 + 0.45 * (1 + math.cos(math.pi * progress)))
+def schedule(warmed_up: float, progress: float) -> float:
+    """The learning rate as a share of its peak: linear warm-up, by how much of it is over, then a cosine to a tenth."""
+    return min(warmed_up, 0.1 + 0.45 * (1 + math.cos(math.pi * progress)))

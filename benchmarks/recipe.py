@@ -12,6 +12,7 @@ run again: delete a row of the results to repeat it. A negative result stays in 
 compute in bfloat16 has files of its own (`-fp32`), and so has a GPU.
 """
 
+import difflib
 import importlib
 import re
 import subprocess
@@ -22,11 +23,13 @@ from typing import Any, Literal
 
 import ingredients
 from hf_minibert.command_line import run
+from hf_minibert.errors import UserError
 from hf_minibert.files import write_json
 from hf_minibert.training.arguments import PretrainArguments
+from hf_minibert.training.device import hardware
 from hf_minibert.training.pretrain import pretrain
 from hf_minibert.training.report import environment
-from runs import RESULTS, earlier, keep, machine, results_of, short
+from runs import Benchmark, device, earlier, keep, machine, results_of, short
 
 # What was found before and is in the baseline now is undone in a row of its own; `*-first.json` to `*-fourth.json` have
 # the rounds before.
@@ -61,7 +64,6 @@ BOTH: dict[str, dict[str, Any]] = {
     "Muon's steps twice as long": {"learning_rate": 1.2e-2, "hf_minibert.training.optimization.EMBEDDINGS_RATE": 4.0},
     "AdamW's steps half as long": {"hf_minibert.training.optimization.EMBEDDINGS_RATE": 4.0},
     "AdamW's steps twice as long": {"hf_minibert.training.optimization.EMBEDDINGS_RATE": 16.0},
-    "Muon's momentum 0.9": {"ingredients.muon_momentum": (0.9,)},
     "norms without weights": {"ingredients.norms_without_weights": ()},
     "1,024 tokens a step": {"tokens_per_step": 1024},
     "1,024 tokens a step, lr 4e-3": {"tokens_per_step": 1024, "learning_rate": 4e-3},
@@ -125,7 +127,7 @@ VARIANTS: dict[str, dict[str, dict[str, Any]]] = {
 
 
 @dataclass(kw_only=True)
-class Arguments:
+class Arguments(Benchmark):
     """Train variants of the default recipe, and write what each reached."""
 
     family: Literal["minibert", "minigpt"] = "minibert"
@@ -179,18 +181,28 @@ def train(arguments: Arguments, folder: Path) -> int:
 
 
 def main(arguments: Arguments) -> int:
-    """All runs that are not there yet, one after another."""
+    """All runs that are not there yet, one after another.
+
+    Raises:
+        UserError: there is no such variant.
+    """
     known = VARIANTS[arguments.family]
+    for variant in arguments.variants or ():
+        if variant not in known:
+            close = difflib.get_close_matches(variant, known, n=1) or list(known)
+            raise UserError(f"unknown variant {variant!r} of {arguments.family}; there is {', '.join(close)}")
     output = Path(arguments.output_dir).resolve() / f"{arguments.family}-{arguments.size}"
     if arguments.one:
         return train(arguments, output)
     tokens = f"{arguments.max_tokens // 1000}k" if arguments.max_tokens != Arguments.max_tokens else None
     parts = ("recipe", arguments.family, arguments.size, arguments.budget or tokens, *machine())
-    file = RESULTS / f"{'-'.join(filter(None, parts))}.json"
+    file = arguments.results / f"{'-'.join(filter(None, parts))}.json"
     figures: dict[str, Any] = {
         "family": arguments.family,
         "size": arguments.size,
-        "end": {"budget": arguments.budget} if arguments.budget else {"max_tokens": arguments.max_tokens},
+        "end": {"budget": arguments.budget, "hardware": hardware(device())}
+        if arguments.budget
+        else {"max_tokens": arguments.max_tokens},
         "corpus": [short(name) for name in arguments.corpus],
         "baseline": BASELINES[arguments.family],
     }
@@ -205,7 +217,7 @@ def main(arguments: Arguments) -> int:
             command += ["--output_dir", arguments.output_dir, "--corpus", *arguments.corpus]
             subprocess.run(command, check=True)
             results = results_of(output)
-            keep(output, f"{file.stem}/{re.sub('[^a-z0-9.]+', '-', variant.lower())}-{seed}")
+            keep(output, arguments.results, f"{file.stem}/{re.sub('[^a-z0-9.]+', '-', variant.lower())}-{seed}")
             row = {"variant": variant, "settings": known[variant], "seed": seed, "metrics": results["metrics"]}
             if not arguments.budget:
                 for key in ("seconds", "tokens_per_second"):  # of runs beside other work, they say nothing

@@ -9,7 +9,6 @@ Nobody types a figure; a test checks that the documents say what the files say.
 
 import json
 import re
-import statistics
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -21,7 +20,7 @@ from hf_minibert.presets import FAMILIES, LEARNING_RATES, SIZES, START
 from hf_minibert.training.arguments import PretrainArguments
 from hf_minibert.training.inputs import TOKENS_PER_BATCH
 from hf_minibert.training.optimization import EMBEDDINGS_RATE
-from runs import REPOSITORY, RESULTS
+from runs import REPOSITORY, RESULTS, mean, unit
 
 DOCUMENTS = (REPOSITORY / "README.md", REPOSITORY / "benchmarks" / "README.md")
 PLACE = re.compile(r"(<!-- figures:([\w-]+) -->\n).*?(<!-- end:\2 -->)", flags=re.DOTALL)
@@ -49,7 +48,7 @@ def quickstart(figures: dict[str, Any]) -> list[str]:
 
 
 def imdb(figures: dict[str, Any]) -> list[str]:
-    """Accuracy on the test set, which was measured once, and what it took."""
+    """Accuracy on the dev split and on the test set, and what it took."""
     before, after = figures["pretraining"], figures["finetuning"]
     training, metrics = before["training"], after["metrics"]
     return [
@@ -62,7 +61,7 @@ def imdb(figures: dict[str, Any]) -> list[str]:
         f"| **accuracy on the test set** | **{metrics['test_accuracy']:.1%}** |",
         "",
         f"(fine-tuned on {after['dataset']['train_examples']:,} reviews in {after['training']['epochs']:g} pass(es), "
-        f"seed {figures['seeds']['finetuning']}; `python benchmarks/imdb.py --data FOLDER`)",
+        f"seed {figures['seeds']['finetuning']}; `{figures['command']}`)",
     ]
 
 
@@ -111,25 +110,24 @@ def data_speed(figures: dict[str, Any]) -> list[str]:
     return [*lines, "", f"(`{figures['command']}`)"]
 
 
-def mean(figures: dict[str, Any], who: str) -> float:
-    """Over the seeds of a comparison of learning efficiency."""
-    losses: list[float] = [one[who]["metrics"][figures["measure"]] for one in figures["runs"]]
-    return statistics.mean(losses)
-
-
 def time_to_loss(run: dict[str, Any], peer: str) -> str:
     """The share of its time in which ours came to a peer's loss; it may have been there before it was evaluated."""
     seconds = run[peer]["seconds_of_ours_to_its_loss"]
     return "not reached" if seconds is None else f"at most {seconds / run['ours']['training']['seconds']:.0%}"
 
 
+def precisions(figures: dict[str, Any]) -> str:
+    """The number formats of a comparison: the peers keep to those of their scripts."""
+    whose = {who: figures["runs"][0][who]["training"]["precision"] for who in ("ours", *figures["peers"])}
+    return ", ".join(f"{who} in {precision}" for who, precision in whose.items())
+
+
 def learning_efficiency(figures: dict[str, Any]) -> list[str]:
     """Held-out loss of ours and of its peers after the same time."""
-    name, digits = figures["measure"], 2 if figures["measure"] == "eval_loss" else 3
-    unit = "nats per masked token" if name == "eval_loss" else "bits per byte"
+    name, digits = figures["measure"], 3 if figures["measure"].endswith("bits_per_byte") else 2
     peers = figures["peers"]
     lines = [
-        f"| {figures['budget']} on {figures['hardware']}, {figures['precision']}, {unit} | ours | "
+        f"| {figures['budget']} on {figures['hardware']}, {unit(name)} | ours | "
         + " | ".join(f"{peer} | time to its loss" for peer in peers)
         + " |",
         "|---|---:|" + "---:|---:|" * len(peers),
@@ -139,10 +137,16 @@ def learning_efficiency(figures: dict[str, Any]) -> list[str]:
         for peer in peers:
             cells += [f"{one[peer]['metrics'][name]:.{digits}f}", time_to_loss(one, peer)]
         lines.append(f"| {' | '.join(cells)} |")
-    for peer, found in peers.items():
-        rates = ", ".join(f"{rate}: {loss:.2f}" for rate, loss in found["learning_rates"].items())
-        lines += ["", f"(the learning rate of {peer} is the best of {rates} nats, in {found['search_budget']} each)"]
-    return [*lines, "", f"(text: {', '.join(figures['corpus'])}; `{figures['command']}`)"]
+    for peer, losses in peers.items():
+        rates = ", ".join(f"{rate}: {loss:.2f}" for rate, loss in losses.items())
+        lines += ["", f"(the learning rate of {peer}: best of {rates} nats, in {figures['search']['budget']} each)"]
+    measured = ", ".join(figures["test_corpus"]) or "documents held out of it, by which the recipe was chosen, too"
+    commands = "`, `".join(dict.fromkeys(one["command"] for one in figures["runs"]))
+    return [
+        *lines,
+        "",
+        f"({precisions(figures)}; text: {', '.join(figures['corpus'])}; measured on {measured}; `{commands}`)",
+    ]
 
 
 def objectives(figures: dict[str, Any]) -> list[str]:
@@ -174,13 +178,13 @@ def objectives(figures: dict[str, Any]) -> list[str]:
 def recipe(figures: dict[str, Any]) -> list[str]:
     """What changing one thing of the default gives, best first."""
     is_causal = figures["family"] == "minigpt"
-    key, unit = ("eval_bits_per_byte", "bits per byte") if is_causal else ("eval_loss", "nats per masked token")
+    key = "eval_bits_per_byte" if is_causal else "eval_loss"
     rows = figures["rows"]
     baselines = {row["seed"]: row["metrics"][key] for row in rows if row["variant"] == "baseline"}
     end = figures["end"]
     length = f"{end['max_tokens'] / 1e6:g} million tokens" if "max_tokens" in end else end["budget"]
     lines = [
-        f"| `{figures['family']}-{figures['size']}`, {length} | seed | {unit} | against the baseline |",
+        f"| `{figures['family']}-{figures['size']}`, {length} | seed | {unit(key)} | against the baseline |",
         "|---|---:|---:|---:|",
     ]
     losses = [(row["metrics"].get("eval_mlm_loss", row["metrics"][key]), row) for row in rows]
@@ -295,10 +299,7 @@ def targets() -> list[str]:
         "Shakespeare by character: nats below nanoGPT",
         "≥ 0.2",
         "shakespeare",
-        lambda figures: "{nanogpt:.3f} - {ours:.3f} = {0:.2f}".format(
-            figures["nats_per_character"]["nanogpt"] - figures["nats_per_character"]["ours"],
-            **figures["nats_per_character"],
-        ),
+        lambda figures: ", ".join(f"{one['nanogpt']['loss'] - one['ours']['loss']:.2f}" for one in figures["runs"]),
     )
     return lines
 
@@ -323,13 +324,13 @@ def efficiency() -> list[str]:
     ]
     seeds = ", ".join(str(len(figures["runs"])) for figures in (bert, hour, gpt, characters))
     return [
-        f"| {bert['hardware']}, {bert['precision']} | ours | stock | nanoGPT |",
+        f"| {bert['hardware']} | ours | stock | nanoGPT |",
         "|---|---:|---:|---:|",
         *masked,
         f"| `minigpt-mini`, {gpt['budget']}, bits per byte | **{mean(gpt, 'ours'):.3f}** | {causal} |",
         f"| Shakespeare by character, {characters['budget']}, nats | **{ours}** | | {nanogpt} |",
         "",
-        f"(the same time, text and number of weights for all; text: {', '.join(bert['corpus'])}; "
+        f"(the same time, text and number of weights for all; {precisions(gpt)}; text: {', '.join(bert['corpus'])}; "
         f"seeds, row by row: {seeds}; the rate of each peer is the best of four, on Shakespeare nanoGPT's own, where "
         "ours has settings of its own, too; `benchmarks/README.md` says how)",
     ]

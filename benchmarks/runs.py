@@ -1,8 +1,10 @@
 """What the benchmarks share: running the scripts as a user would, and keeping what a run leaves."""
 
 import json
+import statistics
 import subprocess
 import sys
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +16,21 @@ from hf_minibert.training.device import computes_in_bfloat16
 
 REPOSITORY = Path(__file__).parents[1]
 RESULTS = Path(__file__).parent / "results"
+
+
+@dataclass(kw_only=True)
+class Benchmark:
+    """What every benchmark is told."""
+
+    results_dir: str = "runs/results"
+    """Folder for figures, charts and logs; the README shows those of `benchmarks/results`."""
+
+    @property
+    def results(self) -> Path:
+        """That folder, which is there."""
+        folder = Path(self.results_dir).resolve()
+        folder.mkdir(parents=True, exist_ok=True)
+        return folder
 
 
 def script(name: str, **flags: Any) -> None:
@@ -46,10 +63,15 @@ def earlier(file: Path, settings: dict[str, Any]) -> dict[str, Any]:
     return figures
 
 
+def device() -> torch.device:
+    """What the scripts will compute on."""
+    return torch.accelerator.current_accelerator() or torch.device("cpu")
+
+
 def machine() -> list[str]:
     """What the name of a file of results says of the machine: nothing of a CPU that computes in bfloat16."""
-    device = torch.accelerator.current_accelerator() or torch.device("cpu")
-    return ([] if device.type == "cpu" else [device.type]) + ([] if computes_in_bfloat16() else ["fp32"])
+    kind = device().type
+    return ([] if kind == "cpu" else [kind]) + ([] if computes_in_bfloat16() else ["fp32"])
 
 
 def short(path: str | Path) -> str:
@@ -57,9 +79,20 @@ def short(path: str | Path) -> str:
     return "/".join(Path(path).parts[-2:])
 
 
-def keep(run: Path, name: str) -> None:
-    """Copy what a run was told and what it logged to ``results/runs/NAME``."""
-    folder = RESULTS / "runs" / name
+def unit(measure: str) -> str:
+    """What a measure of a held-out or a test loss counts."""
+    return "bits per byte" if measure.endswith("bits_per_byte") else "nats per masked token"
+
+
+def mean(figures: dict[str, Any], who: str) -> float:
+    """Over the seeds of a comparison, of what it measures."""
+    losses: list[float] = [one[who]["metrics"][figures["measure"]] for one in figures["runs"]]
+    return statistics.mean(losses)
+
+
+def keep(run: Path, results: Path, name: str) -> None:
+    """Copy what a run was told and what it logged to ``runs/NAME`` beside the results."""
+    folder = results / "runs" / name
     folder.mkdir(parents=True, exist_ok=True)
     arguments = json.loads((run / "arguments.json").read_text(encoding="utf-8"))
     arguments |= {"output_dir": short(arguments["output_dir"]), "corpus": [short(one) for one in arguments["corpus"]]}

@@ -29,20 +29,22 @@ from tqdm import tqdm
 import plain_gpt
 from hf_minibert import MiniGPTForCausalLM
 from hf_minibert.command_line import invocation, run
+from hf_minibert.errors import UserError
 from hf_minibert.files import write_json
 from hf_minibert.tokenization import DocumentEncoder, load_tokenizer
 from hf_minibert.training.arguments import parse_duration
 from hf_minibert.training.report import environment
-from runs import RESULTS, keep, results_of, script
+from runs import Benchmark, keep, results_of, script
 
 LENGTH = 64
+WARMUP_STEPS = 100
 DOCUMENT_CHARACTERS = 4_000
 BYTES_ALONE = 516  # special tokens, and each byte at the start of a word and inside one
 OURS = "num_hidden_layers=4,num_attention_heads=4,gated_mlp=false,hidden_act=gelu,intermediate_size=480"
 
 
 @dataclass(kw_only=True)
-class Arguments:
+class Arguments(Benchmark):
     """Train ours and nanoGPT's model on characters for the same time."""
 
     text: str
@@ -82,7 +84,7 @@ def train_peer(train: Tensor, vocab_size: int, seconds: float, seed: int) -> tup
     with tqdm(total=round(seconds), desc="nanoGPT", unit="s") as bar:
         while (elapsed := time.perf_counter() - begin) < seconds:
             for group in optimizer.param_groups:
-                group["lr"] = 1e-3 * plain_gpt.schedule(step, elapsed / seconds)
+                group["lr"] = 1e-3 * plain_gpt.schedule((step + 1) / WARMUP_STEPS, elapsed / seconds)
             starts = torch.randint(len(train) - LENGTH - 1, (12,))
             batch = torch.stack([train[start : start + LENGTH + 1] for start in starts])
             logits = model(batch[:, :-1]).logits
@@ -96,7 +98,7 @@ def train_peer(train: Tensor, vocab_size: int, seconds: float, seed: int) -> tup
     return model, step
 
 
-def train_ours(documents: list[str], budget: str, seed: int, output: Path) -> dict[str, Any]:
+def train_ours(documents: list[str], arguments: Arguments, seed: int, output: Path) -> dict[str, Any]:
     """Run the scripts as a user would; what the run tells of itself."""
     output.mkdir(parents=True, exist_ok=True)
     corpus = output / "train.jsonl"
@@ -112,12 +114,12 @@ def train_ours(documents: list[str], budget: str, seed: int, output: Path) -> di
         max_seq_length=LENGTH + 1,  # all but the first are predicted
         per_device_train_batch_size=64,
         learning_rate=8e-3,
-        budget=budget,
+        budget=arguments.budget,
         seed=seed,
         output_dir=output / f"ours-{seed}",
         overwrite_output_dir=True,
     )
-    keep(output / f"ours-{seed}", f"shakespeare-{seed}")
+    keep(output / f"ours-{seed}", arguments.results, f"shakespeare-{seed}")
     return results_of(output / f"ours-{seed}")
 
 
@@ -133,7 +135,13 @@ def cut(text: str) -> list[str]:
 
 
 def main(arguments: Arguments) -> int:
-    """Both, for each seed."""
+    """Both, for each seed.
+
+    Raises:
+        UserError: there is a GPU, which only ours would use.
+    """
+    if torch.accelerator.is_available():
+        raise UserError("nanoGPT's configuration is for a CPU; hide the accelerator, as CUDA_VISIBLE_DEVICES= does")
     torch.set_flush_denormal(True)
     path, output = Path(arguments.text), Path(arguments.output_dir).resolve()
     raw = path.read_bytes()
@@ -145,7 +153,7 @@ def main(arguments: Arguments) -> int:
     for seed in arguments.seeds:
         for who in ("ours", "nanogpt") if seed % 2 else ("nanogpt", "ours"):
             if who == "ours":
-                results = train_ours(cut(train), arguments.budget, seed, output)
+                results = train_ours(cut(train), arguments, seed, output)
             else:
                 peer, steps = train_peer(train_ids, len(characters), parse_duration(arguments.budget), seed)
         ours = MiniGPTForCausalLM.from_pretrained(output / f"ours-{seed}")
@@ -171,7 +179,7 @@ def main(arguments: Arguments) -> int:
         )
     losses = {who: statistics.mean(one[who]["loss"] for one in runs) for who in ("ours", "nanogpt")}  # type: ignore[index]
     write_json(
-        RESULTS / "shakespeare.json",
+        arguments.results / "shakespeare.json",
         {
             "command": invocation(),
             "budget": arguments.budget,

@@ -26,9 +26,8 @@ import numpy as np
 import torch
 from torch import nn
 from tqdm import tqdm
-from transformers import BertConfig, BertForMaskedLM, GPT2Config, GPT2LMHeadModel, LlamaConfig, LlamaForCausalLM
+from transformers import LlamaConfig, LlamaForCausalLM
 
-import plain_gpt
 from hf_minibert import MiniBertForMaskedLM, MiniGPTForCausalLM
 from hf_minibert.command_line import invocation, run
 from hf_minibert.data.objectives import Batch, CausalLM, MaskedLM, Masking
@@ -47,7 +46,8 @@ from hf_minibert.training.device import (
 )
 from hf_minibert.training.optimization import build_optimizers
 from hf_minibert.training.report import environment
-from runs import RESULTS
+from learning_efficiency import peer_model
+from runs import Benchmark
 
 VOCABULARY = 8192
 SEED = 0
@@ -56,7 +56,7 @@ Step = Callable[[], torch.Tensor]
 
 
 @dataclass(kw_only=True)
-class Arguments:
+class Arguments(Benchmark):
     """Measure training steps of our models and the stock ones, interleaved."""
 
     sizes: list[str] = field(default_factory=lambda: ["mini"])
@@ -85,32 +85,20 @@ class Variant:
 
 def variants(family: str, size: str, length: int, *, with_compile: bool) -> list[Variant]:
     """What takes turns; the first is the baseline."""
-    shape: dict[str, Any] = {
+    llama: dict[str, Any] = SIZES[size] | {
         "vocab_size": VOCABULARY,
-        "hidden_size": SIZES[size]["hidden_size"],
-        "num_hidden_layers": SIZES[size]["num_hidden_layers"],
-        "num_attention_heads": SIZES[size]["num_attention_heads"],
-        "intermediate_size": 4 * SIZES[size]["hidden_size"],
+        "intermediate_size": build_config(f"minigpt-{size}", "modern").intermediate_size,
     }
     peers: dict[str, Callable[[], nn.Module]]
     if family == "minibert":
         ours: type[nn.Module] = MiniBertForMaskedLM
-        peers = {"BertForMaskedLM": lambda: BertForMaskedLM(BertConfig(**shape))}
+        peers = {"BertForMaskedLM": lambda: peer_model("stock", family, size, VOCABULARY)}
     else:
         ours = MiniGPTForCausalLM
-        gpt2 = {"n_embd": shape["hidden_size"], "n_layer": shape["num_hidden_layers"]}
-        gpt2 |= {"n_head": shape["num_attention_heads"], "vocab_size": VOCABULARY}
-        llama = shape | {"intermediate_size": build_config(f"minigpt-{size}", "modern").intermediate_size}
         peers = {
-            "GPT2LMHeadModel": lambda: GPT2LMHeadModel(GPT2Config(**gpt2)),
+            "GPT2LMHeadModel": lambda: peer_model("stock", family, size, VOCABULARY),
             "LlamaForCausalLM": lambda: LlamaForCausalLM(LlamaConfig(**llama, tie_word_embeddings=True)),
-            "nanoGPT": lambda: plain_gpt.PlainGPT(
-                vocab_size=VOCABULARY,
-                hidden_size=shape["hidden_size"],
-                num_layers=shape["num_hidden_layers"],
-                num_heads=shape["num_attention_heads"],
-                length=length,
-            ),
+            "nanoGPT": lambda: peer_model("nanogpt", family, size, VOCABULARY),
         }
 
     def build(architecture: str, attention: str | None = None) -> Callable[[], nn.Module]:
@@ -279,7 +267,7 @@ def main(arguments: Arguments) -> int:
                 file=sys.stdout,
             )
     write_json(
-        RESULTS / f"step_speed-{device.type}.json",
+        arguments.results / f"step_speed-{device.type}.json",
         {
             "command": invocation(),
             "hardware": hardware(device),

@@ -17,9 +17,6 @@ from hf_minibert.presets import FAMILIES, build_config
 @pytest.fixture(name="results")
 def _results(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
     monkeypatch.syspath_prepend(REPOSITORY / "benchmarks")
-    modules = [importlib.import_module(name) for name in ("runs", "learning_efficiency", "objectives", "render")]
-    for module in modules:  # once all of them have the real one to be put back
-        monkeypatch.setattr(module, "RESULTS", tmp_path / "results")
     for name, value in environment(tmp_path / "cache").items():
         monkeypatch.setenv(name, value)
     (tmp_path / "results").mkdir()
@@ -54,12 +51,14 @@ def test_charts_are_drawn_from_what_is_kept(results: Path) -> None:
 
 @pytest.mark.slow
 def test_learning_efficiency(results: Path, tmp_path: Path) -> None:
-    """Another seed adds to what is there; another corpus does not."""
+    """Another seed adds to what is there; another corpus does not, nor another search; a test text is the measure."""
     module, render = (importlib.import_module(name) for name in ("learning_efficiency", "render"))
     arguments = module.Arguments(
         family="minigpt",
         size="tiny",
         corpus=[str(write_corpus(tmp_path / "corpus.jsonl"))],
+        test_corpus=[str(write_corpus(tmp_path / "test.jsonl", documents=60))],
+        results_dir=str(results),
         budget="3s",
         search_budget="1s",
         learning_rates=[1e-3],
@@ -75,8 +74,16 @@ def test_learning_efficiency(results: Path, tmp_path: Path) -> None:
     assert [one["seed"] for one in figures["runs"]] == [1, 2]
     assert (figures["runs"][0], figures["peers"]) == (first["runs"][0], first["peers"])
     assert len(list((results / "runs").glob("*/*/metrics.jsonl"))) == 2 * 3
-    assert any("seed 2" in line for line in render.learning_efficiency(figures))
+    for one in figures["runs"]:
+        for who in ("ours", "stock", "nanogpt"):
+            assert one[who]["metrics"]["test_loss"] != one[who]["metrics"]["eval_loss"]
+    table = "\n".join(render.learning_efficiency(figures))
+    assert f"| seed 2 | **{figures['runs'][1]['ours']['metrics']['test_bits_per_byte']:.3f}**" in table
+    assert "test.jsonl" in table
     assert file.with_suffix(".png").stat().st_size > 0
+    arguments.search_budget = "2s"
+    with pytest.raises(UserError, match="made with another search"):
+        module.main(arguments)
     arguments.corpus = ["builtin"]
     with pytest.raises(UserError, match="made with another corpus"):
         module.main(arguments)
@@ -94,6 +101,7 @@ def test_objectives(results: Path, tmp_path: Path) -> None:
         budget="2s",
         max_seq_length=32,
         datasets=[f"{labelled}:sentence"],
+        results_dir=str(results),
         output_dir=str(tmp_path / "runs"),
     )
     assert module.main(arguments) == 0
@@ -101,3 +109,19 @@ def test_objectives(results: Path, tmp_path: Path) -> None:
     assert [one["objective"] for one in figures["runs"]] == list(module.OBJECTIVES)
     assert (results / "objectives-tiny.png").stat().st_size > 0
     assert len(render.objectives(figures)) == len(module.OBJECTIVES) + 5
+
+
+@pytest.mark.slow
+def test_shakespeare(results: Path, tmp_path: Path) -> None:
+    """Both learn a text of which almost every character follows from the one before."""
+    module = importlib.import_module("shakespeare")
+    text = tmp_path / "text.txt"
+    text.write_text("abcdefghij klmnopqrst uvwxyz\n\n" * 3_000, encoding="utf-8")
+    arguments = module.Arguments(
+        text=str(text), budget="15s", seeds=[1], output_dir=str(tmp_path / "runs"), results_dir=str(results)
+    )
+    assert module.main(arguments) == 0
+    (one,) = json.loads((results / "shakespeare.json").read_text(encoding="utf-8"))["runs"]
+    for who in ("ours", "nanogpt"):
+        assert one[who]["loss"] < 1.0, who  # of 28 characters alike, 3.3
+    assert one["ours"]["num_parameters"] == pytest.approx(one["nanogpt"]["num_parameters"], rel=0.05)

@@ -6,24 +6,17 @@ import subprocess
 import sys
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 import pytest
 from commands import REPOSITORY, environment, write_corpus
 
+from hf_minibert.errors import UserError
 from hf_minibert.presets import FAMILIES, LEARNING_RATES, MODELS
 from hf_minibert.training.arguments import PretrainArguments
 from hf_minibert.training.inputs import make_plan
 
 BENCHMARKS = REPOSITORY / "benchmarks"
-EXPERIMENTS = (
-    "batch from 1,024 to 3,072",
-    "causal for the first half",
-    "masking from 40% to 15%",
-    "QK-norm",
-    "rows of half the length for the first half",
-    "weights averaged over 50 steps",
-    "z-loss",
-)
 
 
 @pytest.fixture(name="recipe")
@@ -46,26 +39,45 @@ def test_the_tables_baseline_is_the_default(recipe: ModuleType, model: str, tmp_
     assert recipe.BASELINE["learning_rate"] == rates["mini"]
 
 
-def test_each_variant_changes_something(recipe: ModuleType) -> None:
-    assert set(recipe.VARIANTS) == set(FAMILIES)
-    for family, variants in recipe.VARIANTS.items():
-        settings = [json.dumps(changed, sort_keys=True) for changed in variants.values()]
-        assert len(set(settings)) == len(settings)
-        for changed in variants.values():
-            for name, value in changed.items():
-                module, _, constant = name.rpartition(".")
-                if module:
-                    assert hasattr(importlib.import_module(module), constant)
-                else:
-                    assert recipe.BASELINES[family].get(name) != value
+@pytest.mark.parametrize("family", FAMILIES)
+def test_each_variant_changes_something(recipe: ModuleType, family: str, tmp_path: Path) -> None:
+    """What it sets makes another model or another run than the baseline, and than any other variant."""
+    length = FAMILIES[family].max_seq_length
+
+    def outcome(changed: dict[str, Any]) -> str:
+        settings = recipe.BASELINES[family] | changed
+        if "tokens_per_step" in settings:
+            settings["per_device_train_batch_size"] = settings.pop("tokens_per_step") // length
+        elsewhere = {}
+        for name in [name for name in settings if "." in name]:
+            module, _, constant = name.rpartition(".")
+            elsewhere[name] = settings.pop(name)
+            assert hasattr(importlib.import_module(module), constant)
+        plan = make_plan(PretrainArguments(model=f"{family}-mini", output_dir=str(tmp_path), **settings))
+        arguments = vars(plan.arguments) | {"config_overrides": None, "architecture": None}
+        return json.dumps([plan.config.to_dict(), plan.objective, arguments, elsewhere], sort_keys=True)
+
+    outcomes = {variant: outcome(changed) for variant, changed in recipe.VARIANTS[family].items()}
+    assert len(set(outcomes.values())) == len(outcomes), outcomes
+
+
+def test_an_unknown_variant_is_named(recipe: ModuleType) -> None:
+    with pytest.raises(UserError, match="'droput 0.1' of minigpt; there is dropout 0.1"):
+        recipe.main(recipe.Arguments(family="minigpt", variants=["droput 0.1"]))
 
 
 @pytest.mark.slow
-def test_the_ingredients_of_experiments(tmp_path: Path) -> None:
+def test_the_ingredients_of_experiments(recipe: ModuleType, tmp_path: Path) -> None:
     """Each trains, and ends elsewhere than the baseline."""
+    ingredients = {
+        name: variant
+        for variant, changed in recipe.VARIANTS["minibert"].items()
+        for name in changed
+        if name.startswith("ingredients.")
+    }
     corpus = write_corpus(tmp_path / "corpus.jsonl")
     losses = {}
-    for variant in ("baseline", *EXPERIMENTS):
+    for variant in ("baseline", *ingredients.values()):
         words = ["--one", "--size", "tiny", "--variants", variant, "--max_tokens", "30000", "--corpus", str(corpus)]
         done = subprocess.run(
             [sys.executable, str(BENCHMARKS / "recipe.py"), *words, "--output_dir", str(tmp_path)],

@@ -252,12 +252,13 @@ def build_objective(
     part, documents = ("held-out", store.held_out) if for_evaluation else ("training", store.train)
     share = masked_share if masked_share is not None else 1.0 if for_evaluation else plan.arguments.masked_share
     try:
-        return _objective(plan, documents, for_evaluation=for_evaluation, masked_share=share)
+        return objective_over(plan, documents, for_evaluation=for_evaluation, masked_share=share)
     except UserError as error:
         raise UserError(f"the {part} part of the corpus is too small: {error}") from error
 
 
-def _objective(plan: Plan, documents: Documents, *, for_evaluation: bool, masked_share: float) -> Objective:
+def objective_over(plan: Plan, documents: Documents, *, for_evaluation: bool, masked_share: float = 1.0) -> Objective:
+    """What the plan trains for, over any documents; see `build_objective`."""
     tokenizer = plan.tokenizer
     seed = EVALUATION_SEED if for_evaluation else plan.arguments.seed
     shape: dict[str, Any] = {
