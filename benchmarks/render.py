@@ -281,6 +281,8 @@ def targets() -> list[str]:
         return ", ".join(time_to_loss(one, "stock") for one in figures["runs"])
 
     show("masked LM, 10 minutes: nats below stock BERT", "≥ 1.5", "learning_efficiency-minibert-mini", below)
+    where = "learning_efficiency-minibert-mini-fp32"
+    show("masked LM, 10 minutes, all in float32: nats below stock BERT", "≥ 1.5", where, below)
     show("masked LM, 60 minutes: time to stock's loss", "≤ 25%", "learning_efficiency-minibert-mini-60m", sooner)
     for who, peer in (("GPT-2", "stock"), ("nanoGPT", "nanogpt")):
 
