@@ -267,7 +267,7 @@ def main(arguments: Arguments) -> int:
                 file=sys.stdout,
             )
     write_json(
-        arguments.results / f"step_speed-{device.type}.json",
+        arguments.results / f"step_speed-{device.type}{'' if computes_in_bfloat16() else '-fp32'}.json",
         {
             "command": invocation(),
             "hardware": hardware(device),

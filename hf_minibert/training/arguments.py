@@ -102,7 +102,7 @@ class PretrainArguments:
     compile: bool | None = None
     """Compile the model with torch.compile: some time at the start, then faster steps (benchmarks/README.md says by
     how much). On a CPU it needs a C++ compiler. Default: on a CPU that has one, for rows of up to 256 tokens and a
-    --budget of five minutes or more."""
+    --budget of five minutes or more; where the CPU does not compute in bfloat16, of a quarter of an hour or more."""
     gradient_checkpointing: bool = False
     """Compute each layer twice instead of keeping what its gradient needs: slower, for models that do not fit."""
     max_grad_norm: float = 1.0
