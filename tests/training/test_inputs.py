@@ -12,6 +12,7 @@ from commands import write_corpus
 
 from hf_minibert.data.token_store import StoreInfo
 from hf_minibert.errors import UserError
+from hf_minibert.training import device
 from hf_minibert.training.arguments import PretrainArguments
 from hf_minibert.training.inputs import make_plan, read_data, shared_fingerprint
 
@@ -28,25 +29,28 @@ def test_the_default_tokenizer_is_found_from_any_folder(tmp_path: Path, monkeypa
 
 
 @pytest.mark.parametrize(
-    ("settings", "is_compiled"),
+    ("settings", "in_bfloat16", "in_float32"),
     [
-        ({"budget": "10m"}, True),
-        ({}, True),  # five minutes
-        ({"budget": "2m"}, False),
-        ({"budget": "10m", "max_seq_length": 512}, False),
-        ({"max_steps": 1_000_000}, False),
-        ({"max_steps": 5, "compile": True}, True),
-        ({"budget": "10m", "compile": False}, False),
+        ({"budget": "20m"}, True, True),
+        ({"budget": "10m"}, True, False),
+        ({}, True, False),  # five minutes
+        ({"budget": "2m"}, False, False),
+        ({"budget": "20m", "max_seq_length": 512}, False, False),
+        ({"max_steps": 1_000_000}, False, False),
+        ({"max_steps": 5, "compile": True}, True, True),
+        ({"budget": "20m", "compile": False}, False, False),
     ],
 )
 def test_a_model_is_compiled_where_it_pays(
-    monkeypatch: pytest.MonkeyPatch, settings: dict[str, object], is_compiled: bool
+    monkeypatch: pytest.MonkeyPatch, settings: dict[str, object], in_bfloat16: bool, in_float32: bool
 ) -> None:
     monkeypatch.setattr(torch.accelerator, "is_available", lambda: False)
     monkeypatch.setattr(shutil, "which", lambda name: f"/bin/{name}")
     monkeypatch.setattr(Path, "exists", lambda _: True)  # Python.h
-    planned = make_plan(PretrainArguments(output_dir="x", model="minibert-tiny", **settings)).arguments
-    assert planned.compile is is_compiled
+    for has_bfloat16, is_compiled in ((True, in_bfloat16), (False, in_float32)):
+        monkeypatch.setattr(device, "computes_in_bfloat16", lambda answer=has_bfloat16: answer)
+        planned = make_plan(PretrainArguments(output_dir="x", model="minibert-tiny", **settings)).arguments
+        assert planned.compile is is_compiled
     monkeypatch.setattr(shutil, "which", lambda _: None)
     if settings.get("compile"):
         with pytest.raises(UserError, match=r"compile needs a C\+\+ compiler .* or say --compile no"):
