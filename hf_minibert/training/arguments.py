@@ -97,8 +97,8 @@ class PretrainArguments:
     """Number format of the large products; weights stay in float32. Default: bf16 where the device computes in it, else
     no."""
     attn_implementation: Literal["eager", "sdpa", "flex_attention", "flash_attention_2"] | None = None
-    """How attention is computed. Default: eager on a CPU for rows of up to 256 tokens, where it is faster; else
-    sdpa."""
+    """How attention is computed. Default: eager on a CPU that computes in bfloat16, for rows of up to 256 tokens,
+    where it is faster; else sdpa."""
     compile: bool | None = None
     """Compile the model with torch.compile: some time at the start, then faster steps (benchmarks/README.md says by
     how much). On a CPU it needs a C++ compiler. Default: on a CPU that has one, for rows of up to 256 tokens and a

@@ -81,11 +81,12 @@ def computes_in_bfloat16() -> bool:
 
 
 def fastest_attention(length: int) -> Literal["eager", "sdpa"]:
-    """The attention implementation to train with: plain products win on a CPU while a row's scores fit its caches.
+    """The attention implementation to train with: on a CPU, plain products win in bfloat16 while rows are short.
 
     See `benchmarks/step_speed.py`, which measures both.
     """
-    return "eager" if length <= 256 and not torch.accelerator.is_available() else "sdpa"
+    is_cpu = not torch.accelerator.is_available()
+    return "eager" if is_cpu and length <= 256 and computes_in_bfloat16() else "sdpa"
 
 
 def compiling_pays(length: int, seconds: float | None) -> bool:

@@ -60,6 +60,26 @@ def test_a_model_is_compiled_where_it_pays(
         assert planned.compile is False
 
 
+@pytest.mark.parametrize(
+    ("has_gpu", "has_bfloat16", "length", "fastest"),
+    [
+        (False, True, 128, "eager"),
+        (False, True, 512, "sdpa"),
+        (False, False, 128, "sdpa"),
+        (True, True, 128, "sdpa"),
+    ],
+)
+def test_attention_is_the_fastest_unless_told(
+    monkeypatch: pytest.MonkeyPatch, has_gpu: bool, has_bfloat16: bool, length: int, fastest: str
+) -> None:
+    monkeypatch.setattr(torch.accelerator, "is_available", lambda: has_gpu)
+    monkeypatch.setattr(device, "computes_in_bfloat16", lambda: has_bfloat16)
+    settings = {"output_dir": "x", "model": "minibert-tiny", "max_seq_length": length}
+    assert make_plan(PretrainArguments(**settings)).arguments.attn_implementation == fastest
+    told = make_plan(PretrainArguments(**settings, attn_implementation="eager")).arguments
+    assert told.attn_implementation == "eager"
+
+
 @pytest.mark.parametrize(("documents", "is_few"), [(20, True), (300, False)])
 def test_a_loss_that_rests_on_one_or_two_documents_is_pointed_out(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], documents: int, is_few: bool
