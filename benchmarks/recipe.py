@@ -58,6 +58,7 @@ BOTH: dict[str, dict[str, Any]] = {
     "adamw, lr 7.5e-4": {"optimizer": "adamw", "learning_rate": 7.5e-4},
     "adamw, lr 1.5e-3": {"optimizer": "adamw", "learning_rate": 1.5e-3},
     "adamw, lr 3e-3": {"optimizer": "adamw", "learning_rate": 3e-3},
+    "lr 1.5e-3": {"learning_rate": 1.5e-3},
     "lr 3e-3": {"learning_rate": 3e-3},
     "lr 1.2e-2": {"learning_rate": 1.2e-2},
     "Muon's steps half as long": {"learning_rate": 3e-3, "hf_minibert.training.optimization.EMBEDDINGS_RATE": 16.0},
