@@ -104,7 +104,9 @@ def test_a_compiled_run_is_resumed_bit_for_bit(folder: Path) -> None:
     assert_same_run(killed, whole)
 
 
-@pytest.mark.parametrize(("number", "workers"), [(signal.SIGTERM, 0), (signal.SIGUSR1, 1)])
+@pytest.mark.parametrize(
+    ("number", "workers"), [(signal.SIGUSR1, 1), pytest.param(signal.SIGTERM, 0, marks=pytest.mark.slow)]
+)
 def test_a_signal_saves_and_stops_with_143(
     folder: Path, uninterrupted: Path, number: signal.Signals, workers: int
 ) -> None:

@@ -41,7 +41,9 @@ needs_deepspeed = pytest.mark.skipif(not is_deepspeed_available(), reason="deeps
 SPLITS = {"whole": (8, 1, None), "accumulated": (2, 4, None), "distributed": (2, 2, TWO_PROCESSES)}
 
 
-@pytest.mark.parametrize("objective", ["mlm", "mlm+nsp", "hybrid", "clm"])
+@pytest.mark.parametrize(
+    "objective", ["mlm+nsp", "hybrid", *(pytest.param(name, marks=pytest.mark.slow) for name in ("mlm", "clm"))]
+)
 def test_splits_of_a_batch_give_the_same_run(objective: str, tmp_path: Path) -> None:
     write_corpus(tmp_path / "corpus.jsonl", documents=60)
     for name, (batch_size, accumulation, launcher) in SPLITS.items():
@@ -130,6 +132,7 @@ def test_fsdp_gives_the_same_run_and_goes_on_with_another_number_of_processes(tm
     assert metrics(tmp_path / "two") == pytest.approx(metrics(tmp_path / "one"), abs=2e-3)
 
 
+@pytest.mark.slow
 @needs_deepspeed
 def test_zero_gives_the_same_run_and_goes_on_without_it(tmp_path: Path) -> None:
     """Also where the gradient of one process is not finite: the step is left out, and counted."""
@@ -220,6 +223,7 @@ def test_zero_without_its_package_is_one_line(
     assert "pip install deepspeed" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_two_nodes_that_share_nothing_but_the_folder_give_the_run_of_one(tmp_path: Path) -> None:
     options: dict[str, Any] = {
         "model": "minibert-tiny",

@@ -132,6 +132,7 @@ def test_a_run_on_two_processes_reads_the_same(folder: Path, uninterrupted: Path
     assert parts(cache) == ["part-00000", "part-00001"]
 
 
+@pytest.mark.slow
 def test_a_run_grows_and_reads_on(folder: Path, tmp_path: Path) -> None:
     """As the run that had the later end from the start; and past the end of the stream its parts come again."""
     whole, grown, cache = tmp_path / "whole", tmp_path / "grown", tmp_path / "cache"
@@ -151,6 +152,7 @@ def test_a_run_grows_and_reads_on(folder: Path, tmp_path: Path) -> None:
     assert weights(grown) == weights(whole)
 
 
+@pytest.mark.slow
 def test_a_stream_that_breaks_off_ends_the_run_in_one_line_with_status_2(
     folder: Path, uninterrupted: Path, tmp_path: Path
 ) -> None:
