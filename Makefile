@@ -26,13 +26,13 @@ quickstart: .venv/installed ## pre-train minibert-mini on the builtin corpus for
 		--output_dir runs/minibert --budget 3m
 
 test: .venv/installed-dev ## install what the tests need and run them
-	$(BIN)/python -m pytest -n 2 -m 'not slow'
+	$(BIN)/python -m pytest -n 2 --dist worksteal -m 'not slow'
 
 test-slow: .venv/installed-dev ## the slow tests alone
 	$(BIN)/python -m pytest -m slow
 
 conformance: .venv/installed-dev ## transformers' own suites on our models, and on BERT, GPT-2 and Llama
-	$(BIN)/python -m pytest tests/conformance -n 2
+	$(BIN)/python -m pytest tests/conformance -n 2 --dist worksteal
 
 check: .venv/installed-dev ## ruff (lint and format) and mypy
 	$(BIN)/ruff check .
