@@ -95,10 +95,10 @@ def keep(run: Path, results: Path, name: str) -> None:
     folder = results / "runs" / name
     folder.mkdir(parents=True, exist_ok=True)
     arguments = json.loads((run / "arguments.json").read_text(encoding="utf-8"))
-    for name in ("output_dir", "results_dir", "tokenizer", "corpus", "test_corpus"):
-        if isinstance(paths := arguments.get(name), list):
-            arguments[name] = [short(path) for path in paths]
+    for flag in ("output_dir", "results_dir", "tokenizer", "corpus", "test_corpus"):
+        if isinstance(paths := arguments.get(flag), list):
+            arguments[flag] = [short(path) for path in paths]
         elif paths is not None:
-            arguments[name] = short(paths)
+            arguments[flag] = short(paths)
     write_json(folder / "arguments.json", arguments)
     write_text(folder / "metrics.jsonl", (run / "metrics.jsonl").read_text(encoding="utf-8"))

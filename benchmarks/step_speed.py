@@ -47,7 +47,7 @@ from hf_minibert.training.device import (
 from hf_minibert.training.optimization import build_optimizers
 from hf_minibert.training.report import environment
 from learning_efficiency import peer_model
-from runs import Benchmark
+from runs import Benchmark, machine
 
 VOCABULARY = 8192
 SEED = 0
@@ -267,7 +267,7 @@ def main(arguments: Arguments) -> int:
                 file=sys.stdout,
             )
     write_json(
-        arguments.results / f"step_speed-{device.type}{'' if computes_in_bfloat16() else '-fp32'}.json",
+        arguments.results / f"{'-'.join(('step_speed', *machine()))}.json",
         {
             "command": invocation(),
             "hardware": hardware(device),

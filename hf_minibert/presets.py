@@ -64,7 +64,7 @@ MODELS = [f"{family}-{size}" for family in FAMILIES for size in SIZES]
 START: dict[str, dict[str, str]] = {"modern": {"residual_init": "zero"}, "classic": {}}
 
 # By optimizer and architecture. Found by benchmarks/recipe.py at `mini` (AdamW stays on the plateau of masked LM with
-# 3e-3), Muon's also at `tiny`, and at `small`, which learns far less with 6e-3; `medium` follows that.
+# 3e-3), Muon's also at `small`, which learns far less with 6e-3, and for MiniBERT at `tiny`; `medium` follows `small`.
 LEARNING_RATES = {
     "muon": {
         "modern": {"tiny": 6e-3, "mini": 6e-3, "small": 3e-3, "medium": 3e-3},

@@ -112,7 +112,7 @@ def test_objectives(results: Path, tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.skipif(torch.accelerator.is_available(), reason="a comparison on a CPU")
+@pytest.mark.skipif(torch.accelerator.is_available(), reason="the comparison is of CPUs, and refuses a GPU")
 def test_shakespeare(results: Path, tmp_path: Path) -> None:
     """Both learn a text of which almost every character follows from the one before."""
     module = importlib.import_module("shakespeare")
