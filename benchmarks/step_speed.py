@@ -8,8 +8,8 @@
 A step is forward, backward, clipping and optimizer on a batch that lies ready. All variants of a table take turns, one
 step each, in an order that rotates, so that whatever else the machine does meets all of them alike; a variant's speed
 is that of its median step. The stock models train as `Trainer` does by default: dropout 0.1, SDPA, fused AdamW,
-float32; nanoGPT as `plain_gpt.py` has it. Ours train as `scripts/pretrain.py` does by default, on packed rows of
-documents that do not see each other.
+float32; nanoGPT as `plain_gpt.py` has it. Ours train as `scripts/pretrain.py` does, on packed rows of documents
+that do not see each other, with AdamW, and where a variant says so with Muon, which is its default.
 
 Utilisation is the share of the fastest matrix product of the same run in the same precision that the arithmetic of the
 model makes up: 6 floating-point operations per weight and token, attention, and the head where it is computed.

@@ -24,7 +24,8 @@ class PrepareArguments:
     output_dir: str
     """Folder for the tokens."""
     corpus: list[str] = field(default_factory=lambda: ["builtin"])
-    """`builtin`, files, globs or folders (.txt .md .jsonl .parquet, also .gz .xz .zst), or a data set on the Hub."""
+    """`builtin`, files, globs or folders (.txt .md .jsonl .parquet, also .gz .xz .zst), or a data set on the Hub, as
+    NAME or NAME:CONFIG."""
     text_column: str = "text"
     """The column or key that holds the text."""
     streaming: bool = False

@@ -45,7 +45,7 @@ class PretrainArguments:
     MiniGPT."""
     corpus: list[str] = field(default_factory=lambda: ["builtin"])
     """`builtin` (documentation of the installed packages), files, globs or folders (.txt .md .jsonl .parquet, also
-    .gz .xz .zst), or a data set on the Hub."""
+    .gz .xz .zst), or a data set on the Hub, as NAME or NAME:CONFIG."""
     text_column: str = "text"
     """The column or key that holds the text."""
     streaming: bool = False

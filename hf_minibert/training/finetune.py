@@ -53,7 +53,7 @@ class FinetuneArguments:
     """What to learn."""
     dataset: str = "builtin"
     """`builtin` (which package a documentation text is from), a file (.jsonl .csv .tsv .parquet, also compressed), a
-    folder with train, dev and test files, or a Hub name."""
+    folder with train, dev and test files, or a data set on the Hub, as NAME or NAME:CONFIG."""
     test_dataset: str | None = None
     """A file to measure once, at the end."""
     text_column: str = "text"
