@@ -39,8 +39,8 @@ class TokenizerArguments:
     output_dir: str
     """Folder to write; one that holds an earlier tokenizer is replaced."""
     corpus: list[str] = field(default_factory=lambda: ["builtin"])
-    """What to train on: `builtin`, files, globs, folders or Hub names (also NAME:CONFIG). Each is a source with an equal share of
-    `max_bytes`."""
+    """What to train on: `builtin`, files, globs, folders or Hub names (also NAME:CONFIG). Each is a source with an
+    equal share of `max_bytes`."""
     text_column: str = "text"
     """Where the text is in a file or data set with columns."""
     vocab_size: int = 8192
