@@ -238,7 +238,7 @@ def measure(
         batches = evaluation_batches(rows, batch_size=32, max_rows=count)
         return evaluate(model, batches, plan.objective, accelerator, data.token_lengths)
 
-    metrics = on(data.held_out, plan.arguments.max_eval_samples)
+    metrics = on(data.held_out, plan.max_eval_samples)
     if arguments.test_corpus:
         store = open_token_store(open_corpus(arguments.test_corpus), plan.tokenizer)
         tested = on(objective_over(plan, store.train, for_evaluation=True), TEST_ROWS)

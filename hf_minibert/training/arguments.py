@@ -111,12 +111,14 @@ class PretrainArguments:
     """Of the weights, the order of the data, the masks and dropout."""
     per_device_eval_batch_size: int = 32
     """Rows in a batch of an evaluation."""
-    max_eval_samples: int = 384
-    """Rows of held-out text in an evaluation."""
+    max_eval_samples: int | None = None
+    """Rows of held-out text in an evaluation. Default: as many as make 49,152 tokens, or for clm, which predicts them
+    all, 24,576."""
     eval_steps: int | None = None
-    """Steps between evaluations. Default: five evaluations a run, at least 20 steps apart."""
+    """Steps between evaluations. Default: eight evaluations a run, at least 20 steps apart; with a --budget fewer,
+    where they would take more than some 5% of it."""
     save_steps: int | None = None
-    """Steps between checkpoints. Default: at each evaluation, and after half an hour without one."""
+    """Steps between checkpoints. Default: at each evaluation or eighth of the run, and after half an hour without."""
     save_total_limit: int = 2
     """Checkpoints to keep; with warmup_stable_decay also the last one before the decay, from which a run can grow."""
     logging_steps: int = 10

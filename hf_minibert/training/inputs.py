@@ -58,6 +58,7 @@ from hf_minibert.training.samples import held_out_sentences
 
 ARGUMENTS = "arguments.json"
 TOKENS_PER_BATCH = 2_048
+TOKENS_PER_EVALUATION = {"masked": 49_152, "causal": 24_576}  # of which 15% are predicted, or all
 EVALUATION_SEED = 0
 EVALUATION_MASKING = 0.15
 SAMPLES = 3
@@ -73,6 +74,7 @@ class Plan:
     max_seq_length: int
     batch_size: int
     learning_rate: float
+    max_eval_samples: int
     folder: Path
     config: Config
     tokenizer: PreTrainedTokenizerFast
@@ -112,6 +114,8 @@ def make_plan(arguments: PretrainArguments) -> Plan:
         )
     length = arguments.max_seq_length or family.max_seq_length
     batch_size = arguments.per_device_train_batch_size or max(1, TOKENS_PER_BATCH // length)
+    evaluated = TOKENS_PER_EVALUATION["causal" if objective == "clm" else "masked"]
+    max_eval_samples = arguments.max_eval_samples or max(1, evaluated // length)
     rates = LEARNING_RATES[arguments.optimizer][arguments.architecture]
     learning_rate = arguments.learning_rate or rates[size_of(arguments.model)]
     if objective == "hybrid" and arguments.architecture != "modern":
@@ -158,6 +162,7 @@ def make_plan(arguments: PretrainArguments) -> Plan:
             objective=objective,
             max_seq_length=length,
             per_device_train_batch_size=batch_size,
+            max_eval_samples=max_eval_samples,
             learning_rate=learning_rate,
             weight_decay=family.weight_decay if arguments.weight_decay is None else arguments.weight_decay,
             attn_implementation=arguments.attn_implementation or fastest_attention(length),
@@ -170,6 +175,7 @@ def make_plan(arguments: PretrainArguments) -> Plan:
         max_seq_length=length,
         batch_size=batch_size,
         learning_rate=learning_rate,
+        max_eval_samples=max_eval_samples,
         folder=Path(arguments.output_dir),
         config=config,
         tokenizer=adapt_tokenizer(
@@ -287,7 +293,7 @@ def objective_over(plan: Plan, documents: Documents, *, for_evaluation: bool, ma
 
 def _baselines(plan: Plan, store: TokenStore, held_out: Objective, objective: str) -> dict[str, float]:
     """What frequencies alone would reach on the rows of an evaluation."""
-    rows = evaluation_batches(held_out, batch_size=64, max_rows=plan.arguments.max_eval_samples)
+    rows = evaluation_batches(held_out, batch_size=64, max_rows=plan.max_eval_samples)
     # Where a decoder's labels stand depends on the objective: in hybrid rows, at the tokens themselves.
     targets = torch.cat([predicted_tokens(batch, plan.objective) for batch in rows])
     return frequency_baselines(store, targets.numpy(), plan.tokenizer, objective)

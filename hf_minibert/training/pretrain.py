@@ -75,8 +75,10 @@ from hf_minibert.training.zero import autocast_forward, get_moments, make_moment
 
 logger = logging.getLogger(__name__)
 
-EVALUATIONS = 5
+EVALUATIONS = 8
 STEPS_BETWEEN_EVALUATIONS = 20
+SHARE_OF_PAUSES = 0.05
+"""Of a --budget: while evaluations and checkpoints have taken more of the time so far, there is no evaluation."""
 SECONDS_BETWEEN_SAVES = 1800
 MAX_SKIPPED_STEPS = 10
 TERMINATED = 143
@@ -242,14 +244,15 @@ class Pretraining:
                     self.log.write(state, line)
                 bar.show(progress, state, line, held_out)
                 clock.pause()
-                evaluates = is_due(state.step, arguments.eval_steps, is_worth_evaluating(state, before, progress))
-                if evaluates or progress >= 1:
+                ends_part = is_due(state.step, arguments.eval_steps, ends_eighth(state, before, progress))
+                may_pause = arguments.eval_steps is not None or has_time_to_pause(state, self.end)
+                if (ends_part and may_pause) or progress >= 1:
                     held_out = self.measure()
                     bar.show(progress, state, line, held_out)
                 is_late = state.seconds - saved >= SECONDS_BETWEEN_SAVES
                 is_last = stop.agreed or progress >= 1
                 falls_next = is_trapezoid and before < 1 - DECAY_SHARE <= progress
-                if is_due(state.step, arguments.save_steps, evaluates or is_late) or falls_next or is_last:
+                if is_due(state.step, arguments.save_steps, ends_part or is_late) or falls_next or is_last:
                     self.save()
                     saved = state.seconds
                 clock.go_on()
@@ -345,7 +348,7 @@ class Pretraining:
         batches = evaluation_batches(
             held_out,
             batch_size=self.arguments.per_device_eval_batch_size,
-            max_rows=self.arguments.max_eval_samples,
+            max_rows=self.plan.max_eval_samples,
             rank=self.accelerator.process_index,
             world_size=self.accelerator.num_processes,
         )
@@ -530,10 +533,15 @@ def is_due(step: int, every: int | None, otherwise: bool) -> bool:
     return otherwise if every is None else step % every == 0
 
 
-def is_worth_evaluating(state: TrainState, before: float, progress: float) -> bool:
-    """Whether the step from one progress to the next ends a fifth of the run, not too soon after another evaluation."""
+def ends_eighth(state: TrainState, before: float, progress: float) -> bool:
+    """Whether the step from one progress to the next ends an eighth of the run, not too soon after an evaluation."""
     crosses = int(before * EVALUATIONS) != int(progress * EVALUATIONS)
     return crosses and state.step - state.evaluated_step >= STEPS_BETWEEN_EVALUATIONS
+
+
+def has_time_to_pause(state: TrainState, end: End) -> bool:
+    """Whether a budget is spent on training, but for a small part, so far: on a slow machine an evaluation is long."""
+    return end.seconds is None or state.seconds - state.training_seconds <= SHARE_OF_PAUSES * state.seconds
 
 
 def load_weights(model: PretrainingModel, checkpoint: Path) -> None:

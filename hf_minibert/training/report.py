@@ -149,7 +149,7 @@ def summary(
             "held_out_documents": len(held_out),
             "tokens": int(train.lengths.sum()),
             "held_out_tokens": int(held_out.lengths.sum()),
-            "evaluated_tokens": min(arguments.max_eval_samples, data.held_out.num_rows) * plan.max_seq_length,
+            "evaluated_tokens": min(plan.max_eval_samples, data.held_out.num_rows) * plan.max_seq_length,
             "bytes": data.store.info.bytes,
         }
         | ({"is_first_part": True} if is_streamed else {}),

@@ -29,6 +29,21 @@ def test_the_default_tokenizer_is_found_from_any_folder(tmp_path: Path, monkeypa
 
 
 @pytest.mark.parametrize(
+    ("model", "settings", "rows"),
+    [
+        ("minibert-tiny", {}, 384),
+        ("minibert-tiny", {"objective": "hybrid"}, 384),
+        ("minigpt-tiny", {}, 96),
+        ("minigpt-tiny", {"max_seq_length": 512}, 48),
+        ("minigpt-tiny", {"max_eval_samples": 7}, 7),
+    ],
+)
+def test_an_evaluation_has_enough_predictions_and_no_more(model: str, settings: dict[str, Any], rows: int) -> None:
+    plan = make_plan(PretrainArguments(output_dir="x", model=model, **settings))
+    assert plan.max_eval_samples == plan.arguments.max_eval_samples == rows
+
+
+@pytest.mark.parametrize(
     ("settings", "in_bfloat16", "in_float32"),
     [
         ({"budget": "20m"}, True, True),

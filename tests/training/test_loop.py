@@ -8,23 +8,33 @@ from commands import TINY_RUN, call, flags, write_corpus
 
 from hf_minibert.training import pretrain
 from hf_minibert.training.checkpoint import TrainState
-from hf_minibert.training.pretrain import Clock, is_worth_evaluating
+from hf_minibert.training.optimization import End
+from hf_minibert.training.pretrain import Clock, ends_eighth, has_time_to_pause
 
 
 def evaluated_steps(num_steps: int) -> list[int]:
     state, steps = TrainState(), []
     for step in range(1, num_steps):
         state.step = step
-        if is_worth_evaluating(state, (step - 1) / num_steps, step / num_steps):
+        if ends_eighth(state, (step - 1) / num_steps, step / num_steps):
             steps.append(step)
             state.evaluated_step = step
     return steps
 
 
-def test_a_run_is_evaluated_at_each_fifth_but_not_too_often():
-    assert evaluated_steps(500) == [100, 200, 300, 400]
-    assert evaluated_steps(45) == [27]
+def test_a_run_is_evaluated_at_each_eighth_but_not_too_often():
+    assert evaluated_steps(400) == [50, 100, 150, 200, 250, 300, 350]
+    assert evaluated_steps(45) == [23]
     assert evaluated_steps(20) == []
+
+
+def test_a_budget_is_for_training():
+    budget, steps = End(600.0, None, None), End(None, 500, None)
+    assert has_time_to_pause(TrainState(seconds=120.0, training_seconds=120.0), budget)
+    slow, fast = TrainState(seconds=240.0, training_seconds=218.0), TrainState(seconds=240.0, training_seconds=236.0)
+    assert not has_time_to_pause(slow, budget)
+    assert has_time_to_pause(slow, steps), "where time is not the end, evaluations do not depend on it"
+    assert has_time_to_pause(fast, budget)
 
 
 def test_pauses_count_as_time_but_not_as_training(monkeypatch: pytest.MonkeyPatch):
