@@ -244,15 +244,15 @@ class Pretraining:
                     self.log.write(state, line)
                 bar.show(progress, state, line, held_out)
                 clock.pause()
-                ends_part = is_due(state.step, arguments.eval_steps, ends_eighth(state, before, progress))
+                is_milestone = is_due(state.step, arguments.eval_steps, ends_part(state, before, progress))
                 may_pause = arguments.eval_steps is not None or has_time_to_pause(state, self.end)
-                if (ends_part and may_pause) or progress >= 1:
+                if (is_milestone and may_pause) or progress >= 1:
                     held_out = self.measure()
                     bar.show(progress, state, line, held_out)
                 is_late = state.seconds - saved >= SECONDS_BETWEEN_SAVES
                 is_last = stop.agreed or progress >= 1
                 falls_next = is_trapezoid and before < 1 - DECAY_SHARE <= progress
-                if is_due(state.step, arguments.save_steps, ends_part or is_late) or falls_next or is_last:
+                if is_due(state.step, arguments.save_steps, is_milestone or is_late) or falls_next or is_last:
                     self.save()
                     saved = state.seconds
                 clock.go_on()
@@ -533,8 +533,8 @@ def is_due(step: int, every: int | None, otherwise: bool) -> bool:
     return otherwise if every is None else step % every == 0
 
 
-def ends_eighth(state: TrainState, before: float, progress: float) -> bool:
-    """Whether the step from one progress to the next ends an eighth of the run, not too soon after an evaluation."""
+def ends_part(state: TrainState, before: float, progress: float) -> bool:
+    """Whether the step from one progress to the next ends a part of the run, not too soon after an evaluation."""
     crosses = int(before * EVALUATIONS) != int(progress * EVALUATIONS)
     return crosses and state.step - state.evaluated_step >= STEPS_BETWEEN_EVALUATIONS
 

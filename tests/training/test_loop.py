@@ -9,14 +9,14 @@ from commands import TINY_RUN, call, flags, write_corpus
 from hf_minibert.training import pretrain
 from hf_minibert.training.checkpoint import TrainState
 from hf_minibert.training.optimization import End
-from hf_minibert.training.pretrain import Clock, ends_eighth, has_time_to_pause
+from hf_minibert.training.pretrain import Clock, ends_part, has_time_to_pause
 
 
 def evaluated_steps(num_steps: int) -> list[int]:
     state, steps = TrainState(), []
     for step in range(1, num_steps):
         state.step = step
-        if ends_eighth(state, (step - 1) / num_steps, step / num_steps):
+        if ends_part(state, (step - 1) / num_steps, step / num_steps):
             steps.append(step)
             state.evaluated_step = step
     return steps
