@@ -12,6 +12,7 @@ import math
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import charts
@@ -115,11 +116,9 @@ def data_speed(figures: dict[str, Any]) -> list[str]:
 def time_to_loss(run: dict[str, Any], peer: str) -> str:
     """The share of its time in which ours came to a peer's loss; it may have been there before it was evaluated."""
     seconds = run[peer]["seconds_of_ours_to_its_loss"]
-    return (
-        "not reached"
-        if seconds is None
-        else f"at most {math.ceil(100 * seconds / run['ours']['training']['seconds'])}%"
-    )
+    if seconds is None:
+        return "not reached"
+    return f"at most {math.ceil(100 * seconds / run['ours']['training']['seconds'])}%"
 
 
 def precisions(figures: dict[str, Any]) -> str:
@@ -176,12 +175,18 @@ def objectives(figures: dict[str, Any]) -> list[str]:
         cells += ["" if loss is None else f"{loss:.2f} ({alone:.2f})" for loss, alone in pairs]
         cells += [f"{one['finetuning'][name]['eval_accuracy']:.1%}" for name in datasets]
         lines.append(f"| `{one['objective']}` | {' | '.join(cells)} |")
+    pairs_told = ", ".join(
+        f"`{one['objective']}` {one['metrics']['eval_nsp_accuracy']:.0%}"
+        for one in figures["runs"]
+        if "eval_nsp_accuracy" in one["metrics"]
+    )
     commonest = " | ".join(f"{one['majority_accuracy']:.1%}" for one in datasets.values())
     return [
         *lines,
         f"| always the commonest label | | | | {commonest} |",
         "",
-        f"(`{first['model']}` and its causal twin on {', '.join(figures['corpus'])}; `{figures['command']}`)",
+        f"(`{first['model']}` and its causal twin on {', '.join(figures['corpus'])}; pairs of segments told right: "
+        f"{pairs_told}; `{figures['command']}`)",
     ]
 
 
@@ -228,45 +233,37 @@ def targets() -> list[str]:
         cells = [read(json.loads(path.read_text(encoding="utf-8"))) if path.exists() else "" for path in paths]
         lines.append(f"| {what} | {asked} | {' | '.join(cells)} |")
 
+    def ways(figures: dict[str, Any], model: str, length: int, variant: str) -> dict[str, dict[str, Any]]:
+        """The rows of a variant in its table: one of each precision, and compiled."""
+        (table,) = (one for one in figures["tables"] if (one["model"], one["sequence_length"]) == (model, length))
+        rows = [(row["variant"].removeprefix(variant), row) for row in table["rows"]]
+        return {row["precision"] + rest: row for rest, row in rows if rest in ("", ", compiled")}
+
+    def faster(
+        figures: dict[str, Any], *, model: str, length: int, variant: str, than: str, digits: str = ".2f", less: int = 0
+    ) -> str:
+        """How many times as fast a variant is as another in the same way."""
+        ours, others = (ways(figures, model, length, name) for name in (variant, than))
+        both = {way: row["ratio"] / others[way]["ratio"] - less for way, row in ours.items() if way in others}
+        return "; ".join(f"{way} {ratio:{digits}}" for way, ratio in both.items())
+
+    def column(figures: dict[str, Any], *, model: str, length: int, variant: str, of: str, digits: str) -> str:
+        return "; ".join(f"{way} {row[of]:{digits}}" for way, row in ways(figures, model, length, variant).items())
+
     shapes = (("minibert-mini", 128, "2.0"), ("minibert-mini", 512, "2.0"), ("minigpt-mini", 256, "1.7"))
     for model, length, asked in shapes:
-        name = f"{model.partition('-')[0]} modern"
-
-        def ways(
-            figures: dict[str, Any], variant: str, *, of: tuple[str, int] = (model, length)
-        ) -> dict[str, dict[str, Any]]:
-            """The rows of a variant in its table by precision, and compiled."""
-            (table,) = (one for one in figures["tables"] if (one["model"], one["sequence_length"]) == of)
-            rows = [(row["variant"].removeprefix(variant), row) for row in table["rows"]]
-            return {row["precision"] + rest: row for rest, row in rows if rest in ("", ", compiled")}
-
-        def step(figures: dict[str, Any], *, ways: Any = ways, name: str = name) -> str:
-            return "; ".join(f"{way} {row['ratio']:.2f}" for way, row in ways(figures, name).items())
-
-        def utilisation(figures: dict[str, Any], *, ways: Any = ways, name: str = name) -> str:
-            return "; ".join(f"{way} {row['utilisation']:.0%}" for way, row in ways(figures, name).items())
-
-        def surcharge(figures: dict[str, Any], *, ways: Any = ways, name: str = name) -> str:
-            adamw, muon = (ways(figures, variant) for variant in (name, f"{name}, Muon"))
-            return "; ".join(f"{way} {adamw[way]['ratio'] / row['ratio'] - 1:.0%}" for way, row in muon.items())
-
+        adamw = f"{model.partition('-')[0]} modern"
+        here = {"model": model, "length": length, "variant": adamw}
         what = f"`{model}`, {length} tokens a row: a step with AdamW against stock in fp32"
-        show(what, f"≥ {asked}", "step_speed", step)
-        show("its utilisation", "≥ 70%", "step_speed", utilisation)
+        surcharge = partial(faster, **here, than=f"{adamw}, Muon", digits=".0%", less=1)
+        show(what, f"≥ {asked}", "step_speed", partial(column, **here, of="ratio", digits=".2f"))
+        show("its utilisation", "≥ 70%", "step_speed", partial(column, **here, of="utilisation", digits=".0%"))
         show("Muon's surcharge", "≤ 15%", "step_speed", surcharge)
-
-    def beside_nanogpt(figures: dict[str, Any]) -> str:
-        (table,) = (one for one in figures["tables"] if one["model"] == "minigpt-mini")
-        ratios = {(row["variant"], row["precision"]): row["ratio"] for row in table["rows"]}
-        precisions = [precision for variant, precision in ratios if variant == "nanoGPT"]
-        ours = {one: ratios["minigpt modern", one] / ratios["nanoGPT", one] for one in precisions}
-        return "; ".join(f"{precision} {ratio:.2f}" for precision, ratio in ours.items())
-
     show(
         "`minigpt-mini`: a step with AdamW against nanoGPT's in the same precision",
         "≥ 1.0",
         "step_speed",
-        beside_nanogpt,
+        partial(faster, model="minigpt-mini", length=256, variant="minigpt modern", than="nanoGPT"),
     )
     show(
         "preparing text, against tokenise-and-group, in 1 and 2 processes",
@@ -325,22 +322,32 @@ def efficiency() -> list[str]:
             "shakespeare",
         )
     )
-    ours, nanogpt = (f"{characters['nats_per_character'][who]:.3f}" for who in ("ours", "nanogpt"))
+    of_ours, of_nanogpt = (f"{characters['nats_per_character'][who]:.3f}" for who in ("ours", "nanogpt"))
     causal = " | ".join(f"{mean(gpt, peer):.3f}" for peer in ("stock", "nanogpt"))
     masked = [
         f"| `minibert-mini`, {figures['budget']}, nats per masked token | **{mean(figures, 'ours'):.2f}** "
         f"| {mean(figures, 'stock'):.2f} | |"
         for figures in (bert, hour)
     ]
-    seeds = ", ".join(str(len(figures["runs"])) for figures in (bert, hour, gpt, characters))
+    everything = (bert, hour, gpt, characters)
+    seeds = ", ".join(str(len(figures["runs"])) for figures in everything)
+    weights = [
+        (one["ours"]["num_parameters"], one[who]["num_parameters"])
+        for figures in everything
+        for one in figures["runs"]
+        for who in ("stock", "nanogpt")
+        if who in one
+    ]
+    apart = math.ceil(100 * max(abs(ours / peer - 1) for ours, peer in weights))
     return [
         f"| {bert['hardware']} | ours | stock | nanoGPT |",
         "|---|---:|---:|---:|",
         *masked,
         f"| `minigpt-mini`, {gpt['budget']}, bits per byte | **{mean(gpt, 'ours'):.3f}** | {causal} |",
-        f"| Shakespeare by character, {characters['budget']}, nats | **{ours}** | | {nanogpt} |",
+        f"| Shakespeare by character, {characters['budget']}, nats | **{of_ours}** | | {of_nanogpt} |",
         "",
-        f"(the same time and text, and within 3% the same number of weights; {precisions(gpt)}; the first three rows: "
+        f"(the same time and text, and within {apart}% the same number of weights; {precisions(gpt)}; "
+        "the first three rows: "
         f"{', '.join(bert['corpus'])}, measured on documents of theirs that also chose our recipe; a peer's rate is "
         f"the best of four; Shakespeare with nanoGPT's own settings and some of ours; seeds, row by row: {seeds}; "
         "`benchmarks/README.md` says how)",
