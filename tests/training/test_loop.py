@@ -1,5 +1,6 @@
 """The parts of the loop by themselves; runs as a whole are in tests/scripts and tests/invariants."""
 
+import json
 import time
 from pathlib import Path
 
@@ -35,6 +36,28 @@ def test_a_budget_is_for_training():
     assert not has_time_to_pause(slow, budget)
     assert has_time_to_pause(slow, steps), "where time is not the end, evaluations do not depend on it"
     assert has_time_to_pause(fast, budget)
+
+
+@pytest.mark.parametrize(
+    ("ends", "evaluated"),
+    [
+        ({"budget": "9h"}, [8]),
+        ({"budget": "9h", "eval_steps": 4}, [4, 8]),
+        ({}, [1, 2, 3, 4, 5, 6, 7, 8]),
+    ],
+)
+def test_where_pauses_cost_too_much_a_run_is_still_saved(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, ends: dict[str, object], evaluated: list[int]
+):
+    monkeypatch.setattr(pretrain, "SHARE_OF_PAUSES", -1.0)
+    monkeypatch.setattr(pretrain, "STEPS_BETWEEN_EVALUATIONS", 0)
+    corpus = write_corpus(tmp_path / "corpus.jsonl", documents=40)
+    where = {"corpus": corpus, "output_dir": tmp_path / "run", "save_total_limit": 10, "compile": "no"}
+    assert call("pretrain.py", monkeypatch, *flags(TINY_RUN | where | {"max_steps": 8} | ends)) == 0
+    lines = [json.loads(line) for line in (tmp_path / "run/metrics.jsonl").read_text().splitlines()]
+    assert [line["step"] for line in lines if "eval_loss" in line] == evaluated
+    saved = len(list((tmp_path / "run").glob("checkpoint-*")))
+    assert saved == (2 if "eval_steps" in ends else 8)
 
 
 def test_pauses_count_as_time_but_not_as_training(monkeypatch: pytest.MonkeyPatch):
