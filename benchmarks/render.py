@@ -253,7 +253,7 @@ def targets() -> list[str]:
     shapes = (("minibert-mini", 128, "2.0"), ("minibert-mini", 512, "2.0"), ("minigpt-mini", 256, "1.7"))
     for model, length, asked in shapes:
         adamw = f"{model.partition('-')[0]} modern"
-        here = {"model": model, "length": length, "variant": adamw}
+        here: dict[str, Any] = {"model": model, "length": length, "variant": adamw}
         what = f"`{model}`, {length} tokens a row: a step with AdamW against stock in fp32"
         surcharge = partial(faster, **here, than=f"{adamw}, Muon", digits=".0%", less=1)
         show(what, f"≥ {asked}", "step_speed", partial(column, **here, of="ratio", digits=".2f"))
