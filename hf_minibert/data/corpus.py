@@ -110,7 +110,7 @@ def open_corpus(sources: Sequence[str], *, text_column: str = "text", streaming:
     Args:
         sources: as a user writes them. A Hub name is ``name`` or ``name:config``; its ``train`` split is read.
         text_column: which field of a JSON row, or column of a Parquet file or Hub data set, is the text.
-        streaming: read a Hub data set without storing it. Files are never stored.
+        streaming: read a Hub data set without storing it; what is on this machine is refused.
 
     Raises:
         UserError: a source does not exist or cannot be read. What a file's first row shows is raised here, before any
@@ -123,6 +123,8 @@ def open_corpus(sources: Sequence[str], *, text_column: str = "text", streaming:
     others = [source for source in sources if source == "builtin" or not _is_file_source(source)]
     if others and len(sources) > 1:
         raise UserError(f"{others[0]!r} cannot be combined with other sources; only files, globs and folders can")
+    if streaming and others in ([], ["builtin"]):
+        raise UserError(f"streaming reads a data set on the Hub, but {' '.join(sources)} is here already; leave it out")
     if others == ["builtin"]:
         fingerprint = builtin_fingerprint()
         return FileCorpus("builtin", [("", prepare_builtin_corpus(fingerprint))], "text", fingerprint=fingerprint)

@@ -198,7 +198,7 @@ def build_model(plan: Plan) -> PretrainingModel:
 def find_corpus(arguments: PretrainArguments) -> Corpus | Path:
     """The corpus that the arguments name, or the folder that `prepare_data.py` made of one."""
     folder = Path(arguments.corpus[0])
-    if len(arguments.corpus) == 1 and is_token_store(folder):
+    if len(arguments.corpus) == 1 and is_token_store(folder) and not arguments.streaming:
         return folder
     return open_corpus(arguments.corpus, text_column=arguments.text_column, streaming=arguments.streaming)
 

@@ -384,6 +384,13 @@ def test_hub_data_set(hub):
     assert hub[:2] == [("me/texts", "en", "train", None, False), ("texts", None, "train", "sha of texts", True)]
 
 
+def test_streaming_what_is_here_is_refused(tmp_path):
+    path = write_rows(tmp_path / "a.jsonl", [{"text": "some"}])
+    for source in (str(path), str(tmp_path), "builtin"):
+        with pytest.raises(UserError, match=f"streaming reads a data set on the Hub, but {source} is here already"):
+            open_corpus([source], streaming=True)
+
+
 def test_hub_column(hub):
     assert "choose a --text_column among 'id', 'text', 'label'" in error_of("me/texts", text_column="body")
     assert "'label' is a int" in str(
