@@ -145,6 +145,11 @@ def learning_efficiency(figures: dict[str, Any]) -> list[str]:
     for peer, losses in peers.items():
         rates = ", ".join(f"{rate}: {loss:.2f}" for rate, loss in losses.items())
         lines += ["", f"(the learning rate of {peer}: best of {rates} nats, in {figures['search']['budget']} each)"]
+    steps = (
+        f"{who} {', '.join(format(one[who]['training']['steps'], ',') for one in figures['runs'])}"
+        for who in ("ours", *peers)
+    )
+    lines += ["", f"(optimizer steps, seed by seed: {'; '.join(steps)})"]
     measured = ", ".join(figures["test_corpus"]) or "documents held out of it, by which the recipe was chosen, too"
     commands = "`, `".join(dict.fromkeys(one["command"] for one in figures["runs"]))
     return [
@@ -325,6 +330,7 @@ def efficiency() -> list[str]:
     of_ours, of_nanogpt = (f"{characters['nats_per_character'][who]:.3f}" for who in ("ours", "nanogpt"))
     causal = " | ".join(f"{mean(gpt, peer):.3f}" for peer in ("stock", "nanogpt"))
     measured = {True: "other texts", False: "documents held out"}
+    tried = " or ".join(sorted({figures["search"]["budget"] for figures in (bert, hour, gpt)}))
     masked = [
         f"| `minibert-mini`, {figures['budget']}, nats per masked token | **{mean(figures, 'ours'):.2f}** "
         f"| {mean(figures, 'stock'):.2f} | | {measured[bool(figures['test_corpus'])]} |"
@@ -350,8 +356,8 @@ def efficiency() -> list[str]:
         "",
         f"(the same time and text, and within {apart}% the same number of weights; {precisions(gpt)}; the first three "
         f"rows trained on {', '.join(bert['corpus'])}, of which the documents held out chose our recipe, too, and the "
-        "other texts nothing; a peer's rate is the best of four; Shakespeare with nanoGPT's own settings and some of "
-        f"ours; seeds, row by row: {seeds}; `benchmarks/README.md` says how)",
+        f"other texts nothing; a peer's rate is the best of four after {tried} each; Shakespeare with nanoGPT's own "
+        f"settings and some of ours; seeds, row by row: {seeds}; `benchmarks/README.md` says how)",
     ]
 
 
