@@ -249,6 +249,9 @@ def test_prepared_data_gives_the_same_run(
     assert done.returncode == 0, done.stderr
     assert "tokenizing" not in done.stderr
     assert metrics(output) == metrics(minibert[0])
+    words = ["--corpus", store, "--streaming", "--output_dir", folder / "streamed"]
+    assert call("pretrain.py", monkeypatch, *words) == 2
+    assert "is here already; leave it out" in capsys.readouterr().err
 
 
 def test_finetuned_models_classify_in_a_pipeline(
