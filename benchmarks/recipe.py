@@ -104,6 +104,7 @@ BOTH: dict[str, dict[str, Any]] = {
     "classic, lr 5e-4": {"architecture": "classic", "learning_rate": 5e-4},
     "classic, lr 1e-3": {"architecture": "classic", "learning_rate": 1e-3},
     "classic, lr 2e-3": {"architecture": "classic", "learning_rate": 2e-3},
+    "classic, lr 4e-3": {"architecture": "classic", "learning_rate": 4e-3},
     "classic, adamw, lr 1e-3": {"architecture": "classic", "optimizer": "adamw", "learning_rate": 1e-3},
 }
 VARIANTS: dict[str, dict[str, dict[str, Any]]] = {

@@ -64,11 +64,12 @@ MODELS = [f"{family}-{size}" for family in FAMILIES for size in SIZES]
 START: dict[str, dict[str, str]] = {"modern": {"residual_init": "zero"}, "classic": {}}
 
 # By optimizer and architecture. Found by benchmarks/recipe.py at `mini` (AdamW stays on the plateau of masked LM with
-# 3e-3), Muon's also at `small`, which learns far less with 6e-3, and for MiniBERT at `tiny`; `medium` follows `small`.
+# 3e-3) and, Muon's for the modern models, at the other sizes; of `medium` for MiniBERT. Classic takes half from `small`
+# on, too, which was not tried.
 LEARNING_RATES = {
     "muon": {
         "modern": {"tiny": 6e-3, "mini": 6e-3, "small": 3e-3, "medium": 3e-3},
-        "classic": dict.fromkeys(SIZES, 1e-3),
+        "classic": {"tiny": 2e-3, "mini": 2e-3, "small": 1e-3, "medium": 1e-3},
     },
     "adamw": {"modern": dict.fromkeys(SIZES, 1.5e-3), "classic": dict.fromkeys(SIZES, 1e-3)},
 }

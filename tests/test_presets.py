@@ -48,8 +48,10 @@ def test_the_documented_learning_rates_are_those_of_the_table():
     text = " ".join(field_docstrings(PretrainArguments)["learning_rate"].split())
     muon, adamw = LEARNING_RATES["muon"], LEARNING_RATES["adamw"]
     assert muon["modern"] == {"tiny": 6e-3, "mini": 6e-3, "small": 3e-3, "medium": 3e-3}
-    assert [set(rates.values()) for rates in (muon["classic"], *adamw.values())] == [{1e-3}, {1.5e-3}, {1e-3}]
-    assert "6e-3 for tiny and mini, 3e-3 for small and medium, 1e-3 for classic; with adamw, 1.5e-3, and 1e-3" in text
+    assert muon["classic"] == {size: rate / 3 for size, rate in muon["modern"].items()}
+    assert [set(rates.values()) for rates in adamw.values()] == [{1.5e-3}, {1e-3}]
+    assert "6e-3 for tiny and mini, 3e-3 for small and medium, and a third of either for classic" in text
+    assert text.endswith("with adamw, 1.5e-3, and 1e-3 for classic.")
     assert EMBEDDINGS_RATE == 8, "eight times as fast"
 
 

@@ -78,7 +78,7 @@ class PretrainArguments:
     """Batches that are added up for one optimizer step."""
     learning_rate: float | None = None
     """Peak of the schedule; beside Muon, embeddings and norms learn eight times as fast. Default: 6e-3 for tiny and
-    mini, 3e-3 for small and medium, 1e-3 for classic; with adamw, 1.5e-3, and 1e-3 for classic."""
+    mini, 3e-3 for small and medium, and a third of either for classic; with adamw, 1.5e-3, and 1e-3 for classic."""
     optimizer: Literal["muon", "adamw"] = "muon"
     """muon: Muon for the matrices of the layers and AdamW for the rest; adamw: AdamW for everything, as ZeRO needs."""
     lr_scheduler_type: Literal["linear", "cosine", "warmup_stable_decay"] = "linear"
