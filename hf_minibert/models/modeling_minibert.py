@@ -115,10 +115,19 @@ class MiniBertModel(MiniBertPreTrainedModel, TransformerBackbone):
         if causal_rows is not None:
             limits.append(causal_rows_mask_function(causal_rows))
         limit = and_masks(*limits) if limits else None
-        mask = create_bidirectional_mask(self.config, hidden_states, attention_mask, and_mask_function=limit)
+        whole = attention_mask
+        if limit is not None and attention_mask is None and self.config._attn_implementation in ("eager", "sdpa"):
+            whole = mask_by_index(limit, hidden_states)  # transformers would call the limit under vmap, which is slow
+        mask = create_bidirectional_mask(self.config, hidden_states, whole, and_mask_function=limit)
         hidden_states = self.transform(hidden_states, mask, position_ids, packed=packed, **kwargs)
         pooled = None if self.pooler is None else self.pooler(hidden_states, attention_mask)
         return BaseModelOutputWithPooling(last_hidden_state=hidden_states, pooler_output=pooled)
+
+
+def mask_by_index(limit: Callable[..., Tensor], hidden_states: Tensor) -> Tensor:
+    """Which tokens see which, (batch, 1, sequence, sequence), of (batch, sequence, hidden) states without padding."""
+    batch, length = (torch.arange(size, device=hidden_states.device) for size in hidden_states.shape[:2])
+    return limit(batch[:, None, None, None], batch.new_zeros(()), length[:, None], length)
 
 
 def causal_rows_mask_function(causal_rows: Tensor) -> Callable[[Tensor, Tensor, Tensor, Tensor], Tensor]:
