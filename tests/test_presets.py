@@ -17,6 +17,7 @@ from hf_minibert.presets import (
     parse_overrides,
 )
 from hf_minibert.training.arguments import PretrainArguments
+from hf_minibert.training.device import TOKENS_PER_BATCH
 from hf_minibert.training.optimization import EMBEDDINGS_RATE
 
 # Layers, width, heads: Turc et al. 2019, arXiv:1908.08962, table 1.
@@ -58,6 +59,12 @@ def test_the_documented_learning_rates_are_those_of_the_table():
 def test_the_documented_decay_is_that_of_the_families():
     said = ", ".join(f"{family.weight_decay} for {name}" for name, family in FAMILIES.items())
     assert field_docstrings(PretrainArguments)["weight_decay"].endswith(f"Default: {said}.")
+
+
+def test_the_documented_batches_are_those_of_the_devices():
+    text = " ".join(field_docstrings(PretrainArguments)["per_device_train_batch_size"].split())
+    assert TOKENS_PER_BATCH == {"cpu": 2_048, "cuda": 16_384}
+    assert "as many as make 2,048 tokens, or on a GPU, which takes more in the same time, 16,384" in text
 
 
 def parameters(model: str, architecture: str) -> tuple[int, int]:

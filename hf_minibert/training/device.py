@@ -7,6 +7,7 @@ import sys
 import sysconfig
 import time
 from datetime import timedelta
+from functools import cache
 from pathlib import Path
 from typing import Any, Literal
 
@@ -28,6 +29,7 @@ from hf_minibert.training.zero import start_zero_on_cpu, uses_zero, zero_plugin
 DATA_PARALLEL = (DistributedType.NO, DistributedType.MULTI_CPU, DistributedType.MULTI_GPU, DistributedType.MULTI_XPU)
 STORE_TIMEOUT = timedelta(hours=12)
 SECONDS_THAT_COMPILING_NEEDS = {"bf16": 300, "fp32": 900}
+TOKENS_PER_BATCH = {"cpu": 2_048, "cuda": 16_384}
 
 
 def build_accelerator(arguments: PretrainArguments, folder: Path) -> Accelerator:
@@ -73,6 +75,7 @@ def hardware(device: torch.device) -> str:
     return torch.cuda.get_device_name(device) if device.type == "cuda" else f"{os.cpu_count()} CPU cores"
 
 
+@cache  # asking a GPU takes as long as a small model's layer
 def computes_in_bfloat16() -> bool:
     """Whether the device has instructions for bfloat16; without them it is several times slower than float32."""
     if torch.cuda.is_available():
@@ -97,6 +100,19 @@ def compiling_pays(length: int, seconds: float | None) -> bool:
     least = SECONDS_THAT_COMPILING_NEEDS["bf16" if computes_in_bfloat16() else "fp32"]
     is_long = seconds is not None and seconds >= least
     return is_long and length <= 256 and not torch.accelerator.is_available()
+
+
+def tokens_per_batch() -> int:
+    """Tokens of a batch: a small model keeps a GPU waiting, which takes more of them in the same time.
+
+    See `benchmarks/recipe.py --budget`, which measures what either gives.
+    """
+    return TOKENS_PER_BATCH["cuda" if torch.cuda.is_available() else "cpu"]
+
+
+def loader_workers() -> int:
+    """Processes that prepare batches: on a CPU they would take cores from training; a GPU would wait for batches."""
+    return 1 if torch.cuda.is_available() else 0
 
 
 def has_compiler() -> bool:

@@ -51,13 +51,19 @@ from hf_minibert.presets import (
 from hf_minibert.tokenization import OWN_TOKENIZER, adapt_tokenizer, load_tokenizer
 from hf_minibert.training.arguments import PretrainArguments
 from hf_minibert.training.checkpoint import latest_checkpoint
-from hf_minibert.training.device import compiling_pays, computes_in_bfloat16, fastest_attention, has_compiler
+from hf_minibert.training.device import (
+    compiling_pays,
+    computes_in_bfloat16,
+    fastest_attention,
+    has_compiler,
+    loader_workers,
+    tokens_per_batch,
+)
 from hf_minibert.training.evaluation import frequency_baselines, predicted_tokens, token_lengths
 from hf_minibert.training.optimization import End
 from hf_minibert.training.samples import held_out_sentences
 
 ARGUMENTS = "arguments.json"
-TOKENS_PER_BATCH = 2_048
 TOKENS_PER_EVALUATION = {"masked": 49_152, "causal": 24_576}  # of which 15% are predicted, or all
 EVALUATION_SEED = 0
 EVALUATION_MASKING = 0.15
@@ -113,7 +119,7 @@ def make_plan(arguments: PretrainArguments) -> Plan:
             f"{arguments.model} cannot be trained for {objective}; its objectives are {', '.join(family.objectives)}"
         )
     length = arguments.max_seq_length or family.max_seq_length
-    batch_size = arguments.per_device_train_batch_size or max(1, TOKENS_PER_BATCH // length)
+    batch_size = arguments.per_device_train_batch_size or max(1, tokens_per_batch() // length)
     evaluated = TOKENS_PER_EVALUATION["causal" if objective == "clm" else "masked"]
     max_eval_samples = arguments.max_eval_samples or max(1, evaluated // length)
     rates = LEARNING_RATES[arguments.optimizer][arguments.architecture]
@@ -166,6 +172,9 @@ def make_plan(arguments: PretrainArguments) -> Plan:
             learning_rate=learning_rate,
             weight_decay=family.weight_decay if arguments.weight_decay is None else arguments.weight_decay,
             attn_implementation=arguments.attn_implementation or fastest_attention(length),
+            dataloader_num_workers=loader_workers()
+            if arguments.dataloader_num_workers is None
+            else arguments.dataloader_num_workers,
             mixed_precision=arguments.mixed_precision or ("bf16" if computes_in_bfloat16() else "no"),
             compile=has_compiler() and compiling_pays(length, seconds)
             if arguments.compile is None

@@ -219,7 +219,7 @@ class Pretraining:
             world_size=accelerator.num_processes,
             first_row=state.rows,
             last_row=self.end.last_row(state, self.rows_per_step, self.tokens_per_step),
-            num_workers=arguments.dataloader_num_workers,
+            num_workers=arguments.dataloader_num_workers or 0,
         )
         clock = Clock(state)
         progress, saved, is_first = self.end.progress(state), state.seconds, True
@@ -570,9 +570,10 @@ def share_counts(micro_batches: list[Batch], stop: StopSignal, accelerator: Acce
         causal_tokens += int(predicted[is_causal].sum())
         rows += len(predicted)
     counts = torch.tensor([tokens, causal_tokens, rows, int(stop.received)], device=accelerator.device)
+    stop.agreed = stop.received
     if accelerator.num_processes > 1:
         counts = accelerator.reduce(counts, reduction="sum")
-    stop.agreed = bool(counts[3] > 0)
+        stop.agreed = bool(counts[3] > 0)
     return counts[:3].clamp(min=1)
 
 

@@ -10,8 +10,9 @@ from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 BASES = ("MiniBertModel", "MiniGPTModel")
 PACKED = ((5, 4, 3), (1, 11), (12,))  # the lengths of the documents in each row
 
-# torch 2.13's compiler imports what it has deprecated, and transformers 5.23 calls it with a flag that is.
-FLEX = pytest.mark.filterwarnings("ignore::DeprecationWarning")
+# torch 2.13's compiler imports what it has deprecated, and transformers 5.23 calls it with a flag that is; torch 2.11's
+# looks at gradients that are not kept.
+FLEX = pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore:The .grad attribute of a Tensor")
 
 
 def flash(query, key, value, dropout_p=0.0, softmax_scale=None, causal=False):
@@ -76,6 +77,14 @@ def test_backends_agree(make_model, tokens, backend, name, side):
         states = model(tokens, attention_mask=real.long()).last_hidden_state[real]
         results.append((states, gradients(model, (states**2).mean())))
     torch.testing.assert_close(*results, rtol=0, atol=1e-5)
+
+
+@pytest.mark.parametrize("name", BASES)
+def test_a_mask_of_ones_own_may_be_boolean(make_model, tokens, name):
+    sees = torch.rand(3, 1, 12, 12, generator=torch.Generator().manual_seed(1)) < 0.5
+    sees |= torch.eye(12, dtype=torch.bool)
+    states = [make_model(name, each)(tokens, attention_mask=sees).last_hidden_state for each in ("eager", "sdpa")]
+    torch.testing.assert_close(*states, rtol=0, atol=1e-5)
 
 
 @pytest.mark.parametrize("name", BASES)
