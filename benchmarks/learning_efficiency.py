@@ -9,7 +9,8 @@ The stock peer is `BertForMaskedLM` or `GPT2LMHeadModel` of the same shape, toke
 by `Trainer` as `run_mlm.py` and `run_clm.py` do: documents joined and cut into rows, batches of eight, AdamW, a linear
 schedule without warm-up (here over the budget), dropout 0.1, float32. MiniGPT has a second, nanoGPT: the model and the
 recipe of `plain_gpt.py`, gradients clipped at 1, a twentieth of the budget for the warm-up; on a GPU, as nanoGPT does,
-compiled and in bfloat16. A peer's learning rate is the best of `--learning_rates`, each tried for `--search_budget`.
+in bfloat16 and, where ours is, compiled. A peer's learning rate is the best of `--learning_rates`, each tried for
+`--search_budget`; on a GPU all at once, which share it alike.
 
 Runs take turns, and who begins changes with the seed; all models are then measured on the same rows, masked alike, in
 float32: of `--test_corpus`, which nobody has chosen anything by, or of what is held out of the corpus. What is there
@@ -22,6 +23,7 @@ import json
 import subprocess
 import sys
 import time
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -191,7 +193,7 @@ def train_peer(arguments: Arguments, peer: str) -> None:
             use_cpu=not torch.accelerator.is_available(),
             report_to="none",
             bf16=on_gpu and peer == "nanogpt",
-            torch_compile=on_gpu and peer == "nanogpt",
+            torch_compile=on_gpu and peer == "nanogpt" and bool(plan.arguments.compile),
         ),
         train_dataset=rows,
         data_collator=DataCollatorForLanguageModeling(tokenizer, mlm=arguments.family == "minibert"),
@@ -302,13 +304,16 @@ def seconds_to(loss: float, metrics: Path) -> float | None:
 
 def search(arguments: Arguments, peer: str, output: Path) -> dict[str, float]:
     """What a peer's loss is after a short time with each learning rate."""
-    losses = {}
-    for rate in arguments.learning_rates:
-        folder = output / f"{peer}-search-{rate}"
-        budget = arguments.search_budget
+
+    def loss(rate: float) -> float:
+        folder, budget = output / f"{peer}-search-{rate}", arguments.search_budget
         tried = run_peer(arguments, peer, folder, seed=arguments.seeds[0], learning_rate=rate, budget=budget)
-        losses[str(rate)] = tried["metrics"]["eval_loss"]
-    return losses
+        return float(tried["metrics"]["eval_loss"])
+
+    rates = arguments.learning_rates
+    with ThreadPoolExecutor() as pool:
+        each = pool.map if device().type == "cuda" else map
+        return dict(zip(map(str, rates), each(loss, rates), strict=True))
 
 
 def compare(arguments: Arguments, output: Path, seed: int, rates: dict[str, float]) -> dict[str, Any]:

@@ -19,8 +19,8 @@ import charts
 from hf_minibert.command_line import run
 from hf_minibert.files import write_text
 from hf_minibert.presets import FAMILIES, LEARNING_RATES, SIZES, START
-from hf_minibert.training.arguments import PretrainArguments
-from hf_minibert.training.inputs import TOKENS_PER_BATCH
+from hf_minibert.training.arguments import PretrainArguments, parse_duration
+from hf_minibert.training.device import TOKENS_PER_BATCH
 from hf_minibert.training.optimization import EMBEDDINGS_RATE
 from runs import REPOSITORY, RESULTS, mean, unit
 
@@ -318,25 +318,32 @@ def targets() -> list[str]:
 
 def efficiency() -> list[str]:
     """What a budget of time buys, ours and its peers', in short."""
-    bert, hour, gpt, characters = (
+    bert, hour, bert_on_gpu, gpt, gpt_on_gpu, characters = (
         json.loads((RESULTS / f"{name}.json").read_text(encoding="utf-8"))
         for name in (
             "learning_efficiency-minibert-mini",
             "learning_efficiency-minibert-mini-60m",
+            "learning_efficiency-minibert-mini-15s-cuda",
             "learning_efficiency-minigpt-mini",
+            "learning_efficiency-minigpt-mini-15s-cuda",
             "shakespeare",
         )
     )
     of_ours, of_nanogpt = (f"{characters['nats_per_character'][who]:.3f}" for who in ("ours", "nanogpt"))
-    causal = " | ".join(f"{mean(gpt, peer):.3f}" for peer in ("stock", "nanogpt"))
     measured = {True: "other texts", False: "documents held out"}
-    tried = " or ".join(sorted({figures["search"]["budget"] for figures in (bert, hour, gpt)}))
-    masked = [
-        f"| `minibert-mini`, {figures['budget']}, nats per masked token | **{mean(figures, 'ours'):.2f}** "
-        f"| {mean(figures, 'stock'):.2f} | | {measured[bool(figures['test_corpus'])]} |"
-        for figures in (bert, hour)
-    ]
-    everything = (bert, hour, gpt, characters)
+    comparisons = (bert, hour, bert_on_gpu, gpt, gpt_on_gpu)
+    tried = " or ".join(sorted({figures["search"]["budget"] for figures in comparisons}, key=parse_duration))
+
+    def row(figures: dict[str, Any]) -> str:
+        digits = 3 if figures["measure"].endswith("bits_per_byte") else 2
+        peers = (f"{mean(figures, who):.{digits}f}" if who in figures["peers"] else "" for who in ("stock", "nanogpt"))
+        return (
+            f"| `{figures['family']}-mini`, {figures['budget']} on {figures['hardware']}, {unit(figures['measure'])} "
+            f"| **{mean(figures, 'ours'):.{digits}f}** | {' | '.join(peers)} "
+            f"| {measured[bool(figures['test_corpus'])]} |"
+        )
+
+    everything = (*comparisons, characters)
     seeds = ", ".join(str(len(figures["runs"])) for figures in everything)
     weights = [
         (one["ours"]["num_parameters"], one[who]["num_parameters"])
@@ -346,18 +353,18 @@ def efficiency() -> list[str]:
         if who in one
     ]
     apart = math.ceil(100 * max(abs(ours / peer - 1) for ours, peer in weights))
+    on_gpu = gpt_on_gpu["runs"][0]["nanogpt"]["training"]["precision"]
     return [
-        f"| {bert['hardware']} | ours | stock | nanoGPT | measured on |",
+        "| | ours | stock | nanoGPT | measured on |",
         "|---|---:|---:|---:|---|",
-        *masked,
-        f"| `minigpt-mini`, {gpt['budget']}, bits per byte | **{mean(gpt, 'ours'):.3f}** | {causal} "
-        f"| {measured[bool(gpt['test_corpus'])]} |",
-        f"| Shakespeare by character, {characters['budget']}, nats | **{of_ours}** | | {of_nanogpt} | its last tenth |",
+        *(row(figures) for figures in comparisons),
+        f"| Shakespeare by character, {characters['budget']} on {characters['hardware']}, nats | **{of_ours}** | "
+        f"| {of_nanogpt} | its last tenth |",
         "",
-        f"(the same time and text, and within {apart}% the same number of weights; {precisions(gpt)}; the first three "
-        f"rows trained on {', '.join(bert['corpus'])}, of which the documents held out chose our recipe, too, and the "
-        f"other texts nothing; a peer's rate is the best of four after {tried} each; Shakespeare with nanoGPT's own "
-        f"settings and some of ours; seeds, row by row: {seeds}; `benchmarks/README.md` says how)",
+        f"(the same time and text, and within {apart}% the same number of weights; {precisions(gpt)}, on a GPU "
+        f"{on_gpu}; all but the last trained on {', '.join(bert['corpus'])}, of which the documents held out chose our "
+        f"recipe, too, and the other texts nothing; a peer's rate is the best of four after {tried} each; Shakespeare "
+        f"with nanoGPT's own settings and some of ours; seeds, row by row: {seeds}; `benchmarks/README.md` says how)",
     ]
 
 
@@ -379,7 +386,7 @@ def defaults() -> list[str]:
         "`--adam_beta1`, `--adam_beta2`": f"{usual.adam_beta1}, {usual.adam_beta2}",
         "`--max_grad_norm`": usual.max_grad_norm,
         "`--mlm_probability`": usual.mlm_probability,
-        "tokens a step on each device": f"{TOKENS_PER_BATCH:,}",
+        "tokens a step on each device": f"{TOKENS_PER_BATCH['cpu']:,}; on a GPU {TOKENS_PER_BATCH['cuda']:,}",
         "`--max_seq_length`": ", ".join(f"{family.max_seq_length} ({name})" for name, family in FAMILIES.items()),
     }
     lines = [f"| | {' | '.join(SIZES)} |", "|---|" + "---:|" * len(SIZES)]
