@@ -16,8 +16,8 @@ COLORS = {"ours": "#d9480f", "stock": "#5f6b76", "nanogpt": "#3465a4"}
 STEPS = 50  # of which `Trainer` logs the mean loss
 
 
-def training_curve(lines: list[dict[str, Any]], minutes_per_step: float) -> tuple[list[float], list[float]]:
-    """Minutes and training losses; ours, logged more often, in means over as many steps as the peers'."""
+def training_curve(lines: list[dict[str, Any]], seconds_per_step: float) -> tuple[list[float], list[float]]:
+    """Seconds and training losses; ours, logged more often, in means over as many steps as the peers'."""
     groups: dict[int, list[dict[str, Any]]] = {}
     for line in lines:
         if "loss" in line:
@@ -25,31 +25,32 @@ def training_curve(lines: list[dict[str, Any]], minutes_per_step: float) -> tupl
     whole = [group for group in groups.values() if group[-1]["step"] % STEPS == 0]
     losses = [statistics.mean(line["loss"] for line in group) for group in whole]
     ends = [group[-1] for group in whole]
-    return [end["seconds"] / 60 if "seconds" in end else end["step"] * minutes_per_step for end in ends], losses
+    return [end["seconds"] if "seconds" in end else end["step"] * seconds_per_step for end in ends], losses
 
 
 def learning_efficiency(figures: dict[str, Any], file: Path) -> Figure:
-    """Held-out loss of ours and its peers, and their training losses, over the minutes of the budget."""
+    """Held-out loss of ours and its peers, and their training losses, over the time of the budget."""
     figure = Figure(figsize=(6, 4), dpi=150, layout="constrained")
     axes = figure.subplots()
-    dev, minutes = figures["measure"].replace("test_", "eval_"), parse_duration(figures["budget"]) / 60
+    dev, budget = figures["measure"].replace("test_", "eval_"), parse_duration(figures["budget"])
+    word, per = ("minutes", 60) if budget > 60 else ("seconds", 1)
     for who in ("ours", *figures["peers"]):
         color = COLORS[who]
         for one in figures["runs"]:
             folder = file.parent / "runs" / file.stem / f"{who}-{one['seed']}"
             lines = [json.loads(line) for line in (folder / "metrics.jsonl").read_text(encoding="utf-8").splitlines()]
             metrics = one[who]["metrics"]
-            moments, losses = training_curve(lines, minutes / one[who]["training"]["steps"])
-            scale = metrics[dev] / metrics["eval_loss"]
+            seconds, losses = training_curve(lines, budget / one[who]["training"]["steps"])
+            scale, moments = metrics[dev] / metrics["eval_loss"], [second / per for second in seconds]
             axes.plot(moments, [loss * scale for loss in losses], color=color, linewidth=0.8, alpha=0.5)
-            held_out = [(line["seconds"] / 60, line[dev]) for line in lines if dev in line]
-            axes.plot(*zip(*(held_out or [(minutes, metrics[dev])]), strict=True), color=color, marker="o")
+            held_out = [(line["seconds"] / per, line[dev]) for line in lines if dev in line]
+            axes.plot(*zip(*(held_out or [(budget / per, metrics[dev])]), strict=True), color=color, marker="o")
         if who != "ours":
             axes.axhline(mean(figures | {"measure": dev}, who), color=color, linestyle=":", linewidth=1)
         axes.plot([], [], color=color, marker="o", label=f"{who}, {figures['runs'][0][who]['training']['precision']}")
     model = "-".join(file.stem.split("-")[1:3])
     axes.set_title(f"{model}, {figures['budget']} on {figures['hardware']}", fontsize=10)
-    axes.set(xlabel="minutes", ylabel=unit(dev), xlim=(0, None))
+    axes.set(xlabel=word, ylabel=unit(dev), xlim=(0, None))
     axes.legend(frameon=False, title="dots: held out of the corpus; thin: in training", title_fontsize=8)
     plain(axes)
     return figure
