@@ -29,7 +29,7 @@ from transformers.utils.output_capturing import capture_outputs
 from .configuration_minibert import MiniBertConfig
 from .heads import QuestionAnsweringMixin, TokenClassificationMixin, make_classifier_dropout
 from .losses import IGNORE_INDEX, classification_loss, infer_problem_type, item_count, vocabulary_cross_entropy
-from .modeling_transformer import ForwardKwargs, TransformerBackbone, TransformerPreTrainedModel, make_norm
+from .modeling_transformer import ForwardKwargs, Mask, TransformerBackbone, TransformerPreTrainedModel, make_norm
 
 
 class MiniBertPreTrainedModel(TransformerPreTrainedModel):
@@ -115,17 +115,20 @@ class MiniBertModel(MiniBertPreTrainedModel, TransformerBackbone):
         if causal_rows is not None:
             limits.append(causal_rows_mask_function(causal_rows))
         limit = and_masks(*limits) if limits else None
-        whole = attention_mask
         if limit is not None and attention_mask is None and self.config._attn_implementation in ("eager", "sdpa"):
-            whole = mask_by_index(limit, hidden_states)  # transformers would call the limit under vmap, which is slow
-        mask = create_bidirectional_mask(self.config, hidden_states, whole, and_mask_function=limit)
+            mask: Mask = mask_by_index(limit, hidden_states)
+        else:
+            mask = create_bidirectional_mask(self.config, hidden_states, attention_mask, and_mask_function=limit)
         hidden_states = self.transform(hidden_states, mask, position_ids, packed=packed, **kwargs)
         pooled = None if self.pooler is None else self.pooler(hidden_states, attention_mask)
         return BaseModelOutputWithPooling(last_hidden_state=hidden_states, pooler_output=pooled)
 
 
 def mask_by_index(limit: Callable[..., Tensor], hidden_states: Tensor) -> Tensor:
-    """Which tokens see which, (batch, 1, sequence, sequence), of (batch, sequence, hidden) states without padding."""
+    """Which tokens see which, (batch, 1, sequence, sequence), of (batch, sequence, hidden) states without padding.
+
+    What `create_bidirectional_mask` gives, too, but slowly, since it calls a limit that it does not know under vmap.
+    """
     batch, length = (torch.arange(size, device=hidden_states.device) for size in hidden_states.shape[:2])
     return limit(batch[:, None, None, None], batch.new_zeros(()), length[:, None], length)
 

@@ -4,8 +4,15 @@ import pytest
 import torch
 from torch.nn import functional as F
 from transformers import AttentionInterface, AttentionMaskInterface, modeling_flash_attention_utils
-from transformers.masking_utils import sdpa_mask
+from transformers.masking_utils import (
+    and_masks,
+    create_bidirectional_mask,
+    packed_sequence_mask_function,
+    sdpa_mask,
+)
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
+
+from hf_minibert.models.modeling_minibert import causal_rows_mask_function, mask_by_index
 
 BASES = ("MiniBertModel", "MiniGPTModel")
 PACKED = ((5, 4, 3), (1, 11), (12,))  # the lengths of the documents in each row
@@ -99,6 +106,15 @@ def test_packed_documents_are_strangers(make_model, tokens, backend, name):
     reached = torch.zeros(3, 12, dtype=torch.bool)
     reached[0, 5:9] = True
     assert torch.equal(embeddings.grad.abs().sum(dim=2) > 0, reached)
+
+
+def test_the_mask_by_index_is_the_one_that_transformers_makes(make_model):
+    model = make_model("MiniBertModel", "sdpa")
+    documents = torch.stack([torch.arange(len(each)).repeat_interleave(torch.tensor(each)) for each in PACKED])
+    causal = causal_rows_mask_function(torch.tensor([False, True, False]))
+    limit, states = and_masks(packed_sequence_mask_function(documents), causal), torch.zeros(3, 12, 32)
+    expected = create_bidirectional_mask(model.config, states, None, and_mask_function=limit)
+    assert torch.equal(mask_by_index(limit, states), expected)
 
 
 @pytest.mark.parametrize("name", BASES)
