@@ -3,6 +3,7 @@
 import importlib
 import json
 import shutil
+import threading
 from pathlib import Path
 
 import pytest
@@ -47,6 +48,31 @@ def test_charts_are_drawn_from_what_is_kept(results: Path) -> None:
     drawn = {path.name for path in results.glob("*.png")}
     assert drawn == {path.name for path in kept.glob("*.png")}
     assert {"learning_efficiency-minigpt-mini.png", "objectives-mini.png"} <= drawn
+
+
+@pytest.mark.parametrize("kind", ["cpu", "cuda"])
+def test_rates_are_tried_at_once_on_a_gpu(
+    results: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str
+) -> None:
+    module = importlib.import_module("learning_efficiency")
+    running, most = set[float](), 0
+    everyone = threading.Barrier(3 if kind == "cuda" else 1)
+
+    def run_peer(*_: object, learning_rate: float, **__: object) -> dict[str, dict[str, float]]:
+        nonlocal most
+        running.add(learning_rate)
+        everyone.wait(timeout=30)
+        most = max(most, len(running))
+        everyone.wait(timeout=30)
+        running.remove(learning_rate)
+        return {"metrics": {"eval_loss": 10 * learning_rate}}
+
+    monkeypatch.setattr(module, "run_peer", run_peer)
+    monkeypatch.setattr(module, "device", lambda: torch.device(kind))
+    corpus = [str(write_corpus(tmp_path / "corpus.jsonl"))]
+    arguments = module.Arguments(corpus=corpus, learning_rates=[0.1, 0.2, 0.3], results_dir=str(results))
+    assert module.search(arguments, "stock", tmp_path) == {"0.1": 1.0, "0.2": 2.0, "0.3": 3.0}
+    assert most == (3 if kind == "cuda" else 1)
 
 
 @pytest.mark.slow

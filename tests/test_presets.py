@@ -64,7 +64,7 @@ def test_the_documented_decay_is_that_of_the_families():
 def test_the_documented_batches_are_those_of_the_devices():
     text = " ".join(field_docstrings(PretrainArguments)["per_device_train_batch_size"].split())
     assert TOKENS_PER_BATCH == {"cpu": 2_048, "cuda": 16_384}
-    assert "as many as make 2,048 tokens, or on a GPU, which takes more in the same time, 16,384" in text
+    assert "as many as make 2,048 tokens, or on a CUDA GPU, which takes more in the same time, 16,384" in text
 
 
 def parameters(model: str, architecture: str) -> tuple[int, int]:

@@ -9,6 +9,7 @@ from types import ModuleType
 from typing import Any
 
 import pytest
+import torch
 from commands import REPOSITORY, environment, write_corpus
 
 from hf_minibert.errors import UserError
@@ -26,7 +27,10 @@ def _recipe(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
 
 
 @pytest.mark.parametrize("model", MODELS)
-def test_the_tables_baseline_is_the_default(recipe: ModuleType, model: str, tmp_path: Path) -> None:
+def test_the_tables_baseline_is_the_default(
+    recipe: ModuleType, model: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)  # where the batch is another
     plan = make_plan(PretrainArguments(model=model, output_dir=str(tmp_path)))
     found = vars(plan.arguments) | {
         "learning_rate": plan.learning_rate,

@@ -73,8 +73,8 @@ class PretrainArguments:
     masked_share: float = 0.5
     """Of the rows, and of the loss, in hybrid pre-training; the rest is causal."""
     per_device_train_batch_size: int | None = None
-    """Rows in a batch on each device. Default: as many as make 2,048 tokens, or on a GPU, which takes more in the
-    same time, 16,384."""
+    """Rows in a batch on each device. Default: as many as make 2,048 tokens, or on a CUDA GPU, which takes more in
+    the same time, 16,384."""
     gradient_accumulation_steps: int = 1
     """Batches that are added up for one optimizer step."""
     learning_rate: float | None = None
@@ -126,8 +126,8 @@ class PretrainArguments:
     """Steps between lines of metrics.jsonl."""
     report_to: list[str] = field(default_factory=lambda: ["tensorboard"])
     """Trackers beside metrics.jsonl: tensorboard, trackio, wandb, or none."""
-    dataloader_num_workers: int | None = None
-    """Processes that prepare batches beside each training process. Default: 1 for a GPU, else 0."""
+    dataloader_num_workers: int = 0
+    """Processes that prepare batches beside each training process."""
 
     def __post_init__(self) -> None:
         for name in (

@@ -110,11 +110,6 @@ def tokens_per_batch() -> int:
     return TOKENS_PER_BATCH["cuda" if torch.cuda.is_available() else "cpu"]
 
 
-def loader_workers() -> int:
-    """Processes that prepare batches: on a CPU they would take cores from training; a GPU would wait for batches."""
-    return 1 if torch.cuda.is_available() else 0
-
-
 def has_compiler() -> bool:
     """Whether torch.compile can build its kernels, for which it needs C++ on a CPU."""
     if torch.accelerator.is_available():

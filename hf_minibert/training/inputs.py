@@ -56,7 +56,6 @@ from hf_minibert.training.device import (
     computes_in_bfloat16,
     fastest_attention,
     has_compiler,
-    loader_workers,
     tokens_per_batch,
 )
 from hf_minibert.training.evaluation import frequency_baselines, predicted_tokens, token_lengths
@@ -172,9 +171,6 @@ def make_plan(arguments: PretrainArguments) -> Plan:
             learning_rate=learning_rate,
             weight_decay=family.weight_decay if arguments.weight_decay is None else arguments.weight_decay,
             attn_implementation=arguments.attn_implementation or fastest_attention(length),
-            dataloader_num_workers=loader_workers()
-            if arguments.dataloader_num_workers is None
-            else arguments.dataloader_num_workers,
             mixed_precision=arguments.mixed_precision or ("bf16" if computes_in_bfloat16() else "no"),
             compile=has_compiler() and compiling_pays(length, seconds)
             if arguments.compile is None

@@ -219,7 +219,7 @@ class Pretraining:
             world_size=accelerator.num_processes,
             first_row=state.rows,
             last_row=self.end.last_row(state, self.rows_per_step, self.tokens_per_step),
-            num_workers=arguments.dataloader_num_workers or 0,
+            num_workers=arguments.dataloader_num_workers,
         )
         clock = Clock(state)
         progress, saved, is_first = self.end.progress(state), state.seconds, True
