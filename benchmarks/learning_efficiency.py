@@ -8,9 +8,9 @@
 The stock peer is `BertForMaskedLM` or `GPT2LMHeadModel` of the same shape, tokenizer, text and held-out text, trained
 by `Trainer` as `run_mlm.py` and `run_clm.py` do: documents joined and cut into rows, batches of eight, AdamW, a linear
 schedule without warm-up (here over the budget), dropout 0.1, float32. MiniGPT has a second, nanoGPT: the model and the
-recipe of `plain_gpt.py`, gradients clipped at 1, a twentieth of the budget for the warm-up; on a GPU, as nanoGPT does,
-in bfloat16 and, where ours is, compiled. A peer's learning rate is the best of `--learning_rates`, each tried for
-`--search_budget`; on a GPU all at once, which share it alike.
+recipe of `plain_gpt.py`, gradients clipped at 1, a twentieth of the budget for the warm-up; on a GPU in bfloat16, as
+nanoGPT does, but neither compiled (nor is ours) nor with its larger batch. A peer's learning rate is the best of
+`--learning_rates`, each tried for `--search_budget`; on a GPU all at once, which share it alike.
 
 Runs take turns, and who begins changes with the seed; all models are then measured on the same rows, masked alike, in
 float32: of `--test_corpus`, which nobody has chosen anything by, or of what is held out of the corpus. What is there
@@ -55,6 +55,7 @@ from hf_minibert.data.objectives import Objective
 from hf_minibert.data.token_store import Documents, open_token_store
 from hf_minibert.files import write_json, write_text
 from hf_minibert.presets import SIZES
+from hf_minibert.tokenization import OWN_TOKENIZER, load_tokenizer
 from hf_minibert.training.arguments import PretrainArguments, parse_duration
 from hf_minibert.training.device import computes_in_bfloat16, hardware
 from hf_minibert.training.evaluation import evaluate
@@ -193,7 +194,6 @@ def train_peer(arguments: Arguments, peer: str) -> None:
             use_cpu=not torch.accelerator.is_available(),
             report_to="none",
             bf16=on_gpu and peer == "nanogpt",
-            torch_compile=on_gpu and peer == "nanogpt" and bool(plan.arguments.compile),
         ),
         train_dataset=rows,
         data_collator=DataCollatorForLanguageModeling(tokenizer, mlm=arguments.family == "minibert"),
@@ -311,7 +311,8 @@ def search(arguments: Arguments, peer: str, output: Path) -> dict[str, float]:
         return float(tried["metrics"]["eval_loss"])
 
     rates = arguments.learning_rates
-    with ThreadPoolExecutor() as pool:
+    open_token_store(open_corpus(arguments.corpus), load_tokenizer(OWN_TOKENIZER))  # not by all of them at once
+    with ThreadPoolExecutor(len(rates)) as pool:
         each = pool.map if device().type == "cuda" else map
         return dict(zip(map(str, rates), each(loss, rates), strict=True))
 

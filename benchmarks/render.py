@@ -203,6 +203,7 @@ def recipe(figures: dict[str, Any]) -> list[str]:
     baselines = {row["seed"]: row["metrics"][key] for row in rows if row["variant"] == "baseline"}
     end = figures["end"]
     length = f"{end['max_tokens'] / 1e6:g} million tokens" if "max_tokens" in end else end["budget"]
+    length += f" on {end['hardware']}" if "hardware" in end else ""
     lines = [
         f"| `{figures['family']}-{figures['size']}`, {length} | seed | {unit(key)} | against the baseline |",
         "|---|---:|---:|---:|",
@@ -362,9 +363,10 @@ def efficiency() -> list[str]:
         f"| {of_nanogpt} | its last tenth |",
         "",
         f"(the same time and text, and within {apart}% the same number of weights; {precisions(gpt)}, on a GPU "
-        f"{on_gpu}; all but the last trained on {', '.join(bert['corpus'])}, of which the documents held out chose our "
-        f"recipe, too, and the other texts nothing; a peer's rate is the best of four after {tried} each; Shakespeare "
-        f"with nanoGPT's own settings and some of ours; seeds, row by row: {seeds}; `benchmarks/README.md` says how)",
+        f"{on_gpu}, where ours reads {TOKENS_PER_BATCH['cuda']:,} tokens a step and its peers eight rows; all but the "
+        f"last trained on {', '.join(bert['corpus'])}, of which the documents held out chose our recipe, too, and the "
+        f"other texts nothing; a peer's rate is the best of four after {tried} each; Shakespeare with nanoGPT's own "
+        f"settings and some of ours; seeds, row by row: {seeds}; `benchmarks/README.md` says how)",
     ]
 
 
@@ -386,7 +388,7 @@ def defaults() -> list[str]:
         "`--adam_beta1`, `--adam_beta2`": f"{usual.adam_beta1}, {usual.adam_beta2}",
         "`--max_grad_norm`": usual.max_grad_norm,
         "`--mlm_probability`": usual.mlm_probability,
-        "tokens a step on each device": f"{TOKENS_PER_BATCH['cpu']:,}; on a GPU {TOKENS_PER_BATCH['cuda']:,}",
+        "tokens a step on each device": f"{TOKENS_PER_BATCH['cpu']:,}; on a CUDA GPU {TOKENS_PER_BATCH['cuda']:,}",
         "`--max_seq_length`": ", ".join(f"{family.max_seq_length} ({name})" for name, family in FAMILIES.items()),
     }
     lines = [f"| | {' | '.join(SIZES)} |", "|---|" + "---:|" * len(SIZES)]
