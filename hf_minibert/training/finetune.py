@@ -13,6 +13,7 @@ from typing import Any, Literal
 import torch
 from accelerate import PartialState
 from datasets import Dataset, disable_progress_bars
+from torch import Tensor
 from tqdm import tqdm
 from transformers import (
     AutoModelForSequenceClassification,
@@ -39,6 +40,9 @@ from hf_minibert.tokenization import load_tokenizer
 from hf_minibert.training.curves import plot_curves
 from hf_minibert.training.device import computes_in_bfloat16, fastest_attention, hardware
 from hf_minibert.training.report import changed_settings, environment
+
+USUAL_SCALE = 0.1
+"""Root of the mean square of a matrix that is fine-tuned with the learning rate as it is."""
 
 
 @dataclass(kw_only=True)
@@ -75,7 +79,8 @@ class FinetuneArguments:
     gradient_accumulation_steps: int = 1
     """Batches that are added up for one optimizer step."""
     learning_rate: float = 3e-4
-    """Peak of the schedule, which warms up and falls linearly."""
+    """Peak of the schedule, which warms up and falls linearly; matrices larger than usual, as Muon makes them, learn
+    faster in proportion."""
     warmup_steps: float = 0.1
     """Steps of linear warm-up; below 1, their share of the run."""
     weight_decay: float = 0.01
@@ -167,7 +172,7 @@ def finetune(arguments: FinetuneArguments) -> int:
         folder.mkdir(parents=True, exist_ok=True)
         write_json(folder / "arguments.json", dataclasses.asdict(arguments) | {"overwrite_output_dir": False})
     bar = OneBar()
-    trainer = Trainer(
+    trainer = ProportionateTrainer(
         model=model,
         args=trainer_arguments(arguments, len(rows["train"])),
         train_dataset=rows["train"],
@@ -204,6 +209,35 @@ def finetune(arguments: FinetuneArguments) -> int:
         card = write_card(folder)
         print_report(results, folder, card)
     return 0
+
+
+class ProportionateTrainer(Trainer):
+    """`Trainer` with AdamW whose steps are longer where the weights are larger.
+
+    What Muon has trained is larger than what AdamW has, embeddings above all, and would hardly move in steps of one
+    length for all. In proportion to weights, as in Adafactor (Shazeer and Stern 2018, arXiv:1804.04235), either is
+    fine-tuned with one rate.
+    """
+
+    def create_optimizer(self, model: Any = None) -> torch.optim.Optimizer:
+        """The usual one; each matrix larger than usual has its own rate."""
+        optimizer = super().create_optimizer(model)
+        usual, larger = list[dict[str, Any]](), list[dict[str, Any]]()
+        for group in optimizer.param_groups:
+            factors = [rate_factor(parameter) for parameter in group["params"]]
+            pairs = list(zip(group["params"], factors, strict=True))
+            usual.append(group | {"params": [parameter for parameter, factor in pairs if factor == 1]})
+            larger += [group | {"params": [one], "lr": group["lr"] * factor} for one, factor in pairs if factor > 1]
+        optimizer.param_groups = usual + larger  # the first of which is the rate that is logged
+        return optimizer
+
+
+@torch.no_grad()
+def rate_factor(parameter: Tensor) -> float:
+    """How many times as fast as the learning rate says a parameter is fine-tuned: norms and biases just as fast."""
+    if parameter.ndim != 2:
+        return 1.0
+    return max(1.0, float(parameter.float().square().mean().sqrt()) / USUAL_SCALE)
 
 
 class OneBar(TrainerCallback):
