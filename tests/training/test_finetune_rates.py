@@ -23,7 +23,7 @@ class Model(nn.Module):
 
 @pytest.fixture(name="trainer")
 def _trainer(tmp_path) -> ProportionateTrainer:
-    settings = TrainingArguments(str(tmp_path), learning_rate=1e-3, weight_decay=0.1, use_cpu=True, report_to="none")
+    settings = TrainingArguments(str(tmp_path), learning_rate=1e-3, weight_decay=0.01, use_cpu=True, report_to="none")
     return ProportionateTrainer(model=Model(), args=settings)
 
 
