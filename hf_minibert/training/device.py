@@ -75,7 +75,7 @@ def hardware(device: torch.device) -> str:
     return torch.cuda.get_device_name(device) if device.type == "cuda" else f"{os.cpu_count()} CPU cores"
 
 
-@cache  # asking a GPU takes as long as a small model's layer
+@cache  # asking a GPU takes a while, and Muon asks for every shape in every step
 def computes_in_bfloat16() -> bool:
     """Whether the device has instructions for bfloat16; without them it is several times slower than float32."""
     if torch.cuda.is_available():
