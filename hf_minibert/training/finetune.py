@@ -166,7 +166,7 @@ def finetune(arguments: FinetuneArguments) -> int:
     }
     if arguments.mixed_precision is None:
         arguments = dataclasses.replace(arguments, mixed_precision="bf16" if computes_in_bfloat16() else "no")
-    processes = PartialState()
+    processes = PartialState(cpu=not torch.accelerator.is_available())  # unless told, it joins no processes on a CPU
     processes.wait_for_everyone()  # all have found the folder as it was
     if processes.is_main_process:
         folder.mkdir(parents=True, exist_ok=True)
