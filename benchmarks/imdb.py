@@ -68,7 +68,7 @@ def main(arguments: Arguments) -> int:
     counts = write_pretraining_text(data, text)
     pretrained, classifier = output / "pretrained", output / "classifier"
     if arguments.pretrained is not None:
-        pretrained = Path(arguments.pretrained)
+        pretrained = Path(arguments.pretrained).resolve()
     else:
         script(
             "pretrain.py",

@@ -214,6 +214,22 @@ def recipe(figures: dict[str, Any]) -> list[str]:
     return [*lines, "", f"(held-out text of {', '.join(figures['corpus'])})"]
 
 
+def finetuning(figures: dict[str, Any]) -> list[str]:
+    """What each way to fine-tune gives, best first."""
+    lines = [
+        f"| {figures['model']} on {figures['max_train_samples']:,} texts | learning rate | accuracy | loss |",
+        "|---|---:|---:|---:|",
+    ]
+    for row in sorted(figures["rows"], key=lambda row: -row["metrics"]["eval_accuracy"]):
+        metrics = row["metrics"]
+        lines.append(
+            f"| {row['variant']} | {row['learning_rate']:g} | {metrics['eval_accuracy']:.1%} "
+            f"| {metrics['eval_loss']:.3f} |"
+        )
+    note = f"{figures['max_eval_samples']:,} held-out texts of {figures['dataset']}, seed {figures['seed']}"
+    return [*lines, "", f"({note}; one pass, without dropout)"]
+
+
 def shakespeare(figures: dict[str, Any]) -> list[str]:
     """Loss by character beside nanoGPT's configuration."""
     lines = [
@@ -398,7 +414,17 @@ def defaults() -> list[str]:
 
 TABLES = {
     table.__name__: table
-    for table in (quickstart, imdb, step_speed, data_speed, learning_efficiency, objectives, recipe, shakespeare)
+    for table in (
+        quickstart,
+        imdb,
+        step_speed,
+        data_speed,
+        learning_efficiency,
+        objectives,
+        recipe,
+        finetuning,
+        shakespeare,
+    )
 }
 WITHOUT_FILE = {table.__name__: table for table in (targets, efficiency, defaults)}
 

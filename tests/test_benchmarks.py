@@ -13,6 +13,7 @@ from commands import REPOSITORY, environment, write_corpus
 from hf_minibert import MiniBertForMaskedLM, MiniGPTForCausalLM
 from hf_minibert.errors import UserError
 from hf_minibert.presets import FAMILIES, build_config
+from hf_minibert.tokenization import load_tokenizer
 
 
 @pytest.fixture(name="results")
@@ -112,6 +113,45 @@ def test_learning_efficiency(results: Path, tmp_path: Path) -> None:
         module.main(arguments)
     arguments.corpus = ["builtin"]
     with pytest.raises(UserError, match="made with another corpus"):
+        module.main(arguments)
+
+
+def test_ways_to_finetune(results: Path, tmp_path: Path) -> None:
+    """Each is another one; what is there is not run again; a test split is none to choose by."""
+    module, render = (importlib.import_module(name) for name in ("finetuning", "render"))
+    model = MiniBertForMaskedLM(build_config("minibert-tiny", "modern"))
+    torch.nn.init.normal_(model.get_input_embeddings().weight, std=1.0)  # as large as Muon makes them
+    model.save_pretrained(tmp_path / "pretrained")
+    load_tokenizer(REPOSITORY / "tokenizer").save_pretrained(tmp_path / "pretrained")
+    data = tmp_path / "data"
+    data.mkdir()
+    corpus = write_corpus(data / "train.jsonl", documents=60)
+    arguments = module.Arguments(
+        model_name_or_path=str(tmp_path / "pretrained"),
+        name="tiny",
+        dataset=str(corpus),
+        max_seq_length=32,
+        results_dir=str(results),
+        output_dir=str(tmp_path / "runs"),
+    )
+    assert module.main(arguments) == 0
+    (file,) = results.glob("finetuning-tiny*.json")
+    figures = json.loads(file.read_text(encoding="utf-8"))
+    assert [row["variant"] for row in figures["rows"]] == list(module.VARIANTS)
+    losses = {row["metrics"]["eval_loss"] for row in figures["rows"]}
+    assert len(losses) == len(figures["rows"])
+    assert len(render.finetuning(figures)) == len(figures["rows"]) + 4
+    figures["rows"] = figures["rows"][:1]
+    file.write_text(json.dumps(figures), encoding="utf-8")
+    arguments.variants = [figures["rows"][0]["variant"]]
+    assert module.main(arguments) == 0
+    assert json.loads(file.read_text(encoding="utf-8")) == figures
+    arguments.variants, arguments.dataset = ["Mion"], str(data)
+    with pytest.raises(UserError, match="unknown variant 'Mion'; there is one rate for all"):
+        module.main(arguments)
+    write_corpus(data / "test.jsonl", documents=10)
+    arguments.variants, arguments.name = ["Muon"], "tested"
+    with pytest.raises(UserError, match="has a test split"):
         module.main(arguments)
 
 

@@ -127,7 +127,8 @@ class MiniBertModel(MiniBertPreTrainedModel, TransformerBackbone):
 def mask_by_index(limit: Callable[..., Tensor], hidden_states: Tensor) -> Tensor:
     """Which tokens see which, (batch, 1, sequence, sequence), of (batch, sequence, hidden) states without padding.
 
-    What `create_bidirectional_mask` gives, too, but slowly, since it calls a limit that it does not know under vmap.
+    `create_bidirectional_mask` makes the same, but slowly, since it calls a limit that it does not know under vmap; for
+    eager attention, which takes booleans here, it makes them numbers to add.
     """
     batch, length = (torch.arange(size, device=hidden_states.device) for size in hidden_states.shape[:2])
     return limit(batch[:, None, None, None], batch.new_zeros(()), length[:, None], length)

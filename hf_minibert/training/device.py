@@ -66,7 +66,7 @@ def build_accelerator(arguments: PretrainArguments, folder: Path) -> Accelerator
             f"this script trains alone, with DDP, FSDP 2 or ZeRO, but accelerate is configured for {kind}"
             f"{' 1' if kind == 'FSDP' else ''}; give `accelerate launch` a file of scripts/configs, or use torchrun"
         )
-    use_all_cores(accelerator)
+    use_all_cores(accelerator.device)
     return accelerator
 
 
@@ -118,9 +118,9 @@ def has_compiler() -> bool:
     return shutil.which(compiler) is not None and Path(sysconfig.get_path("include"), "Python.h").exists()
 
 
-def use_all_cores(accelerator: Accelerator) -> None:
+def use_all_cores(device: torch.device) -> None:
     """Share a machine's cores between its processes on CPU: launchers leave each with one thread."""
-    if accelerator.device.type == "cpu":
+    if device.type == "cpu":
         cores = len(os.sched_getaffinity(0)) if sys.platform == "linux" else os.cpu_count() or 1
         torch.set_num_threads(max(1, cores // int(os.environ.get("LOCAL_WORLD_SIZE", "1"))))
 

@@ -38,11 +38,13 @@ from hf_minibert.models.configuration_minibert import MiniBertConfig
 from hf_minibert.presets import load_config
 from hf_minibert.tokenization import load_tokenizer
 from hf_minibert.training.curves import plot_curves
-from hf_minibert.training.device import computes_in_bfloat16, fastest_attention, hardware
+from hf_minibert.training.device import computes_in_bfloat16, fastest_attention, hardware, use_all_cores
 from hf_minibert.training.report import changed_settings, environment
 
-USUAL_SCALE = 0.1
-"""Root of the mean square of a matrix that is fine-tuned with the learning rate as it is."""
+USUAL_RMS = 0.1
+"""Matrices up to this root mean square learn at the rate itself, larger ones in proportion (benchmarks/README.md)."""
+NEW_WEIGHTS_RATE = 10.0
+"""What is not pre-trained, the classifier, learns so many times as fast (benchmarks/README.md)."""
 
 
 @dataclass(kw_only=True)
@@ -79,8 +81,8 @@ class FinetuneArguments:
     gradient_accumulation_steps: int = 1
     """Batches that are added up for one optimizer step."""
     learning_rate: float = 3e-4
-    """Peak of the schedule, which warms up and falls linearly; matrices larger than usual, as Muon makes them, learn
-    faster in proportion."""
+    """Peak of the schedule, which warms up and falls linearly. Matrices larger than usual, as Muon makes them, learn
+    faster in proportion, and new weights ten times as fast."""
     warmup_steps: float = 0.1
     """Steps of linear warm-up; below 1, their share of the run."""
     weight_decay: float = 0.01
@@ -152,7 +154,7 @@ def finetune(arguments: FinetuneArguments) -> int:
         label_names=arguments.label_names,
     )
     set_seed(arguments.seed)
-    model = build_classifier(arguments, data.labels)
+    model, new_weights = build_classifier(arguments, data.labels)
     rows = {
         split: encode(
             some if limit is None else sample(some, limit, arguments.seed), tokenizer, arguments.max_seq_length
@@ -167,14 +169,16 @@ def finetune(arguments: FinetuneArguments) -> int:
     if arguments.mixed_precision is None:
         arguments = dataclasses.replace(arguments, mixed_precision="bf16" if computes_in_bfloat16() else "no")
     processes = PartialState(cpu=not torch.accelerator.is_available())  # unless told, it joins no processes on a CPU
+    use_all_cores(processes.device)
     processes.wait_for_everyone()  # all have found the folder as it was
     if processes.is_main_process:
         folder.mkdir(parents=True, exist_ok=True)
         write_json(folder / "arguments.json", dataclasses.asdict(arguments) | {"overwrite_output_dir": False})
     bar = OneBar()
     trainer = ProportionateTrainer(
+        new_weights=new_weights,
         model=model,
-        args=trainer_arguments(arguments, len(rows["train"])),
+        args=trainer_arguments(arguments, len(rows["train"]), processes.num_processes),
         train_dataset=rows["train"],
         eval_dataset=rows["eval"],
         processing_class=tokenizer,
@@ -212,32 +216,44 @@ def finetune(arguments: FinetuneArguments) -> int:
 
 
 class ProportionateTrainer(Trainer):
-    """`Trainer` with AdamW whose steps are longer where the weights are larger.
+    """`Trainer` with AdamW whose steps are longer where the weights are larger, and in the new classifier.
 
     What Muon has trained is larger than what AdamW has, embeddings above all, and would hardly move in steps of one
     length for all. In proportion to weights, as in Adafactor (Shazeer and Stern 2018, arXiv:1804.04235), either is
     fine-tuned with one rate.
     """
 
+    def __init__(self, *, new_weights: set[str], **arguments: Any) -> None:
+        super().__init__(**arguments)
+        self._new_weights = new_weights
+
     def create_optimizer(self, model: Any = None) -> torch.optim.Optimizer:
-        """The usual one; each matrix larger than usual has its own rate."""
+        """The usual one; each parameter that learns at another rate has a group of its own, and decays as all do."""
+        assert self.optimizer is None, "rates would be multiplied again"
         optimizer = super().create_optimizer(model)
-        usual, larger = list[dict[str, Any]](), list[dict[str, Any]]()
+        new = {id(parameter) for name, parameter in self.model.named_parameters() if name in self._new_weights}
+        usual, others = list[dict[str, Any]](), list[dict[str, Any]]()
         for group in optimizer.param_groups:
-            factors = [rate_factor(parameter) for parameter in group["params"]]
+            factors = [rate_factor(parameter, is_new=id(parameter) in new) for parameter in group["params"]]
             pairs = list(zip(group["params"], factors, strict=True))
             usual.append(group | {"params": [parameter for parameter, factor in pairs if factor == 1]})
-            larger += [group | {"params": [one], "lr": group["lr"] * factor} for one, factor in pairs if factor > 1]
-        optimizer.param_groups = usual + larger  # the first of which is the rate that is logged
+            others += [
+                group | {"params": [one], "lr": group["lr"] * factor, "weight_decay": group["weight_decay"] / factor}
+                for one, factor in pairs
+                if factor != 1
+            ]
+        optimizer.param_groups = usual + others  # Trainer logs the rate of the first group
         return optimizer
 
 
 @torch.no_grad()
-def rate_factor(parameter: Tensor) -> float:
-    """How many times as fast as the learning rate says a parameter is fine-tuned: norms and biases just as fast."""
+def rate_factor(parameter: Tensor, *, is_new: bool) -> float:
+    """How many times as fast as the learning rate says a parameter is fine-tuned; norms and biases just as fast."""
+    if is_new:
+        return NEW_WEIGHTS_RATE
     if parameter.ndim != 2:
         return 1.0
-    return max(1.0, float(parameter.float().square().mean().sqrt()) / USUAL_SCALE)
+    return max(1.0, float(parameter.square().mean().sqrt()) / USUAL_RMS)
 
 
 class OneBar(TrainerCallback):
@@ -291,8 +307,8 @@ def is_finetuning(folder: Path) -> bool:
         return False
 
 
-def build_classifier(arguments: FinetuneArguments, labels: list[str]) -> PreTrainedModel:
-    """The pre-trained model with a new classifier.
+def build_classifier(arguments: FinetuneArguments, labels: list[str]) -> tuple[PreTrainedModel, set[str]]:
+    """The pre-trained model with a new classifier, and the names of the weights that are new.
 
     Raises:
         UserError: it is not one of ours, or its positions are fewer than the texts may have.
@@ -314,10 +330,14 @@ def build_classifier(arguments: FinetuneArguments, labels: list[str]) -> PreTrai
         fields["classifier_pooling"] = arguments.classifier_pooling
     else:
         fields["lm_loss_weight"] = arguments.lm_loss_weight
-    model: PreTrainedModel = AutoModelForSequenceClassification.from_pretrained(
-        name, attn_implementation=fastest_attention(arguments.max_seq_length), **fields
+    model, loaded = AutoModelForSequenceClassification.from_pretrained(
+        name,
+        dtype=torch.float32,  # whatever the checkpoint has: a short step is lost on weights in bfloat16
+        attn_implementation=fastest_attention(arguments.max_seq_length),
+        output_loading_info=True,
+        **fields,
     )
-    return model
+    return model, set(loaded["missing_keys"])
 
 
 def sample(rows: Dataset, limit: int, seed: int) -> Dataset:
@@ -335,10 +355,10 @@ def encode(rows: Dataset, tokenizer: PreTrainedTokenizerFast, max_length: int) -
     )
 
 
-def trainer_arguments(arguments: FinetuneArguments, num_examples: int) -> TrainingArguments:
+def trainer_arguments(arguments: FinetuneArguments, num_examples: int, num_processes: int) -> TrainingArguments:
     """What `Trainer` is told: ours by name, and its own means of evaluating each epoch and keeping the best."""
     steps_per_epoch = math.ceil(
-        num_examples / arguments.per_device_train_batch_size / arguments.gradient_accumulation_steps
+        num_examples / (arguments.per_device_train_batch_size * num_processes) / arguments.gradient_accumulation_steps
     )
     return TrainingArguments(
         output_dir=arguments.output_dir,

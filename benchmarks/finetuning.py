@@ -1,0 +1,160 @@
+r"""What the rates of fine-tuning give: a pre-trained model, fine-tuned in several ways on the same part of the texts.
+
+::
+
+    python benchmarks/finetuning.py --model_name_or_path runs/imdb/pretrained --name minibert \
+        --dataset imdb/train.jsonl.xz
+    python benchmarks/finetuning.py --model_name_or_path minilm --name minilm --dataset imdb/train.jsonl.xz \
+        --variants both 'one rate for all' --learning_rates 1e-4 3e-4
+
+Every figure is of held-out texts, never of a test set: this is a choice between rates. What is there already is not run
+again: delete a row of the results to repeat it. A negative result stays in the table.
+"""
+
+import math
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+from unittest import mock
+
+import torch
+from torch import Tensor, nn
+
+from hf_minibert.command_line import run
+from hf_minibert.errors import UserError
+from hf_minibert.files import write_json
+from hf_minibert.training import finetune
+from hf_minibert.training.arguments import PretrainArguments
+from hf_minibert.training.optimization import build_optimizers
+from hf_minibert.training.report import environment
+from runs import Benchmark, earlier, machine, results_of, short
+
+rate_factor = finetune.rate_factor
+
+
+def norms_too(parameter: Tensor, *, is_new: bool) -> float:
+    """Norms and biases in proportion to their size, as if each were a matrix of one row."""
+    return rate_factor(parameter.view(-1, parameter.shape[-1]), is_new=is_new)
+
+
+class PretrainingOptimizers(torch.optim.Optimizer):
+    """The optimizers of pre-training as one, which is what `Trainer` takes."""
+
+    def __init__(self, model: nn.Module, learning_rate: float, weight_decay: float) -> None:
+        arguments = PretrainArguments(output_dir="", optimizer="muon", weight_decay=weight_decay)
+        self._optimizers = build_optimizers(model, arguments, learning_rate)
+        self._groups = [group for optimizer in self._optimizers for group in optimizer.param_groups]
+        super().__init__([{"params": group["params"], "lr": group["lr"]} for group in self._groups], {})
+
+    def step(self, closure: Any = None) -> None:  # type: ignore[override]
+        """One step of each, at the rates of the schedule."""
+        assert closure is None
+        for group, shown in zip(self._groups, self.param_groups, strict=True):
+            group["lr"] = shown["lr"]
+        for optimizer in self._optimizers:
+            optimizer.step()
+
+
+class MuonTrainer(finetune.ProportionateTrainer):
+    """Fine-tuning by the optimizers of pre-training; new weights learn as fast as the others."""
+
+    def create_optimizer(self, *_: Any) -> torch.optim.Optimizer:
+        """Muon for all matrices but the embeddings, AdamW at eight times its rate for all else."""
+        self.optimizer = PretrainingOptimizers(self.model, self.args.learning_rate, self.args.weight_decay)
+        return self.optimizer
+
+
+ONE_RATE: dict[str, Any] = {"USUAL_RMS": math.inf, "NEW_WEIGHTS_RATE": 1.0}
+BOTH: dict[str, Any] = {"USUAL_RMS": 0.1, "NEW_WEIGHTS_RATE": 10.0}
+
+# What a variant replaces in `hf_minibert.training.finetune`.
+VARIANTS: dict[str, dict[str, Any]] = {
+    "one rate for all": ONE_RATE,
+    "classifier 10 times as fast": ONE_RATE | {"NEW_WEIGHTS_RATE": 10.0},
+    "matrices in proportion": ONE_RATE | {"USUAL_RMS": 0.1},
+    "both": BOTH,
+    "both, classifier 3 times": BOTH | {"NEW_WEIGHTS_RATE": 3.0},
+    "both, classifier 30 times": BOTH | {"NEW_WEIGHTS_RATE": 30.0},
+    "both, in proportion to 0.05": BOTH | {"USUAL_RMS": 0.05},
+    "both, in proportion to 0.03": BOTH | {"USUAL_RMS": 0.03},
+    "both, norms in proportion too": BOTH | {"rate_factor": norms_too},
+    "Muon": {"ProportionateTrainer": MuonTrainer},
+}
+
+
+@dataclass(kw_only=True)
+class Arguments(Benchmark):
+    """Fine-tune a model with several rates, and write what each reached on held-out texts."""
+
+    model_name_or_path: str
+    """Folder of a pre-trained model."""
+    name: str
+    """What to call it in the results."""
+    dataset: str = "builtin"
+    """Labelled texts without a test split, as in `scripts/finetune.py`: a file, where a folder has test texts too."""
+    variants: list[str] = field(default_factory=lambda: list(VARIANTS))
+    """Which of the variants."""
+    learning_rates: list[float] = field(default_factory=lambda: [finetune.FinetuneArguments.learning_rate])
+    """Each variant with each of them."""
+    max_train_samples: int = 6_000
+    """Texts to train on, once."""
+    max_eval_samples: int = 2_000
+    """Held-out texts to measure on."""
+    max_seq_length: int = 256
+    """Longer texts are cut."""
+    seed: int = 42
+    """Of the new weights and the order of the texts."""
+    output_dir: str = "runs/finetuning"
+    """Folder for the classifiers."""
+
+
+def main(arguments: Arguments) -> int:
+    """All runs that are not there yet, one after another.
+
+    Raises:
+        UserError: there is no such variant.
+    """
+    if unknown := set(arguments.variants) - set(VARIANTS):
+        raise UserError(f"unknown variant {unknown.pop()!r}; there is {', '.join(VARIANTS)}")
+    settings = {
+        "model": arguments.name,
+        "pretrained": short(arguments.model_name_or_path),
+        "dataset": short(arguments.dataset),
+        **{key: getattr(arguments, key) for key in ("max_train_samples", "max_eval_samples", "max_seq_length", "seed")},
+    }
+    file = arguments.results / f"{'-'.join(('finetuning', arguments.name, *machine()))}.json"
+    output = Path(arguments.output_dir).resolve() / arguments.name
+    rows: list[dict[str, Any]] = earlier(file, settings).get("rows", [])
+    for variant in arguments.variants:
+        for rate in arguments.learning_rates:
+            if any((row["variant"], row["learning_rate"]) == (variant, rate) for row in rows):
+                continue
+            with mock.patch.multiple(finetune, **VARIANTS[variant]):
+                finetune.finetune(
+                    finetune.FinetuneArguments(
+                        model_name_or_path=arguments.model_name_or_path,
+                        dataset=arguments.dataset,
+                        learning_rate=rate,
+                        num_train_epochs=1,
+                        max_train_samples=arguments.max_train_samples,
+                        max_eval_samples=arguments.max_eval_samples,
+                        max_seq_length=arguments.max_seq_length,
+                        hidden_dropout_prob=0.0,  # one pass does not overfit
+                        lm_loss_weight=0.0,  # better on so few texts
+                        seed=arguments.seed,
+                        output_dir=str(output),
+                        overwrite_output_dir=True,
+                    )
+                )
+            metrics = results_of(output)["metrics"]
+            if "test_accuracy" in metrics:
+                raise UserError(
+                    f"{arguments.dataset} has a test split, which is not for choosing; give the training file"
+                )
+            rows.append({"variant": variant, "learning_rate": rate, "metrics": metrics})
+            write_json(file, settings | {"rows": rows, "environment": environment()})
+    return 0
+
+
+if __name__ == "__main__":
+    run(Arguments, main)
