@@ -41,7 +41,7 @@ from hf_minibert.training.curves import plot_curves
 from hf_minibert.training.device import computes_in_bfloat16, fastest_attention, hardware, use_all_cores
 from hf_minibert.training.report import changed_settings, environment
 
-USUAL_RMS = 0.1
+USUAL_RMS = 0.05
 """Matrices up to this root mean square learn at the rate itself, larger ones in proportion (benchmarks/README.md)."""
 NEW_WEIGHTS_RATE = 10.0
 """What is not pre-trained, the classifier, learns so many times as fast (benchmarks/README.md)."""
