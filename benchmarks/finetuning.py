@@ -65,19 +65,18 @@ class MuonTrainer(finetune.ProportionateTrainer):
 
 
 ONE_RATE: dict[str, Any] = {"USUAL_RMS": math.inf, "NEW_WEIGHTS_RATE": 1.0}
-BOTH: dict[str, Any] = {"USUAL_RMS": 0.1, "NEW_WEIGHTS_RATE": 10.0}
+BOTH: dict[str, Any] = {"USUAL_RMS": 0.05, "NEW_WEIGHTS_RATE": 10.0}
 
 # What a variant replaces in `hf_minibert.training.finetune`.
 VARIANTS: dict[str, dict[str, Any]] = {
     "one rate for all": ONE_RATE,
     "classifier 10 times as fast": ONE_RATE | {"NEW_WEIGHTS_RATE": 10.0},
-    "matrices in proportion": ONE_RATE | {"USUAL_RMS": 0.1},
+    "matrices in proportion to 0.1": ONE_RATE | {"USUAL_RMS": 0.1},
     "both": BOTH,
-    "both, classifier 3 times": BOTH | {"NEW_WEIGHTS_RATE": 3.0},
-    "both, classifier 30 times": BOTH | {"NEW_WEIGHTS_RATE": 30.0},
-    "both, in proportion to 0.05": BOTH | {"USUAL_RMS": 0.05},
+    "both, in proportion to 0.1": BOTH | {"USUAL_RMS": 0.1},
     "both, in proportion to 0.03": BOTH | {"USUAL_RMS": 0.03},
-    "both, norms in proportion too": BOTH | {"rate_factor": norms_too},
+    "both, in proportion to 0.1, classifier 30 times": BOTH | {"USUAL_RMS": 0.1, "NEW_WEIGHTS_RATE": 30.0},
+    "both, in proportion to 0.1, norms too": BOTH | {"USUAL_RMS": 0.1, "rate_factor": norms_too},
     "Muon": {"ProportionateTrainer": MuonTrainer},
 }
 
@@ -118,7 +117,7 @@ def main(arguments: Arguments) -> int:
         raise UserError(f"unknown variant {unknown.pop()!r}; there is {', '.join(VARIANTS)}")
     settings = {
         "model": arguments.name,
-        "pretrained": short(arguments.model_name_or_path),
+        "pretrained": Path(arguments.model_name_or_path).name,
         "dataset": short(arguments.dataset),
         **{key: getattr(arguments, key) for key in ("max_train_samples", "max_eval_samples", "max_seq_length", "seed")},
     }
