@@ -14,6 +14,7 @@ from hf_minibert import MiniBertForMaskedLM, MiniGPTForCausalLM
 from hf_minibert.errors import UserError
 from hf_minibert.presets import FAMILIES, build_config
 from hf_minibert.tokenization import load_tokenizer
+from hf_minibert.training import finetune
 
 
 @pytest.fixture(name="results")
@@ -119,6 +120,7 @@ def test_learning_efficiency(results: Path, tmp_path: Path) -> None:
 def test_ways_to_finetune(results: Path, tmp_path: Path) -> None:
     """Each is another one; what is there is not run again; a test split is none to choose by."""
     module, render = (importlib.import_module(name) for name in ("finetuning", "render"))
+    assert {name: getattr(finetune, name) for name in module.BOTH} == module.BOTH, "which is the default"
     model = MiniBertForMaskedLM(build_config("minibert-tiny", "modern"))
     torch.nn.init.normal_(model.get_input_embeddings().weight, std=1.0)  # as large as Muon makes them
     model.save_pretrained(tmp_path / "pretrained")

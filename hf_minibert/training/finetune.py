@@ -248,7 +248,7 @@ class ProportionateTrainer(Trainer):
 
 @torch.no_grad()
 def rate_factor(parameter: Tensor, *, is_new: bool) -> float:
-    """How many times as fast as the learning rate says a parameter is fine-tuned; norms and biases just as fast."""
+    """How many times the learning rate a parameter is fine-tuned with: once, if it is a pre-trained norm or bias."""
     if is_new:
         return NEW_WEIGHTS_RATE
     if parameter.ndim != 2:
