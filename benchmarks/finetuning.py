@@ -60,6 +60,7 @@ class MuonTrainer(finetune.ProportionateTrainer):
 
     def create_optimizer(self, *_: Any) -> torch.optim.Optimizer:
         """Muon for all matrices but the embeddings, AdamW at eight times its rate for all else."""
+        assert self.model is not None
         self.optimizer = PretrainingOptimizers(self.model, self.args.learning_rate, self.args.weight_decay)
         return self.optimizer
 

@@ -229,6 +229,7 @@ class ProportionateTrainer(Trainer):
 
     def create_optimizer(self, model: Any = None) -> torch.optim.Optimizer:
         """The usual one; each parameter that learns at another rate has a group of its own, and decays as all do."""
+        assert self.model is not None
         assert self.optimizer is None, "rates would be multiplied again"
         optimizer = super().create_optimizer(model)
         new = {id(parameter) for name, parameter in self.model.named_parameters() if name in self._new_weights}
