@@ -5,7 +5,7 @@ r"""What the rates of fine-tuning give: a pre-trained model, fine-tuned in sever
     python benchmarks/finetuning.py --model_name_or_path runs/imdb/pretrained --name minibert \
         --dataset imdb/train.jsonl.xz
     python benchmarks/finetuning.py --model_name_or_path minilm --name minilm --dataset imdb/train.jsonl.xz \
-        --variants both 'one rate for all' --learning_rates 1e-4 3e-4
+        --variants both 'one rate for all' --max_seq_length 128
 
 Every figure is of held-out texts, never of a test set: this is a choice between rates. What is there already is not run
 again: delete a row of the results to repeat it. A negative result stays in the table.
@@ -96,7 +96,7 @@ class Arguments(Benchmark):
     """Which of the variants."""
     learning_rates: list[float] = field(default_factory=lambda: [finetune.FinetuneArguments.learning_rate])
     """Each variant with each of them."""
-    max_train_samples: int = 6_000
+    max_train_samples: int = 4_000
     """Texts to train on, once."""
     max_eval_samples: int = 2_000
     """Held-out texts to measure on."""
@@ -115,7 +115,7 @@ def main(arguments: Arguments) -> int:
         UserError: there is no such variant.
     """
     if unknown := set(arguments.variants) - set(VARIANTS):
-        raise UserError(f"unknown variant {unknown.pop()!r}; there is {', '.join(VARIANTS)}")
+        raise UserError(f"unknown variant {unknown.pop()!r}; there is {', '.join(map(repr, VARIANTS))}")
     settings = {
         "model": arguments.name,
         "pretrained": Path(arguments.model_name_or_path).name,
@@ -129,6 +129,7 @@ def main(arguments: Arguments) -> int:
         for rate in arguments.learning_rates:
             if any((row["variant"], row["learning_rate"]) == (variant, rate) for row in rows):
                 continue
+            print(f"\n{variant}, learning rate {rate:g}")
             with mock.patch.multiple(finetune, **VARIANTS[variant]):
                 finetune.finetune(
                     finetune.FinetuneArguments(
@@ -153,6 +154,9 @@ def main(arguments: Arguments) -> int:
                 )
             rows.append({"variant": variant, "learning_rate": rate, "metrics": metrics})
             write_json(file, settings | {"rows": rows, "environment": environment()})
+    for row in sorted(rows, key=lambda row: -row["metrics"]["eval_accuracy"]):
+        print(f"{row['metrics']['eval_accuracy']:.1%}  {row['variant']}, learning rate {row['learning_rate']:g}")
+    print(f"\nfigures  {file}")
     return 0
 
 

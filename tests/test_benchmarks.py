@@ -149,7 +149,7 @@ def test_ways_to_finetune(results: Path, tmp_path: Path) -> None:
     assert module.main(arguments) == 0
     assert json.loads(file.read_text(encoding="utf-8")) == figures
     arguments.variants, arguments.dataset = ["Mion"], str(data)
-    with pytest.raises(UserError, match="unknown variant 'Mion'; there is one rate for all"):
+    with pytest.raises(UserError, match="unknown variant 'Mion'; there is 'one rate for all', "):
         module.main(arguments)
     write_corpus(data / "test.jsonl", documents=10)
     arguments.variants, arguments.name = ["Muon"], "tested"

@@ -62,7 +62,7 @@ def load_labelled(
     """
     hub_id = None
     if source == "builtin":
-        splits, text_column, label_column = {"train": _builtin()}, "text", "label"
+        splits = {"train": _builtin()}
     elif Path(source).exists():
         splits = _read_files(_split_files(Path(source)))
     elif Path(source).suffix in (*BUILDERS, *COMPRESSIONS):

@@ -92,7 +92,8 @@ class FinetuneArguments:
     classifier_pooling: Literal["cls", "mean", "max"] = "mean"
     """How MiniBERT makes one vector of a text. MiniGPT takes its last token."""
     lm_loss_weight: float = 0.5
-    """Weight of MiniGPT's language-model loss beside the classifier's; 0 is better below about 10,000 examples."""
+    """Weight of MiniGPT's language-model loss beside the classifier's, in every loss that is shown, too; 0 is better
+    below about 10,000 examples."""
     mixed_precision: Literal["no", "bf16"] | None = None
     """Number format of the large products; weights stay in float32. Default: bf16 where the device computes in it."""
     max_train_samples: int | None = None
@@ -312,7 +313,8 @@ def build_classifier(arguments: FinetuneArguments, labels: list[str]) -> tuple[P
     """The pre-trained model with a new classifier, and the names of the weights that are new.
 
     Raises:
-        UserError: it is not one of ours, or its positions are fewer than the texts may have.
+        UserError: it is not one of ours, its positions are fewer than the texts may have, or it has a classifier of
+            other labels.
     """
     name = arguments.model_name_or_path
     config = load_config(name)
@@ -320,6 +322,12 @@ def build_classifier(arguments: FinetuneArguments, labels: list[str]) -> tuple[P
         raise UserError(
             f"max_seq_length {arguments.max_seq_length} is more than the model's {config.max_position_embeddings} "
             "positions; make it smaller"
+        )
+    is_classifier = any(each.endswith("ForSequenceClassification") for each in config.architectures or ())
+    if is_classifier and (its_own := list((config.id2label or {}).values())) != labels:
+        raise UserError(
+            f"{name} tells {', '.join(its_own)} apart already, but the data has the labels {', '.join(labels)}; "
+            "fine-tune the pre-trained model that it was made from, or name the labels alike (--label_names)"
         )
     fields: dict[str, Any] = {
         "id2label": dict(enumerate(labels)),

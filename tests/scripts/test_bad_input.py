@@ -112,6 +112,7 @@ FINETUNE = {
     "no model": (["--model_name_or_path", "{}/foreign"], "foreign"),
     "missing data": (["--dataset", "{}/no.jsonl"], "no.jsonl"),
     "wrong label column": (["--label_column", "stars"], "stars"),
+    "wrong column of the builtin data": (["--dataset", "builtin", "--text_column", "sentence"], "'sentence'"),
     "wrong number of names": (["--label_names", "a", "b", "c"], "3 names"),
     "nonsense number": (["--num_train_epochs", "0"], "num_train_epochs"),
     "sequence longer than the model": (["--max_seq_length", "4096"], "4096"),

@@ -11,6 +11,7 @@ from commands import REPOSITORY, command, write_corpus
 from torch import nn
 from transformers import AutoModelForCausalLM, AutoModelForMaskedLM, TrainingArguments
 
+from hf_minibert.errors import UserError
 from hf_minibert.presets import build_config
 from hf_minibert.tokenization import load_tokenizer
 from hf_minibert.training.finetune import (
@@ -119,6 +120,13 @@ def test_what_is_not_pretrained_learns_faster(
         finetune(replace(arguments, model_name_or_path=arguments.output_dir, output_dir=str(tmp_path / "again"))) == 0
     )
     assert set(rates.values()) == {1e-3}, "nothing is new"
+    for names in (["good", "bad"], ["one", "two", "three"]):
+        rows = [{"text": f"text {number}", "label": names[number % len(names)]} for number in range(40)]
+        corpus.write_text("".join(json.dumps(row) + "\n" for row in rows))
+        again = replace(arguments, model_name_or_path=arguments.output_dir, output_dir=str(tmp_path / "others"))
+        with pytest.raises(UserError, match=f"tells 0, 1 apart already, but .* {', '.join(sorted(names))};"):
+            finetune(again)
+        assert not (tmp_path / "others").exists()
 
 
 def test_two_processes_finetune_together(pretrained: Path, tmp_path: Path) -> None:
