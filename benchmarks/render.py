@@ -57,7 +57,8 @@ def imdb(figures: dict[str, Any]) -> list[str]:
     return [
         f"| IMDb, `{before['preset']}`, {training['hardware']}, {training['precision']} | |",
         "|---|---:|",
-        f"| pre-training on the reviews without labels | {training['seconds'] / 60:.0f} minutes |",
+        f"| pre-training on the reviews without labels | {training['seconds'] / 60:.0f} minutes, "
+        f"{training['tokens_seen'] / 1e6:.1f} million tokens |",
         f"| masked-LM loss, held out (by frequencies alone) | {before['metrics']['eval_loss']:.2f} "
         f"({before['metrics']['unigram_loss']:.2f}) |",
         f"| accuracy on the dev split, a tenth of the training set | {metrics['eval_accuracy']:.1%} |",
