@@ -224,7 +224,7 @@ def test_builtin_labels(monkeypatch, tmp_path):
     monkeypatch.setattr(corpus_module, "builtin_fingerprint", lambda: "fixed")
     monkeypatch.setattr(labelled, "BUILTIN_LABELS", 3)
     monkeypatch.setattr(labelled, "BUILTIN_PER_LABEL", 40)
-    data = load_labelled("builtin", text_column="ignored", label_column="ignored")
+    data = load_labelled("builtin")
     assert data.labels == ["numpy", "rich", "torch"]
     rows = rows_of(data.train, data.eval)
     assert len(rows) == 40 + 30 + 40
