@@ -21,6 +21,7 @@ import torch
 from torch import Tensor, nn
 
 from hf_minibert.command_line import run
+from hf_minibert.data.labelled import load_labelled
 from hf_minibert.errors import UserError
 from hf_minibert.files import write_json
 from hf_minibert.training import finetune
@@ -112,10 +113,12 @@ def main(arguments: Arguments) -> int:
     """All runs that are not there yet, one after another.
 
     Raises:
-        UserError: there is no such variant.
+        UserError: there is no such variant, or the data has a test split.
     """
     if unknown := set(arguments.variants) - set(VARIANTS):
         raise UserError(f"unknown variant {unknown.pop()!r}; there is {', '.join(map(repr, VARIANTS))}")
+    if load_labelled(arguments.dataset).test is not None:
+        raise UserError(f"{arguments.dataset} has a test split, which is not for choosing; give the training file")
     settings = {
         "model": arguments.name,
         "pretrained": Path(arguments.model_name_or_path).name,
@@ -148,10 +151,6 @@ def main(arguments: Arguments) -> int:
                     )
                 )
             metrics = results_of(output)["metrics"]
-            if "test_accuracy" in metrics:
-                raise UserError(
-                    f"{arguments.dataset} has a test split, which is not for choosing; give the training file"
-                )
             rows.append({"variant": variant, "learning_rate": rate, "metrics": metrics})
             write_json(file, settings | {"rows": rows, "environment": environment()})
     for row in sorted(rows, key=lambda row: -row["metrics"]["eval_accuracy"]):
