@@ -12,12 +12,22 @@ import psutil
 import pytest
 import torch
 from accelerate.utils import is_deepspeed_available
-from commands import REPOSITORY, SCRIPTS, call, command, environment, flags, metrics, wait_for_step, write_corpus
+from commands import (
+    REPOSITORY,
+    SCRIPTS,
+    TWO_PROCESSES,
+    call,
+    command,
+    environment,
+    flags,
+    metrics,
+    wait_for_step,
+    write_corpus,
+)
 from safetensors.torch import load_file
 
 from hf_minibert.training.checkpoint import load_state
 
-TWO_PROCESSES = ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
 FSDP = {"ACCELERATE_USE_FSDP": "true", "FSDP_VERSION": "2", "FSDP_AUTO_WRAP_POLICY": "TRANSFORMER_BASED_WRAP"}
 ZERO = {"ACCELERATE_USE_DEEPSPEED": "true", "ACCELERATE_DEEPSPEED_ZERO_STAGE": "2"}
 SPOILT = f"""

@@ -13,10 +13,9 @@ from typing import Any
 import psutil
 import pytest
 import streamed_hub
-from commands import REPOSITORY, environment, flags, metrics, wait_for_step, write_corpus
+from commands import REPOSITORY, TWO_PROCESSES, environment, flags, metrics, wait_for_step, write_corpus
 
 STEPS = 30
-TWO_PROCESSES = ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
 DRIVER = REPOSITORY / "tests" / "streamed_hub.py"
 
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 import torch
-from commands import REPOSITORY, command, write_corpus
+from commands import REPOSITORY, TWO_PROCESSES, command, write_corpus
 from torch import nn
 from transformers import AutoModelForCausalLM, AutoModelForMaskedLM, TrainingArguments
 
@@ -134,7 +134,7 @@ def test_two_processes_finetune_together(pretrained: Path, tmp_path: Path) -> No
     done = command(
         "finetune.py",
         tmp_path / "cache",
-        launcher=["-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"],
+        launcher=TWO_PROCESSES,
         model_name_or_path=pretrained / "minibert",
         dataset=corpus,
         max_seq_length=32,
