@@ -9,7 +9,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from hf_minibert.files import replaced_file
-from hf_minibert.training.arguments import parse_duration
+from hf_minibert.pretraining.arguments import parse_duration
 from runs import mean, unit
 
 COLORS = {"ours": "#d9480f", "stock": "#5f6b76", "nanogpt": "#3465a4"}

@@ -28,11 +28,11 @@ import psutil
 from hf_minibert.command_line import invocation, run
 from hf_minibert.data.corpus import open_corpus
 from hf_minibert.data.loader import training_batches
-from hf_minibert.data.objectives import CausalLM, MaskedLM, Masking, NextSentencePrediction, Objective
+from hf_minibert.data.rows import CausalRows, MaskedRows, Masking, NextSentenceRows, Rows
 from hf_minibert.data.token_store import open_token_store
 from hf_minibert.files import write_json
+from hf_minibert.pretraining.report import environment
 from hf_minibert.tokenization import load_tokenizer
-from hf_minibert.training.report import environment
 from runs import REPOSITORY, Benchmark
 
 LENGTH = 128
@@ -149,10 +149,10 @@ def loader_speeds(file: Path) -> dict[str, int]:
         documents = open_token_store(open_corpus([str(file)]), tokenizer, folder=Path(folder) / "store").train
         shape: dict[str, Any] = {"length": LENGTH, "cls_id": 2, "sep_id": 3, "seed": 0}
         masking = Masking(probability=0.15, mask_id=4, special_ids=[0, 1, 2, 3, 4], vocab_size=len(tokenizer), seed=0)
-        objectives: dict[str, Objective] = {
-            "mlm": MaskedLM(documents, masking=masking, **shape),
-            "mlm+nsp": NextSentencePrediction(documents, masking=masking, pad_id=0, **shape),
-            "clm": CausalLM(documents, **shape),
+        objectives: dict[str, Rows] = {
+            "mlm": MaskedRows(documents, masking=masking, **shape),
+            "mlm+nsp": NextSentenceRows(documents, masking=masking, pad_id=0, **shape),
+            "clm": CausalRows(documents, **shape),
         }
         speeds = {}
         for name, objective in objectives.items():

@@ -21,13 +21,13 @@ import torch
 from torch import Tensor, nn
 
 from hf_minibert.command_line import run
-from hf_minibert.data.labelled import load_labelled
 from hf_minibert.errors import UserError
 from hf_minibert.files import write_json
-from hf_minibert.training import finetune
-from hf_minibert.training.arguments import PretrainArguments
-from hf_minibert.training.optimization import build_optimizers
-from hf_minibert.training.report import environment
+from hf_minibert.finetuning.labelled import load_labelled
+from hf_minibert.pretraining import finetune
+from hf_minibert.pretraining.arguments import PretrainArguments
+from hf_minibert.pretraining.optimization import build_optimizers
+from hf_minibert.pretraining.report import environment
 from runs import Benchmark, earlier, machine, results_of, short
 
 rate_factor = finetune.rate_factor
@@ -69,7 +69,7 @@ class MuonTrainer(finetune.ProportionateTrainer):
 ONE_RATE: dict[str, Any] = {"USUAL_RMS": math.inf, "NEW_WEIGHTS_RATE": 1.0}
 BOTH: dict[str, Any] = {"USUAL_RMS": 0.05, "NEW_WEIGHTS_RATE": 10.0}
 
-# What a variant replaces in `hf_minibert.training.finetune`.
+# What a variant replaces in `hf_minibert.finetuning.finetune`.
 VARIANTS: dict[str, dict[str, Any]] = {
     "one rate for all": ONE_RATE,
     "classifier 10 times as fast": ONE_RATE | {"NEW_WEIGHTS_RATE": 10.0},

@@ -11,12 +11,12 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from hf_minibert.data.objectives import Batch, Hybrid, MaskedLM
+from hf_minibert.data.rows import Batch, Hybrid, MaskedLM
 from hf_minibert.models import losses, modeling_minibert, modeling_minigpt, modeling_transformer
 from hf_minibert.models.losses import IGNORE_INDEX
-from hf_minibert.training import pretrain
-from hf_minibert.training.optimization import build_optimizers
-from hf_minibert.training.pretrain import Pretraining
+from hf_minibert.pretraining import pretrain
+from hf_minibert.pretraining.loop import Pretraining
+from hf_minibert.pretraining.optimization import build_optimizers
 
 
 def before_each_step(change: Callable[[Pretraining, float], None]) -> None:

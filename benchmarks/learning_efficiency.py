@@ -51,16 +51,16 @@ from hf_minibert import MiniBertForMaskedLM, MiniGPTForCausalLM
 from hf_minibert.command_line import invocation, run
 from hf_minibert.data.corpus import open_corpus
 from hf_minibert.data.loader import evaluation_batches
-from hf_minibert.data.objectives import Objective
+from hf_minibert.data.rows import Rows
 from hf_minibert.data.token_store import Documents, open_token_store
+from hf_minibert.evaluation.held_out import evaluate
 from hf_minibert.files import write_json, write_text
 from hf_minibert.presets import SIZES
+from hf_minibert.pretraining.arguments import PretrainArguments, parse_duration
+from hf_minibert.pretraining.plan import Plan, RunData, make_plan, objective_over, read_data
+from hf_minibert.pretraining.report import environment
+from hf_minibert.runs.hardware import computes_in_bfloat16, hardware
 from hf_minibert.tokenization import OWN_TOKENIZER, load_tokenizer
-from hf_minibert.training.arguments import PretrainArguments, parse_duration
-from hf_minibert.training.device import computes_in_bfloat16, hardware
-from hf_minibert.training.evaluation import evaluate
-from hf_minibert.training.inputs import Plan, RunData, make_plan, objective_over, read_data
-from hf_minibert.training.report import environment
 from runs import REPOSITORY, Benchmark, device, earlier, keep, machine, mean, results_of, short, unit
 
 PEERS = {"minibert": ("stock",), "minigpt": ("stock", "nanogpt")}
@@ -236,7 +236,7 @@ def measure(
 ) -> dict[str, float]:
     """Held-out loss of a model, and under `test_*` its loss on the text for that."""
 
-    def on(rows: Objective, count: int) -> dict[str, float]:
+    def on(rows: Rows, count: int) -> dict[str, float]:
         batches = evaluation_batches(rows, batch_size=32, max_rows=count)
         return evaluate(model, batches, plan.objective, accelerator, data.token_lengths)
 

@@ -19,7 +19,7 @@ from typing import Any
 import charts
 from hf_minibert.command_line import invocation, run
 from hf_minibert.files import write_json
-from hf_minibert.training.report import environment
+from hf_minibert.pretraining.report import environment
 from runs import Benchmark, keep, results_of, script, short
 
 OBJECTIVES = {

@@ -25,17 +25,17 @@ import ingredients
 from hf_minibert.command_line import run
 from hf_minibert.errors import UserError
 from hf_minibert.files import write_json
-from hf_minibert.training.arguments import PretrainArguments
-from hf_minibert.training.device import hardware
-from hf_minibert.training.pretrain import pretrain
-from hf_minibert.training.report import environment
+from hf_minibert.pretraining.arguments import PretrainArguments
+from hf_minibert.pretraining.loop import pretrain
+from hf_minibert.pretraining.report import environment
+from hf_minibert.runs.hardware import hardware
 from runs import Benchmark, device, earlier, keep, machine, results_of, short
 
 # What was found before and is in the baseline now is undone in a row of its own; `*-first.json` to `*-fourth.json` have
 # the rounds before.
 BASELINE: dict[str, Any] = {
     "learning_rate": 6e-3,
-    "hf_minibert.training.optimization.EMBEDDINGS_RATE": 8.0,
+    "hf_minibert.pretraining.optimization.EMBEDDINGS_RATE": 8.0,
     "mlm_probability": 0.3,
     "tokens_per_step": 2048,
     "optimizer": "muon",
@@ -63,10 +63,10 @@ BOTH: dict[str, dict[str, Any]] = {
     "lr 1.5e-3": {"learning_rate": 1.5e-3},
     "lr 3e-3": {"learning_rate": 3e-3},
     "lr 1.2e-2": {"learning_rate": 1.2e-2},
-    "Muon's steps half as long": {"learning_rate": 3e-3, "hf_minibert.training.optimization.EMBEDDINGS_RATE": 16.0},
-    "Muon's steps twice as long": {"learning_rate": 1.2e-2, "hf_minibert.training.optimization.EMBEDDINGS_RATE": 4.0},
-    "AdamW's steps half as long": {"hf_minibert.training.optimization.EMBEDDINGS_RATE": 4.0},
-    "AdamW's steps twice as long": {"hf_minibert.training.optimization.EMBEDDINGS_RATE": 16.0},
+    "Muon's steps half as long": {"learning_rate": 3e-3, "hf_minibert.pretraining.optimization.EMBEDDINGS_RATE": 16.0},
+    "Muon's steps twice as long": {"learning_rate": 1.2e-2, "hf_minibert.pretraining.optimization.EMBEDDINGS_RATE": 4.0},
+    "AdamW's steps half as long": {"hf_minibert.pretraining.optimization.EMBEDDINGS_RATE": 4.0},
+    "AdamW's steps twice as long": {"hf_minibert.pretraining.optimization.EMBEDDINGS_RATE": 16.0},
     "norms without weights": {"ingredients.norms_without_weights": ()},
     "1,024 tokens a step": {"tokens_per_step": 1024},
     "1,024 tokens a step, lr 4e-3": {"tokens_per_step": 1024, "learning_rate": 4e-3},

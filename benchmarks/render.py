@@ -19,9 +19,9 @@ import charts
 from hf_minibert.command_line import run
 from hf_minibert.files import write_text
 from hf_minibert.presets import FAMILIES, LEARNING_RATES, SIZES, START
-from hf_minibert.training.arguments import PretrainArguments, parse_duration
-from hf_minibert.training.device import TOKENS_PER_BATCH
-from hf_minibert.training.optimization import EMBEDDINGS_RATE
+from hf_minibert.pretraining.arguments import PretrainArguments, parse_duration
+from hf_minibert.pretraining.optimization import EMBEDDINGS_RATE
+from hf_minibert.runs.hardware import TOKENS_PER_BATCH
 from runs import REPOSITORY, RESULTS, mean, unit
 
 DOCUMENTS = (REPOSITORY / "README.md", REPOSITORY / "benchmarks" / "README.md")

@@ -12,7 +12,7 @@ import torch
 
 from hf_minibert.errors import UserError
 from hf_minibert.files import write_json, write_text
-from hf_minibert.training.device import computes_in_bfloat16
+from hf_minibert.runs.hardware import computes_in_bfloat16
 
 REPOSITORY = Path(__file__).parents[1]
 RESULTS = Path(__file__).parent / "results"

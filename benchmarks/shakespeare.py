@@ -31,9 +31,9 @@ from hf_minibert import MiniGPTForCausalLM
 from hf_minibert.command_line import invocation, run
 from hf_minibert.errors import UserError
 from hf_minibert.files import write_json
+from hf_minibert.pretraining.arguments import parse_duration
+from hf_minibert.pretraining.report import environment
 from hf_minibert.tokenization import DocumentEncoder, load_tokenizer
-from hf_minibert.training.arguments import parse_duration
-from hf_minibert.training.report import environment
 from runs import Benchmark, keep, results_of, script
 
 LENGTH = 64

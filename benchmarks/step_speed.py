@@ -30,13 +30,15 @@ from transformers import LlamaConfig, LlamaForCausalLM
 
 from hf_minibert import MiniBertForMaskedLM, MiniGPTForCausalLM
 from hf_minibert.command_line import invocation, run
-from hf_minibert.data.objectives import Batch, CausalLM, MaskedLM, Masking
+from hf_minibert.data.rows import Batch, CausalRows, MaskedRows, Masking
 from hf_minibert.data.token_store import Documents
 from hf_minibert.files import write_json
 from hf_minibert.models.losses import IGNORE_INDEX
 from hf_minibert.presets import SIZES, build_config
-from hf_minibert.training.arguments import PretrainArguments
-from hf_minibert.training.device import (
+from hf_minibert.pretraining.arguments import PretrainArguments
+from hf_minibert.pretraining.optimization import build_optimizers
+from hf_minibert.pretraining.report import environment
+from hf_minibert.runs.hardware import (
     computes_in_bfloat16,
     fastest_attention,
     flops_per_token,
@@ -44,8 +46,6 @@ from hf_minibert.training.device import (
     matrix_product_rate,
     now,
 )
-from hf_minibert.training.optimization import build_optimizers
-from hf_minibert.training.report import environment
 from learning_efficiency import peer_model
 from runs import Benchmark, machine
 
@@ -139,10 +139,10 @@ def make_batch(family: str, tokens_per_step: int, length: int) -> Batch:
     shape: dict[str, Any] = {"length": length, "cls_id": 2, "sep_id": 3, "seed": SEED}
     rows = np.arange(tokens_per_step // length)
     if family == "minigpt":
-        return CausalLM(documents, **shape).batch(0, rows)
+        return CausalRows(documents, **shape).batch(0, rows)
     share = PretrainArguments(output_dir="").mlm_probability
     masking = Masking(probability=share, mask_id=4, special_ids=[0, 1, 2, 3, 4], vocab_size=VOCABULARY, seed=SEED)
-    return MaskedLM(documents, masking=masking, **shape).batch(0, rows)
+    return MaskedRows(documents, masking=masking, **shape).batch(0, rows)
 
 
 def make_step(variant: Variant, batch: Batch, device: torch.device) -> Step:

@@ -1,9 +1,9 @@
-"""Named models and what each is trained for: the tables that the command line chooses from."""
+"""Named models: the tables that the command line chooses from."""
 
 import difflib
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from huggingface_hub.errors import StrictDataclassError
 from transformers import AutoConfig
@@ -11,15 +11,10 @@ from transformers import AutoConfig
 from hf_minibert.errors import UserError, is_nowhere
 from hf_minibert.models.configuration_minibert import MiniBertConfig
 from hf_minibert.models.configuration_minigpt import MiniGPTConfig
-from hf_minibert.models.modeling_minibert import (
-    MiniBertForHybridPreTraining,
-    MiniBertForMaskedLM,
-    MiniBertForPreTraining,
-)
+from hf_minibert.models.modeling_minibert import MiniBertForMaskedLM, MiniBertForPreTraining
 from hf_minibert.models.modeling_minigpt import MiniGPTForCausalLM
 
 Config = MiniBertConfig | MiniGPTConfig
-ObjectiveName = Literal["mlm", "mlm+nsp", "mlm+sop", "hybrid", "clm"]
 PretrainingModel = MiniBertForMaskedLM | MiniBertForPreTraining | MiniGPTForCausalLM
 
 # The shapes of the published BERT miniatures (Turc et al. 2019, arXiv:1908.08962).
@@ -36,36 +31,24 @@ class Family:
     """What differs between the two kinds of model."""
 
     config_class: type[Config]
-    objectives: dict[ObjectiveName, type[PretrainingModel]]
-    """The objectives that it can be trained for, its default first, and the model with the heads for it."""
     max_seq_length: int
     """Tokens in a training row, by default."""
     weight_decay: float
-    """What masked LM loses by a strong decay, causal LM gains (benchmarks/README.md)."""
+    """Masked LM loses by a strong decay, causal LM gains (benchmarks/README.md)."""
 
 
 FAMILIES: dict[str, Family] = {
-    "minibert": Family(
-        MiniBertConfig,
-        {
-            "mlm": MiniBertForMaskedLM,
-            "mlm+nsp": MiniBertForPreTraining,
-            "mlm+sop": MiniBertForPreTraining,
-            "hybrid": MiniBertForHybridPreTraining,
-        },
-        128,
-        0.1,
-    ),
-    "minigpt": Family(MiniGPTConfig, {"clm": MiniGPTForCausalLM}, 256, 0.8),
+    "minibert": Family(MiniBertConfig, 128, 0.1),
+    "minigpt": Family(MiniGPTConfig, 256, 0.8),
 }
 MODELS = [f"{family}-{size}" for family in FAMILIES for size in SIZES]
 
 # Layers that start as nothing leave the plateau of masked LM sooner (benchmarks/README.md).
 START: dict[str, dict[str, str]] = {"modern": {"residual_init": "zero"}, "classic": {}}
 
-# By optimizer and architecture. Found by benchmarks/recipe.py at `mini` (AdamW stays on the plateau of masked LM with
-# 3e-3) and, Muon's for the modern models, at the other sizes; of `medium` for MiniBERT. Classic takes half from `small`
-# on, too, which was not tried.
+# By optimizer and architecture, found by benchmarks/recipe.py. Tuned at mini (AdamW stays on the plateau of masked LM
+# with 3e-3). Other sizes: only Muon's rate for modern; medium only for MiniBERT. Classic small and medium: an untested
+# guess.
 LEARNING_RATES = {
     "muon": {
         "modern": {"tiny": 6e-3, "mini": 6e-3, "small": 3e-3, "medium": 3e-3},
@@ -88,7 +71,12 @@ def family_of(model: str) -> Family:
             + (f"; did you mean {close[0]}?" if close else "")
             + f" (have {', '.join(MODELS)})"
         )
-    return FAMILIES[model.split("-")[0]]
+    return FAMILIES[family_name(model)]
+
+
+def family_name(model: str) -> str:
+    """The family in the name of a model."""
+    return model.split("-")[0]
 
 
 def size_of(model: str) -> str:

@@ -13,7 +13,7 @@ from typing import Literal
 from transformers.utils.logging import disable_progress_bar
 
 from hf_minibert.command_line import run
-from hf_minibert.interop.export import export, opening
+from hf_minibert.export.convert import export, opening
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -11,7 +11,7 @@ On a file with text and label columns, or a folder with train, dev and test file
 """
 
 from hf_minibert.command_line import run
-from hf_minibert.training.finetune import FinetuneArguments, finetune
+from hf_minibert.finetuning.finetune import FinetuneArguments, finetune
 
 if __name__ == "__main__":
     run(FinetuneArguments, finetune)

@@ -14,10 +14,10 @@ from pathlib import Path
 
 from hf_minibert.command_line import parse, run
 from hf_minibert.errors import UserError
-from hf_minibert.training.arguments import PretrainArguments
-from hf_minibert.training.inputs import ARGUMENTS, make_plan
-from hf_minibert.training.pretrain import pretrain
-from hf_minibert.training.replay import replay
+from hf_minibert.pretraining.arguments import PretrainArguments
+from hf_minibert.pretraining.loop import pretrain
+from hf_minibert.pretraining.plan import ARGUMENTS, make_plan
+from hf_minibert.pretraining.replay import replay
 
 ENDS = ("budget", "max_steps", "max_tokens")
 

@@ -5,7 +5,7 @@ import torch
 from transformers import BertConfig, EuroBertConfig, GPT2Config, LlamaConfig
 
 from hf_minibert import MiniBertConfig, MiniGPTConfig
-from hf_minibert.interop.stock import FAMILIES
+from hf_minibert.export.stock import FAMILIES
 
 SMALL = {"vocab_size": 99, "num_labels": 3, "initializer_range": 0.1, "pad_token_id": 0, "bos_token_id": 2}
 SHAPE = SMALL | {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4, "max_position_embeddings": 64}

@@ -27,10 +27,12 @@ ALLOWED = {
     "models": set(),
     "data": {"models", "tokenization", "errors"},  # of the models, which label is not predicted
     "presets": {"models", "errors"},
-    "interop": {"models", "files", "errors"},
+    "export": {"models", "files", "errors"},
     "hub": {"models", "files", "errors"},
     "evaluation": {"data", "models", "tokenization", "errors"},
-    "training": {"data", "models", "tokenization", "presets", "evaluation", "hub", "interop", "files", "errors"},
+    "runs": {"files", "errors"},
+    "pretraining": {"data", "models", "tokenization", "presets", "evaluation", "hub", "runs", "files", "errors"},
+    "finetuning": {"data", "models", "tokenization", "presets", "evaluation", "hub", "runs", "files", "errors"},
 }
 
 

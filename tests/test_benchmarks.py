@@ -13,8 +13,8 @@ from commands import REPOSITORY, environment, write_corpus
 from hf_minibert import MiniBertForMaskedLM, MiniGPTForCausalLM
 from hf_minibert.errors import UserError
 from hf_minibert.presets import FAMILIES, build_config
+from hf_minibert.pretraining import finetune
 from hf_minibert.tokenization import load_tokenizer
-from hf_minibert.training import finetune
 
 
 @pytest.fixture(name="results")

@@ -11,8 +11,8 @@ import yaml
 
 from hf_minibert.command_line import field_docstrings, invocation, parse, run
 from hf_minibert.errors import UserError
-from hf_minibert.training.arguments import PretrainArguments
-from hf_minibert.training.finetune import FinetuneArguments
+from hf_minibert.finetuning.finetune import FinetuneArguments
+from hf_minibert.pretraining.arguments import PretrainArguments
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "scripts"))
 SCRIPTS = sorted(path.stem for path in (Path(__file__).parents[1] / "scripts").glob("*.py"))

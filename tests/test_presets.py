@@ -1,4 +1,5 @@
 import re
+from typing import get_args
 
 import pytest
 import torch
@@ -12,13 +13,14 @@ from hf_minibert.presets import (
     MODELS,
     SIZES,
     build_config,
-    family_of,
     load_config,
     parse_overrides,
 )
-from hf_minibert.training.arguments import PretrainArguments
-from hf_minibert.training.device import TOKENS_PER_BATCH
-from hf_minibert.training.optimization import EMBEDDINGS_RATE
+from hf_minibert.pretraining.arguments import ObjectiveName, PretrainArguments
+from hf_minibert.pretraining.objectives import OBJECTIVES
+from hf_minibert.pretraining.optimization import EMBEDDINGS_RATE
+from hf_minibert.pretraining.plan import decide
+from hf_minibert.runs.hardware import TOKENS_PER_BATCH
 
 # Layers, width, heads: Turc et al. 2019, arXiv:1908.08962, table 1.
 SHAPES = {"tiny": (2, 128, 2), "mini": (4, 256, 4), "small": (4, 512, 8), "medium": (8, 512, 8)}
@@ -39,10 +41,11 @@ def test_the_names_of_models():
 
 
 def test_the_objectives_of_each_family_its_default_first():
-    assert {name: list(family.objectives) for name, family in FAMILIES.items()} == {
+    assert {name: [each for each, row in OBJECTIVES.items() if row.family == name] for name in FAMILIES} == {
         "minibert": ["mlm", "mlm+nsp", "mlm+sop", "hybrid"],
         "minigpt": ["clm"],
     }
+    assert tuple(OBJECTIVES) == get_args(ObjectiveName), "the flag takes what the table has"
 
 
 def test_the_documented_learning_rates_are_those_of_the_table():
@@ -71,7 +74,7 @@ def parameters(model: str, architecture: str) -> tuple[int, int]:
     """All of the model that is trained by default, and those of its layers."""
     config = build_config(model, architecture)
     with torch.device("meta"):
-        made = next(iter(family_of(model).objectives.values()))(config)
+        made = OBJECTIVES[decide(PretrainArguments(output_dir="x", model=model)).objective].model_class(config)
     layers = sum(parameter.numel() for name, parameter in made.named_parameters() if ".layers." in name)
     return made.num_parameters(), layers
 

@@ -14,8 +14,8 @@ from commands import REPOSITORY, environment, write_corpus
 
 from hf_minibert.errors import UserError
 from hf_minibert.presets import FAMILIES, LEARNING_RATES, MODELS
-from hf_minibert.training.arguments import PretrainArguments
-from hf_minibert.training.inputs import make_plan
+from hf_minibert.pretraining.arguments import PretrainArguments
+from hf_minibert.pretraining.plan import make_plan
 
 BENCHMARKS = REPOSITORY / "benchmarks"
 
@@ -32,10 +32,9 @@ def test_the_tables_baseline_is_the_default(
 ) -> None:
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)  # where the batch is another
     plan = make_plan(PretrainArguments(model=model, output_dir=str(tmp_path)))
-    found = vars(plan.arguments) | {
-        "learning_rate": plan.learning_rate,
-        "tokens_per_step": plan.batch_size * plan.max_seq_length,
-    }
+    arguments = plan.arguments
+    tokens_per_step = arguments.per_device_train_batch_size * arguments.max_seq_length
+    found = vars(arguments) | {"tokens_per_step": tokens_per_step}
     rates, (family, size) = LEARNING_RATES["muon"]["modern"], model.split("-")
     for name, value in (recipe.BASELINES[family] | {"learning_rate": rates[size]}).items():
         module, _, constant = name.rpartition(".")
@@ -59,7 +58,7 @@ def test_each_variant_changes_something(recipe: ModuleType, family: str, tmp_pat
             assert hasattr(importlib.import_module(module), constant)
         plan = make_plan(PretrainArguments(model=f"{family}-mini", output_dir=str(tmp_path), **settings))
         arguments = vars(plan.arguments) | {"config_overrides": None, "architecture": None}
-        return json.dumps([plan.config.to_dict(), plan.objective, arguments, elsewhere], sort_keys=True)
+        return json.dumps([plan.config.to_dict(), arguments, elsewhere], sort_keys=True)
 
     outcomes = {variant: outcome(changed) for variant, changed in recipe.VARIANTS[family].items()}
     assert len(set(outcomes.values())) == len(outcomes), outcomes

@@ -1,6 +1,6 @@
 """The order of examples: one endless list for all processes, of which each takes its part of every batch.
 
-Example k is row k mod N of epoch k div N; of a stream, whose epochs differ in length, a row that `StreamedObjective`
+Example k is row k mod N of epoch k div N; of a stream, whose epochs differ in length, a row that `StreamedRows`
 finds. So the place in the data is one number, the rows that were read; resuming
 costs nothing, and the number of processes changes who computes an example, not which examples make up a step.
 """
@@ -14,8 +14,8 @@ import numpy as np
 import torch
 from torch.utils.data import DataLoader, Dataset, Sampler
 
-from hf_minibert.data.objectives import Batch, Integers, Objective
-from hf_minibert.data.streamed import Order, StreamedObjective
+from hf_minibert.data.rows import Batch, Integers, Rows
+from hf_minibert.data.streamed import Order, StreamedRows
 from hf_minibert.models.losses import IGNORE_INDEX
 
 
@@ -35,7 +35,7 @@ class _Repeated:
 class _Examples(Dataset[Batch]):
     """Examples of an objective by their epochs and rows."""
 
-    def __init__(self, objective: Objective) -> None:
+    def __init__(self, objective: Rows) -> None:
         self._objective = objective
 
     def __getitem__(self, places: tuple[Integers, Integers]) -> Batch:
@@ -62,7 +62,7 @@ class _Plan(Sampler[tuple[Integers, Integers]]):
 
 
 def training_batches(
-    objective: Objective,
+    objective: Rows,
     *,
     batch_size: int,
     rank: int = 0,
@@ -83,7 +83,7 @@ def training_batches(
         num_workers: processes that prepare batches; 0, this one does.
     """
     order: Order = _Repeated(objective.num_rows)
-    if isinstance(objective, StreamedObjective):
+    if isinstance(objective, StreamedRows):
         order = objective.order(last_row)
     plan = _Plan(order, batch_size=batch_size, rank=rank, world_size=world_size, first_row=first_row, last_row=last_row)
     # A generator of its own, since the loader draws from it, and dropout's must not depend on when loading began.
@@ -107,7 +107,7 @@ def _ignore_signals(_worker: int) -> None:
 
 
 def evaluation_batches(
-    objective: Objective, *, batch_size: int, max_rows: int, rank: int = 0, world_size: int = 1
+    objective: Rows, *, batch_size: int, max_rows: int, rank: int = 0, world_size: int = 1
 ) -> Iterator[Batch]:
     """The same rows at every evaluation, each on one process; where rows run out, batches that predict nothing."""
     rows = np.arange(min(max_rows, objective.num_rows))

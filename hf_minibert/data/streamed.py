@@ -26,7 +26,7 @@ from tqdm import tqdm
 from transformers import PreTrainedTokenizerFast
 
 from hf_minibert.data.corpus import Corpus, Document, HubStream
-from hf_minibert.data.objectives import Batch, Integers, Objective
+from hf_minibert.data.rows import Batch, Integers, Rows
 from hf_minibert.data.token_store import (
     TokenStore,
     build_store,
@@ -204,16 +204,14 @@ class Order(Protocol):
         ...
 
 
-class StreamedObjective:
+class StreamedRows:
     """An objective over the parts of a stream. `num_rows` is that of the first."""
 
-    def __init__(
-        self, stream: Stream, build: Callable[[TokenStore], Objective], first: Objective, *, makes_parts: bool
-    ) -> None:
+    def __init__(self, stream: Stream, build: Callable[[TokenStore], Rows], first: Rows, *, makes_parts: bool) -> None:
         """`build` an objective on a part; `makes_parts`: whether this process sees to it that parts are made."""
         self.stream, self.makes_parts, self.num_rows = stream, makes_parts, first.num_rows
         self._build = build
-        self._opened: tuple[int, Objective] = (0, first)
+        self._opened: tuple[int, Rows] = (0, first)
 
     def batch(self, epoch: int, rows: Integers) -> Batch:
         """Rows of an epoch, whose part is there."""
@@ -241,7 +239,7 @@ class StreamedObjective:
 class StreamedOrder:
     """Counts through the parts, has the next one made while one is read, and waits for it when it is late."""
 
-    def __init__(self, objective: StreamedObjective, last_row: int | None) -> None:
+    def __init__(self, objective: StreamedRows, last_row: int | None) -> None:
         self._objective, self._stream, self._last_row = objective, objective.stream, last_row
         self._begins = [0]
         """Of the epochs met so far and of the next."""

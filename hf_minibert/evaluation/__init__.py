@@ -1,1 +1,1 @@
-"""Metrics, as functions and as `evaluate` modules that need no network."""
+"""How good a model is: held-out loss, samples, and metrics that need no network."""

@@ -18,7 +18,7 @@ import jinja2
 from huggingface_hub import EvalResult, ModelCard, ModelCardData
 
 from hf_minibert.errors import UserError
-from hf_minibert.files import write_text
+from hf_minibert.files import DECODER, write_text
 
 logger = logging.getLogger(__name__)
 
@@ -31,13 +31,6 @@ _WRITERS = {
 }
 
 _NAMES = {"minibert": "MiniBERT", "minigpt": "MiniGPT"}
-_OBJECTIVES = {
-    "mlm": "masked language modelling",
-    "mlm+nsp": "masked language modelling and next sentence prediction",
-    "mlm+sop": "masked language modelling and sentence order prediction",
-    "hybrid": "masked language modelling and next-token prediction, for an encoder and a decoder",
-    "clm": "next-token prediction",
-}
 _ARCHITECTURES = {
     "modern": "pre-norm RMSNorm, rotary positions, gated feed-forward, no biases",
     "classic": "learned positions, LayerNorm, biases, GELU",
@@ -348,7 +341,6 @@ def render_card(folder: Path, repo_id: str | None = None, license_id: str | None
                 pipeline_tag=metadata.pipeline_tag,
                 verb=_PIPELINE_VERBS.get(str(metadata.pipeline_tag), "classify"),
                 family=_NAMES[results["model_type"]],
-                objectives=_OBJECTIVES,
                 architecture_words=_ARCHITECTURES[results["architecture"]],
                 architecture_rows=_architecture_rows(config),
                 arguments=arguments,
@@ -369,6 +361,7 @@ def render_card(folder: Path, repo_id: str | None = None, license_id: str | None
                 ],
                 code_files=[path.name for path in code_files(folder)],
                 has_curves=(folder / "curves.png").is_file(),
+                has_decoder=(folder / DECODER).is_dir(),
             )
         )
     except (KeyError, jinja2.UndefinedError) as error:

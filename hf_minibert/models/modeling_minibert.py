@@ -245,66 +245,6 @@ class MiniBertForMaskedLM(MaskedLMMixin, MiniBertPreTrainedModel):
 
 
 @dataclass
-class MiniBertForHybridPreTrainingOutput(ModelOutput):
-    """Losses of `MiniBertForHybridPreTraining`, in nats."""
-
-    loss: Tensor | None = None
-    mlm_loss: Tensor | None = None
-    clm_loss: Tensor | None = None
-
-
-class MiniBertForHybridPreTraining(MiniBertForMaskedLM):
-    """MiniBERT that learns both to fill in and to go on, with one set of weights, for an encoder and a decoder.
-
-    Some rows of a batch hide tokens, others what comes later; in both, the state before a token predicts it (GPT-BERT,
-    Charpentier and Samuel 2024, arXiv:2410.24159). What is learned opens as `MiniBertForMaskedLM`, and by `as_decoder`
-    as `MiniGPTForCausalLM`.
-    """
-
-    def forward(
-        self,
-        input_ids: Tensor | None = None,
-        attention_mask: Tensor | None = None,
-        position_ids: Tensor | None = None,
-        labels: Tensor | None = None,
-        causal_rows: Tensor | None = None,
-        num_items_in_batch: Tensor | int | None = None,
-        num_causal_items_in_batch: Tensor | int | None = None,
-        masked_share: float = 0.5,
-        full_logits: bool | None = None,
-        **kwargs: Unpack[ForwardKwargs],
-    ) -> MiniBertForHybridPreTrainingOutput | MaskedLMOutput:
-        """The loss of both kinds of rows; without `causal_rows`, or asked for logits, as `MiniBertForMaskedLM`.
-
-        Args:
-            input_ids: (batch, sequence).
-            attention_mask: see `MiniBertModel.forward`.
-            position_ids: see `MiniBertModel.forward`.
-            labels: (batch, sequence); -100 where nothing is predicted.
-            causal_rows: (batch,), true for rows in which no token sees a later one.
-            num_items_in_batch: tokens predicted in the other rows over all accumulation steps; default, this batch's.
-            num_causal_items_in_batch: the same of causal rows.
-            masked_share: weight of the loss of the other rows; that of causal rows has the rest.
-            full_logits: see `MiniBertForMaskedLM.forward`.
-            kwargs: for `MiniBertModel.forward`.
-        """
-        inputs = {"attention_mask": attention_mask, "position_ids": position_ids, "causal_rows": causal_rows, **kwargs}
-        if causal_rows is None or labels is None or full_logits is not None:
-            outputs: MaskedLMOutput = super().forward(
-                input_ids, labels=labels, num_items_in_batch=num_items_in_batch, full_logits=full_logits, **inputs
-            )
-            return outputs
-        states = self.model(input_ids, **inputs, return_dict=True).last_hidden_state
-        losses = [
-            self.predict_masked(states[rows], labels[rows], items, None)[0]
-            for rows, items in ((~causal_rows, num_items_in_batch), (causal_rows, num_causal_items_in_batch))
-        ]
-        mlm_loss, clm_loss = (loss for loss in losses if loss is not None)
-        loss = masked_share * mlm_loss + (1 - masked_share) * clm_loss
-        return MiniBertForHybridPreTrainingOutput(loss=loss, mlm_loss=mlm_loss, clm_loss=clm_loss)
-
-
-@dataclass
 class MiniBertForPreTrainingOutput(ModelOutput):
     """Output of `MiniBertForPreTraining`: the losses, in nats, and the logits of both heads."""
 

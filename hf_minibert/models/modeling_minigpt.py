@@ -151,8 +151,8 @@ class MiniGPTForCausalLM(MiniGPTPreTrainedModel, GenerationMixin):
             labels: (batch, sequence), not shifted: the label of a position is the token there. -100: not predicted.
             logits_to_keep: logits of only the last so many positions (0: all), or of these positions.
             num_items_in_batch: predicted tokens over all accumulation steps; default, this batch's own.
-            full_logits: False: no logits, so that they are never held all at once. Default: False in training with
-                labels, else True.
+            full_logits: True: logits (batch, sequence, vocabulary); False: (predicted tokens, vocabulary), without
+                gradient. Default: no logits in training with labels, else True.
             kwargs: for `MiniGPTModel.forward`; and `shift_labels`, (batch, sequence), labels that are shifted already,
                 as where a sequence is split over devices. (Not an argument, which `Trainer` would ask data for.)
         """
@@ -177,7 +177,10 @@ class MiniGPTForCausalLM(MiniGPTPreTrainedModel, GenerationMixin):
             states = hidden_states.flatten(0, 1)
             loss = vocabulary_cross_entropy(states, self.lm_head, targets.flatten(), num_items_in_batch)
         logits = None
-        if full_logits or (full_logits is None and not (self.training and targets is not None)):
+        if full_logits is False and targets is not None:
+            with torch.no_grad():
+                logits = self.lm_head(hidden_states[targets != IGNORE_INDEX])
+        elif full_logits or targets is None or not self.training:
             kept = slice(-logits_to_keep, None) if isinstance(logits_to_keep, int) else logits_to_keep
             logits = self.lm_head(hidden_states[:, kept])
         return CausalLMOutputWithCrossAttentions(

@@ -7,7 +7,7 @@ import torch
 from transformers import DataCollatorForLanguageModeling
 
 from hf_minibert.data.loader import evaluation_batches, training_batches
-from hf_minibert.data.objectives import Batch, MaskedLM, Masking
+from hf_minibert.data.rows import Batch, MaskedRows, Masking
 from hf_minibert.data.token_store import Documents
 
 
@@ -90,13 +90,13 @@ def test_a_step_has_the_same_examples_however_it_is_divided(shape):
     assert global_batches(4, first_row=5 * 4, **shape) == expected[5:]
 
 
-def tiny_objective() -> MaskedLM:
+def tiny_objective() -> MaskedRows:
     generator = np.random.default_rng(0)
     lengths = np.full(40, 30)
     places = np.stack([np.zeros(40, dtype=np.int64), np.arange(40) * 30, lengths], axis=1)
     documents = Documents([generator.integers(5, 99, 1_200).astype(np.uint16)], places)
     masking = Masking(probability=0.15, mask_id=4, special_ids=[0, 1, 2, 3, 4], vocab_size=99, seed=7)
-    return MaskedLM(documents, length=16, cls_id=2, sep_id=3, seed=7, masking=masking)
+    return MaskedRows(documents, length=16, cls_id=2, sep_id=3, seed=7, masking=masking)
 
 
 @pytest.mark.filterwarnings("ignore:This DataLoader will create 2 worker:UserWarning")  # a test has one core

@@ -19,8 +19,8 @@ import torch
 from hf_minibert.data import streamed
 from hf_minibert.data.corpus import HubStream, document_hash, is_held_out, open_corpus
 from hf_minibert.data.loader import training_batches
-from hf_minibert.data.objectives import Batch
-from hf_minibert.data.streamed import PartMaker, Stream, StreamedObjective, open_stream
+from hf_minibert.data.rows import Batch
+from hf_minibert.data.streamed import PartMaker, Stream, StreamedRows, open_stream
 from hf_minibert.data.token_store import TokenStore
 from hf_minibert.errors import UserError
 
@@ -73,8 +73,8 @@ def open_hub() -> HubStream:
     return corpus
 
 
-def objective(stream: Stream, *, makes_parts: bool = True) -> StreamedObjective:
-    return StreamedObjective(stream, Whole, Whole(TokenStore(stream.part(0))), makes_parts=makes_parts)
+def objective(stream: Stream, *, makes_parts: bool = True) -> StreamedRows:
+    return StreamedRows(stream, Whole, Whole(TokenStore(stream.part(0))), makes_parts=makes_parts)
 
 
 def texts_of(batches: list[Batch], tokenizer) -> list[str]:

@@ -47,6 +47,7 @@ PRETRAINED = {
     "model_type": "minibert",
     "architecture": "modern",
     "objective": "mlm",
+    "objective_words": "masked language modelling",
     "preset": "minibert-mini",
     "num_parameters": 5_312_768,
     "corpus": {
@@ -85,6 +86,7 @@ PRETRAINED = {
 GENERATOR = PRETRAINED | {
     "model_type": "minigpt",
     "objective": "clm",
+    "objective_words": "next-token prediction",
     "preset": "minigpt-mini",
     "metrics": {
         "eval_loss": 3.5,

@@ -15,7 +15,7 @@ import pytest
 import torch
 from commands import REPOSITORY, SCRIPTS, command, environment, flags, metrics, wait_for_step, write_corpus
 
-from hf_minibert.training.optimization import EMBEDDINGS_RATE
+from hf_minibert.pretraining.optimization import EMBEDDINGS_RATE
 
 STEPS = 24
 

@@ -26,13 +26,13 @@ from commands import (
 )
 from safetensors.torch import load_file
 
-from hf_minibert.training.checkpoint import load_state
+from hf_minibert.pretraining.checkpoint import load_state
 
 FSDP = {"ACCELERATE_USE_FSDP": "true", "FSDP_VERSION": "2", "FSDP_AUTO_WRAP_POLICY": "TRANSFORMER_BASED_WRAP"}
 ZERO = {"ACCELERATE_USE_DEEPSPEED": "true", "ACCELERATE_DEEPSPEED_ZERO_STAGE": "2"}
 SPOILT = f"""
 import runpy
-from hf_minibert.training.pretrain import Pretraining
+from hf_minibert.pretraining.loop import Pretraining
 
 forward = Pretraining.forward
 
@@ -227,7 +227,7 @@ def test_what_zero_does_not_do_is_refused_before_anything_is_written(
 def test_zero_without_its_package_is_one_line(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr("hf_minibert.training.zero.is_deepspeed_available", lambda: False)
+    monkeypatch.setattr("hf_minibert.pretraining.backend.is_deepspeed_available", lambda: False)
     for name, value in ZERO.items():
         monkeypatch.setenv(name, value)
     assert call("pretrain.py", monkeypatch, "--output_dir", tmp_path / "run") == 2

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from hf_minibert.models.modeling_minibert import MiniBertForHybridPreTraining
+from hf_minibert.pretraining.hybrid import MiniBertForHybridPreTraining
 
 WITH_DECODER = ("MiniBertForMaskedLM", "MiniBertForPreTraining", "MiniGPTForCausalLM")
 GRAPH = {"backend": "eager", "fullgraph": True}  # refuses a graph break, and makes no kernels

@@ -5,8 +5,8 @@ import torch
 from transformers import AutoModel, AutoTokenizer, BertModel
 
 from hf_minibert import MiniBertModel
-from hf_minibert.interop.export import export
-from hf_minibert.interop.stock import to_stock
+from hf_minibert.export.convert import export
+from hf_minibert.export.stock import to_stock
 
 TEXTS = ["The cat sleeps on the warm stove.", "A kitten naps near the oven.", "Interest rates rose again in March."]
 

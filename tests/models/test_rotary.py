@@ -6,7 +6,7 @@ from transformers import LlamaConfig, LlamaForCausalLM
 from transformers.models.llama.modeling_llama import LlamaRotaryEmbedding
 
 from hf_minibert import MiniBertModel, MiniGPTConfig, MiniGPTModel
-from hf_minibert.interop.stock import from_stock, to_stock
+from hf_minibert.export.stock import from_stock, to_stock
 
 ROTARY = pytest.mark.parametrize("architecture", ["modern"])  # the other has learned positions
 SHAPE = {"vocab_size": 99, "hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4}

@@ -18,7 +18,7 @@ from hf_minibert import (
     MiniGPTForTokenClassification,
 )
 from hf_minibert.errors import UserError
-from hf_minibert.interop.stock import FAMILIES, from_stock, to_stock
+from hf_minibert.export.stock import FAMILIES, from_stock, to_stock
 
 
 def tensors(outputs):

@@ -4,7 +4,7 @@ import pytest
 import torch
 from transformers import Trainer, TrainingArguments
 
-from hf_minibert.interop.stock import to_stock
+from hf_minibert.export.stock import to_stock
 
 pytestmark = pytest.mark.parametrize("architecture", ["modern"])  # losses and outputs do not depend on it
 

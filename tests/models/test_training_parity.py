@@ -4,7 +4,7 @@ import pytest
 import torch
 from stock_models import HEADS, example, make_stock
 
-from hf_minibert.interop.stock import from_stock
+from hf_minibert.export.stock import from_stock
 
 STEPS = 8
 WITH_LOSS = [head for head in HEADS if "For" in head.id or "LMHead" in head.id]

@@ -24,7 +24,7 @@ from transformers.models.auto import modeling_auto
 
 import hf_minibert
 from hf_minibert import MiniBertConfig, MiniBertForMaskedLM, MiniGPTConfig
-from hf_minibert.interop.export import export
+from hf_minibert.export.convert import export
 from hf_minibert.tokenization import adapt_tokenizer
 
 SHAPE = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4, "max_position_embeddings": 64}

@@ -13,7 +13,7 @@ from commands import LAUNCH, call, command, environment, metrics, write_corpus
 from transformers import AutoModel, AutoModelForCausalLM, AutoModelForMaskedLM, AutoTokenizer, pipeline
 
 import hf_minibert
-from hf_minibert.training.checkpoint import is_whole
+from hf_minibert.pretraining.checkpoint import is_whole
 
 SMALL: dict[str, Any] = {
     "max_seq_length": 64,

@@ -1,0 +1,226 @@
+"""A checkpoint as a folder of another class: ours to stock, or stock to ours, with its tokenizer and a short card.
+
+In comes a folder or a name on the Hub, out goes a folder that `transformers` opens. What was written is opened again
+and compared with the original before it takes its place.
+"""
+
+import hashlib
+import json
+from pathlib import Path
+from typing import Any
+
+import torch
+import transformers
+from huggingface_hub import ModelCard, ModelCardData
+from torch import Tensor
+from transformers import AutoConfig, AutoTokenizer, EuroBertConfig, PreTrainedModel, PreTrainedTokenizerBase
+
+from hf_minibert.errors import UserError, is_nowhere
+from hf_minibert.export.stock import FAMILIES, from_stock, to_stock
+from hf_minibert.files import replaced_folder, write_json, write_text
+from hf_minibert.models import configuration_minibert, configuration_minigpt
+from hf_minibert.models.configuration_transformer import TransformerConfig
+
+SAMPLE = ("BERT reads a sentence from both sides at once.", "GPT reads it from left to right.")
+TOLERANCE = 1e-5
+RECORD = "export.json"
+CLASSES = {kind.__name__: kind for family in FAMILIES for pair in family.heads.items() for kind in pair}
+AUTO_CLASSES = {
+    our_name: auto_name
+    for heads in (configuration_minibert.HEADS, configuration_minigpt.HEADS)
+    for auto_name, our_name in heads.items()
+}
+
+
+def export(name_or_path: str, output_dir: str, *, to: str | None = None) -> dict[str, Any]:
+    """Write `output_dir`; an earlier export there is replaced, anything else is refused.
+
+    Args:
+        name_or_path: a checkpoint's folder or name on the Hub; of a class in `interop.stock.FAMILIES`.
+        output_dir: the folder to write.
+        to: the `model_type` to convert to; default, the one that fits.
+
+    Returns:
+        What `export.json` says: the classes, how to open the new one, and how far their outputs lie apart.
+
+    Raises:
+        UserError: there is no such checkpoint, it cannot be converted, or the folder holds something else.
+    """
+    if Path(output_dir).resolve() == Path(name_or_path).resolve():
+        raise UserError(f"output_dir {output_dir} is the model itself; name another folder")
+    with replaced_folder(output_dir, "an earlier export as it was written", is_own=is_export) as folder:
+        model, tokenizer = open_checkpoint(name_or_path)
+        converted = convert(model, to)
+        if isinstance(converted.config, EuroBertConfig) and tokenizer.mask_token_id is not None:
+            converted.config.mask_token_id = tokenizer.mask_token_id
+        converted.save_pretrained(folder)
+        tokenizer.save_pretrained(folder)
+        ours = model if is_ours(model) else converted
+        record = {
+            "model": name_or_path if not Path(name_or_path).exists() else Path(name_or_path).resolve().name,
+            "from": type(model).__name__,
+            "to": type(converted).__name__,
+            "auto_class": AUTO_CLASSES[type(ours).__name__],
+            "trust_remote_code": converted is ours,
+            "sample": SAMPLE,
+            "largest_difference": check(folder, model, tokenizer, type(converted)),
+            "transformers_version": transformers.__version__,
+        }
+        write_text(folder / "README.md", render_card(record, Path(name_or_path) / "README.md"))
+        record["sha256"] = checksums(folder)
+        write_json(folder / RECORD, record)
+    return record
+
+
+def is_ours(model: PreTrainedModel) -> bool:
+    """Whether a model is a MiniBERT or a MiniGPT."""
+    return isinstance(model.config, TransformerConfig)
+
+
+def open_checkpoint(name_or_path: str) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
+    """The model with the head that it was saved with, and its tokenizer.
+
+    Raises:
+        UserError: one of them is missing, damaged or incomplete, or they do not belong together.
+    """
+    if is_nowhere(name_or_path):
+        raise UserError(
+            f"there is no folder {name_or_path}; model_name_or_path is a checkpoint, or OWNER/NAME on the Hub"
+        )
+    try:
+        config = AutoConfig.from_pretrained(name_or_path, trust_remote_code=False)
+    except (OSError, ValueError) as error:
+        reason = " ".join(str(error).split())
+        raise UserError(f"model_name_or_path {name_or_path!r} holds no model: {reason}") from error
+    architecture = (config.architectures or [f"{config.model_type} of unknown class"])[0]
+    if architecture not in CLASSES:
+        known = ", ".join(CLASSES)
+        raise UserError(f"{name_or_path} holds a {architecture}, which has no counterpart; these have: {known}")
+    model_class: Any = CLASSES[architecture]  # typed as if it returned the model alone
+    try:
+        model, loading = model_class.from_pretrained(name_or_path, dtype="auto", output_loading_info=True)
+        tokenizer = AutoTokenizer.from_pretrained(name_or_path, trust_remote_code=False)
+    except Exception as error:  # safetensors and tokenizers each have an exception of their own for a damaged file
+        reason = " ".join(str(error).split())
+        raise UserError(f"cannot open {name_or_path} ({reason}); it must hold both a model and a tokenizer") from error
+    if missing := sorted(loading["missing_keys"]):
+        raise UserError(f"{name_or_path} is not a whole {architecture}: it lacks {', '.join(missing)}")
+    if len(tokenizer) > config.vocab_size:
+        raise UserError(
+            f"the tokenizer of {name_or_path} has {len(tokenizer)} entries, but its model knows {config.vocab_size}; "
+            "save the tokenizer that the model was trained with beside it"
+        )
+    return model, tokenizer
+
+
+def convert(model: PreTrainedModel, to: str | None) -> PreTrainedModel:
+    """Our model as a stock one, or a stock one as ours.
+
+    Raises:
+        UserError: `to` is not what the model can become, or something in it has no counterpart.
+    """
+    if is_ours(model):
+        return to_stock(model, to)
+    ours = from_stock(model)
+    if to not in (None, ours.config.model_type):
+        raise UserError(f"{type(model).__name__} becomes a {ours.config.model_type}, not a {to}; leave --to out")
+    return ours
+
+
+def check(
+    folder: Path, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, written_class: type[PreTrainedModel]
+) -> float:
+    """How far the outputs of the model in `folder` lie from `model`'s, relative to their size (at least 1).
+
+    In float32, whatever the weights are stored in, which may change `model`.
+
+    Raises:
+        UserError: the tokens or the outputs differ.
+    """
+    inputs = encode_sample(model, tokenizer)
+    reread = encode_sample(model, AutoTokenizer.from_pretrained(folder, trust_remote_code=False))
+    if inputs.keys() != reread.keys() or any(not torch.equal(inputs[name], reread[name]) for name in inputs):
+        raise UserError(
+            f"AutoTokenizer reads the {type(tokenizer).__name__} otherwise once it lies beside a "
+            f"{written_class.__name__}; nothing was written"
+        )
+    expected = outputs(model, inputs)
+    actual = outputs(written_class.from_pretrained(folder), inputs)
+    difference = max(
+        float((one - other).abs().max() / other.abs().max().clamp(min=1))
+        for one, other in zip(actual, expected, strict=True)
+    )
+    if not difference <= TOLERANCE:
+        raise UserError(
+            f"the {written_class.__name__} and the {type(model).__name__} differ by {difference:.1e} on a sample text, "
+            "which should not be; nothing was written"
+        )
+    return difference
+
+
+def encode_sample(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> dict[str, Tensor]:
+    """The sample text as one row, or as one row of one choice."""
+    longest = model.config.max_position_embeddings
+    encoded = tokenizer(*SAMPLE, truncation=True, max_length=longest, return_tensors="pt")
+    is_choice = type(model).__name__.endswith("ForMultipleChoice")
+    return {name: tensor[None] if is_choice else tensor for name, tensor in encoded.items()}
+
+
+@torch.no_grad()
+def outputs(model: PreTrainedModel, inputs: dict[str, Tensor]) -> list[Tensor]:
+    """All that a model computes, in float32; what it caches for a next call is left out."""
+    return [value for value in model.float().eval()(**inputs).to_tuple() if isinstance(value, Tensor)]
+
+
+def opening(record: dict[str, Any], name: str) -> str:
+    """The code that opens an export, where `name` is Python for its folder."""
+    auto_class, trust = record["auto_class"], ", trust_remote_code=True" if record["trust_remote_code"] else ""
+    return f"""from transformers import {auto_class}, AutoTokenizer
+
+model = {auto_class}.from_pretrained({name}{trust})
+tokenizer = AutoTokenizer.from_pretrained({name})
+"""
+
+
+def render_card(record: dict[str, Any], source: Path) -> str:
+    """The README of an export; licence, language and data sets are those of the original's, if it has one."""
+    known = ModelCard.load(source, ignore_metadata_errors=True).data if source.is_file() else ModelCardData()
+    metadata = ModelCardData(
+        license=known.get("license"),
+        language=known.get("language"),
+        datasets=known.get("datasets"),
+        library_name="transformers",
+        tags=["hf_minibert"],
+    )
+    return f"""---
+{metadata.to_yaml()}
+---
+
+# `{record["to"]}` from `{record["model"]}`
+
+The weights, configuration and tokenizer of the `{record["from"]}` named `{record["model"]}`, converted by hf_minibert.
+On a sample text the outputs of the two differ by {record["largest_difference"]:.1e}. What only training uses, such as a
+dropout that the class lacks, is not here. To open this folder (or give its name on the Hub in place of the dot):
+
+```python
+{opening(record, '"."')}```
+"""
+
+
+def checksums(folder: Path) -> dict[str, str]:
+    """The SHA-256 of each file but the record, by its name."""
+    found = {}
+    for path in sorted(folder.rglob("*")):
+        if path.is_file() and path.name != RECORD:
+            with path.open("rb") as file:
+                found[path.relative_to(folder).as_posix()] = hashlib.file_digest(file, "sha256").hexdigest()
+    return found
+
+
+def is_export(folder: Path) -> bool:
+    """Whether a folder holds an export, and nothing that came or changed since."""
+    try:
+        record = json.loads((folder / RECORD).read_text(encoding="utf-8"))
+        return bool(record["sha256"] == checksums(folder))
+    except (OSError, ValueError, KeyError, TypeError):  # no record, or not one of ours
+        return False

@@ -1,0 +1,1 @@
+"""From labelled examples to a fine-tuned model."""

@@ -1,0 +1,176 @@
+"""What a pre-training run can be told: the flags of `scripts/pretrain.py`."""
+
+import importlib.util
+import re
+from dataclasses import dataclass, field
+from typing import Literal
+
+from hf_minibert.errors import UserError
+
+ObjectiveName = Literal["mlm", "mlm+nsp", "mlm+sop", "hybrid", "clm"]
+TRACKERS = ("tensorboard", "trackio", "wandb", "none")
+UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
+
+
+def parse_duration(text: str) -> float:
+    """``90s``, ``5m``, ``1.5h`` or ``1d`` in seconds.
+
+    Raises:
+        UserError: it is none of these, or not positive.
+    """
+    match = re.fullmatch(r"(\d+(?:\.\d+)?)([smhd])", text.strip())
+    if match is None or float(match[1]) <= 0:
+        raise UserError(f"budget must be a time such as 90s, 5m or 2h, got {text!r}")
+    return float(match[1]) * UNITS[match[2]]
+
+
+@dataclass(kw_only=True)
+class PretrainArguments:
+    """Pre-train a model on a corpus, and leave a folder that `from_pretrained` opens.
+
+    The run ends with the first of --budget, --max_steps and --max_tokens; without any of them, after five minutes.
+    """
+
+    output_dir: str
+    """Folder for the checkpoint, its card and everything that resumes."""
+    model: str = "minibert-mini"
+    """minibert- or minigpt- and tiny, mini, small or medium."""
+    architecture: Literal["modern", "classic"] = "modern"
+    """modern: RMSNorm, rotary positions, gated feed-forward (EuroBERT, Llama); classic: BERT, GPT-2."""
+    config_overrides: str | None = None
+    """Fields of the config to replace, as in `hidden_size=384,num_hidden_layers=6`."""
+    objective: ObjectiveName | None = None
+    """What to predict: masked tokens; also whether a segment follows (nsp), or two are in order (sop); the next token;
+    or masked tokens and next ones (hybrid), for an encoder and a decoder. Default: mlm for MiniBERT, clm for
+    MiniGPT."""
+    corpus: list[str] = field(default_factory=lambda: ["builtin"])
+    """`builtin` (documentation of the installed packages), files, globs or folders (.txt .md .jsonl .parquet, also
+    .gz .xz .zst), or a data set on the Hub, as NAME or NAME:CONFIG."""
+    text_column: str = "text"
+    """The column or key that holds the text."""
+    streaming: bool = False
+    """Train on a Hub data set while it is read, a part of some 16 million tokens after the other, and at most one part
+    ahead. The parts stay in the Hugging Face cache (hf_minibert/stores), at half a byte for a byte of text."""
+    tokenizer: str | None = None
+    """Folder or Hub name of the tokenizer. Default: the repository's own."""
+    budget: str | None = None
+    """Wall-clock time of training with its evaluations, such as 90s, 5m or 2h; the schedule is fitted to it."""
+    max_steps: int | None = None
+    """Optimizer steps."""
+    max_tokens: int | None = None
+    """Tokens that the model reads."""
+    replay: int | None = None
+    """Compute this step of the run in output_dir again, and show the loss of every row; nothing is written."""
+    resume: bool = False
+    """Go on from the newest checkpoint in output_dir, with the arguments of that run where no flag says otherwise."""
+    overwrite_output_dir: bool = False
+    """Delete an earlier run in output_dir first."""
+    max_seq_length: int | None = None
+    """Tokens in a row. Default: 128 for MiniBERT, 256 for MiniGPT."""
+    mlm_probability: float = 0.3
+    """Share of tokens to predict in masked language modeling; more than BERT's 15% teaches more in a step (Wettig et
+    al. 2022, arXiv:2202.08005, and benchmarks/README.md). Evaluation always takes 15%."""
+    masked_share: float = 0.5
+    """Of the rows, and of the loss, in hybrid pre-training; the rest is causal."""
+    per_device_train_batch_size: int | None = None
+    """Rows in a batch on each device. Default: as many as make 2,048 tokens, or on a CUDA GPU, which takes more in
+    the same time, 16,384."""
+    gradient_accumulation_steps: int = 1
+    """Batches that are added up for one optimizer step."""
+    learning_rate: float | None = None
+    """Peak of the schedule; beside Muon, embeddings and norms learn eight times as fast. Default: 6e-3 for tiny and
+    mini, 3e-3 for small and medium, and a third of either for classic; with adamw, 1.5e-3, and 1e-3 for classic."""
+    optimizer: Literal["muon", "adamw"] = "muon"
+    """muon: Muon for the matrices of the layers and AdamW for the rest; adamw: AdamW for everything, as ZeRO needs."""
+    lr_scheduler_type: Literal["linear", "cosine", "warmup_stable_decay"] = "linear"
+    """How the rate falls to zero after the warm-up; warmup_stable_decay holds it until the last fifth."""
+    warmup_steps: float = 0.05
+    """Steps of linear warm-up; below 1, their share of the run."""
+    weight_decay: float | None = None
+    """Decay of matrices; norms, biases and embeddings have none. Default: 0.1 for minibert, 0.8 for minigpt."""
+    adam_beta1: float = 0.9
+    """Memory of AdamW's mean gradient."""
+    adam_beta2: float = 0.98
+    """Memory of AdamW's mean squared gradient."""
+    adam_epsilon: float = 1e-8
+    """Least denominator of AdamW's step."""
+    mixed_precision: Literal["no", "bf16"] | None = None
+    """Number format of the large products; weights stay in float32. Default: bf16 where the device computes in it, else
+    no."""
+    attn_implementation: Literal["eager", "sdpa", "flex_attention", "flash_attention_2"] | None = None
+    """How attention is computed. Default: eager on a CPU that computes in bfloat16, for rows of up to 256 tokens,
+    where it is faster; else sdpa."""
+    compile: bool | None = None
+    """Compile the model with torch.compile: some time at the start, then faster steps (benchmarks/README.md says by
+    how much). On a CPU it needs a C++ compiler. Default: on a CPU that has one, for rows of up to 256 tokens and a
+    --budget of five minutes or more; where the CPU does not compute in bfloat16, of a quarter of an hour or more."""
+    gradient_checkpointing: bool = False
+    """Compute each layer twice instead of keeping what its gradient needs: slower, for models that do not fit."""
+    max_grad_norm: float = 1.0
+    """Gradients longer than this are shortened to it."""
+    seed: int = 42
+    """Of the weights, the order of the data, the masks and dropout."""
+    per_device_eval_batch_size: int = 32
+    """Rows in a batch of an evaluation."""
+    max_eval_samples: int | None = None
+    """Rows of held-out text in an evaluation. Default: as many as make 49,152 tokens, or for clm, which predicts them
+    all, 24,576."""
+    eval_steps: int | None = None
+    """Steps between evaluations. Default: eight evaluations a run, at least 20 steps apart; with a --budget fewer,
+    where they would take more than some 5% of it."""
+    save_steps: int | None = None
+    """Steps between checkpoints. Default: at each evaluation or eighth of the run, and after half an hour without."""
+    save_total_limit: int = 2
+    """Checkpoints to keep; with warmup_stable_decay also the last one before the decay, from which a run can grow."""
+    logging_steps: int = 10
+    """Steps between lines of metrics.jsonl."""
+    report_to: list[str] = field(default_factory=lambda: ["tensorboard"])
+    """Trackers beside metrics.jsonl: tensorboard, trackio, wandb, or none."""
+    dataloader_num_workers: int = 0
+    """Processes that prepare batches beside each training process."""
+
+    def __post_init__(self) -> None:
+        for name in (
+            "max_steps",
+            "max_tokens",
+            "max_seq_length",
+            "per_device_train_batch_size",
+            "gradient_accumulation_steps",
+            "learning_rate",
+            "adam_epsilon",
+            "max_grad_norm",
+            "per_device_eval_batch_size",
+            "max_eval_samples",
+            "eval_steps",
+            "save_steps",
+            "save_total_limit",
+            "logging_steps",
+            "replay",
+        ):
+            value = getattr(self, name)
+            if value is not None and not value > 0:
+                raise UserError(f"{name} must be positive, got {value}")
+        for name in ("warmup_steps", "weight_decay", "dataloader_num_workers", "seed"):
+            value = getattr(self, name)
+            if value is not None and not value >= 0:
+                raise UserError(f"{name} must not be negative, got {value}")
+        for name in ("adam_beta1", "adam_beta2"):
+            if not 0 <= getattr(self, name) < 1:
+                raise UserError(f"{name} must be in [0, 1), got {getattr(self, name)}")
+        if self.seed >= 2**32:
+            raise UserError(f"seed must be below 2**32, got {self.seed}")
+        if not 0 < self.mlm_probability < 1:
+            raise UserError(f"mlm_probability must be between 0 and 1, got {self.mlm_probability}")
+        if not 0 < self.masked_share < 1:
+            raise UserError(f"masked_share must be between 0 and 1, got {self.masked_share}")
+        if self.max_seq_length is not None and self.max_seq_length < 8:
+            raise UserError(f"max_seq_length must be at least 8, got {self.max_seq_length}")
+        if self.resume and self.overwrite_output_dir:
+            raise UserError("--resume goes on from a run that --overwrite_output_dir would delete; give one of them")
+        if self.budget is not None:
+            parse_duration(self.budget)
+        for tracker in self.report_to:
+            if tracker not in TRACKERS:
+                raise UserError(f"report_to {tracker!r} is unknown; have {', '.join(TRACKERS)}")
+            if tracker != "none" and importlib.util.find_spec(tracker) is None:
+                raise UserError(f"report_to {tracker} needs its package: pip install {tracker}")

@@ -1,0 +1,411 @@
+"""The pre-training loop: batches in, a checkpoint that `from_pretrained` opens out.
+
+Read `Pretraining.run` first: for every step forward, backward, clip, step, and now and then log, evaluate and save.
+"""
+
+import dataclasses
+import json
+import logging
+import shutil
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, closing, nullcontext
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from accelerate import Accelerator
+from accelerate.utils import set_seed
+from safetensors.torch import load_model
+from torch import Tensor
+from transformers.utils.logging import disable_progress_bar
+
+from hf_minibert.data.loader import evaluation_batches, training_batches
+from hf_minibert.data.rows import Batch
+from hf_minibert.errors import UserError
+from hf_minibert.evaluation.held_out import evaluate
+from hf_minibert.files import write_json
+from hf_minibert.hub.card import write_card
+from hf_minibert.models.losses import IGNORE_INDEX
+from hf_minibert.presets import PretrainingModel
+from hf_minibert.pretraining.arguments import PretrainArguments
+from hf_minibert.pretraining.backend import (
+    StopSignal,
+    build_backend,
+    generator_file,
+    generator_state,
+    restore_generator,
+)
+from hf_minibert.pretraining.checkpoint import (
+    TrainState,
+    forget_checkpoints_after,
+    latest_checkpoint,
+    load_state,
+    prune_checkpoints,
+    save_checkpoint,
+    write_tensors,
+)
+from hf_minibert.pretraining.data import RunData, read_data
+from hf_minibert.pretraining.objectives import combined
+from hf_minibert.pretraining.optimization import build_optimizers
+from hf_minibert.pretraining.plan import ARGUMENTS, Plan, build_model, check_folder, make_folder, make_plan
+from hf_minibert.pretraining.report import (
+    CURVES,
+    RESULTS,
+    MetricsLog,
+    ProgressBar,
+    announcement,
+    print_report,
+    summary,
+)
+from hf_minibert.pretraining.schedule import (
+    DECAY_SHARE,
+    Clock,
+    End,
+    ends_part,
+    has_time_to_pause,
+    is_due,
+    learning_rate_factor,
+    resume_point,
+    share_seconds,
+)
+from hf_minibert.runs.curves import plot_curves
+from hf_minibert.runs.hardware import flops_per_token, matrix_product_rate
+
+logger = logging.getLogger(__name__)
+
+SECONDS_BETWEEN_SAVES = 1800
+MAX_SKIPPED_STEPS = 10
+TERMINATED = 143
+
+
+def pretrain(arguments: PretrainArguments) -> int:
+    """Run to the end, or until SIGTERM. Returns the exit status: 0, or 143 after a SIGTERM and a checkpoint.
+
+    Raises:
+        UserError: the arguments ask for something that cannot be.
+    """
+    disable_progress_bar()  # of saving and loading, which are short and would break ours
+    torch.set_flush_denormal(True)  # AdamW on subnormal moments is many times slower on CPUs
+    check_folder(arguments)
+    if arguments.resume and is_finished(arguments):
+        logger.info(
+            "%s is already finished; to go on, give a later --budget, --max_steps or --max_tokens",
+            arguments.output_dir,
+        )
+        return 0
+    return Pretraining(make_plan(arguments)).run()
+
+
+def is_finished(arguments: PretrainArguments) -> bool:
+    """Whether the run in a folder came to the end that the arguments ask for, and told what was learned."""
+    folder = Path(arguments.output_dir)
+    if not (folder / RESULTS).exists():
+        return False
+    state = load_state(latest_checkpoint(folder))
+    told = json.loads((folder / RESULTS).read_text(encoding="utf-8"))["training"]["steps"]
+    return bool(told == state.step and End.of(arguments).progress(state) >= 1)
+
+
+class Pretraining:
+    """One run: everything that it is built from, and the steps."""
+
+    def __init__(self, plan: Plan) -> None:
+        self.plan, self.arguments, self.folder = plan, plan.arguments, plan.folder
+        self.backend = build_backend(self.arguments, self.folder)
+        self.accelerator = self.backend.accelerator
+        self.data = read_data(plan, self.accelerator)
+        if self.accelerator.is_main_process:
+            make_folder(self.arguments)  # not before the corpus was read without a mistake
+            if not self.arguments.resume:  # a resumed run is checked against its checkpoint first
+                write_json(self.folder / ARGUMENTS, self._saved_arguments())
+        self.accelerator.wait_for_everyone()
+        named = {"name": self.folder.resolve().name}
+        settings = {
+            name: value for name, value in self._saved_arguments().items() if isinstance(value, int | float | str)
+        }
+        self.accelerator.init_trackers("hf_minibert", settings, {"trackio": named, "wandb": named})
+        self.end = End.of(self.arguments)
+        self.rows_per_step = (
+            self.arguments.per_device_train_batch_size
+            * self.arguments.gradient_accumulation_steps
+            * self.accelerator.num_processes
+        )
+        self.tokens_per_step = self.rows_per_step * self.arguments.max_seq_length
+        self._build_or_resume()
+        self.tokens_per_second_limit = speed_limit(plan, self.model, self.data, self.accelerator)
+        self.log = MetricsLog(self.folder, self.accelerator, self.state)
+
+    def _build_or_resume(self) -> None:
+        """The model, the optimizer and how far they are."""
+        set_seed(self.arguments.seed)
+        checkpoint = resume_point(self.folder, self.end) if self.arguments.resume else None
+        self.model = build_model(self.plan)
+        if checkpoint is not None:
+            load_weights(self.model, checkpoint)
+        if self.arguments.gradient_checkpointing:
+            self.model.gradient_checkpointing_enable()  # type: ignore[no-untyped-call]
+        if self.arguments.compile:
+            self.backend.compile(self.model)
+        self.backend.prepare(self.model, build_optimizers(self.model, self.arguments, self.arguments.learning_rate))
+        if checkpoint is None:
+            self.state = TrainState(data=self.data.fingerprint, samples_before=self._predict())
+            torch.manual_seed(self.arguments.seed + self.accelerator.process_index)  # dropout of its own for each
+            return
+        self.state = load_state(checkpoint)
+        if self.state.data != self.data.fingerprint:
+            raise UserError(
+                f"the corpus or the tokenizer is not what the run began with (tokens {self.state.data}, now "
+                f"{self.data.fingerprint}); restore it, or start a run of its own in another --output_dir"
+            )
+        before = json.loads((self.folder / ARGUMENTS).read_text(encoding="utf-8"))
+        if self.arguments.optimizer != before["optimizer"]:
+            raise UserError(
+                f"the run's moments are those of {before['optimizer']}, so it cannot go on with --optimizer "
+                f"{self.arguments.optimizer}; leave the flag out"
+            )
+        self.backend.restore_moments(torch.load(checkpoint / "optimizer.pt", weights_only=True, map_location="cpu"))
+        torch.manual_seed(self.arguments.seed + self.accelerator.process_index)
+        generator = checkpoint / generator_file(self.accelerator, self.accelerator.process_index)
+        if generator.exists():  # else there were fewer processes, or another kind of device
+            restore_generator(torch.load(generator, weights_only=True), self.accelerator)
+        self.accelerator.wait_for_everyone()  # all have read the arguments
+        if self.accelerator.is_main_process:
+            changes = [
+                f"{name} {before.get(name)} -> {value}"
+                for name, value in self._saved_arguments().items()
+                if value != before.get(name)
+            ]
+            write_json(self.folder / ARGUMENTS, self._saved_arguments())
+            forget_checkpoints_after(self.folder, self.state.step)
+            changed = f"; changed: {', '.join(changes)}" if changes else ""
+            self.accelerator.print(f"resuming from {checkpoint}, step {self.state.step}{changed}")
+
+    def _saved_arguments(self) -> dict[str, Any]:
+        """What a resumed run starts from."""
+        how = {"resume": False, "overwrite_output_dir": False, "replay": None}
+        return dataclasses.asdict(self.arguments) | how
+
+    def run(self) -> int:
+        """The loop. Returns the exit status."""
+        arguments, accelerator, state = self.arguments, self.accelerator, self.state
+        accelerator.print(announcement(self.plan, self.model, accelerator))
+        stop = StopSignal()  # before there are workers
+        batches = training_batches(
+            self.data.train,
+            batch_size=arguments.per_device_train_batch_size,
+            rank=accelerator.process_index,
+            world_size=accelerator.num_processes,
+            first_row=state.rows,
+            last_row=self.end.last_row(state, self.rows_per_step, self.tokens_per_step),
+            num_workers=arguments.dataloader_num_workers,
+        )
+        clock = Clock(state)
+        progress, saved, is_first = self.end.progress(state), state.seconds, True
+        line, held_out = dict[str, float](), dict[str, float]()
+        is_trapezoid = arguments.lr_scheduler_type == "warmup_stable_decay"
+        self.model.train()
+        with closing(batches), ProgressBar(progress, is_shown=accelerator.is_main_process) as bar:
+            if arguments.compile:
+                bar.set_postfix_str("compiling")
+            while progress < 1 and not stop.agreed:
+                losses = self.step(batches, progress, stop)
+                begin = state.seconds
+                state.seconds, state.training_seconds = share_seconds(clock, accelerator)
+                if arguments.compile and is_first:
+                    state.compile_seconds += state.seconds - begin
+                is_first = False
+                before, progress = progress, self.end.progress(state)
+                clock.add(losses)
+                if not line or state.step % arguments.logging_steps == 0 or progress >= 1:
+                    line = clock.line(self.tokens_per_step, accelerator)
+                    line["utilisation"] = line["tokens_per_second"] / self.tokens_per_second_limit
+                    self.log.write(state, line)
+                bar.show(progress, state, line, held_out)
+                clock.pause()
+                is_milestone = is_due(state.step, arguments.eval_steps, ends_part(state, before, progress))
+                may_pause = arguments.eval_steps is not None or has_time_to_pause(state, self.end)
+                if (is_milestone and may_pause) or progress >= 1:
+                    held_out = self.measure()
+                    bar.show(progress, state, line, held_out)
+                is_late = state.seconds - saved >= SECONDS_BETWEEN_SAVES
+                is_last = stop.agreed or progress >= 1
+                falls_next = is_trapezoid and before < 1 - DECAY_SHARE <= progress
+                if is_due(state.step, arguments.save_steps, is_milestone or is_late) or falls_next or is_last:
+                    self.save()
+                    saved = state.seconds
+                clock.go_on()
+        if progress < 1:
+            accelerator.print(f"stopped by a signal at step {state.step}; go on with --resume")
+        else:
+            self.finish(held_out or self.measure())
+        accelerator.wait_for_everyone()
+        self.backend.close()
+        return 0 if progress >= 1 else TERMINATED
+
+    def step(self, batches: Iterator[Batch], progress: float, stop: StopSignal) -> dict[str, Tensor]:
+        """One optimizer step. Returns this process's part of the mean losses, and what else the log shows."""
+        arguments, accelerator, state = self.arguments, self.accelerator, self.state
+        micro_batches = list(islice(batches, arguments.gradient_accumulation_steps))
+        counts = self.count(micro_batches, stop)  # on the CPU, since a GPU would have to be waited for
+        factor = learning_rate_factor(arguments.lr_scheduler_type, arguments.warmup_steps, state.step, progress)
+        for optimizer in self.backend.optimizers:
+            for group in optimizer.param_groups:
+                group["lr"] = group["initial_lr"] * factor
+        sums: dict[str, Tensor] = {}
+        for on_host in micro_batches:
+            batch = {name: tensor.to(accelerator.device, non_blocking=True) for name, tensor in on_host.items()}
+            with accelerator.accumulate(self.backend.wrapped):
+                losses = self.forward(batch, counts)
+                # Each loss is this batch's part of the step's mean already; undo the averaging that follows.
+                accelerator.backward(losses["loss"] * (len(micro_batches) * accelerator.num_processes))
+            sums = {name: loss.detach() + sums.get(name, 0.0) for name, loss in losses.items()}
+        grad_norm = self.backend.clip_gradients(arguments.max_grad_norm)
+        decays = arguments.lr_scheduler_type == "warmup_stable_decay" and progress >= 1 - DECAY_SHARE
+        if decays:
+            state.decayed_for = dataclasses.astuple(self.end)
+        state.step += 1
+        state.rows, state.rows_per_step = state.rows + self.rows_per_step, self.rows_per_step
+        state.tokens += self.tokens_per_step
+        if torch.isfinite(grad_norm):
+            for optimizer in self.backend.optimizers:
+                optimizer.step()
+            state.skipped_steps = 0
+        else:
+            state.skipped_steps += 1
+            state.skipped_steps_in_all += 1
+        for optimizer in self.backend.optimizers:
+            optimizer.zero_grad()
+        if state.skipped_steps > MAX_SKIPPED_STEPS:
+            raise UserError(
+                f"loss or gradient were not finite in {state.skipped_steps} steps in a row, up to step {state.step} "
+                f"(rows {state.rows - self.rows_per_step:,} to {state.rows - 1:,}); look at it with --replay "
+                f"{state.step}, and resume from the checkpoint before with a smaller --learning_rate"
+            )
+        return sums | {"grad_norm": grad_norm, "learning_rate": torch.tensor(arguments.learning_rate * factor)}
+
+    def count(self, micro_batches: list[Batch], stop: StopSignal) -> dict[str, Tensor]:
+        """Step totals over all batches and processes, by the argument of `forward`; all learn whether one must stop."""
+        counts = self.plan.objective.counts
+        totals = [sum(int(count(batch)) for batch in micro_batches) for count in counts.values()]
+        everyones = torch.tensor([*totals, int(stop.received)], device=self.accelerator.device)
+        if self.accelerator.num_processes > 1:
+            everyones = self.accelerator.reduce(everyones, reduction="sum")
+        stop.agreed = bool(everyones[-1] > 0) if self.accelerator.num_processes > 1 else stop.received
+        return dict(zip(counts, everyones[:-1].clamp(min=1), strict=True))
+
+    def forward(self, batch: Batch, counts: dict[str, Tensor]) -> dict[str, Tensor]:
+        """One batch's part of the step's mean loss, in all and by its parts; `counts`: see `count`."""
+        objective = self.plan.objective
+        outputs = self.backend.wrapped(**batch, **counts, **objective.forward_settings(self.arguments))
+        return {name: outputs[name] for name in ("loss", *objective.losses)}
+
+    def measure(self) -> dict[str, float]:
+        """Evaluate on the held-out rows; log it and draw the curves."""
+        objective, arguments = self.plan.objective, self.arguments
+        measured = []
+        for reading, rows in zip(objective.readings, self.data.held_out, strict=True):
+            batches = evaluation_batches(
+                rows,
+                batch_size=arguments.per_device_eval_batch_size,
+                max_rows=arguments.max_eval_samples,
+                rank=self.accelerator.process_index,
+                world_size=self.accelerator.num_processes,
+            )
+            with self._uncompiled():
+                metrics = evaluate(
+                    self.model,
+                    batches,
+                    self.accelerator,
+                    targets=reading.targets,
+                    logits=objective.logits,
+                    settings=objective.forward_settings(arguments),
+                    token_lengths=self.data.token_lengths if reading.predicts_all else None,
+                )
+            measured.append(metrics)
+        metrics = combined(objective, measured, arguments)
+        self.state.evaluated_step = self.state.step
+        self.log.write(self.state, metrics)
+        self.log.write_samples(self.state, self._predict())
+        if self.accelerator.is_main_process:
+            by_frequencies = {"by frequencies alone": self.data.baselines["unigram_loss"]}
+            plot_curves(self.log.path, self.folder / CURVES, baselines=by_frequencies)
+        return metrics
+
+    def save(self) -> None:
+        """Make a checkpoint; then forget the oldest. All processes take part, since each may hold a part."""
+        generators = self.accelerator.gather(generator_state(self.accelerator)[None])
+        weights, moments = self.backend.weights(), self.backend.moments()
+        if self.accelerator.is_main_process:
+
+            def write(checkpoint: Path) -> None:
+                self._write_model(checkpoint, weights)
+                write_tensors(checkpoint / "optimizer.pt", moments)
+                for rank, state in enumerate(generators.cpu()):
+                    write_tensors(checkpoint / generator_file(self.accelerator, rank), state.clone())
+
+            save_checkpoint(self.folder, self.state, write)
+            prune_checkpoints(self.folder, self.arguments.save_total_limit)
+        self.accelerator.wait_for_everyone()
+
+    def finish(self, metrics: dict[str, float]) -> None:
+        """Put the model into the run's folder, and tell what was learned."""
+        weights, predicted = self.backend.weights(), self._predict()
+        if not self.accelerator.is_main_process:
+            return
+        temporary = self.folder / ".model.tmp"
+        shutil.rmtree(temporary, ignore_errors=True)
+        self._write_model(temporary, weights)
+        for path in temporary.iterdir():
+            if path.is_dir():
+                shutil.rmtree(self.folder / path.name, ignore_errors=True)
+            path.replace(self.folder / path.name)
+        temporary.rmdir()
+        results = summary(self.plan, self.data, self.model, self.state, metrics, predicted, self.accelerator)
+        write_json(self.folder / RESULTS, results)
+        print_report(results, self.plan.objective, self.folder, write_card(self.folder))
+
+    def _predict(self) -> list[dict[str, Any]]:
+        with self._uncompiled():
+            return self.plan.objective.samples(self.model, self.plan.tokenizer, self.data.sentences)
+
+    def _uncompiled(self) -> AbstractContextManager[None]:
+        """Batches of other shapes are not worth compiling for."""
+        return torch.compiler.set_stance("force_eager") if self.arguments.compile else nullcontext()
+
+    def _write_model(self, folder: Path, weights: dict[str, Tensor]) -> None:
+        """What `from_pretrained` opens: weights, config, code and tokenizer."""
+        objective, config = self.plan.objective, self.plan.config
+        if objective.write_beside is not None:
+            objective.write_beside(folder, config, weights, self.plan.tokenizer)
+        saved_class: Any = objective.saved_class or objective.model_class
+        with torch.device("meta"):  # a shell to save: FSDP has made the model an instance of a class of its own
+            shell = saved_class(config)
+        shell.save_pretrained(folder, state_dict=weights)
+        self.plan.tokenizer.save_pretrained(folder)
+
+
+def speed_limit(plan: Plan, model: PretrainingModel, data: RunData, accelerator: Accelerator) -> float:
+    """Tokens per second if all processes did nothing but the model's matrix products, as fast as one product goes."""
+    arguments = plan.arguments
+    labels = data.train.batch(0, np.arange(min(8, data.train.num_rows)))["labels"]
+    share = float((labels != IGNORE_INDEX).float().mean())
+    arithmetic = flops_per_token(model, arguments.max_seq_length, head_share=share)
+    dtype = torch.bfloat16 if arguments.mixed_precision == "bf16" else torch.float32
+    rows = arguments.per_device_train_batch_size * arguments.max_seq_length
+    rate = matrix_product_rate(accelerator.device, dtype, rows, plan.config.hidden_size)
+    return float(accelerator.num_processes * rate / arithmetic)
+
+
+def load_weights(model: PretrainingModel, checkpoint: Path) -> None:
+    """Copy weights into a model's own memory: where they lie in a mapped file decides how sums on CPU are rounded.
+
+    Raises:
+        UserError: the checkpoint is of a model of another shape.
+    """
+    try:
+        load_model(model, checkpoint / "model.safetensors")
+    except RuntimeError as error:
+        reason = " ".join(str(error).split())
+        raise UserError(f"{checkpoint} does not fit the model that the arguments describe: {reason}") from error

@@ -1,0 +1,113 @@
+"""Muon, with all matrices of one shape orthogonalised together."""
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.distributed.tensor import DTensor, Replicate
+
+from hf_minibert.runs.hardware import computes_in_bfloat16
+
+# Of quintics that draw all singular values towards 1 (Polar Express: Amsel et al. 2025, arXiv:2505.16932). Three of
+# them teach as much in a step as five of Jordan's, at three fifths of the cost (benchmarks/README.md).
+COEFFICIENTS = (
+    (8.28721201814563, -23.595886519098837, 17.300387312530933),
+    (4.107059111542203, -2.9478499167379106, 0.5448431082926601),
+    (3.9486908534822946, -2.908902115962949, 0.5518191394370137),
+)
+RMS_OF_ADAMW = 0.2
+
+
+class Muon(torch.optim.Optimizer):
+    """Steps in which all directions of a matrix count alike (Jordan et al. 2024, kellerjordan.github.io/posts/muon).
+
+    As `torch.optim.Muon` with ``adjust_lr_fn="match_rms_adamw"``, which scales steps to the size of AdamW's (Liu et al.
+    2025, arXiv:2502.16982), so that rates and decay mean the same to both. That one takes the matrices one by one,
+    always in bfloat16, and has one quintic for all repetitions; this one takes those of a shape together, computes in
+    float32 where the device has no instructions for bfloat16, and has the best quintic for each repetition.
+
+    Args:
+        params: matrices.
+        lr: step size.
+        weight_decay: decoupled decay, as in AdamW.
+        momentum: memory of the mean gradient (Nesterov's).
+    """
+
+    def __init__(self, params: Any, *, lr: float, weight_decay: float = 0.1, momentum: float = 0.95) -> None:
+        super().__init__(params, {"lr": lr, "weight_decay": weight_decay, "momentum": momentum})
+        for group in self.param_groups:
+            for parameter in group["params"]:
+                if parameter.ndim != 2:
+                    raise ValueError(f"Muon is for matrices, but got a parameter of shape {tuple(parameter.shape)}")
+
+    @torch.no_grad()
+    def step(self, closure: Callable[[], float] | None = None) -> float | None:  # type: ignore[override]
+        """One step with the gradients at hand; matrices without one stay."""
+        loss = None
+        if closure is not None:
+            with torch.enable_grad():
+                loss = closure()
+        for group in self.param_groups:
+            by_shape: dict[torch.Size, list[Tensor]] = {}
+            for parameter in group["params"]:
+                if parameter.grad is not None:
+                    by_shape.setdefault(parameter.shape, []).append(parameter)
+            for shape, parameters in by_shape.items():
+                momenta = self._momenta(parameters, group["momentum"])
+                whole = torch.stack(
+                    [gather(part, parameter) for part, parameter in zip(momenta, parameters, strict=True)]
+                )
+                updates = orthogonalize(whole)
+                parts = [shard(update, parameter) for update, parameter in zip(updates, parameters, strict=True)]
+                weights = [local(parameter) for parameter in parameters]
+                torch._foreach_mul_(weights, 1 - group["lr"] * group["weight_decay"])
+                torch._foreach_add_(weights, parts, alpha=-group["lr"] * RMS_OF_ADAMW * max(shape) ** 0.5)
+        return loss
+
+    def _momenta(self, parameters: list[Tensor], momentum: float) -> list[Tensor]:
+        """This process's part of each gradient, with Nesterov's momentum."""
+        for parameter in parameters:
+            if not self.state[parameter]:
+                self.state[parameter]["momentum_buffer"] = torch.zeros_like(parameter)
+        gradients = [local(parameter.grad) for parameter in parameters if parameter.grad is not None]
+        buffers = [local(self.state[parameter]["momentum_buffer"]) for parameter in parameters]
+        torch._foreach_lerp_(buffers, gradients, 1 - momentum)
+        return list(torch._foreach_lerp(gradients, buffers, momentum))
+
+
+def local(tensor: Tensor) -> Tensor:
+    """This process's part of a tensor that FSDP may have split; shares its memory."""
+    return tensor.to_local() if isinstance(tensor, DTensor) else tensor
+
+
+def gather(part: Tensor, like: Tensor) -> Tensor:
+    """The whole of what is split as `like` is."""
+    if not isinstance(like, DTensor):
+        return part
+    split = DTensor.from_local(part, like.device_mesh, like.placements, shape=like.shape, stride=like.stride())
+    return split.full_tensor()
+
+
+def shard(whole: Tensor, like: Tensor) -> Tensor:
+    """This process's part of a whole tensor, split as `like` is."""
+    if not isinstance(like, DTensor):
+        return whole
+    replicated = DTensor.from_local(whole, like.device_mesh, [Replicate()] * like.device_mesh.ndim)
+    return replicated.redistribute(placements=like.placements).to_local()
+
+
+def orthogonalize(matrices: Tensor) -> Tensor:
+    """The nearest (semi-)orthogonal matrices, roughly: singular values end between 0.2 and 1.9; same dtype as given.
+
+    Args:
+        matrices: (matrices, rows, columns).
+    """
+    wide = matrices.bfloat16() if computes_in_bfloat16() else matrices
+    is_tall = matrices.shape[1] > matrices.shape[2]
+    wide = wide.mT if is_tall else wide
+    wide = wide / wide.norm(dim=(1, 2), keepdim=True).clamp(min=1e-7)
+    for first, third, fifth in COEFFICIENTS:
+        gram = wide @ wide.mT
+        wide = torch.baddbmm(wide, torch.baddbmm(gram, gram, gram, beta=third, alpha=fifth), wide, beta=first)
+    return (wide.mT if is_tall else wide).to(matrices.dtype)

@@ -1,0 +1,43 @@
+"""The optimizers: Muon for the matrices of the layers, AdamW for the rest."""
+
+import torch
+from torch import nn
+from transformers import PreTrainedModel
+
+from hf_minibert.pretraining.arguments import PretrainArguments
+from hf_minibert.pretraining.muon import Muon
+
+EMBEDDINGS_RATE = 8.0
+"""Beside Muon, AdamW learns so many times as fast: embeddings, norms and biases (benchmarks/README.md)."""
+
+
+def build_optimizers(
+    model: nn.Module, arguments: PretrainArguments, learning_rate: float
+) -> list[torch.optim.Optimizer]:
+    """What updates the weights: Muon the matrices of the layers, AdamW all else; or AdamW everything.
+
+    The learning rate is that of the matrices; each group of parameters keeps its own as ``initial_lr``. AdamW:
+    Loshchilov and Hutter 2019, arXiv:1711.05101. Norms, biases and embeddings do not decay; a head over the vocabulary
+    counts as embeddings, also where it has weights of its own.
+    """
+    tables: list[nn.Module | None] = [module for module in model.modules() if isinstance(module, nn.Embedding)]
+    tables += [model.get_output_embeddings()] if isinstance(model, PreTrainedModel) else []
+    embeddings = {id(table.weight) for table in tables if table is not None}
+    parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    matrices = [parameter for parameter in parameters if parameter.ndim == 2 and id(parameter) not in embeddings]
+    others = [parameter for parameter in parameters if parameter.ndim != 2 or id(parameter) in embeddings]
+    decay = arguments.weight_decay
+    assert decay is not None, "a plan decides"
+    groups = [{"params": others, "weight_decay": 0.0}]
+    optimizers: list[torch.optim.Optimizer] = []
+    rate = learning_rate
+    if arguments.optimizer == "muon":
+        optimizers.append(Muon(matrices, lr=learning_rate, weight_decay=decay))
+        rate *= EMBEDDINGS_RATE
+    else:
+        groups.append({"params": matrices, "weight_decay": decay})
+    betas = (arguments.adam_beta1, arguments.adam_beta2)
+    optimizers.append(torch.optim.AdamW(groups, lr=rate, betas=betas, eps=arguments.adam_epsilon, fused=True))
+    for group in (group for optimizer in optimizers for group in optimizer.param_groups):
+        group["initial_lr"] = group["lr"]
+    return optimizers

@@ -1,0 +1,195 @@
+"""The plan of a pre-training run: its arguments with every default decided, its objective, config and tokenizer."""
+
+import dataclasses
+import json
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers import PreTrainedTokenizerFast
+from transformers.utils.import_utils import is_flash_attn_2_available
+
+from hf_minibert.errors import UserError
+from hf_minibert.models.configuration_minibert import MiniBertConfig
+from hf_minibert.presets import (
+    LEARNING_RATES,
+    Config,
+    PretrainingModel,
+    build_config,
+    family_name,
+    family_of,
+    parse_overrides,
+    size_of,
+)
+from hf_minibert.pretraining.arguments import ObjectiveName, PretrainArguments
+from hf_minibert.pretraining.checkpoint import latest_checkpoint
+from hf_minibert.pretraining.objectives import OBJECTIVES, Objective, choose_objective
+from hf_minibert.pretraining.schedule import End
+from hf_minibert.runs.hardware import (
+    compiling_pays,
+    computes_in_bfloat16,
+    fastest_attention,
+    has_compiler,
+    tokens_per_batch,
+)
+from hf_minibert.tokenization import OWN_TOKENIZER, adapt_tokenizer, load_tokenizer
+
+ARGUMENTS = "arguments.json"
+
+
+@dataclass(kw_only=True)
+class DecidedArguments(PretrainArguments):
+    """Arguments with every default decided; a resumed run, which starts from them, does not decide again."""
+
+    objective: ObjectiveName
+    max_seq_length: int
+    per_device_train_batch_size: int
+    learning_rate: float
+    weight_decay: float
+    max_eval_samples: int
+    attn_implementation: Any
+    mixed_precision: Any
+    compile: bool
+
+
+@dataclass(frozen=True, kw_only=True)
+class Plan:
+    """What can be known of a run without reading the corpus."""
+
+    arguments: DecidedArguments
+    objective: Objective
+    config: Config
+    tokenizer: PreTrainedTokenizerFast
+
+    @property
+    def folder(self) -> Path:
+        """The run's folder."""
+        return Path(self.arguments.output_dir)
+
+
+def make_plan(arguments: PretrainArguments) -> Plan:
+    """Decide the defaults and check everything that is cheap to check; nothing is written.
+
+    Raises:
+        UserError: the arguments ask for something that cannot be.
+    """
+    decided = decide(arguments)
+    objective = OBJECTIVES[decided.objective]
+    if decided.attn_implementation == "flash_attention_2" and not is_flash_attn_2_available():
+        raise UserError("attn_implementation flash_attention_2 needs a GPU and its package: pip install flash-attn")
+    if decided.attn_implementation == "flex_attention" and not torch.accelerator.is_available():
+        raise UserError("attn_implementation flex_attention has no gradient on a CPU; use sdpa or eager")
+    if decided.compile and not has_compiler():
+        raise UserError(
+            "compile needs a C++ compiler (g++, or what CXX names) and Python's headers (Python.h) on a CPU; install "
+            "them, or say --compile no"
+        )
+    tokenizer = load_tokenizer(arguments.tokenizer or OWN_TOKENIZER)
+    tokens: dict[str, Any] = {
+        "vocab_size": len(tokenizer),
+        "pad_token_id": tokenizer.pad_token_id,
+        "bos_token_id": tokenizer.cls_token_id,
+        "eos_token_id": tokenizer.sep_token_id,
+    }
+    fields = tokens | dict(objective.config) | parse_overrides(arguments.config_overrides)
+    config = build_config(arguments.model, arguments.architecture, **fields)
+    objective.check(decided, config)
+    if config.vocab_size < len(tokenizer):
+        raise UserError(f"vocab_size {config.vocab_size} is smaller than the tokenizer's {len(tokenizer)} entries")
+    if decided.max_seq_length > config.max_position_embeddings:
+        raise UserError(
+            f"max_seq_length {decided.max_seq_length} is more than the model's {config.max_position_embeddings} "
+            f"positions; make it smaller, or add --config_overrides max_position_embeddings={decided.max_seq_length}"
+        )
+    return Plan(
+        arguments=decided,
+        objective=objective,
+        config=config,
+        tokenizer=adapt_tokenizer(
+            tokenizer,
+            model_type="minibert" if isinstance(config, MiniBertConfig) else "minigpt",
+            uses_token_types=isinstance(config, MiniBertConfig) and config.type_vocab_size > 0,
+            model_max_length=config.max_position_embeddings,
+        ),
+    )
+
+
+def decide(arguments: PretrainArguments) -> DecidedArguments:
+    """The arguments with a value in place of every default that depends on others, or on the machine."""
+    family = family_of(arguments.model)
+    objective = choose_objective(arguments.model, family_name(arguments.model), arguments.objective)
+    length = arguments.max_seq_length or family.max_seq_length
+    rates = LEARNING_RATES[arguments.optimizer][arguments.architecture]
+    compiles = arguments.compile
+    if compiles is None:
+        compiles = has_compiler() and compiling_pays(length, End.of(arguments).seconds)
+    decay = arguments.weight_decay
+    evaluated = OBJECTIVES[objective].evaluated_tokens
+    given = {field.name: getattr(arguments, field.name) for field in dataclasses.fields(PretrainArguments)}
+    return DecidedArguments(
+        **given
+        | {
+            "objective": objective,
+            "max_seq_length": length,
+            "per_device_train_batch_size": arguments.per_device_train_batch_size
+            or max(1, tokens_per_batch() // length),
+            "learning_rate": arguments.learning_rate or rates[size_of(arguments.model)],
+            "weight_decay": family.weight_decay if decay is None else decay,
+            "max_eval_samples": arguments.max_eval_samples or max(1, evaluated // length),
+            "attn_implementation": arguments.attn_implementation or fastest_attention(length),
+            "mixed_precision": arguments.mixed_precision or ("bf16" if computes_in_bfloat16() else "no"),
+            "compile": compiles,
+        }
+    )
+
+
+def build_model(plan: Plan) -> PretrainingModel:
+    """The plan's model, with new weights."""
+    model_class: Any = plan.objective.model_class
+    model: PretrainingModel = model_class(plan.config)
+    model.set_attn_implementation(str(plan.arguments.attn_implementation))
+    return model
+
+
+def check_folder(arguments: PretrainArguments) -> None:
+    """Whether the run may have its folder; nothing is written.
+
+    Raises:
+        UserError: the path is a file, or holds an earlier run that nobody said to delete, or none to resume.
+    """
+    folder = Path(arguments.output_dir)
+    if folder.exists() and not folder.is_dir():
+        raise UserError(f"output_dir {folder} is a file; give a folder")
+    if arguments.resume:
+        latest_checkpoint(folder)
+    elif folder.exists() and any(folder.iterdir()):
+        if not arguments.overwrite_output_dir:
+            raise UserError(
+                f"output_dir {folder} is not empty; give another, or --resume to go on with its run, or "
+                "--overwrite_output_dir to delete it"
+            )
+        if not is_pretraining(folder):
+            raise UserError(f"output_dir {folder} holds no earlier run of pre-training, so it is not deleted")
+
+
+def is_pretraining(folder: Path) -> bool:
+    """Whether a folder is that of a run like this."""
+    try:
+        return "objective" in json.loads((folder / ARGUMENTS).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return False
+
+
+def make_folder(arguments: PretrainArguments) -> None:
+    """Make the run's folder, empty unless the run goes on.
+
+    Raises:
+        UserError: as `check_folder`, if something came into the folder since that was called.
+    """
+    check_folder(arguments)
+    folder = Path(arguments.output_dir)
+    if folder.exists() and not arguments.resume:
+        shutil.rmtree(folder)
+    folder.mkdir(parents=True, exist_ok=True)

@@ -1,0 +1,116 @@
+"""What a run computes on."""
+
+import os
+import shutil
+import statistics
+import sys
+import sysconfig
+import time
+from functools import cache
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from torch import nn
+
+SECONDS_THAT_COMPILING_NEEDS = {"bf16": 300, "fp32": 900}
+TOKENS_PER_BATCH = {"cpu": 2_048, "cuda": 16_384}
+
+
+def hardware(device: torch.device) -> str:
+    """What a run computed on, as a class of machine."""
+    return torch.cuda.get_device_name(device) if device.type == "cuda" else f"{os.cpu_count()} CPU cores"
+
+
+@cache  # asking a GPU takes a while, and Muon asks for every shape in every step
+def computes_in_bfloat16() -> bool:
+    """Whether the device has instructions for bfloat16; without them it is several times slower than float32."""
+    if torch.cuda.is_available():
+        return bool(torch.cuda.is_bf16_supported(including_emulation=False))
+    return bool(torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported())
+
+
+def fastest_attention(length: int) -> Literal["eager", "sdpa"]:
+    """The attention implementation to train with: on a CPU, plain products win in bfloat16 while rows are short.
+
+    See `benchmarks/step_speed.py`, which measures both.
+    """
+    is_cpu = not torch.accelerator.is_available()
+    return "eager" if is_cpu and length <= 256 and computes_in_bfloat16() else "sdpa"
+
+
+def compiling_pays(length: int, seconds: float | None) -> bool:
+    """Whether to compile a model that trains for a time: on a CPU, where short rows in bfloat16 gain most.
+
+    See `benchmarks/step_speed.py --compile`.
+    """
+    least = SECONDS_THAT_COMPILING_NEEDS["bf16" if computes_in_bfloat16() else "fp32"]
+    is_long = seconds is not None and seconds >= least
+    return is_long and length <= 256 and not torch.accelerator.is_available()
+
+
+def tokens_per_batch() -> int:
+    """Tokens of a batch: a small model keeps a GPU waiting, which takes more of them in the same time.
+
+    See `benchmarks/recipe.py --budget`, which measures what either gives.
+    """
+    return TOKENS_PER_BATCH["cuda" if torch.cuda.is_available() else "cpu"]
+
+
+def has_compiler() -> bool:
+    """Whether torch.compile can build its kernels, for which it needs C++ on a CPU."""
+    if torch.accelerator.is_available():
+        return True
+    compiler = os.environ.get("CXX", "clang++" if sys.platform == "darwin" else "g++")
+    return shutil.which(compiler) is not None and Path(sysconfig.get_path("include"), "Python.h").exists()
+
+
+def use_all_cores(device: torch.device) -> None:
+    """Share a machine's cores between its processes on CPU: launchers leave each with one thread."""
+    if device.type == "cpu":
+        cores = len(os.sched_getaffinity(0)) if sys.platform == "linux" else os.cpu_count() or 1
+        torch.set_num_threads(max(1, cores // int(os.environ.get("LOCAL_WORLD_SIZE", "1"))))
+
+
+def matrix_product_rate(device: torch.device, dtype: torch.dtype, rows: int, width: int) -> float:
+    """Floating-point operations per second of the product that a feed-forward layer is made of: a device's limit.
+
+    Args:
+        device: where.
+        dtype: of the factors.
+        rows: tokens of a batch.
+        width: hidden size.
+    """
+    numbers = torch.Generator(device).manual_seed(0)  # its own: dropout's must not depend on a measurement
+    left = torch.randn(rows, width, device=device, dtype=dtype, generator=numbers)
+    right = torch.randn(width, 4 * width, device=device, dtype=dtype, generator=numbers)
+    times = []
+    for _ in range(10):
+        begin = now(device)
+        left @ right
+        times.append(now(device) - begin)
+    return 2 * rows * width * 4 * width / statistics.median(times)
+
+
+def now(device: torch.device) -> float:
+    """The time, when all that was asked of the device is done."""
+    if device.type == "cuda":
+        torch.cuda.synchronize()
+    return time.perf_counter()
+
+
+def flops_per_token(model: nn.Module, length: int, *, head_share: float) -> float:
+    """Arithmetic of a training step per token: 6 operations for each weight, attention, and the head where it runs.
+
+    Args:
+        model: its matrices count, but for embeddings, which are only looked up.
+        length: tokens in a row, all of which attention is taken to compare.
+        head_share: the share of tokens that are predicted.
+    """
+    config: Any = model.config
+    embeddings = {id(module.weight) for module in model.modules() if isinstance(module, nn.Embedding)}
+    matrices = [
+        parameter for parameter in model.parameters() if parameter.ndim == 2 and id(parameter) not in embeddings
+    ]
+    weights = sum(matrix.numel() for matrix in matrices) + head_share * config.vocab_size * config.hidden_size
+    return float(6 * weights + 12 * config.num_hidden_layers * config.hidden_size * length)

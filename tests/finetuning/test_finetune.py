@@ -1,0 +1,150 @@
+"""Fine-tuning: which weights learn how fast, and several processes."""
+
+import json
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from commands import REPOSITORY, TWO_PROCESSES, command, write_corpus
+from torch import nn
+from transformers import AutoModelForCausalLM, AutoModelForMaskedLM, TrainingArguments
+
+from hf_minibert.errors import UserError
+from hf_minibert.finetuning.finetune import (
+    NEW_WEIGHTS_RATE,
+    USUAL_RMS,
+    FinetuneArguments,
+    OneBar,
+    ProportionateTrainer,
+    finetune,
+)
+from hf_minibert.presets import build_config
+from hf_minibert.tokenization import load_tokenizer
+
+
+class Model(nn.Module):
+    """An embedding as large as Muon makes it, a matrix as large as usual, what is no matrix, and a new classifier."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.embed = nn.Embedding(40, 30)
+        self.layer = nn.Linear(30, 20)
+        self.norm = nn.LayerNorm(20)
+        self.classifier = nn.Linear(20, 2)
+        nn.init.constant_(self.embed.weight, 10 * USUAL_RMS)
+        nn.init.constant_(self.layer.weight, 0.5 * USUAL_RMS)
+        nn.init.constant_(self.layer.bias, 1.0)
+
+
+@pytest.fixture(name="trainer")
+def _trainer(tmp_path) -> ProportionateTrainer:
+    settings = TrainingArguments(str(tmp_path), learning_rate=1e-3, weight_decay=0.01, use_cpu=True, report_to="none")
+    return ProportionateTrainer(new_weights={"classifier.weight", "classifier.bias"}, model=Model(), args=settings)
+
+
+def test_matrices_learn_in_proportion_to_their_size(trainer: ProportionateTrainer) -> None:
+    optimizer = trainer.create_optimizer()
+    names = {id(parameter): name for name, parameter in trainer.model.named_parameters()}
+    of = {names[id(parameter)]: group for group in optimizer.param_groups for parameter in group["params"]}
+    assert set(of) == set(names.values()), "each once"
+    rates = dict.fromkeys(of, 1e-3) | {"embed.weight": pytest.approx(1e-2)}
+    rates |= dict.fromkeys(("classifier.weight", "classifier.bias"), NEW_WEIGHTS_RATE * 1e-3)
+    assert {name: of[name]["lr"] for name in of} == rates
+    biases = {"layer.bias", "norm.weight", "norm.bias", "classifier.bias"}
+    assert {name for name in of if of[name]["weight_decay"] == 0} == biases
+    decays = {of[name]["lr"] * of[name]["weight_decay"] for name in set(of) - biases}
+    assert all(decay == pytest.approx(1e-5) for decay in decays), "as fast as all others"
+
+    schedule = trainer.create_scheduler(num_training_steps=10, optimizer=optimizer)
+    before = {name: parameter.detach().clone() for name, parameter in trainer.model.named_parameters()}
+    for parameter in trainer.model.parameters():
+        parameter.grad = torch.ones_like(parameter)
+    optimizer.step()
+    schedule.step()
+    after = {name: parameter.detach() for name, parameter in trainer.model.named_parameters()}
+    moved = {name: float((after[name] - before[name]).abs().max()) for name in after}
+    assert moved["embed.weight"] == pytest.approx(1e-2, rel=0.05)
+    assert moved["layer.weight"] == pytest.approx(1e-3, rel=0.05)
+    assert moved["classifier.weight"] == pytest.approx(NEW_WEIGHTS_RATE * 1e-3, rel=0.05)
+    assert schedule.get_last_lr()[0] == pytest.approx(0.9e-3)
+
+
+@pytest.fixture(name="pretrained", scope="module")
+def _pretrained(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Either model, saved in bfloat16, each in a folder of its name."""
+    folder = tmp_path_factory.mktemp("pretrained")
+    for name, model_class in (("minibert", AutoModelForMaskedLM), ("minigpt", AutoModelForCausalLM)):
+        model_class.from_config(build_config(f"{name}-tiny", "modern")).bfloat16().save_pretrained(folder / name)
+        load_tokenizer(REPOSITORY / "tokenizer").save_pretrained(folder / name)
+    return folder
+
+
+NEW = {
+    "minibert": {"model.pooler.dense.weight", "model.pooler.dense.bias", "classifier.weight", "classifier.bias"},
+    "minigpt": {"score.weight"},
+}
+
+
+@pytest.mark.parametrize("name", NEW)
+def test_what_is_not_pretrained_learns_faster(
+    name: str, pretrained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    begin = OneBar.on_train_begin
+    rates: dict[str, float] = {}
+
+    def look(self: OneBar, *event: Any, model: nn.Module, optimizer: torch.optim.Optimizer, **more: Any) -> None:
+        assert {parameter.dtype for parameter in model.parameters()} == {torch.float32}
+        names = {id(parameter): name for name, parameter in model.named_parameters()}
+        for group in optimizer.param_groups:
+            rates.update({names[id(parameter)]: group["initial_lr"] for parameter in group["params"]})
+        begin(self, *event, **more)
+
+    monkeypatch.setattr(OneBar, "on_train_begin", look)
+    corpus = write_corpus(tmp_path / "corpus.jsonl", documents=40)
+    arguments = FinetuneArguments(
+        model_name_or_path=str(pretrained / name),
+        dataset=str(corpus),
+        learning_rate=1e-3,
+        max_seq_length=32,
+        num_train_epochs=1,
+        output_dir=str(tmp_path / "classifier"),
+    )
+    assert finetune(arguments) == 0
+    assert {name for name in rates if rates[name] == NEW_WEIGHTS_RATE * 1e-3} == NEW[name]
+    assert {rates[name] for name in set(rates) - NEW[name]} == {1e-3}, "as small as they were made"
+
+    rates.clear()
+    assert (
+        finetune(replace(arguments, model_name_or_path=arguments.output_dir, output_dir=str(tmp_path / "again"))) == 0
+    )
+    assert set(rates.values()) == {1e-3}, "nothing is new"
+    for names in (["good", "bad"], ["one", "two", "three"]):
+        rows = [{"text": f"text {number}", "label": names[number % len(names)]} for number in range(40)]
+        corpus.write_text("".join(json.dumps(row) + "\n" for row in rows))
+        again = replace(arguments, model_name_or_path=arguments.output_dir, output_dir=str(tmp_path / "others"))
+        with pytest.raises(UserError, match=f"tells 0, 1 apart already, but .* {', '.join(sorted(names))};"):
+            finetune(again)
+        assert not (tmp_path / "others").exists()
+
+
+def test_two_processes_finetune_together(pretrained: Path, tmp_path: Path) -> None:
+    corpus = write_corpus(tmp_path / "corpus.jsonl", documents=60)
+    done = command(
+        "finetune.py",
+        tmp_path / "cache",
+        launcher=TWO_PROCESSES,
+        model_name_or_path=pretrained / "minibert",
+        dataset=corpus,
+        max_seq_length=32,
+        num_train_epochs=1,
+        per_device_train_batch_size=4,
+        output_dir=tmp_path / "classifier",
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.count("held-out texts") == 1
+    training = json.loads((tmp_path / "classifier" / "results.json").read_text())["training"]
+    assert training["num_processes"] == 2
+    assert training["global_batch_size"] == 8
+    assert (tmp_path / "classifier" / "model.safetensors").is_file()

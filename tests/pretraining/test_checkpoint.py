@@ -1,0 +1,174 @@
+import json
+import logging
+import shutil
+from pathlib import Path
+
+import pytest
+
+from hf_minibert.errors import UserError
+from hf_minibert.pretraining import checkpoint as checkpoint_module
+from hf_minibert.pretraining.checkpoint import (
+    CHECKSUMS,
+    STATE,
+    TrainState,
+    checkpoints,
+    is_whole,
+    latest_checkpoint,
+    load_state,
+    prune_checkpoints,
+    save_checkpoint,
+)
+
+
+def write(folder: Path) -> None:
+    (folder / "model.safetensors").write_bytes(bytes(range(256)) * 40)
+    (folder / "logs").mkdir()
+    (folder / "logs" / "line.txt").write_text("größer")
+
+
+def save(output_dir: Path, *steps: int) -> list[Path]:
+    return [save_checkpoint(output_dir, TrainState(step=step), write) for step in steps]
+
+
+def test_a_checkpoint_is_whole_and_says_how_far_the_run_is(tmp_path):
+    state = TrainState(step=7, tokens=123, seconds=1.5, skipped_steps=2, samples_before=[{"text": "größer"}])
+    folder = save_checkpoint(tmp_path, state, write)
+    assert folder == tmp_path / "checkpoint-7"
+    assert is_whole(folder)
+    assert load_state(folder) == state
+    assert latest_checkpoint(tmp_path) == folder
+    assert {str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file()} == {
+        "model.safetensors",
+        "logs/line.txt",
+        STATE,
+        CHECKSUMS,
+    }
+    assert set(json.loads((folder / CHECKSUMS).read_text())) == {"model.safetensors", "logs/line.txt", STATE}
+
+
+def test_the_folder_appears_only_when_all_is_written(tmp_path, monkeypatch):
+    seen = []
+
+    def watching_write(folder: Path) -> None:
+        write(folder)
+        seen.append(sorted(path.name for path in tmp_path.glob("checkpoint-*")))
+
+    real = checkpoint_module.write_json
+
+    def watching_write_json(path: Path, content) -> None:
+        real(path, content)
+        seen.append(sorted(path.name for path in tmp_path.glob("checkpoint-*")))
+
+    monkeypatch.setattr(checkpoint_module, "write_json", watching_write_json)
+    save_checkpoint(tmp_path, TrainState(step=1), watching_write)
+    assert seen == [[]] * 3
+    assert [path.name for path in tmp_path.iterdir()] == ["checkpoint-1"]
+
+
+@pytest.mark.parametrize(
+    ("error", "told"), [(OSError("no space left"), UserError), (KeyboardInterrupt(), KeyboardInterrupt)]
+)
+def test_an_interrupted_save_leaves_nothing_and_what_was_there(tmp_path, error, told):
+    save(tmp_path, 1, 2)
+
+    def broken(folder: Path) -> None:
+        write(folder)
+        raise error
+
+    for step in (2, 3):
+        with pytest.raises(told):
+            save_checkpoint(tmp_path, TrainState(step=step), broken)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["checkpoint-1", "checkpoint-2"]
+    assert latest_checkpoint(tmp_path) == tmp_path / "checkpoint-2"
+
+
+def test_what_a_kill_left_is_no_checkpoint_and_not_in_the_way(tmp_path):
+    save(tmp_path, 1)
+    left = tmp_path / ".checkpoint-2.tmp"
+    left.mkdir()
+    (left / "half").write_text("half")
+    assert checkpoints(tmp_path) == [tmp_path / "checkpoint-1"]
+    (folder,) = save(tmp_path, 2)
+    assert not (folder / "half").exists()
+    assert not left.exists()
+
+
+def test_saving_a_step_again_replaces_it(tmp_path):
+    (folder,) = save(tmp_path, 3)
+    (folder / "model.safetensors").write_bytes(b"damaged")
+    save(tmp_path, 3)
+    assert is_whole(folder)
+
+
+# ---------------------------------------------------------------- damage
+
+
+def flip_a_byte(folder: Path) -> None:
+    path = folder / "model.safetensors"
+    content = bytearray(path.read_bytes())
+    content[5_000] ^= 1
+    path.write_bytes(content)
+
+
+DAMAGE = {
+    "a flipped byte": flip_a_byte,
+    "a missing file": lambda folder: (folder / "logs" / "line.txt").unlink(),
+    "a shorter file": lambda folder: (folder / "model.safetensors").write_bytes(b""),
+    "another state": lambda folder: (folder / STATE).write_text('{"step": 99}'),
+    "no checksums": lambda folder: (folder / CHECKSUMS).unlink(),
+    "empty checksums": lambda folder: (folder / CHECKSUMS).write_text("{}"),
+    "half of the checksums": lambda folder: (folder / CHECKSUMS).write_text('{"model.saf'),
+    "checksums of another kind": lambda folder: (folder / CHECKSUMS).write_text('["model.safetensors"]'),
+    "binary checksums": lambda folder: (folder / CHECKSUMS).write_bytes(b"\xff\xfe"),
+    "nothing in it": lambda folder: (shutil.rmtree(folder), folder.mkdir()),
+}
+
+
+@pytest.mark.parametrize("damage", DAMAGE.values(), ids=DAMAGE)
+def test_a_damaged_checkpoint_is_noticed_and_passed_over(tmp_path, caplog, damage):
+    older, newest = save(tmp_path, 9, 10)
+    damage(newest)
+    assert not is_whole(newest)
+    with caplog.at_level(logging.WARNING, logger=checkpoint_module.__name__):
+        assert latest_checkpoint(tmp_path) == older
+    assert [record.getMessage() for record in caplog.records] == [f"{newest} is damaged; looking for the one before"]
+
+
+def test_a_whole_checkpoint_is_found_without_a_warning(tmp_path, caplog):
+    save(tmp_path, 9, 10)
+    latest_checkpoint(tmp_path)
+    assert not caplog.records
+
+
+def test_foreign_names_are_no_checkpoints(tmp_path):
+    (whole,) = save(tmp_path, 5)
+    for name in ("checkpoint-x", "checkpoint-9-old", "checkpoint-", "my-checkpoint-7"):
+        shutil.copytree(whole, tmp_path / name)
+    (tmp_path / "checkpoint-8").write_text("a file")
+    assert checkpoints(tmp_path) == [whole]
+
+
+@pytest.mark.parametrize("damaged", [True, False])
+def test_nothing_to_resume(tmp_path, damaged):
+    if damaged:
+        flip_a_byte(*save(tmp_path, 1))
+    with pytest.raises(UserError, match="has no whole checkpoint; start the run without --resume"):
+        latest_checkpoint(tmp_path)
+
+
+# ---------------------------------------------------------------- order
+
+
+def test_newest_is_by_number(tmp_path):
+    steps = [9, 100, 20, 1_000, 3, 11, 99, 2, 30]
+    save(tmp_path, *steps)
+    assert [path.name for path in checkpoints(tmp_path)] == [f"checkpoint-{step}" for step in sorted(steps)[::-1]]
+
+
+@pytest.mark.parametrize(("keep", "left"), [(1, ["100"]), (2, ["100", "20"]), (9, ["100", "20", "9"])])
+def test_pruning_keeps_the_newest_and_what_is_not_ours(tmp_path, keep, left):
+    save(tmp_path, 9, 100, 20)
+    (tmp_path / "checkpoint-best").mkdir()
+    prune_checkpoints(tmp_path, keep)
+    assert [path.name for path in checkpoints(tmp_path)] == [f"checkpoint-{step}" for step in left]
+    assert (tmp_path / "checkpoint-best").exists()

@@ -1,0 +1,79 @@
+"""The parts of the loop by themselves; runs as a whole are in tests/scripts and tests/invariants."""
+
+import json
+import time
+from pathlib import Path
+
+import pytest
+from commands import TINY_RUN, call, flags, write_corpus
+
+from hf_minibert.pretraining import loop, schedule
+from hf_minibert.pretraining.checkpoint import TrainState
+from hf_minibert.pretraining.schedule import Clock, End, ends_part, has_time_to_pause
+
+
+def evaluated_steps(num_steps: int) -> list[int]:
+    state, steps = TrainState(), []
+    for step in range(1, num_steps):
+        state.step = step
+        if ends_part(state, (step - 1) / num_steps, step / num_steps):
+            steps.append(step)
+            state.evaluated_step = step
+    return steps
+
+
+def test_a_run_is_evaluated_at_each_eighth_but_not_too_often():
+    assert evaluated_steps(400) == [50, 100, 150, 200, 250, 300, 350]
+    assert evaluated_steps(45) == [23]
+    assert evaluated_steps(20) == []
+
+
+def test_a_budget_is_for_training():
+    budget, steps = End(600.0, None, None), End(None, 500, None)
+    assert has_time_to_pause(TrainState(seconds=120.0, training_seconds=120.0), budget)
+    slow, fast = TrainState(seconds=240.0, training_seconds=218.0), TrainState(seconds=240.0, training_seconds=236.0)
+    assert not has_time_to_pause(slow, budget)
+    assert has_time_to_pause(slow, steps), "where time is not the end, evaluations do not depend on it"
+    assert has_time_to_pause(fast, budget)
+
+
+@pytest.mark.parametrize(
+    ("ends", "evaluated"),
+    [
+        ({"budget": "9h"}, [8]),
+        ({"budget": "9h", "eval_steps": 4}, [4, 8]),
+        ({}, [1, 2, 3, 4, 5, 6, 7, 8]),
+    ],
+)
+def test_where_pauses_cost_too_much_a_run_is_still_saved(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, ends: dict[str, object], evaluated: list[int]
+):
+    monkeypatch.setattr(schedule, "SHARE_OF_PAUSES", -1.0)
+    monkeypatch.setattr(schedule, "STEPS_BETWEEN_EVALUATIONS", 0)
+    corpus = write_corpus(tmp_path / "corpus.jsonl", documents=40)
+    where = {"corpus": corpus, "output_dir": tmp_path / "run", "save_total_limit": 10, "compile": "no"}
+    assert call("pretrain.py", monkeypatch, *flags(TINY_RUN | where | {"max_steps": 8} | ends)) == 0
+    lines = [json.loads(line) for line in (tmp_path / "run/metrics.jsonl").read_text().splitlines()]
+    assert [line["step"] for line in lines if "eval_loss" in line] == evaluated
+    saved = len(list((tmp_path / "run").glob("checkpoint-*")))
+    assert saved == (2 if "eval_steps" in ends else 8)
+
+
+def test_pauses_count_as_time_but_not_as_training(monkeypatch: pytest.MonkeyPatch):
+    now = 100.0
+    monkeypatch.setattr(time, "perf_counter", lambda: now)
+    clock = Clock(TrainState(seconds=50.0, training_seconds=40.0))
+    now += 10
+    clock.pause()
+    now += 5
+    clock.go_on()
+    now += 1
+    assert (clock.seconds(), clock.training_seconds()) == (66.0, 51.0)
+
+
+def test_a_run_that_is_seldom_evaluated_is_saved_by_the_clock(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(loop, "SECONDS_BETWEEN_SAVES", 0)
+    corpus = write_corpus(tmp_path / "corpus.jsonl", documents=40)
+    options = TINY_RUN | {"corpus": corpus, "output_dir": tmp_path / "run", "save_total_limit": 10}
+    assert call("pretrain.py", monkeypatch, *flags(options)) == 0
+    assert len(list((tmp_path / "run").glob("checkpoint-*"))) == 4
