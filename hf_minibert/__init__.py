@@ -3,29 +3,32 @@
 Importing this package makes transformers' Auto classes know both.
 """
 
-from transformers import AutoConfig
-from transformers.models.auto import modeling_auto
+import importlib
+import sys
+from importlib.metadata import version
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
-from hf_minibert.models import configuration_minibert, configuration_minigpt, modeling_minibert, modeling_minigpt
-from hf_minibert.models.configuration_minibert import MiniBertConfig
-from hf_minibert.models.configuration_minigpt import MiniGPTConfig
-from hf_minibert.models.modeling_minibert import (
-    MiniBertForMaskedLM,
-    MiniBertForMultipleChoice,
-    MiniBertForNextSentencePrediction,
-    MiniBertForPreTraining,
-    MiniBertForQuestionAnswering,
-    MiniBertForSequenceClassification,
-    MiniBertForTokenClassification,
-    MiniBertModel,
-)
-from hf_minibert.models.modeling_minigpt import (
-    MiniGPTForCausalLM,
-    MiniGPTForQuestionAnswering,
-    MiniGPTForSequenceClassification,
-    MiniGPTForTokenClassification,
-    MiniGPTModel,
-)
+if TYPE_CHECKING:
+    from hf_minibert.models.configuration_minibert import MiniBertConfig
+    from hf_minibert.models.configuration_minigpt import MiniGPTConfig
+    from hf_minibert.models.modeling_minibert import (
+        MiniBertForMaskedLM,
+        MiniBertForMultipleChoice,
+        MiniBertForNextSentencePrediction,
+        MiniBertForPreTraining,
+        MiniBertForQuestionAnswering,
+        MiniBertForSequenceClassification,
+        MiniBertForTokenClassification,
+        MiniBertModel,
+    )
+    from hf_minibert.models.modeling_minigpt import (
+        MiniGPTForCausalLM,
+        MiniGPTForQuestionAnswering,
+        MiniGPTForSequenceClassification,
+        MiniGPTForTokenClassification,
+        MiniGPTModel,
+    )
 
 __all__ = [
     "MiniBertConfig",
@@ -45,15 +48,23 @@ __all__ = [
     "MiniGPTModel",
 ]
 
-for _config, _heads, _modeling in (
-    (MiniBertConfig, configuration_minibert.HEADS, modeling_minibert),
-    (MiniGPTConfig, configuration_minigpt.HEADS, modeling_minigpt),
-):
-    AutoConfig.register(_config.model_type, _config)
-    _config.register_for_auto_class()
-    for _auto_name, _class_name in _heads.items():
-        _class = vars(_modeling)[_class_name]
-        vars(modeling_auto)[_auto_name].register(_config, _class)
-        _class.register_for_auto_class(_auto_name)
-# `Trainer` looks in this table by name for the models whose labels it must shift when it smooths them.
-modeling_auto.MODEL_FOR_CAUSAL_LM_MAPPING_NAMES["minigpt"] = "MiniGPTForCausalLM"
+__version__ = version("hf_minibert")
+
+
+def __getattr__(name: str) -> Any:
+    """The models, which are loaded with the first of them."""
+    if name not in __all__:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(importlib.import_module("hf_minibert.models"), name)
+
+
+def _starts_command() -> bool:
+    """Whether this process is a command of ours: it answers `--help` before it loads torch, and the models later."""
+    program, words = Path(sys.argv[0]), sys.orig_argv
+    is_module = "-m" in words and words[words.index("-m") + 1 :][:1] == [__name__]
+    is_script = program.suffix == ".py" and program.resolve().parent == Path(__file__).resolve().parents[1] / "scripts"
+    return is_module or is_script or program.stem == "hf-minibert"
+
+
+if not _starts_command():
+    globals().update({name: __getattr__(name) for name in __all__})

@@ -1,9 +1,11 @@
 """From a command line to a dataclass: flags, a YAML or JSON file in their place, help from field docstrings.
 
-Every script is ``main(arguments) -> int`` and ends with ``run(Arguments, main)``.
+Every verb is ``main(arguments) -> int``, called by ``run(Arguments, main)``.
 """
 
+import argparse
 import ast
+import dataclasses
 import difflib
 import inspect
 import json
@@ -13,10 +15,10 @@ import sys
 import textwrap
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, NoReturn, TypeVar
+from types import NoneType, UnionType
+from typing import Any, Literal, NoReturn, TypeVar, Union, get_args, get_origin, get_type_hints
 
 import yaml
-from transformers.hf_argparser import HfArgumentParser, string_to_bool
 
 from hf_minibert.errors import UserError
 
@@ -41,23 +43,43 @@ def field_docstrings(arguments_class: type[Any]) -> dict[str, str]:
     return docstrings
 
 
-class _Parser(HfArgumentParser):
-    """HfArgumentParser whose help comes from docstrings and whose errors are one line with a suggestion."""
+def headings(arguments_class: type[Any]) -> dict[str, str]:
+    """The heading of each field in the help, by field name: the docstring of the parent class that it comes from."""
+    parents = [parent for parent in arguments_class.__mro__[1:-1] if parent.__doc__]
+    return {name: str(parent.__doc__).rstrip(".") for parent in parents for name in parent.__annotations__}
+
+
+class _Parser(argparse.ArgumentParser):
+    """Flags from the fields of a dataclass, help from their docstrings, and errors of one line with a suggestion.
+
+    (transformers' HfArgumentParser does the first, but takes most of a second to import.)
+    """
 
     def __init__(self, arguments_class: Any) -> None:
-        self._help = field_docstrings(arguments_class)
         description = (inspect.getdoc(arguments_class) or "") + (
             "\n\nA YAML or JSON file with the same names may stand first; flags override it."
         )
-        super().__init__([arguments_class], description=description, allow_abbrev=False)
-
-    def add_argument(self, *names: str, **options: Any) -> Any:
-        docstring = self._help.get(names[0].removeprefix("--").removeprefix("no_"))
-        if docstring is not None and "help" not in options:
-            options["help"] = docstring.replace("%", "%%")
-        if options.get("type") is string_to_bool:  # also where the default is neither yes nor no
-            options |= {"nargs": "?", "const": True}
-        return super().add_argument(*names, **options)
+        fields = dataclasses.fields(arguments_class)
+        required = [field.name for field in fields if _default(field) is dataclasses.MISSING]
+        usage = " ".join(["%(prog)s", *(f"--{name} {name.upper()}" for name in required), "[flags]"])
+        super().__init__(
+            usage=usage,
+            description=description,
+            formatter_class=_HelpFormatter,
+            allow_abbrev=False,
+        )
+        kinds, docstrings = get_type_hints(arguments_class), field_docstrings(arguments_class)
+        heading_of = headings(arguments_class)
+        groups: dict[str, Any] = {}
+        for field in fields:
+            if (heading := heading_of.get(field.name)) and heading not in groups:
+                groups[heading] = self.add_argument_group(heading)
+        for field in fields:
+            options = _options(kinds[field.name])
+            default = _default(field)
+            options |= {"required": True} if default is dataclasses.MISSING else {"default": default}
+            group = groups.get(heading_of.get(field.name, ""), self)
+            group.add_argument(f"--{field.name}", help=docstrings[field.name].replace("%", "%%"), **options)
 
     def error(self, message: str) -> NoReturn:
         self.exit(2, f"{self.prog}: error: {message}\n")
@@ -66,6 +88,48 @@ class _Parser(HfArgumentParser):
         flag = argument.split("=")[0]
         close = difflib.get_close_matches(flag, self._option_string_actions, n=1)
         self.error(f"unknown argument {flag}" + (f"; did you mean {close[0]}?" if close else "; see --help"))
+
+
+class _HelpFormatter(argparse.ArgumentDefaultsHelpFormatter):
+    """Shows defaults, but for None, whose meaning the help says, and False, which is what a flag is without."""
+
+    def _get_help_string(self, action: argparse.Action) -> str | None:
+        return action.help if action.default in (None, False) else super()._get_help_string(action)
+
+
+def _underscored(word: str) -> str:
+    """A flag as the fields are spelt: ``--max-steps`` is ``--max_steps``."""
+    if not word.startswith("--"):
+        return word
+    flag, equals, value = word.partition("=")
+    return f"--{flag[2:].replace('-', '_')}{equals}{value}"
+
+
+def _default(field: dataclasses.Field[Any]) -> Any:
+    """What a field is where no flag says otherwise; `MISSING` if one must."""
+    return field.default if field.default_factory is dataclasses.MISSING else field.default_factory()
+
+
+def _options(kind: Any) -> dict[str, Any]:
+    """What argparse must know of a type: str, int, float, bool, a Literal, a list of one of them, or one or None."""
+    if isinstance(kind, UnionType) or get_origin(kind) is Union:
+        (kind,) = (each for each in get_args(kind) if each is not NoneType)
+    if get_origin(kind) is list:
+        return {"nargs": "+"} | _options(get_args(kind)[0])
+    if get_origin(kind) is Literal:
+        return {"choices": get_args(kind)}
+    if kind is bool:
+        return {"type": yes_or_no, "nargs": "?", "const": True}
+    return {"type": kind}
+
+
+def yes_or_no(text: str) -> bool:
+    """``yes``, ``true`` or ``1``, and their opposites, in any case."""
+    answers = {"yes": True, "true": True, "y": True, "t": True, "1": True}
+    answers |= {"no": False, "false": False, "n": False, "f": False, "0": False}
+    if text.lower() not in answers:
+        raise argparse.ArgumentTypeError(f"must be yes or no, got {text!r}")
+    return answers[text.lower()]
 
 
 def _read_settings(path: Path) -> dict[str, Any]:
@@ -113,23 +177,22 @@ def parse(
     if flags and flags[0].endswith((".yaml", ".yml", ".json")):
         flags = _flags(_read_settings(Path(flags[0])), names, flags[0]) + flags[1:]
     flags = _flags(defaults or {}, names, "the saved arguments") + flags
-    arguments, unknown = parser.parse_args_into_dataclasses(
-        flags, look_for_args_file=False, return_remaining_strings=True
-    )
+    found, unknown = parser.parse_known_args([_underscored(word) for word in flags])
     if unknown:
         parser.reject(unknown[0])
-    assert isinstance(arguments, arguments_class)
-    return arguments
+    return arguments_class(**vars(found))
 
 
 def invocation() -> str:
     """The command of this process as others would type it: of paths to other places of this machine, the end."""
-    script = Path(sys.argv[0])
+    program = sys.argv[0]
     words = [
         "/".join(Path(word).parts[-2:]) if Path(word).is_absolute() or ".." in Path(word).parts else word
         for word in sys.argv[1:]
     ]
-    return f"python {script.parent.name}/{script.name} {shlex.join(words)}".strip()
+    if program.endswith(".py"):
+        program = "/".join(["python " + Path(program).parent.name, Path(program).name])
+    return f"{program} {shlex.join(words)}".strip()
 
 
 def run(arguments_class: type[Arguments], main: Callable[[Arguments], int]) -> NoReturn:

@@ -8,7 +8,8 @@ from typing import Any
 from huggingface_hub.errors import StrictDataclassError
 from transformers import AutoConfig
 
-from hf_minibert.errors import UserError, is_nowhere
+from hf_minibert.assets import model_folder
+from hf_minibert.errors import UserError
 from hf_minibert.models.configuration_minibert import MiniBertConfig
 from hf_minibert.models.configuration_minigpt import MiniGPTConfig
 from hf_minibert.models.modeling_minibert import MiniBertForMaskedLM, MiniBertForPreTraining
@@ -104,10 +105,7 @@ def load_config(name_or_path: str) -> Config:
     Raises:
         UserError: there is no model, or it is of another kind.
     """
-    if is_nowhere(name_or_path):
-        raise UserError(
-            f"there is no folder {name_or_path}; model_name_or_path is that of a run, or OWNER/NAME on the Hub"
-        )
+    name_or_path = model_folder(name_or_path)
     try:
         config = AutoConfig.from_pretrained(name_or_path)
     except (OSError, ValueError) as error:

@@ -38,13 +38,14 @@ from numpy.typing import NDArray
 from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, pre_tokenizers, processors, trainers
 from transformers import AutoTokenizer, BertTokenizer, PreTrainedTokenizerFast
 
+from hf_minibert.assets import asset
 from hf_minibert.errors import UserError, is_nowhere
 
 Tokens = NDArray[np.unsignedinteger]
 Lengths = NDArray[np.int64]
 
-OWN_TOKENIZER = Path(__file__).parents[1] / "tokenizer"
-"""The one that the repository brings along."""
+OWN_TOKENIZER = asset("tokenizer")
+"""The one that the package brings along."""
 
 SPECIAL_TOKENS: dict[str, int] = {"[PAD]": 0, "[UNK]": 1, "[CLS]": 2, "[SEP]": 3, "[MASK]": 4}
 SPECIAL_ROLES: dict[str, str] = {

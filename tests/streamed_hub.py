@@ -19,7 +19,7 @@ import huggingface_hub
 
 from hf_minibert.data import streamed
 
-SCRIPT = Path(__file__).parents[1] / "scripts" / "pretrain.py"
+SCRIPT = Path(__file__).parents[1] / "scripts" / os.environ.get("HUB_SCRIPT", "pretrain.py")
 
 
 def rows(files: list[Path], delay: float) -> Iterator[dict[str, Any]]:

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 import hf_minibert
+from hf_minibert.cli import VERBS
 
 ROOT = Path(__file__).parents[1]
 PACKAGE = ROOT / "hf_minibert"
@@ -21,17 +22,23 @@ MODULES = {
 # What each part may import, besides itself. Parts that are files have no dot below them.
 ALLOWED = {
     "errors": set(),
+    "assets": {"errors"},
     "files": {"errors"},
     "command_line": {"errors"},
-    "tokenization": {"errors"},
+    "verbs": {"command_line", "data", "pretraining", "finetuning", "evaluation", "export", "hub", "tokenization"}
+    | {"assets", "files", "errors"},
+    "cli": {"command_line", "verbs"},
+    "__main__": {"cli"},
+    "tokenization": {"assets", "errors"},
     "models": set(),
     "data": {"models", "tokenization", "errors"},  # of the models, which label is not predicted
-    "presets": {"models", "errors"},
+    "presets": {"models", "assets", "errors"},
     "export": {"models", "files", "errors"},
     "hub": {"models", "files", "errors"},
-    "evaluation": {"data", "models", "tokenization", "errors"},
+    "evaluation": {"data", "models", "presets", "tokenization", "errors"},
     "runs": {"files", "errors"},
-    "pretraining": {"data", "models", "tokenization", "presets", "evaluation", "hub", "runs", "files", "errors"},
+    "pretraining": {"command_line", "data", "models", "tokenization", "presets", "evaluation", "hub", "runs"}
+    | {"files", "errors"},
     "finetuning": {"data", "models", "tokenization", "presets", "evaluation", "hub", "runs", "files", "errors"},
 }
 
@@ -101,7 +108,7 @@ def test_files_within_a_part_import_in_no_circle():
             del edges[module]
 
 
-@pytest.mark.parametrize("path", sorted((PACKAGE / "models").glob("*.py")), ids=lambda path: path.name)
+@pytest.mark.parametrize("path", sorted((PACKAGE / "models").glob("[a-z]*.py")), ids=lambda path: path.name)
 def test_models_import_siblings_only_with_one_dot_and_one_name(path):
     """The Hub's copier reads them with a regular expression."""
     for module, level, _ in imports(path):
@@ -122,7 +129,7 @@ def test_models_are_flat():
     assert not [path for path in (PACKAGE / "models").rglob("*.py") if path.parent != PACKAGE / "models"]
 
 
-@pytest.mark.parametrize("module", [module for module in MODULES if part(module) != "models"])
+@pytest.mark.parametrize("module", [module for module in MODULES if part(module) != "models" or module == "hf_minibert.models"])
 def test_imports_are_absolute_outside_models(module):
     assert all(level == 0 for _, level, _ in imports(MODULES[module]))
 
@@ -136,11 +143,12 @@ def test_nobody_imports_scripts():
 
 
 def test_every_file_is_used():
-    """By another file of the package, a script or a benchmark: what only tests import is not needed."""
+    """By another file of the package, a script or a benchmark, or as a verb: what only tests import is not needed."""
     users = [*MODULES.values(), *(ROOT / "scripts").glob("*.py"), *(ROOT / "benchmarks").glob("*.py")]
     used = {module for path in users for module in own_imports(path)}
+    used |= {f"hf_minibert.verbs.{verb.replace('-', '_')}" for verb in VERBS} | {"hf_minibert.__main__"}
     modules = {module for module, path in MODULES.items() if path.name != "__init__.py"}
-    assert not modules - used
+    assert modules == used & modules
 
 
 def test_every_public_name_is_there():

@@ -9,13 +9,12 @@ from typing import Literal
 import pytest
 import yaml
 
+from hf_minibert.cli import VERBS
 from hf_minibert.command_line import field_docstrings, invocation, parse, run
 from hf_minibert.errors import UserError
-from hf_minibert.finetuning.finetune import FinetuneArguments
 from hf_minibert.pretraining.arguments import PretrainArguments
 
-sys.path.insert(0, str(Path(__file__).parents[1] / "scripts"))
-SCRIPTS = sorted(path.stem for path in (Path(__file__).parents[1] / "scripts").glob("*.py"))
+REPOSITORY = Path(__file__).parents[1]
 
 
 @dataclass(kw_only=True)
@@ -88,16 +87,11 @@ def test_docstrings_of_fields_and_of_inherited_ones():
 
 
 def argument_classes() -> list[type]:
-    """Every dataclass of arguments that a script parses."""
-    found = [PretrainArguments, FinetuneArguments]
-    for script in SCRIPTS:
-        for value in vars(importlib.import_module(script)).values():
-            if isinstance(value, type) and value.__name__.endswith("Arguments") and value not in found:
-                found.append(value)
-    return [each for each in found if dataclasses.is_dataclass(each) and "transformers" not in each.__module__]
+    """The dataclass of arguments of every verb."""
+    return [importlib.import_module(f"hf_minibert.verbs.{verb.replace('-', '_')}").Arguments for verb in VERBS]
 
 
-@pytest.mark.parametrize("arguments_class", argument_classes(), ids=lambda each: each.__name__)
+@pytest.mark.parametrize("arguments_class", argument_classes(), ids=list(VERBS))
 def test_every_flag_says_what_it_is(arguments_class, capsys):
     docstrings = field_docstrings(arguments_class)
     names = {each.name for each in dataclasses.fields(arguments_class)}
@@ -111,10 +105,11 @@ def test_every_flag_says_what_it_is(arguments_class, capsys):
         assert "".join(text.split()) in shown
 
 
-def test_every_script_has_its_arguments_among_them():
-    """So that the check above covers a script that is added."""
-    assert {"PretrainArguments", "FinetuneArguments"} < {each.__name__ for each in argument_classes()}
-    assert len(argument_classes()) == len(SCRIPTS)
+def test_every_verb_is_a_script_too():
+    for verb in VERBS:
+        script = (REPOSITORY / "scripts" / f"{verb.replace('-', '_')}.py").read_text()
+        assert f'main("{verb}")' in script
+    assert len(list((REPOSITORY / "scripts").glob("*.py"))) == len(VERBS)
 
 
 # ---------------------------------------------------------------- flags

@@ -1,1 +1,59 @@
-"""The models. Every file here travels to the Hub with a checkpoint: flat, and importing siblings only."""
+"""The models, registered with transformers' Auto classes.
+
+Every other file here travels to the Hub with a checkpoint: flat, and importing siblings only.
+"""
+
+from transformers import AutoConfig
+from transformers.models.auto import modeling_auto
+
+from hf_minibert.models import configuration_minibert, configuration_minigpt, modeling_minibert, modeling_minigpt
+from hf_minibert.models.configuration_minibert import MiniBertConfig
+from hf_minibert.models.configuration_minigpt import MiniGPTConfig
+from hf_minibert.models.modeling_minibert import (
+    MiniBertForMaskedLM,
+    MiniBertForMultipleChoice,
+    MiniBertForNextSentencePrediction,
+    MiniBertForPreTraining,
+    MiniBertForQuestionAnswering,
+    MiniBertForSequenceClassification,
+    MiniBertForTokenClassification,
+    MiniBertModel,
+)
+from hf_minibert.models.modeling_minigpt import (
+    MiniGPTForCausalLM,
+    MiniGPTForQuestionAnswering,
+    MiniGPTForSequenceClassification,
+    MiniGPTForTokenClassification,
+    MiniGPTModel,
+)
+
+__all__ = [
+    "MiniBertConfig",
+    "MiniBertForMaskedLM",
+    "MiniBertForMultipleChoice",
+    "MiniBertForNextSentencePrediction",
+    "MiniBertForPreTraining",
+    "MiniBertForQuestionAnswering",
+    "MiniBertForSequenceClassification",
+    "MiniBertForTokenClassification",
+    "MiniBertModel",
+    "MiniGPTConfig",
+    "MiniGPTForCausalLM",
+    "MiniGPTForQuestionAnswering",
+    "MiniGPTForSequenceClassification",
+    "MiniGPTForTokenClassification",
+    "MiniGPTModel",
+]
+
+for _config, _heads, _modeling in (
+    (MiniBertConfig, configuration_minibert.HEADS, modeling_minibert),
+    (MiniGPTConfig, configuration_minigpt.HEADS, modeling_minigpt),
+):
+    AutoConfig.register(_config.model_type, _config)
+    _config.register_for_auto_class()
+    for _auto_name, _class_name in _heads.items():
+        _class = vars(_modeling)[_class_name]
+        vars(modeling_auto)[_auto_name].register(_config, _class)
+        _class.register_for_auto_class(_auto_name)
+# `Trainer` looks in this table by name for the models whose labels it must shift when it smooths them.
+modeling_auto.MODEL_FOR_CAUSAL_LM_MAPPING_NAMES["minigpt"] = "MiniGPTForCausalLM"

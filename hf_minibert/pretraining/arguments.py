@@ -1,4 +1,4 @@
-"""What a pre-training run can be told: the flags of `scripts/pretrain.py`."""
+"""What a pre-training run can be told: the flags of `hf-minibert pretrain`, under the headings of its help."""
 
 import importlib.util
 import re
@@ -25,24 +25,9 @@ def parse_duration(text: str) -> float:
 
 
 @dataclass(kw_only=True)
-class PretrainArguments:
-    """Pre-train a model on a corpus, and leave a folder that `from_pretrained` opens.
+class DataArguments:
+    """Data."""
 
-    The run ends with the first of --budget, --max_steps and --max_tokens; without any of them, after five minutes.
-    """
-
-    output_dir: str
-    """Folder for the checkpoint, its card and everything that resumes."""
-    model: str = "minibert-mini"
-    """minibert- or minigpt- and tiny, mini, small or medium."""
-    architecture: Literal["modern", "classic"] = "modern"
-    """modern: RMSNorm, rotary positions, gated feed-forward (EuroBERT, Llama); classic: BERT, GPT-2."""
-    config_overrides: str | None = None
-    """Fields of the config to replace, as in `hidden_size=384,num_hidden_layers=6`."""
-    objective: ObjectiveName | None = None
-    """What to predict: masked tokens; also whether a segment follows (nsp), or two are in order (sop); the next token;
-    or masked tokens and next ones (hybrid), for an encoder and a decoder. Default: mlm for MiniBERT, clm for
-    MiniGPT."""
     corpus: list[str] = field(default_factory=lambda: ["builtin"])
     """`builtin` (documentation of the installed packages), files, globs or folders (.txt .md .jsonl .parquet, also
     .gz .xz .zst), or a data set on the Hub, as NAME or NAME:CONFIG."""
@@ -53,35 +38,52 @@ class PretrainArguments:
     ahead. The parts stay in the Hugging Face cache (hf_minibert/stores), at half a byte for a byte of text."""
     tokenizer: str | None = None
     """Folder or Hub name of the tokenizer. Default: the repository's own."""
+    max_seq_length: int | None = None
+    """Tokens in a row. Default: 128 for MiniBERT, 256 for MiniGPT."""
+
+
+@dataclass(kw_only=True)
+class ModelArguments:
+    """Model and objective."""
+
+    model: str = "minibert-mini"
+    """minibert- or minigpt- and tiny, mini, small or medium."""
+    architecture: Literal["modern", "classic"] = "modern"
+    """modern: RMSNorm, rotary positions, gated feed-forward (EuroBERT, Llama); classic: BERT, GPT-2."""
+    config_overrides: str | None = None
+    """Fields of the config to replace, as in `hidden_size=384,num_hidden_layers=6`."""
+    objective: ObjectiveName | None = None
+    """What to predict: masked tokens; also whether a segment follows (nsp), or two are in order (sop); the next token;
+    or masked tokens and next ones (hybrid), for an encoder and a decoder. Default: mlm for MiniBERT, clm for
+    MiniGPT."""
+    mlm_probability: float = 0.3
+    """Share of tokens to predict in masked language modeling; more than BERT's 15% teaches more in a step (Wettig et
+    al. 2022, arXiv:2202.08005, and benchmarks/README.md). Evaluation always takes 15%."""
+    masked_share: float = 0.5
+    """Of the rows, and of the loss, in hybrid pre-training; the rest is causal."""
+
+
+@dataclass(kw_only=True)
+class LengthArguments:
+    """Length of the run."""
+
     budget: str | None = None
     """Wall-clock time of training with its evaluations, such as 90s, 5m or 2h; the schedule is fitted to it."""
     max_steps: int | None = None
     """Optimizer steps."""
     max_tokens: int | None = None
     """Tokens that the model reads."""
-    replay: int | None = None
-    """Compute this step of the run in output_dir again, and show the loss of every row; nothing is written."""
-    resume: bool = False
-    """Go on from the newest checkpoint in output_dir, with the arguments of that run where no flag says otherwise."""
-    overwrite_output_dir: bool = False
-    """Delete an earlier run in output_dir first."""
-    max_seq_length: int | None = None
-    """Tokens in a row. Default: 128 for MiniBERT, 256 for MiniGPT."""
-    mlm_probability: float = 0.3
-    """Share of tokens to predict in masked language modeling; more than BERT's 15% teaches more in a step (Wettig et
-    al. 2022, arXiv:2202.08005, and benchmarks/README.md). Evaluation always takes 15%."""
-    masked_share: float = 0.5
-    """Of the rows, and of the loss, in hybrid pre-training; the rest is causal."""
-    per_device_train_batch_size: int | None = None
-    """Rows in a batch on each device. Default: as many as make 2,048 tokens, or on a CUDA GPU, which takes more in
-    the same time, 16,384."""
-    gradient_accumulation_steps: int = 1
-    """Batches that are added up for one optimizer step."""
+
+
+@dataclass(kw_only=True)
+class OptimizationArguments:
+    """Optimisation."""
+
+    optimizer: Literal["muon", "adamw"] = "muon"
+    """muon: Muon for the matrices of the layers and AdamW for the rest; adamw: AdamW for everything, as ZeRO needs."""
     learning_rate: float | None = None
     """Peak of the schedule; beside Muon, embeddings and norms learn eight times as fast. Default: 6e-3 for tiny and
     mini, 3e-3 for small and medium, and a third of either for classic; with adamw, 1.5e-3, and 1e-3 for classic."""
-    optimizer: Literal["muon", "adamw"] = "muon"
-    """muon: Muon for the matrices of the layers and AdamW for the rest; adamw: AdamW for everything, as ZeRO needs."""
     lr_scheduler_type: Literal["linear", "cosine", "warmup_stable_decay"] = "linear"
     """How the rate falls to zero after the warm-up; warmup_stable_decay holds it until the last fifth."""
     warmup_steps: float = 0.05
@@ -94,6 +96,21 @@ class PretrainArguments:
     """Memory of AdamW's mean squared gradient."""
     adam_epsilon: float = 1e-8
     """Least denominator of AdamW's step."""
+    max_grad_norm: float = 1.0
+    """Gradients longer than this are shortened to it."""
+    per_device_train_batch_size: int | None = None
+    """Rows in a batch on each device. Default: as many as make 2,048 tokens, or on a CUDA GPU, which takes more in
+    the same time, 16,384."""
+    gradient_accumulation_steps: int = 1
+    """Batches that are added up for one optimizer step."""
+    seed: int = 42
+    """Of the weights, the order of the data, the masks and dropout."""
+
+
+@dataclass(kw_only=True)
+class HardwareArguments:
+    """Hardware."""
+
     mixed_precision: Literal["no", "bf16"] | None = None
     """Number format of the large products; weights stay in float32. Default: bf16 where the device computes in it, else
     no."""
@@ -106,10 +123,14 @@ class PretrainArguments:
     --budget of five minutes or more; where the CPU does not compute in bfloat16, of a quarter of an hour or more."""
     gradient_checkpointing: bool = False
     """Compute each layer twice instead of keeping what its gradient needs: slower, for models that do not fit."""
-    max_grad_norm: float = 1.0
-    """Gradients longer than this are shortened to it."""
-    seed: int = 42
-    """Of the weights, the order of the data, the masks and dropout."""
+    dataloader_num_workers: int = 0
+    """Processes that prepare batches beside each training process."""
+
+
+@dataclass(kw_only=True)
+class WatchingArguments:
+    """Watching and saving."""
+
     per_device_eval_batch_size: int = 32
     """Rows in a batch of an evaluation."""
     max_eval_samples: int | None = None
@@ -126,8 +147,28 @@ class PretrainArguments:
     """Steps between lines of metrics.jsonl."""
     report_to: list[str] = field(default_factory=lambda: ["tensorboard"])
     """Trackers beside metrics.jsonl: tensorboard, trackio, wandb, or none."""
-    dataloader_num_workers: int = 0
-    """Processes that prepare batches beside each training process."""
+
+
+@dataclass(kw_only=True)
+class PretrainArguments(
+    WatchingArguments,
+    HardwareArguments,
+    OptimizationArguments,
+    LengthArguments,
+    ModelArguments,
+    DataArguments,
+):
+    """Pre-train a model on a corpus, and leave a folder that `from_pretrained` opens.
+
+    The run ends with the first of --budget, --max_steps and --max_tokens; without any of them, after five minutes.
+    """
+
+    output_dir: str
+    """Folder for the checkpoint, its card and everything that resumes."""
+    resume: bool = False
+    """Go on from the newest checkpoint in output_dir, with the arguments of that run where no flag says otherwise."""
+    overwrite_output_dir: bool = False
+    """Delete an earlier run in output_dir first."""
 
     def __post_init__(self) -> None:
         for name in (
@@ -145,7 +186,6 @@ class PretrainArguments:
             "save_steps",
             "save_total_limit",
             "logging_steps",
-            "replay",
         ):
             value = getattr(self, name)
             if value is not None and not value > 0:

@@ -49,7 +49,7 @@ from hf_minibert.pretraining.checkpoint import (
 from hf_minibert.pretraining.data import RunData, read_data
 from hf_minibert.pretraining.objectives import combined
 from hf_minibert.pretraining.optimization import build_optimizers
-from hf_minibert.pretraining.plan import ARGUMENTS, Plan, build_model, check_folder, make_folder, make_plan
+from hf_minibert.pretraining.plan import Plan, build_model, check_folder, make_folder, make_plan
 from hf_minibert.pretraining.report import (
     CURVES,
     RESULTS,
@@ -59,6 +59,7 @@ from hf_minibert.pretraining.report import (
     print_report,
     summary,
 )
+from hf_minibert.pretraining.saved_arguments import ARGUMENTS
 from hf_minibert.pretraining.schedule import (
     DECAY_SHARE,
     Clock,
@@ -184,8 +185,7 @@ class Pretraining:
 
     def _saved_arguments(self) -> dict[str, Any]:
         """What a resumed run starts from."""
-        how = {"resume": False, "overwrite_output_dir": False, "replay": None}
-        return dataclasses.asdict(self.arguments) | how
+        return dataclasses.asdict(self.arguments) | {"resume": False, "overwrite_output_dir": False}
 
     def run(self) -> int:
         """The loop. Returns the exit status."""
@@ -280,8 +280,9 @@ class Pretraining:
         if state.skipped_steps > MAX_SKIPPED_STEPS:
             raise UserError(
                 f"loss or gradient were not finite in {state.skipped_steps} steps in a row, up to step {state.step} "
-                f"(rows {state.rows - self.rows_per_step:,} to {state.rows - 1:,}); look at it with --replay "
-                f"{state.step}, and resume from the checkpoint before with a smaller --learning_rate"
+                f"(rows {state.rows - self.rows_per_step:,} to {state.rows - 1:,}); look at it with hf-minibert replay "
+                f"--output_dir {self.folder} --step {state.step}, and resume from the checkpoint before with a smaller "
+                "--learning_rate"
             )
         return sums | {"grad_norm": grad_norm, "learning_rate": torch.tensor(arguments.learning_rate * factor)}
 

@@ -26,6 +26,7 @@ from hf_minibert.presets import (
 from hf_minibert.pretraining.arguments import ObjectiveName, PretrainArguments
 from hf_minibert.pretraining.checkpoint import latest_checkpoint
 from hf_minibert.pretraining.objectives import OBJECTIVES, Objective, choose_objective
+from hf_minibert.pretraining.saved_arguments import ARGUMENTS
 from hf_minibert.pretraining.schedule import End
 from hf_minibert.runs.hardware import (
     compiling_pays,
@@ -35,8 +36,6 @@ from hf_minibert.runs.hardware import (
     tokens_per_batch,
 )
 from hf_minibert.tokenization import OWN_TOKENIZER, adapt_tokenizer, load_tokenizer
-
-ARGUMENTS = "arguments.json"
 
 
 @dataclass(kw_only=True)

@@ -24,10 +24,8 @@ def replay(plan: Plan, step: int) -> int:
     """Show the loss and gradient of every row of a step, with the newest weights from before it; nothing is written.
 
     Raises:
-        UserError: there is no such step.
+        UserError: there are several processes.
     """
-    if step < 1:
-        raise UserError(f"replay takes a step from 1 on, got {step}")
     arguments = plan.arguments
     accelerator = Accelerator(cpu=not torch.accelerator.is_available(), mixed_precision=arguments.mixed_precision)
     if accelerator.num_processes > 1:

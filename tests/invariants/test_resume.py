@@ -211,12 +211,12 @@ def test_replay_shows_the_rows_of_a_step_and_writes_nothing(folder: Path, uninte
         return {path: path.stat().st_mtime_ns for path in uninterrupted.rglob("*")}
 
     before = files()
-    done = command("pretrain.py", folder / "cache", output_dir=uninterrupted, replay=22)
+    done = command("replay.py", folder / "cache", output_dir=uninterrupted, step=22)
     assert done.returncode == 0, done.stderr
     assert f"step 22: rows 168 to 175, with {uninterrupted / 'checkpoint-20'}" in done.stdout
     assert done.stdout.count("gradient norm") == 3
     assert files() == before
-    done = command("pretrain.py", folder / "cache", output_dir=folder / "nowhere", replay=22)
+    done = command("replay.py", folder / "cache", output_dir=folder / "nowhere", step=22)
     assert done.returncode == 2
     assert "nothing to replay" in done.stderr
 

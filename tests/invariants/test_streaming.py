@@ -36,7 +36,12 @@ def options(output: Path, **others: Any) -> dict[str, Any]:
 
 
 def start(
-    folder: Path, cache: Path, launcher: list[str] | None = None, delay: float = 0.0, **options: Any
+    folder: Path,
+    cache: Path,
+    launcher: list[str] | None = None,
+    delay: float = 0.0,
+    script: str = "pretrain.py",
+    **options: Any,
 ) -> subprocess.Popen[str]:
     return subprocess.Popen(
         [sys.executable, *(launcher or []), str(DRIVER), *flags(options)],
@@ -46,6 +51,7 @@ def start(
             "PYTHONPATH": f"{REPOSITORY}{os.pathsep}{REPOSITORY / 'tests'}",
             "HUB_FOLDER": str(folder),
             "HUB_DELAY": str(delay),
+            "HUB_SCRIPT": script,
             "PART_BYTES": "20000",
         },
         stdout=subprocess.PIPE,
@@ -117,7 +123,7 @@ def test_killed_while_the_next_part_is_made_and_resumed_equals_uninterrupted(
 
 @pytest.mark.slow
 def test_a_step_of_a_later_part_is_replayed(folder: Path, uninterrupted: Path) -> None:
-    told = finish(start(folder, folder / "cache", output_dir=uninterrupted, replay=28))
+    told = finish(start(folder, folder / "cache", script="replay.py", output_dir=uninterrupted, step=28))
     assert "step 28: rows 216 to 223" in told
 
 

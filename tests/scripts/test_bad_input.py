@@ -51,7 +51,6 @@ CASES = {
     "attention without its package": (["--attn_implementation", "flash_attention_2"], "flash-attn"),
     "attention without a gradient": (["--attn_implementation", "flex_attention"], "no gradient on a CPU"),
     "unknown tracker": (["--report_to", "paper"], "tensorboard"),
-    "nothing to replay": (["--output_dir", "{}/new", "--replay", "3"], "nothing to replay"),
     "missing tokenizer": (["--tokenizer", "{}/nowhere"], "nowhere"),
     "nothing to resume": (["--output_dir", "{}/new", "--resume"], "nothing to resume"),
     "output is a file": (["--output_dir", "{}/file"], "file"),

@@ -1,0 +1,31 @@
+"""The files that travel with the package: the tokenizer and two small reference checkpoints."""
+
+from pathlib import Path
+
+from hf_minibert.errors import UserError, is_nowhere
+
+
+def asset(name: str) -> Path:
+    """A folder of the repository: a wheel holds it inside the package, a clone beside it."""
+    package = Path(__file__).parent
+    return package / name if (package / name).is_dir() else package.parent / name
+
+
+def model_folder(name_or_path: str) -> str:
+    """Where a model lies: the name of a reference checkpoint, such as `minibert-tiny`, stands for its folder.
+
+    A folder of that name in the working directory comes first. Nothing is loaded, so that a mistake shows at once.
+
+    Raises:
+        UserError: it is no folder, no reference checkpoint, and could be no name on the Hub.
+    """
+    if not is_nowhere(name_or_path):
+        return name_or_path
+    checkpoints = asset("checkpoints")
+    references = sorted(path.name for path in checkpoints.iterdir() if path.is_dir()) if checkpoints.is_dir() else []
+    if name_or_path in references:
+        return str(checkpoints / name_or_path)
+    raise UserError(
+        f"there is no folder {name_or_path}; model_name_or_path is that of a run, OWNER/NAME on the Hub, or one of "
+        f"{', '.join(references)}"
+    )

@@ -1,0 +1,15 @@
+"""Pre-train a MiniBERT or MiniGPT."""
+
+from hf_minibert.pretraining.arguments import PretrainArguments as Arguments
+from hf_minibert.pretraining.saved_arguments import resumed
+
+__all__ = ["Arguments", "main"]
+
+
+def main(arguments: Arguments) -> int:
+    """Train; with --resume, the arguments of the run come first and flags override them; a new end replaces the old."""
+    if arguments.resume:
+        arguments = resumed(arguments)
+    from hf_minibert.pretraining.loop import pretrain
+
+    return pretrain(arguments)
