@@ -25,10 +25,9 @@ from transformers import PreTrainedTokenizerFast
 from hf_minibert.command_line import run
 from hf_minibert.data.corpus import Corpus, open_corpus
 from hf_minibert.errors import UserError
-from hf_minibert.files import replaced_folder
+from hf_minibert.output_folder import replaced_folder
 from hf_minibert.tokenization import DocumentEncoder, sample_texts, train_wordpiece
 
-OWN_FILES = {"tokenizer.json", "tokenizer_config.json", "training.json", "README.md"}
 DOCUMENTS_PER_BATCH = 64
 
 
@@ -37,7 +36,7 @@ class TokenizerArguments:
     """Train a WordPiece tokenizer."""
 
     output_dir: str
-    """Folder to write; one that holds an earlier tokenizer is replaced."""
+    """Folder to write. Of an earlier tokenizer there, what nobody has changed is replaced, and the rest kept."""
     corpus: list[str] = field(default_factory=lambda: ["builtin"])
     """What to train on: `builtin`, files, globs, folders or Hub names (also NAME:CONFIG). Each is a source with an
     equal share of `max_bytes`."""
@@ -64,12 +63,6 @@ class TokenizerArguments:
                 raise UserError(f"{name} must be positive, got {value}")
         if not self.corpus:
             raise UserError("corpus names no source; give `builtin`, a file, a glob, a folder or a Hub name")
-
-
-def is_tokenizer(folder: Path) -> bool:
-    """Whether a folder holds an earlier tokenizer and nothing else."""
-    names = {path.name for path in folder.iterdir()}
-    return "tokenizer.json" in names and names <= OWN_FILES
 
 
 def read_texts(corpus: Corpus) -> Iterator[str]:
@@ -141,7 +134,13 @@ def render_readme(training: dict[str, Any]) -> str:
 
 def main(arguments: TokenizerArguments) -> int:
     """Sample the sources, train, measure, write the folder."""
-    with replaced_folder(arguments.output_dir, "a tokenizer", is_own=is_tokenizer) as folder:
+    with replaced_folder(
+        arguments.output_dir,
+        "train_tokenizer",
+        "a tokenizer",
+        inputs=[*arguments.corpus, *arguments.validation_corpus],
+        last="tokenizer_config.json",
+    ) as folder:
         corpora = [open_corpus([source], text_column=arguments.text_column) for source in arguments.corpus]
         held_out = [open_corpus([source], text_column=arguments.text_column) for source in arguments.validation_corpus]
         sources, texts = [], list[str]()

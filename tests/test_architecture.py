@@ -22,15 +22,27 @@ MODULES = {
 ALLOWED = {
     "errors": set(),
     "files": {"errors"},
+    "output_folder": {"files", "errors"},
     "command_line": {"errors"},
     "tokenization": {"errors"},
     "models": set(),
-    "data": {"models", "tokenization", "errors"},  # of the models, which label is not predicted
+    "data": {"models", "tokenization", "files", "errors"},  # of the models, which label is not predicted
     "presets": {"models", "errors"},
-    "interop": {"models", "files", "errors"},
+    "interop": {"models", "files", "output_folder", "errors"},
     "hub": {"models", "files", "errors"},
     "evaluation": {"data", "models", "tokenization", "errors"},
-    "training": {"data", "models", "tokenization", "presets", "evaluation", "hub", "interop", "files", "errors"},
+    "training": {
+        "data",
+        "models",
+        "tokenization",
+        "presets",
+        "evaluation",
+        "hub",
+        "interop",
+        "files",
+        "output_folder",
+        "errors",
+    },
 }
 
 

@@ -3,7 +3,8 @@
 import dataclasses
 import hashlib
 import json
-import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -36,8 +37,11 @@ from hf_minibert.data.token_store import (
     open_token_store,
 )
 from hf_minibert.errors import UserError
+from hf_minibert.files import CARD, Manifest, digest, files_below
+from hf_minibert.hub.card import is_generated
 from hf_minibert.interop.decoder import decoder_config
 from hf_minibert.models.configuration_minibert import MiniBertConfig
+from hf_minibert.output_folder import check_folder, held_folder
 from hf_minibert.presets import (
     LEARNING_RATES,
     Config,
@@ -50,7 +54,7 @@ from hf_minibert.presets import (
 )
 from hf_minibert.tokenization import OWN_TOKENIZER, adapt_tokenizer, load_tokenizer
 from hf_minibert.training.arguments import PretrainArguments
-from hf_minibert.training.checkpoint import latest_checkpoint
+from hf_minibert.training.checkpoint import CHECKSUMS, checkpoints, is_whole, latest_checkpoint
 from hf_minibert.training.device import (
     compiling_pays,
     computes_in_bfloat16,
@@ -68,6 +72,20 @@ EVALUATION_SEED = 0
 EVALUATION_MASKING = 0.15
 SAMPLES = 3
 FEW_DOCUMENTS = 2
+WRITTEN = {
+    ARGUMENTS,
+    CARD,
+    "config.json",
+    "curves.png",
+    "generation_config.json",
+    "metrics.jsonl",
+    "model.safetensors",
+    "results.json",
+    "samples.jsonl",
+    "tokenizer.json",
+    "tokenizer_config.json",
+}
+"""Beside checkpoints and code: what runs wrote before they listed it."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -208,46 +226,54 @@ def find_corpus(arguments: PretrainArguments) -> Corpus | Path:
     return open_corpus(arguments.corpus, text_column=arguments.text_column, streaming=arguments.streaming)
 
 
-def check_folder(arguments: PretrainArguments) -> None:
+def folder_rules(arguments: PretrainArguments) -> dict[str, Any]:
+    """What the run wants of its folder, as `hf_minibert.output_folder` takes it."""
+    return {
+        "output_dir": arguments.output_dir,
+        "verb": "pretrain",
+        "kind": "an earlier run of pre-training",
+        "replaces": arguments.overwrite_output_dir,
+        "resumes": arguments.resume,
+        "remedy": "give another, or --resume to go on with its run, or --overwrite_output_dir to replace it",
+        "inputs": [*arguments.corpus, *([arguments.tokenizer] if arguments.tokenizer else [])],
+    }
+
+
+def check_run_folder(arguments: PretrainArguments) -> None:
     """Whether the run may have its folder; nothing is written.
 
     Raises:
-        UserError: the path is a file, or holds an earlier run that nobody said to delete, or none to resume.
+        UserError: it may not, or there is no run to resume.
     """
-    folder = Path(arguments.output_dir)
-    if folder.exists() and not folder.is_dir():
-        raise UserError(f"output_dir {folder} is a file; give a folder")
+    check_folder(**folder_rules(arguments))
     if arguments.resume:
-        latest_checkpoint(folder)
-    elif folder.exists() and any(folder.iterdir()):
-        if not arguments.overwrite_output_dir:
-            raise UserError(
-                f"output_dir {folder} is not empty; give another, or --resume to go on with its run, or "
-                "--overwrite_output_dir to delete it"
-            )
-        if not is_pretraining(folder):
-            raise UserError(f"output_dir {folder} holds no earlier run of pre-training, so it is not deleted")
+        latest_checkpoint(Path(arguments.output_dir))
 
 
-def is_pretraining(folder: Path) -> bool:
-    """Whether a folder is that of a run like this."""
-    try:
-        return "objective" in json.loads((folder / ARGUMENTS).read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return False
-
-
-def make_folder(arguments: PretrainArguments) -> None:
-    """Make the run's folder, empty unless the run goes on.
+@contextmanager
+def run_folder(arguments: PretrainArguments) -> Iterator[None]:
+    """Make the run's folder, without an earlier run unless that goes on, and keep others from it until the block ends.
 
     Raises:
-        UserError: as `check_folder`, if something came into the folder since that was called.
+        UserError: as `check_run_folder`, if something came into the folder since that was called.
     """
-    check_folder(arguments)
-    folder = Path(arguments.output_dir)
-    if folder.exists() and not arguments.resume:
-        shutil.rmtree(folder)
-    folder.mkdir(parents=True, exist_ok=True)
+    is_listed = Manifest.read(Path(arguments.output_dir)) is not None
+    with held_folder(**folder_rules(arguments)) as folder:
+        if arguments.resume and not is_listed:
+            list_earlier_files(folder)
+        yield
+
+
+def list_earlier_files(folder: Path) -> None:
+    """Begin the list of a run that was begun when runs had none, as far as its files tell whose they are."""
+    manifest = Manifest(folder, "pretrain", {})
+    for name in filter(WRITTEN.__contains__, files_below(folder)):
+        if name != CARD or is_generated((folder / CARD).read_text(encoding="utf-8", errors="replace")):
+            manifest.files[name] = [{"sha256": digest(folder / name)}]
+    for checkpoint in filter(is_whole, checkpoints(folder)):
+        checksums = json.loads((checkpoint / CHECKSUMS).read_text(encoding="utf-8"))
+        manifest.expect_folder(checkpoint.name, checksums | {CHECKSUMS: digest(checkpoint / CHECKSUMS)})
+    manifest.write()
 
 
 def build_objective(

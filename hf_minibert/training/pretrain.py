@@ -11,7 +11,7 @@ import signal
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import AbstractContextManager, closing, nullcontext
+from contextlib import AbstractContextManager, ExitStack, closing, contextmanager, nullcontext
 from itertools import islice
 from pathlib import Path
 from types import FrameType
@@ -35,7 +35,7 @@ from transformers.utils.logging import disable_progress_bar
 from hf_minibert.data.loader import evaluation_batches, training_batches
 from hf_minibert.data.objectives import Batch, Objective
 from hf_minibert.errors import UserError
-from hf_minibert.files import DECODER, write_json
+from hf_minibert.files import DECODER, Manifest, files_below, write_json
 from hf_minibert.hub.card import write_card
 from hf_minibert.interop.decoder import decoder_config, decoder_weights
 from hf_minibert.models.configuration_minibert import MiniBertConfig
@@ -43,6 +43,7 @@ from hf_minibert.models.losses import IGNORE_INDEX
 from hf_minibert.models.modeling_minibert import MiniBertForMaskedLM
 from hf_minibert.models.modeling_minigpt import MiniGPTForCausalLM
 from hf_minibert.models.modeling_transformer import TransformerLayer
+from hf_minibert.output_folder import move_into, staged_folder
 from hf_minibert.presets import PretrainingModel
 from hf_minibert.tokenization import adapt_tokenizer
 from hf_minibert.training.arguments import PretrainArguments
@@ -59,7 +60,15 @@ from hf_minibert.training.checkpoint import (
 from hf_minibert.training.curves import plot_curves
 from hf_minibert.training.device import build_accelerator, flops_per_token, matrix_product_rate
 from hf_minibert.training.evaluation import evaluate
-from hf_minibert.training.inputs import ARGUMENTS, Plan, build_model, check_folder, make_folder, make_plan, read_data
+from hf_minibert.training.inputs import (
+    ARGUMENTS,
+    Plan,
+    build_model,
+    check_run_folder,
+    make_plan,
+    read_data,
+    run_folder,
+)
 from hf_minibert.training.optimization import DECAY_SHARE, End, build_optimizers, learning_rate_factor
 from hf_minibert.training.report import (
     CURVES,
@@ -94,14 +103,15 @@ def pretrain(arguments: PretrainArguments) -> int:
     """
     disable_progress_bar()  # of saving and loading, which are short and would break ours
     torch.set_flush_denormal(True)  # AdamW on subnormal moments is many times slower on CPUs
-    check_folder(arguments)
+    check_run_folder(arguments)
     if arguments.resume and is_finished(arguments):
         logger.info(
             "%s is already finished; to go on, give a later --budget, --max_steps or --max_tokens",
             arguments.output_dir,
         )
         return 0
-    return Pretraining(make_plan(arguments)).run()
+    with ExitStack() as held:
+        return Pretraining(make_plan(arguments), held).run()
 
 
 def is_finished(arguments: PretrainArguments) -> bool:
@@ -117,12 +127,13 @@ def is_finished(arguments: PretrainArguments) -> bool:
 class Pretraining:
     """One run: everything that it is built from, and the steps."""
 
-    def __init__(self, plan: Plan) -> None:
+    def __init__(self, plan: Plan, held: ExitStack) -> None:
+        """`held` keeps the run's folder from others until it is closed."""
         self.plan, self.arguments, self.folder = plan, plan.arguments, plan.folder
         self.accelerator = build_accelerator(self.arguments, self.folder)
         self.data = read_data(plan, self.accelerator)
         if self.accelerator.is_main_process:
-            make_folder(self.arguments)  # not before the corpus was read without a mistake
+            held.enter_context(run_folder(self.arguments))  # not before the corpus was read without a mistake
             if not self.arguments.resume:  # a resumed run is checked against its checkpoint first
                 write_json(self.folder / ARGUMENTS, self._saved_arguments())
         self.accelerator.wait_for_everyone()
@@ -130,7 +141,8 @@ class Pretraining:
         settings = {
             name: value for name, value in self._saved_arguments().items() if isinstance(value, int | float | str)
         }
-        self.accelerator.init_trackers("hf_minibert", settings, {"trackio": named, "wandb": named})
+        with listed_logs(self.folder, self.accelerator):
+            self.accelerator.init_trackers("hf_minibert", settings, {"trackio": named, "wandb": named})
         self.end = End.of(self.arguments)
         self.rows_per_step = (
             plan.batch_size * self.arguments.gradient_accumulation_steps * self.accelerator.num_processes
@@ -264,6 +276,8 @@ class Pretraining:
         # Before the process group: if the gradient reducer is the last to hold it, both can wait for each other.
         self.wrapped, *self.optimizers = accelerator.free_memory(self.wrapped, *self.optimizers)
         accelerator.end_training()
+        if accelerator.is_main_process and (manifest := Manifest.read(self.folder)) is not None:
+            manifest.note_growth(is_over=True)
         return 0 if progress >= 1 else TERMINATED
 
     def step(self, batches: Iterator[Batch], progress: float, stop: "StopSignal") -> dict[str, Tensor]:
@@ -381,14 +395,9 @@ class Pretraining:
         weights, predicted = self._weights(), self._predict()
         if not self.accelerator.is_main_process:
             return
-        temporary = self.folder / ".model.tmp"
-        shutil.rmtree(temporary, ignore_errors=True)
-        self._write_model(temporary, weights)
-        for path in temporary.iterdir():
-            if path.is_dir():
-                shutil.rmtree(self.folder / path.name, ignore_errors=True)
-            path.replace(self.folder / path.name)
-        temporary.rmdir()
+        with staged_folder(self.folder) as staged:
+            self._write_model(staged, weights)
+            move_into(staged, self.folder, last="config.json")
         results = summary(self.plan, self.data, self.model, self.state, metrics, predicted, self.accelerator)
         write_json(self.folder / RESULTS, results)
         print_report(results, self.folder, write_card(self.folder))
@@ -442,6 +451,20 @@ class Pretraining:
             uses_token_types=False,
             model_max_length=config.max_position_embeddings,
         ).save_pretrained(folder / DECODER)
+
+
+@contextmanager
+def listed_logs(folder: Path, accelerator: Accelerator) -> Iterator[None]:
+    """Put what trackers write into the run's folder while they start, and go on with, on its list."""
+
+    def times() -> dict[str, int]:
+        return {name: (folder / name).stat().st_mtime_ns for name in files_below(folder) if name.startswith("logs/")}
+
+    before = times() if accelerator.is_main_process else {}
+    yield
+    manifest = Manifest.read(folder) if accelerator.is_main_process else None
+    if manifest is not None:
+        manifest.grow([name for name, time_ in times().items() if before.get(name) != time_])
 
 
 def speed_limit(plan: Plan, model: PretrainingModel, objective: Objective, accelerator: Accelerator) -> float:
