@@ -125,9 +125,14 @@ def share(folder: Path) -> None:
 class Manifest:
     """The list of what a verb has written in a folder."""
 
-    def __init__(self, folder: Path, verb: str, files: dict[str, list[Stamp]]) -> None:
-        """`files`: by relative name, the stamps of which one fits; two while the file is being replaced."""
-        self.folder, self.verb, self.files = folder, verb, files
+    def __init__(
+        self, folder: Path, verb: str, files: dict[str, list[Stamp]], cards: dict[str, str] | None = None
+    ) -> None:
+        """`files`: by relative name, the stamps of which one fits; two while the file is being replaced.
+
+        `cards`: by the address of a repository, the checksum of the card that was published there last.
+        """
+        self.folder, self.verb, self.files, self.cards = folder, verb, files, cards or {}
 
     @classmethod
     def read(cls, folder: Path) -> "Manifest | None":
@@ -143,11 +148,15 @@ class Manifest:
             if not is_plain_file(path):
                 raise ValueError("not a file")
             content = json.loads(path.read_text(encoding="utf-8"))
-            verb, files = content["verb"], content["files"]
-            is_sound = isinstance(verb, str) and all(
-                isinstance(stamp["sha256"], str) and isinstance(stamp.get("first_bytes", 0), int)
-                for stamps in files.values()
-                for stamp in stamps
+            verb, files, cards = content["verb"], content["files"], content.get("cards", {})
+            is_sound = (
+                isinstance(verb, str)
+                and isinstance(cards, dict)
+                and all(
+                    isinstance(stamp["sha256"], str) and isinstance(stamp.get("first_bytes", 0), int)
+                    for stamps in files.values()
+                    for stamp in stamps
+                )
             )
             if not is_sound:
                 raise ValueError("it lists something else")
@@ -157,11 +166,11 @@ class Manifest:
                 f"{path}, the list of what was written there, is damaged ({reason}); give another folder, or delete "
                 "this file, after which nothing else in the folder is replaced"
             ) from error
-        return cls(folder, verb, files)
+        return cls(folder, verb, files, cards)
 
     def write(self) -> None:
         """Put the list into its folder."""
-        content = {"verb": self.verb, "files": self.files}
+        content = {"verb": self.verb, "files": self.files} | ({"cards": self.cards} if self.cards else {})
         with replaced_file(self.folder / MANIFEST) as unfinished:
             unfinished.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
 

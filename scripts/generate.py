@@ -91,7 +91,7 @@ def main(arguments: GenerateArguments) -> int:
     if not isinstance(config, MiniGPTConfig):
         raise UserError(f"{name} is a {config.model_type}, which does not generate text; give a MiniGPT")
     tokenizer = load_tokenizer(name)
-    model = AutoModelForCausalLM.from_pretrained(name).eval()
+    model = AutoModelForCausalLM.from_pretrained(name, trust_remote_code=False).eval()
     model.to("cuda" if torch.cuda.is_available() else "cpu")
     prompt = tokenizer(arguments.prompt).input_ids or [tokenizer.bos_token_id]
     longest = config.max_position_embeddings - arguments.max_new_tokens

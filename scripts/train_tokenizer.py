@@ -25,6 +25,7 @@ from transformers import PreTrainedTokenizerFast
 from hf_minibert.command_line import run
 from hf_minibert.data.corpus import Corpus, open_corpus
 from hf_minibert.errors import UserError
+from hf_minibert.markdown import plain
 from hf_minibert.output_folder import replaced_folder
 from hf_minibert.tokenization import DocumentEncoder, sample_texts, train_wordpiece
 
@@ -105,12 +106,12 @@ def render_readme(training: dict[str, Any]) -> str:
         "",
         "This file and `training.json`, from which it is rendered, were written by",
         "",
-        "    python scripts/train_tokenizer.py " + shlex.join(words),
+        textwrap.indent("python scripts/train_tokenizer.py " + shlex.join(words), "    ", lambda _: True),
         "",
         textwrap.fill(
-            f"Trained on {arguments['corpus_description'] or ', '.join(arguments['corpus'])}. Each source gave a "
-            f"sample of at most an equal share of {arguments['max_bytes'] / 1e6:g} MB, chosen by seed "
-            f"{arguments['seed']}. The vocabulary records which pieces of words are frequent; no text is stored "
+            f"Trained on {arguments['corpus_description'] or ', '.join(map(plain, arguments['corpus']))}. "
+            f"Each source gave a sample of at most an equal share of {arguments['max_bytes'] / 1e6:g} MB, chosen by "
+            f"seed {arguments['seed']}. The vocabulary records which pieces of words are frequent; no text is stored "
             "here. The same texts give the same vocabulary. Held-out text was used to measure only.",
             width=100,
         ),
@@ -119,14 +120,14 @@ def render_readme(training: dict[str, Any]) -> str:
         "|---|---:|---:|---:|---|",
     ]
     lines += [
-        f"| {source['name']} | {source['documents']:,} | {source['bytes'] / 1e6:.1f} "
+        f"| {plain(source['name'])} | {source['documents']:,} | {source['bytes'] / 1e6:.1f} "
         f"| {source['sampled_bytes'] / 1e6:.1f} | `{source['sampled_sha256'][:16]}` |"
         for source in training["sources"]
     ]
     if training["validation"]:
         lines += ["", "| held-out text | bytes | tokens | bytes per token |", "|---|---:|---:|---:|"]
     lines += [
-        f"| {name} | {measured['bytes']:,} | {measured['tokens']:,} | {measured['bytes_per_token']:.2f} |"
+        f"| {plain(name)} | {measured['bytes']:,} | {measured['tokens']:,} | {measured['bytes_per_token']:.2f} |"
         for name, measured in training["validation"].items()
     ]
     return "\n".join([*lines, "", f"Made with tokenizers {training['tokenizers_version']}.", ""])

@@ -22,14 +22,15 @@ MODULES = {
 ALLOWED = {
     "errors": set(),
     "files": {"errors"},
+    "markdown": set(),
     "output_folder": {"files", "errors"},
     "command_line": {"errors"},
     "tokenization": {"errors"},
     "models": set(),
     "data": {"models", "tokenization", "files", "errors"},  # of the models, which label is not predicted
     "presets": {"models", "errors"},
-    "interop": {"models", "files", "output_folder", "errors"},
-    "hub": {"models", "files", "errors"},
+    "interop": {"models", "files", "output_folder", "markdown", "errors"},
+    "hub": {"models", "files", "markdown", "errors"},
     "evaluation": {"data", "models", "tokenization", "errors"},
     "training": {
         "data",

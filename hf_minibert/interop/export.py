@@ -16,6 +16,7 @@ from transformers import AutoConfig, AutoTokenizer, EuroBertConfig, PreTrainedMo
 from hf_minibert.errors import UserError, is_nowhere
 from hf_minibert.files import write_json, write_text
 from hf_minibert.interop.stock import FAMILIES, from_stock, to_stock
+from hf_minibert.markdown import code
 from hf_minibert.models import configuration_minibert, configuration_minigpt
 from hf_minibert.models.configuration_transformer import TransformerConfig
 from hf_minibert.output_folder import replaced_folder
@@ -196,9 +197,10 @@ def render_card(record: dict[str, Any], source: Path) -> str:
 {metadata.to_yaml()}
 ---
 
-# `{record["to"]}` from `{record["model"]}`
+# {code(record["to"])} from {code(record["model"])}
 
-The weights, configuration and tokenizer of the `{record["from"]}` named `{record["model"]}`, converted by hf_minibert.
+The weights, configuration and tokenizer of the {code(record["from"])} named {code(record["model"])}, converted by
+hf_minibert.
 On a sample text the outputs of the two differ by {record["largest_difference"]:.1e}. What only training uses, such as a
 dropout that the class lacks, is not here. To open this folder (or give its name on the Hub in place of the dot):
 
