@@ -121,7 +121,7 @@ def load_config(name_or_path: str) -> Config:
             f"there is no folder {name_or_path}; model_name_or_path is that of a run, or OWNER/NAME on the Hub"
         )
     try:
-        config = AutoConfig.from_pretrained(name_or_path)
+        config = AutoConfig.from_pretrained(name_or_path, trust_remote_code=False)
     except (OSError, ValueError) as error:
         reason = " ".join(str(error).split())
         trouble = "holds no model" if Path(name_or_path).is_dir() else "is no folder here, and no model on the Hub"

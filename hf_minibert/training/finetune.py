@@ -350,6 +350,7 @@ def build_classifier(arguments: FinetuneArguments, labels: list[str]) -> tuple[P
         fields["lm_loss_weight"] = arguments.lm_loss_weight
     model, loaded = AutoModelForSequenceClassification.from_pretrained(
         name,
+        trust_remote_code=False,
         dtype=torch.float32,  # whatever the checkpoint has: a short step is lost on weights in bfloat16
         attn_implementation=fastest_attention(arguments.max_seq_length),
         output_loading_info=True,
