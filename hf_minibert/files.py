@@ -1,25 +1,57 @@
-"""Files and folders that are written whole or not at all."""
+"""Files that are written whole or not at all, and the list in a folder of what we have written there.
 
+A folder that one of the verbs fills has such a list, ``.hf_minibert.json``: names and checksums. What is on it and
+still as it was written is ours to replace and to delete. Whatever else is there is the user's: it stays, and where its
+name is needed, it stays under another name.
+"""
+
+import hashlib
 import json
+import logging
 import os
-import shutil
-from collections.abc import Callable, Iterator
+import re
+import secrets
+import stat
+import sys
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from pathlib import Path
+from itertools import count
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 from hf_minibert.errors import UserError
 
+logger = logging.getLogger(__name__)
+
 DECODER = "decoder"
 """Where the folder of a hybrid run, which is that of the encoder, keeps the same weights as a causal model."""
+MANIFEST = ".hf_minibert.json"
+TEMPORARY = re.compile(r"\.hf_minibert-[0-9a-f]{16}")
+CARD, GENERATED_CARD = "README.md", "README.generated.md"
+_NO_LINK = os.O_NOFOLLOW if sys.platform != "win32" else 0
+
+Stamp = dict[str, Any]
+"""How a file was when it was written: its `sha256`; with `first_bytes`, that of its beginning, since it grew on."""
+
+
+def temporary_path(folder: Path) -> Path:
+    """A name in a folder that nobody can foresee. Whoever uses it must insist that the file or folder is new."""
+    return folder / f".hf_minibert-{secrets.token_hex(8)}"
 
 
 @contextmanager
 def replaced_file(path: Path) -> Iterator[Path]:
-    """A path to write, which takes the place of ``path`` when the block ends well, and vanishes otherwise."""
-    unfinished = path.with_name(f".{path.name}.tmp")
+    """A file to write, which takes the name of ``path`` when the block ends well, and vanishes otherwise.
+
+    A link at ``path`` is replaced, never followed.
+    """
+    unfinished = temporary_path(path.parent)
+    unfinished.open("x").close()
     try:
         yield unfinished
+        manifest = None if path.name == MANIFEST else Manifest.read(path.parent)
+        if manifest is not None:
+            manifest.make_way({path.name: digest(unfinished)})
         unfinished.replace(path)
     finally:
         unfinished.unlink(missing_ok=True)
@@ -36,34 +68,222 @@ def write_json(path: Path, content: Any) -> None:
     write_text(path, json.dumps(content, indent=2, ensure_ascii=False) + "\n")
 
 
-@contextmanager
-def replaced_folder(output_dir: str, kind: str, *, is_own: Callable[[Path], bool]) -> Iterator[Path]:
-    """An empty folder that takes the place of ``output_dir`` when the block ends well, and vanishes otherwise.
+def append_text(path: Path, text: str) -> None:
+    """Add to the end of a file; a link in its place is an error."""
+    descriptor = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | _NO_LINK, 0o666)
+    with os.fdopen(descriptor, "a", encoding="utf-8", newline="\n") as file:
+        file.write(text)
 
-    Args:
-        output_dir: the folder to make.
-        kind: what it will hold, in words.
-        is_own: whether a folder that is not empty holds such a thing and nothing else, so that it may be replaced.
 
-    Raises:
-        UserError: something else is there.
-    """
-    target = Path(output_dir).resolve()
-    if target.exists():
-        if not target.is_dir():
-            raise UserError(f"output_dir {output_dir} is a file; name a folder")
-        if any(target.iterdir()) and not is_own(target):
-            raise UserError(f"output_dir {output_dir} holds something other than {kind}; name another folder")
-    staged = target.with_name(f".{target.name}.partial-{os.getpid()}")
-    staged.mkdir(parents=True)
-    replaced = target.with_name(f".{target.name}.replaced-{os.getpid()}")
+def digest(path: Path, first_bytes: int | None = None) -> str:
+    """The SHA-256 of a file, or of its beginning."""
+    with path.open("rb") as file:
+        if first_bytes is None:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+        return hashlib.sha256(file.read(first_bytes)).hexdigest()
+
+
+def is_plain_file(path: Path) -> bool:
+    """Whether a path is that of a file: not of a link, a folder or a device."""
     try:
-        yield staged
-        if target.exists():
-            target.rename(replaced)
-        staged.rename(target)
-    finally:
-        if replaced.exists() and not target.exists():
-            replaced.rename(target)
-        shutil.rmtree(staged, ignore_errors=True)
-        shutil.rmtree(replaced, ignore_errors=True)
+        return stat.S_ISREG(path.lstat().st_mode)
+    except OSError:
+        return False
+
+
+def files_below(folder: Path) -> list[str]:
+    """The names of all files in a folder and its subfolders, relative to it."""
+    return sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*") if is_plain_file(path))
+
+
+def shown(name: str) -> str:
+    """A file's name for a message: on one line, whatever characters it has."""
+    return name if name.isprintable() else ascii(name)
+
+
+def set_aside(path: Path) -> Path:
+    """Give what is at a path another name, so that it is kept although its name is needed."""
+    for number in count(1):
+        kept = path.with_name(f"{path.name}.kept" + ("" if number == 1 else f"-{number}"))
+        if not os.path.lexists(kept):
+            path.rename(kept)
+            logger.warning("%s is not as hf_minibert wrote it; it is kept as %s", shown(str(path)), shown(kept.name))
+            return kept
+    raise AssertionError("numbers do not end")
+
+
+def share(folder: Path) -> None:
+    """Let others read what is in a folder as far as the umask allows; safetensors lets only the owner."""
+    probe = temporary_path(folder)
+    probe.open("x").close()
+    mode = stat.S_IMODE(probe.stat().st_mode)
+    probe.unlink()
+    for name in files_below(folder):
+        (folder / name).chmod(mode)
+
+
+class Manifest:
+    """The list of what a verb has written in a folder."""
+
+    def __init__(
+        self, folder: Path, verb: str, files: dict[str, list[Stamp]], cards: dict[str, str] | None = None
+    ) -> None:
+        """`files`: by relative name, the stamps of which one fits; two while the file is being replaced.
+
+        `cards`: by the address of a repository, the checksum of the card that was published there last.
+        """
+        self.folder, self.verb, self.files, self.cards = folder, verb, files, cards or {}
+
+    @classmethod
+    def read(cls, folder: Path) -> "Manifest | None":
+        """The list of a folder; None if it has none.
+
+        Raises:
+            UserError: there is one, but not as it was written.
+        """
+        path = folder / MANIFEST
+        if not os.path.lexists(path):
+            return None
+        try:
+            if not is_plain_file(path):
+                raise ValueError("not a file")
+            content = json.loads(path.read_text(encoding="utf-8"))
+            verb, files, cards = content["verb"], content["files"], content.get("cards", {})
+            is_sound = (
+                isinstance(verb, str)
+                and isinstance(cards, dict)
+                and all(
+                    isinstance(stamp["sha256"], str) and isinstance(stamp.get("first_bytes", 0), int)
+                    for stamps in files.values()
+                    for stamp in stamps
+                )
+            )
+            if not is_sound:
+                raise ValueError("it lists something else")
+        except (OSError, ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
+            reason = " ".join(str(error).split())[:200]
+            raise UserError(
+                f"{path}, the list of what was written there, is damaged ({reason}); give another folder, or delete "
+                "this file, after which nothing else in the folder is replaced"
+            ) from error
+        return cls(folder, verb, files, cards)
+
+    def write(self) -> None:
+        """Put the list into its folder."""
+        content = {"verb": self.verb, "files": self.files} | ({"cards": self.cards} if self.cards else {})
+        with replaced_file(self.folder / MANIFEST) as unfinished:
+            unfinished.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
+
+    def path(self, name: str) -> Path | None:
+        """Where a listed file is; None if that is not inside the folder, or in a repository's own folder."""
+        parts = PurePosixPath(name).parts
+        if not parts or parts[0] == "/" or "\\" in name or ":" in name or "\0" in name:
+            return None
+        if any(part == ".." or part.lower() == ".git" for part in parts):
+            return None
+        if any(self.folder.joinpath(*parts[:depth]).is_symlink() for depth in range(1, len(parts))):
+            return None
+        return self.folder / name
+
+    def fitting(self, name: str) -> list[Stamp]:
+        """The stamps that fit the file as it is now: none if it is gone, or if somebody has changed it."""
+        path = self.path(name)
+        if path is None or not is_plain_file(path):
+            return []
+        return [stamp for stamp in self.files.get(name, []) if _fits(path, stamp)]
+
+    def make_way(self, coming: Mapping[str, str]) -> None:
+        """List files that are about to take their names, by checksum; what else has such a name gets another."""
+        for name, checksum in coming.items():
+            for parent in [*PurePosixPath(name).parents][-2::-1]:
+                folder = self.folder / parent
+                if os.path.lexists(folder) and (folder.is_symlink() or not folder.is_dir()):
+                    set_aside(folder)
+            path, fitting = self.folder / name, self.fitting(name)
+            if os.path.lexists(path) and not fitting and not (is_plain_file(path) and digest(path) == checksum):
+                set_aside(path)
+            self.files[name] = [*fitting, {"sha256": checksum}]
+        self.write()
+
+    def grow(self, names: list[str]) -> None:
+        """List files that grow, as far as they are now; others that are there keep their stamps."""
+        for name in names:
+            path = self.folder / name
+            size = path.stat().st_size if path.exists() else 0
+            checksum = digest(path, size) if size else hashlib.sha256().hexdigest()
+            self.files[name] = [{"sha256": checksum, "first_bytes": size}]
+        self.write()
+
+    def note_growth(self, *, is_over: bool) -> None:
+        """Bring the stamps of files that grow up to date."""
+        growing = [name for name, stamps in self.files.items() if any("first_bytes" in stamp for stamp in stamps)]
+        self.grow([name for name in growing if self.fitting(name)])
+        if is_over:
+            for name in growing:
+                self.files[name] = [{"sha256": stamp["sha256"]} for stamp in self.files[name]]
+            self.write()
+
+    def expect_folder(self, folder: str, checksums: Mapping[str, str]) -> None:
+        """List the files of a subfolder that is about to appear, or to take the place of another."""
+        for name, checksum in checksums.items():
+            before = self.files.get(f"{folder}/{name}", [])
+            self.files[f"{folder}/{name}"] = [*before[-1:], {"sha256": checksum}]
+        self.write()
+
+    def below(self, folder: str) -> list[str]:
+        """The listed files of a subfolder."""
+        return [name for name in self.files if name.startswith(f"{folder}/")]
+
+    def remove_folder(self, folder: str) -> None:
+        """Delete the listed files of a subfolder, which are not looked at again, and take them off the list."""
+        names = self.below(folder)
+        for name in names:
+            if (path := self.path(name)) is not None and is_plain_file(path):
+                path.unlink()
+        self.remove_empty_folders(names)
+        for name in names:
+            del self.files[name]
+        self.write()
+
+    def remove(self, names: list[str]) -> list[str]:
+        """Delete listed files that are as they were written, and folders that are empty then.
+
+        Returns:
+            The names of those that somebody has changed, which stay.
+        """
+        changed = []
+        for name in names:
+            path = self.path(name)
+            if path is None or not os.path.lexists(path):
+                continue
+            if self.fitting(name):
+                path.unlink()
+            else:
+                changed.append(name)
+        self.remove_empty_folders(names)
+        return changed
+
+    def remove_empty_folders(self, names: list[str]) -> None:
+        """Delete those in which files of these names were, if they hold nothing else."""
+        folders = {parent.as_posix() for name in names for parent in PurePosixPath(name).parents} - {"."}
+        for name in sorted(folders, key=len, reverse=True):
+            folder = self.path(name)
+            if folder is not None and folder.is_dir() and not folder.is_symlink() and not any(folder.iterdir()):
+                folder.rmdir()
+
+
+def _fits(path: Path, stamp: Stamp) -> bool:
+    """Whether a file is as its stamp says. What grew on after it was noted must be of its kind: lines of a log."""
+    size = stamp.get("first_bytes")
+    if size is None:
+        return digest(path) == stamp["sha256"]
+    if path.stat().st_size < size or digest(path, size) != stamp["sha256"]:
+        return False
+    if path.suffix != ".jsonl":
+        return True
+    with path.open("rb") as file:
+        file.seek(size)
+        *lines, last = file.read().split(b"\n")
+    return all(line.startswith(b'{"step": ') and line.endswith(b"}") for line in lines) and b'{"step": '.startswith(
+        last[:9]
+    )

@@ -107,7 +107,7 @@ def load_config(name_or_path: str) -> Config:
     """
     name_or_path = model_folder(name_or_path)
     try:
-        config = AutoConfig.from_pretrained(name_or_path)
+        config = AutoConfig.from_pretrained(name_or_path, trust_remote_code=False)
     except (OSError, ValueError) as error:
         reason = " ".join(str(error).split())
         trouble = "holds no model" if Path(name_or_path).is_dir() else "is no folder here, and no model on the Hub"

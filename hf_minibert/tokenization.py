@@ -255,7 +255,7 @@ def load_tokenizer(path: str | Path) -> PreTrainedTokenizerFast:
     if is_nowhere(path):
         raise UserError(f"no tokenizer folder at {path}; train one with scripts/train_tokenizer.py")
     try:
-        tokenizer = AutoTokenizer.from_pretrained(str(path))
+        tokenizer = AutoTokenizer.from_pretrained(str(path), trust_remote_code=False)
     except Exception as error:  # `tokenizers` raises plain Exception for a damaged file
         reason = " ".join(str(error).split())[:200]
         trouble = (

@@ -440,6 +440,7 @@ def test_the_script_writes_a_tokenizer_and_replaces_it(tmp_path: Path) -> None:
     assert (first.returncode, first.stdout) == (0, f"wrote a tokenizer of 530 entries to {folder}\n")
     assert len(load_tokenizer(folder)) == 530
     assert sorted(path.name for path in folder.iterdir()) == [
+        ".hf_minibert.json",
         "README.md",
         "tokenizer.json",
         "tokenizer_config.json",

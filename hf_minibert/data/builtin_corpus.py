@@ -15,7 +15,6 @@ import os
 import re
 import sys
 import sysconfig
-import tempfile
 import warnings
 import zlib
 from collections import Counter
@@ -28,6 +27,8 @@ from typing import NamedTuple
 import datasets
 import zstandard
 from tqdm import tqdm
+
+from hf_minibert.files import replaced_file
 
 logger = logging.getLogger("hf_minibert")
 
@@ -429,14 +430,12 @@ def prepare_builtin_corpus(fingerprint: str) -> Path:
     progress = tqdm(
         installed_sources(), desc="Reading the documentation of installed packages", unit=" files", disable=None
     )
-    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=".builtin-")
-    try:
-        with os.fdopen(handle, "wb") as file, zstandard.ZstdCompressor(level=6).stream_writer(file) as writer:
-            for identifier, text in extract(progress, statistics=statistics, language_reference=True):
-                writer.write(json.dumps({"id": identifier, "text": text}).encode() + b"\n")
-        Path(temporary).replace(path)
-    except BaseException:
-        Path(temporary).unlink()
-        raise
+    with (
+        replaced_file(path) as unfinished,
+        unfinished.open("wb") as file,
+        zstandard.ZstdCompressor(level=6).stream_writer(file) as writer,
+    ):
+        for identifier, text in extract(progress, statistics=statistics, language_reference=True):
+            writer.write(json.dumps({"id": identifier, "text": text}).encode() + b"\n")
     logger.info("builtin corpus: %s", statistics)
     return path

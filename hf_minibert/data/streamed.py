@@ -7,7 +7,6 @@ run nor one that goes on reads anything twice.
 
 import json
 import multiprocessing
-import os
 import signal
 import sys
 import threading
@@ -37,6 +36,7 @@ from hf_minibert.data.token_store import (
     unfinished_folder,
 )
 from hf_minibert.errors import UserError
+from hf_minibert.files import write_text
 
 PART_BYTES = 2**26
 """A part ends with the document that reaches so much text, some 16 million tokens. Counted in bytes and not in tokens,
@@ -137,7 +137,7 @@ class PartMaker:
             documents = self._documents_after(position)
             first = next(documents, None)
             if first is None and number > 0:
-                _write_whole(stream.folder / END_FILE, json.dumps({"parts": number}))
+                write_text(stream.folder / END_FILE, json.dumps({"parts": number}))
                 return
             part = _PartOfStream(
                 stream.corpus.name, chain(() if first is None else (first,), documents), stream.part_bytes
@@ -164,12 +164,6 @@ class PartMaker:
         return self._documents
 
 
-def _write_whole(path: Path, text: str) -> None:
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    temporary.write_text(text, encoding="utf-8")
-    temporary.replace(path)
-
-
 def _make_parts(stream: Stream, requests: Connection) -> None:
     """What the process that makes parts does: a part for each number that it is sent."""
     end_with_parent()
@@ -188,7 +182,7 @@ def _make_parts(stream: Stream, requests: Connection) -> None:
             maker.make(number, is_shown=False)
         except Exception as error:  # whatever it is, those who wait must hear of it
             reason = " ".join(str(error).split()) or type(error).__name__
-            _write_whole(stream.error_file(number), reason)
+            write_text(stream.error_file(number), reason)
             return
 
 
@@ -291,7 +285,7 @@ class StreamedOrder:
             if self._process is not None and not self._process.is_alive() and not stream.error_file(epoch).exists():
                 if stream.part_of(epoch) is not None:
                     continue
-                _write_whole(stream.error_file(epoch), "the process that reads the stream was killed")  # tell all
+                write_text(stream.error_file(epoch), "the process that reads the stream was killed")  # tell all
             if stream.error_file(epoch).exists():
                 reason = stream.error_file(epoch).read_text(encoding="utf-8")
                 raise UserError(f"{reason}. The run goes on from its last checkpoint with --resume")

@@ -39,7 +39,7 @@ def generate(
     if not isinstance(config, MiniGPTConfig):
         raise UserError(f"{model_name_or_path} is a {config.model_type}, which does not generate text; give a MiniGPT")
     tokenizer = load_tokenizer(model_name_or_path)
-    model = AutoModelForCausalLM.from_pretrained(model_name_or_path).eval()
+    model = AutoModelForCausalLM.from_pretrained(model_name_or_path, trust_remote_code=False).eval()
     model.to("cuda" if torch.cuda.is_available() else "cpu")
     tokens = tokenizer(prompt).input_ids or [tokenizer.bos_token_id]
     longest = config.max_position_embeddings - max_new_tokens

@@ -4,8 +4,6 @@ In comes a folder or a name on the Hub, out goes a folder that `transformers` op
 and compared with the original before it takes its place.
 """
 
-import hashlib
-import json
 from pathlib import Path
 from typing import Any
 
@@ -17,9 +15,11 @@ from transformers import AutoConfig, AutoTokenizer, EuroBertConfig, PreTrainedMo
 
 from hf_minibert.errors import UserError, is_nowhere
 from hf_minibert.export.stock import FAMILIES, from_stock, to_stock
-from hf_minibert.files import replaced_folder, write_json, write_text
+from hf_minibert.files import write_json, write_text
+from hf_minibert.markdown import code
 from hf_minibert.models import configuration_minibert, configuration_minigpt
 from hf_minibert.models.configuration_transformer import TransformerConfig
+from hf_minibert.output_folder import replaced_folder
 
 SAMPLE = ("BERT reads a sentence from both sides at once.", "GPT reads it from left to right.")
 TOLERANCE = 1e-5
@@ -33,7 +33,7 @@ AUTO_CLASSES = {
 
 
 def export(name_or_path: str, output_dir: str, *, to: str | None = None) -> dict[str, Any]:
-    """Write `output_dir`; an earlier export there is replaced, anything else is refused.
+    """Write `output_dir`; of an earlier export there, what nobody has changed is replaced.
 
     Args:
         name_or_path: a checkpoint's folder or name on the Hub; of a class in `interop.stock.FAMILIES`.
@@ -48,7 +48,9 @@ def export(name_or_path: str, output_dir: str, *, to: str | None = None) -> dict
     """
     if Path(output_dir).resolve() == Path(name_or_path).resolve():
         raise UserError(f"output_dir {output_dir} is the model itself; name another folder")
-    with replaced_folder(output_dir, "an earlier export as it was written", is_own=is_export) as folder:
+    with replaced_folder(
+        output_dir, "export", "an earlier export", inputs=[name_or_path], last="config.json"
+    ) as folder:
         model, tokenizer = open_checkpoint(name_or_path)
         converted = convert(model, to)
         if isinstance(converted.config, EuroBertConfig) and tokenizer.mask_token_id is not None:
@@ -67,7 +69,6 @@ def export(name_or_path: str, output_dir: str, *, to: str | None = None) -> dict
             "transformers_version": transformers.__version__,
         }
         write_text(folder / "README.md", render_card(record, Path(name_or_path) / "README.md"))
-        record["sha256"] = checksums(folder)
         write_json(folder / RECORD, record)
     return record
 
@@ -196,31 +197,13 @@ def render_card(record: dict[str, Any], source: Path) -> str:
 {metadata.to_yaml()}
 ---
 
-# `{record["to"]}` from `{record["model"]}`
+# {code(record["to"])} from {code(record["model"])}
 
-The weights, configuration and tokenizer of the `{record["from"]}` named `{record["model"]}`, converted by hf_minibert.
+The weights, configuration and tokenizer of the {code(record["from"])} named {code(record["model"])}, converted by
+hf_minibert.
 On a sample text the outputs of the two differ by {record["largest_difference"]:.1e}. What only training uses, such as a
 dropout that the class lacks, is not here. To open this folder (or give its name on the Hub in place of the dot):
 
 ```python
 {opening(record, '"."')}```
 """
-
-
-def checksums(folder: Path) -> dict[str, str]:
-    """The SHA-256 of each file but the record, by its name."""
-    found = {}
-    for path in sorted(folder.rglob("*")):
-        if path.is_file() and path.name != RECORD:
-            with path.open("rb") as file:
-                found[path.relative_to(folder).as_posix()] = hashlib.file_digest(file, "sha256").hexdigest()
-    return found
-
-
-def is_export(folder: Path) -> bool:
-    """Whether a folder holds an export, and nothing that came or changed since."""
-    try:
-        record = json.loads((folder / RECORD).read_text(encoding="utf-8"))
-        return bool(record["sha256"] == checksums(folder))
-    except (OSError, ValueError, KeyError, TypeError):  # no record, or not one of ours
-        return False

@@ -4,14 +4,15 @@ import dataclasses
 import json
 import logging
 import math
-import shutil
 import time
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
 import torch
 from accelerate import PartialState
+from accelerate.utils import broadcast_object_list
 from datasets import Dataset, disable_progress_bars
 from torch import Tensor
 from tqdm import tqdm
@@ -35,6 +36,7 @@ from hf_minibert.files import write_json, write_text
 from hf_minibert.finetuning.labelled import LabelledData, load_labelled
 from hf_minibert.hub.card import write_card
 from hf_minibert.models.configuration_minibert import MiniBertConfig
+from hf_minibert.output_folder import check_folder, held_folder, move_into, staged_folder
 from hf_minibert.presets import load_config
 from hf_minibert.runs.curves import plot_curves
 from hf_minibert.runs.hardware import computes_in_bfloat16, fastest_attention, hardware, use_all_cores
@@ -133,14 +135,26 @@ def finetune(arguments: FinetuneArguments) -> int:
     Raises:
         UserError: the arguments or the data are not acceptable.
     """
+    with ExitStack() as held:
+        return _finetune(arguments, held)
+
+
+def folder_rules(arguments: FinetuneArguments) -> dict[str, Any]:
+    """What a fine-tuning wants of its folder, as `hf_minibert.output_folder` takes it."""
+    return {
+        "output_dir": arguments.output_dir,
+        "verb": "finetune",
+        "kind": "an earlier fine-tuning",
+        "replaces": arguments.overwrite_output_dir,
+        "remedy": "give another, or --overwrite_output_dir to replace what an earlier fine-tuning wrote there",
+        "inputs": [arguments.model_name_or_path, arguments.dataset, arguments.test_dataset or arguments.dataset],
+    }
+
+
+def _finetune(arguments: FinetuneArguments, held: ExitStack) -> int:
+    """As `finetune`; `held` keeps the folder from others until it is closed."""
     folder = Path(arguments.output_dir)
-    if folder.exists() and not folder.is_dir():
-        raise UserError(f"output_dir {folder} is a file; give a folder")
-    if folder.exists() and any(folder.iterdir()):
-        if not arguments.overwrite_output_dir:
-            raise UserError(f"output_dir {folder} is not empty; give another, or --overwrite_output_dir")
-        if not is_finetuning(folder):
-            raise UserError(f"output_dir {folder} holds no earlier fine-tuning, so nothing in it is overwritten")
+    check_folder(**folder_rules(arguments))
     disable_progress_bar()  # of saving and loading, which are short and would break ours
     disable_progress_bars()  # of reading and tokenizing, which are short beside training
     logging.getLogger("transformers.trainer").setLevel(logging.ERROR)  # it takes tied weights for missing ones
@@ -172,14 +186,18 @@ def finetune(arguments: FinetuneArguments) -> int:
     processes = PartialState(cpu=not torch.accelerator.is_available())  # unless told, it joins no processes on a CPU
     use_all_cores(processes.device)
     processes.wait_for_everyone()  # all have found the folder as it was
+    places = [""]
     if processes.is_main_process:
-        folder.mkdir(parents=True, exist_ok=True)
+        held.enter_context(held_folder(**folder_rules(arguments)))
+        places = [str(held.enter_context(staged_folder(folder)))]
         write_json(folder / "arguments.json", dataclasses.asdict(arguments) | {"overwrite_output_dir": False})
+    broadcast_object_list(places)
+    staged = Path(places[0])
     bar = OneBar()
     trainer = ProportionateTrainer(
         new_weights=new_weights,
         model=model,
-        args=trainer_arguments(arguments, len(rows["train"]), processes.num_processes),
+        args=trainer_arguments(arguments, staged / "trainer", len(rows["train"]), processes.num_processes),
         train_dataset=rows["train"],
         eval_dataset=rows["eval"],
         processing_class=tokenizer,
@@ -202,10 +220,9 @@ def finetune(arguments: FinetuneArguments) -> int:
         metrics |= trainer.evaluate(rows["test"], metric_key_prefix="test")
     bar.close()
     if trainer.is_world_process_zero():
-        model.save_pretrained(folder)
-        tokenizer.save_pretrained(folder)
-        for checkpoint in folder.glob("checkpoint-*"):  # Trainer's own, to return to the best epoch
-            shutil.rmtree(checkpoint)
+        model.save_pretrained(staged / "model")
+        tokenizer.save_pretrained(staged / "model")
+        move_into(staged / "model", folder, last="config.json")
         write_metrics(folder / "metrics.jsonl", history)
         results = summary(arguments, model, data, rows, metrics, trainer, seconds)
         majority = results["metrics"]["majority_accuracy"]
@@ -301,14 +318,6 @@ class OneBar(TrainerCallback):
         self._bar.close()
 
 
-def is_finetuning(folder: Path) -> bool:
-    """Whether a folder is that of a run like this."""
-    try:
-        return "task" in json.loads((folder / "arguments.json").read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return False
-
-
 def build_classifier(arguments: FinetuneArguments, labels: list[str]) -> tuple[PreTrainedModel, set[str]]:
     """The pre-trained model with a new classifier, and the names of the weights that are new.
 
@@ -341,6 +350,7 @@ def build_classifier(arguments: FinetuneArguments, labels: list[str]) -> tuple[P
         fields["lm_loss_weight"] = arguments.lm_loss_weight
     model, loaded = AutoModelForSequenceClassification.from_pretrained(
         name,
+        trust_remote_code=False,
         dtype=torch.float32,  # whatever the checkpoint has: a short step is lost on weights in bfloat16
         attn_implementation=fastest_attention(arguments.max_seq_length),
         output_loading_info=True,
@@ -364,13 +374,18 @@ def encode(rows: Dataset, tokenizer: PreTrainedTokenizerFast, max_length: int) -
     )
 
 
-def trainer_arguments(arguments: FinetuneArguments, num_examples: int, num_processes: int) -> TrainingArguments:
-    """What `Trainer` is told: ours by name, and its own means of evaluating each epoch and keeping the best."""
+def trainer_arguments(
+    arguments: FinetuneArguments, folder: Path, num_examples: int, num_processes: int
+) -> TrainingArguments:
+    """What `Trainer` is told: ours by name, and its own means of evaluating each epoch and keeping the best.
+
+    Its checkpoints are in a `folder` of their own, since it deletes whatever is named as one.
+    """
     steps_per_epoch = math.ceil(
         num_examples / (arguments.per_device_train_batch_size * num_processes) / arguments.gradient_accumulation_steps
     )
     return TrainingArguments(
-        output_dir=arguments.output_dir,
+        output_dir=str(folder),
         num_train_epochs=arguments.num_train_epochs,
         per_device_train_batch_size=arguments.per_device_train_batch_size,
         per_device_eval_batch_size=arguments.per_device_eval_batch_size,

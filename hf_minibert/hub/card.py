@@ -8,6 +8,7 @@ import hashlib
 import json
 import logging
 import math
+import os
 import re
 import shlex
 from collections.abc import Callable
@@ -18,7 +19,8 @@ import jinja2
 from huggingface_hub import EvalResult, ModelCard, ModelCardData
 
 from hf_minibert.errors import UserError
-from hf_minibert.files import DECODER, write_text
+from hf_minibert.files import CARD, DECODER, GENERATED_CARD, is_plain_file, shown, write_text
+from hf_minibert.markdown import block, code, plain
 
 logger = logging.getLogger(__name__)
 
@@ -132,18 +134,15 @@ def _exact(value: Any) -> str:
 
 
 def _code(text: Any) -> str:
-    """A one-line Markdown code span that survives a table and any text, backticks and bars included."""
-    line = " ".join(_exact(text).split()).replace("|", "\\|")
-    fence = "`" * (max((len(run) for run in re.findall("`+", line)), default=0) + 1)
-    padding = " " if line.startswith("`") or line.endswith("`") or not line else ""
-    return f"{fence}{padding}{line}{padding}{fence}"
+    """A setting as a code span."""
+    return code(_exact(text))
 
 
 def _training_value(name: str, value: Any) -> str:
     if name == "seconds":
         return _duration(value)
     if isinstance(value, bool) or not isinstance(value, int | float):
-        return _exact(value)
+        return plain(_exact(value))
     return f"{value:.2f}" if name == "epochs" else _count(value) if value >= 100 else f"{value:g}"
 
 
@@ -170,6 +169,7 @@ def _environment() -> jinja2.Environment:
         "duration": _duration,
         "figure": _figure,
         "code": _code,
+        "plain": plain,
         "python": lambda text: json.dumps(text, ensure_ascii=False),  # JSON's strings are Python's, in double quotes
     }
     environment.filters |= {name: _strict(function) for name, function in filters.items()}
@@ -195,6 +195,19 @@ def shareable_arguments(folder: Path) -> dict[str, Any]:
     return arguments | {name: reduce(arguments[name]) for name in _PATHS if name in arguments}
 
 
+def refuse_link(path: Path) -> None:
+    """Refuse what is there if it is not an ordinary file, or lies in a folder that is a link.
+
+    Raises:
+        UserError: it is a link, a folder or a device.
+    """
+    if path.parent.name == DECODER and path.parent.is_symlink():
+        raise UserError(f"{path.parent} is a link, which is not followed; put the folder itself there")
+    if os.path.lexists(path) and not is_plain_file(path):
+        what = "a link, which is not followed" if path.is_symlink() else "no ordinary file"
+        raise UserError(f"{path} is {what}; put the file itself there")
+
+
 def code_files(folder: Path) -> list[Path]:
     """The Python files that ``trust_remote_code=True`` runs: those that ``auto_map`` names and what they import.
 
@@ -202,13 +215,22 @@ def code_files(folder: Path) -> list[Path]:
         UserError: one of them is missing.
     """
     auto_map = _read_json(folder, "config.json").get("auto_map") or {}
-    waiting = [reference.split(".")[0] for reference in auto_map.values()]
+    references = auto_map.values() if isinstance(auto_map, dict) else [auto_map]
+    references = [one for entry in references for one in (entry if isinstance(entry, list) else [entry]) if one]
+    for reference in references:
+        if not (isinstance(reference, str) and re.fullmatch(r"\w+\.\w+", reference)):
+            raise UserError(
+                f"{folder / 'config.json'} has the auto_map entry {shown(str(reference))}, which is no class in a file "
+                "of that folder, as in modeling_minibert.MiniBertModel; save the model again"
+            )
+    waiting = [reference.split(".")[0] for reference in references]
     found: dict[str, Path] = {}
     while waiting:
         module = waiting.pop()
         if module in found:
             continue
         path = folder / f"{module}.py"
+        refuse_link(path)
         if not path.is_file():
             raise UserError(f"{path} is missing, but config.json says that the model's code is there; save it again")
         found[module] = path
@@ -223,7 +245,7 @@ def _command_line(kind: str, arguments: dict[str, Any]) -> str:
     for name, value in arguments.items():
         values = value if isinstance(value, list) else [value]
         words = [] if value is True else [shlex.quote(str(item)) for item in values]
-        lines.append(" ".join([f"--{name}", *words]))
+        lines.append(" ".join([shlex.quote(f"--{name}"), *words]))
     return " \\\n    ".join(lines)
 
 
@@ -238,10 +260,10 @@ def _metric_rows(metrics: dict[str, float]) -> list[tuple[str, float, float | No
         if name in used:
             continue
         split, _, metric = name.partition("_")
-        label = _METRICS.get(metric, metric.replace("_", " "))
+        label = _METRICS.get(metric) or plain(metric.replace("_", " "))
         where = {"eval": "held-out ", "test": "test "}.get(split)
         baseline = paired.get(name)
-        rows.append((f"{where}{label}" if where else name.replace("_", " "), value, metrics.get(baseline or "")))
+        rows.append((f"{where}{label}" if where else plain(name.replace("_", " ")), value, metrics.get(baseline or "")))
     return rows
 
 
@@ -298,6 +320,11 @@ def _stamp(text: str) -> str:
     return f"\n<!-- hf_minibert card {digest}: once edited, this file is never overwritten -->\n"
 
 
+def is_generated_file(path: Path) -> bool:
+    """Whether a file is a card as :func:`render_card` made it; a link is not."""
+    return is_plain_file(path) and is_generated(path.read_text(encoding="utf-8", errors="replace"))
+
+
 def is_generated(text: str) -> bool:
     """Whether a card is just as :func:`render_card` made it, so that it may be replaced."""
     stamp = _STAMP.search(text)
@@ -344,18 +371,21 @@ def render_card(folder: Path, repo_id: str | None = None, license_id: str | None
                 architecture_words=_ARCHITECTURES[results["architecture"]],
                 architecture_rows=_architecture_rows(config),
                 arguments=arguments,
-                command_line=_command_line(
-                    results["kind"],
-                    {
-                        name: arguments[name]
-                        for name in (*_ESSENTIAL, *results["changed_settings"])
-                        if name in arguments
-                    },
+                command_line=block(
+                    _command_line(
+                        results["kind"],
+                        {
+                            name: arguments[name]
+                            for name in (*_ESSENTIAL, *results["changed_settings"])
+                            if name in arguments
+                        },
+                    ),
+                    "bash",
                 ),
                 license_id=license_id,
                 metric_rows=_metric_rows(results["metrics"]),
                 training_rows=[
-                    (_TRAINING_LABELS.get(name, name.replace("_", " ")), _training_value(name, value))
+                    (_TRAINING_LABELS.get(name) or plain(name.replace("_", " ")), _training_value(name, value))
                     for name, value in results["training"].items()
                     if value is not None
                 ],
@@ -382,9 +412,9 @@ def write_card(folder: Path) -> Path:
         The file that was written.
     """
     text = render_card(folder)
-    path = folder / "README.md"
-    if path.exists() and not is_generated(path.read_text(encoding="utf-8")):
-        path = folder / "README.generated.md"
-        logger.warning("%s was edited by hand and is kept; the new card is %s", folder / "README.md", path)
+    path = folder / CARD
+    if os.path.lexists(path) and not is_generated_file(path):
+        path = folder / GENERATED_CARD
+        logger.warning("%s was edited by hand and is kept; the new card is %s", folder / CARD, path)
     write_text(path, text)
     return path

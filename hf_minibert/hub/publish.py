@@ -1,19 +1,28 @@
 """Upload a finished run to the Hugging Face Hub: a folder comes in, one commit goes out."""
 
+import hashlib
 import json
 import logging
 import re
+import tempfile
 from pathlib import Path
 
-from huggingface_hub import CommitOperationAdd, HfApi
+from huggingface_hub import CommitOperationAdd, HfApi, ModelCard
 
 # Taken from here because the library behind it changed its name between the client's versions (httpx, httpx2).
 from huggingface_hub.errors import HfHubHTTPError, HFValidationError, HTTPError  # type: ignore[attr-defined]
 from huggingface_hub.utils import validate_repo_id  # type: ignore[attr-defined] # exported, though not by __all__
 
 from hf_minibert.errors import UserError
-from hf_minibert.files import DECODER
-from hf_minibert.hub.card import code_files, is_generated, render_card, shareable_arguments
+from hf_minibert.files import CARD, DECODER, GENERATED_CARD, Manifest, shown
+from hf_minibert.hub.card import (
+    code_files,
+    is_generated,
+    is_generated_file,
+    refuse_link,
+    render_card,
+    shareable_arguments,
+)
 
 logger = logging.getLogger(__name__)
 
@@ -33,13 +42,24 @@ PICKLES = (".bin", ".pt", ".pth", ".pkl")
 def _weights(folder: Path) -> list[Path]:
     """``model.safetensors``, or the shards that its index names with the index itself."""
     whole, index = folder / "model.safetensors", folder / "model.safetensors.index.json"
+    for path in (whole, index):
+        refuse_link(path)
     if whole.is_file():
         return [whole]
     if not index.is_file():
         return []
-    shards = [
-        folder / name for name in sorted(set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()))
-    ]
+    try:
+        names = sorted(set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()))
+        strange = [name for name in names if not re.fullmatch(r"[\w.-]+\.safetensors", name, re.ASCII)]
+    except (ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
+        raise UserError(f"{index} is not an index of weights ({error}); save the model again") from error
+    if strange:
+        raise UserError(
+            f"{index} names {shown(strange[0])}, which is no .safetensors file in that folder; save the model again"
+        )
+    shards = [folder / name for name in names]
+    for shard in shards:
+        refuse_link(shard)
     missing = ", ".join(shard.name for shard in shards if not shard.is_file())
     if missing:
         raise UserError(f"{folder} is not a complete checkpoint: {index.name} names {missing}, which is missing")
@@ -51,13 +71,18 @@ def files_to_publish(folder: Path) -> list[Path]:
 
     Those of a hybrid run's decoder, too.
 
-    Checkpoints to resume from, optimizer states, logs, pickles and hidden files stay behind.
+    Checkpoints to resume from, optimizer states, logs, pickles and hidden files stay behind. Whatever a file of the
+    folder names is a file of that folder, too, and no link.
 
     Raises:
-        UserError: the folder does not exist or is not a checkpoint.
+        UserError: the folder does not exist or is not a checkpoint, or a file is a link or named outside the folder.
     """
     if not folder.is_dir():
         raise UserError(f"there is no folder {folder}; give the --output_dir of a finished run")
+    decoder = folder / DECODER
+    for place in (folder, *([decoder] if decoder.is_symlink() or decoder.is_dir() else [])):
+        for name in (*REQUIRED, *OPTIONAL, CARD):
+            refuse_link(place / name)
     weights = _weights(folder)
     missing = [name for name in REQUIRED if not (folder / name).is_file()] + ([] if weights else ["model.safetensors"])
     if missing:
@@ -68,7 +93,6 @@ def files_to_publish(folder: Path) -> list[Path]:
         raise UserError(f"{folder} is not a finished checkpoint: {' and '.join(missing)} missing{hint}")
     found = [folder / name for name in (*REQUIRED, *OPTIONAL) if (folder / name).is_file()]
     found += [*weights, *code_files(folder)]
-    decoder = folder / DECODER
     if decoder.is_dir():
         found += [decoder / name for name in (*REQUIRED, *OPTIONAL) if (decoder / name).is_file()]
         found += [*_weights(decoder), *code_files(decoder), *(folder / file.name for file in code_files(decoder))]
@@ -104,8 +128,9 @@ def prepare_upload(folder: Path, repo_id: str, license_id: str | None = None) ->
     if "arguments.json" in content:
         arguments = json.dumps(shareable_arguments(folder), indent=2, ensure_ascii=False)
         content["arguments.json"] = f"{arguments}\n".encode()
-    readme = folder / "README.md"
-    if readme.is_file() and not is_generated(text := readme.read_text(encoding="utf-8")):
+    readme = folder / CARD
+    if readme.is_file() and not is_generated_file(readme):
+        text = readme.read_text(encoding="utf-8", errors="replace")
         if license_id is not None:
             raise UserError(f"{readme} was edited by hand and is kept; write the licence there, and omit --license")
         if f'"{folder.as_posix()}"' in text or str(folder.resolve()) in text:
@@ -124,6 +149,7 @@ def _explain(error: Exception, repo_id: str, endpoint: str) -> str:
         status = error.response.status_code
         reasons = {
             401: "the Hub does not accept the token: log in again with `hf auth login`, or set HF_TOKEN",
+            412: f"somebody has committed to {repo_id} meanwhile; nothing was uploaded: look at it, and push again",
             403: f"the token may not write to {repo_id}: use one with write access, or a --repo_id of your own",
             404: f"the Hub has no {repo_id} or no such --revision, or the token may not see it",
         }
@@ -147,6 +173,8 @@ def publish(
     license_id: str | None = None,
 ) -> str:
     """Upload a finished run in one commit, and make its repository (and branch) where there is none.
+
+    A card that somebody has edited on the Hub stays; see :func:`_keep_edited_card`.
 
     Args:
         folder: the run's output folder.
@@ -175,11 +203,16 @@ def publish(
             raise UserError(f"{repo_id} exists and is public; make it private on the Hub first, or leave out --private")
         if revision is not None:
             hub.create_branch(repo_id, branch=revision, exist_ok=True)
+        address = f"{hub.endpoint}/{repo_id}/{revision or 'main'}"
+        info = hub.model_info(repo_id, revision=revision)
+        if any(file.rfilename == CARD for file in info.siblings or ()):
+            _keep_edited_card(content, _read_card(hub, repo_id, info.sha), folder, address, repo_id, license_id)
         commit = hub.create_commit(
             repo_id,
             operations=[CommitOperationAdd(name, source) for name, source in content.items()],
             commit_message=commit_message,
             revision=revision,
+            parent_commit=info.sha,
         )
     except UserError:
         raise
@@ -187,4 +220,56 @@ def publish(
         # A cause could show the token in a traceback, hence `from None`.
         reason = " ".join(_explain(error, repo_id, hub.endpoint).replace(token, "<token>").split())
         raise UserError(reason) from None
+    manifest = Manifest.read(folder)
+    if manifest is not None and CARD in content:
+        manifest.cards[address] = _digest(_bytes(content[CARD]))
+        manifest.write()
     return commit.commit_url
+
+
+def _bytes(source: Path | bytes) -> bytes:
+    return source.read_bytes() if isinstance(source, Path) else source
+
+
+def _digest(text: bytes) -> str:
+    return hashlib.sha256(text).hexdigest()
+
+
+def _read_card(hub: HfApi, repo_id: str, commit: str | None) -> bytes:
+    """The card that a repository has."""
+    with tempfile.TemporaryDirectory() as cache:  # what it has now, whatever was there when it was read last
+        return Path(hub.hf_hub_download(repo_id, CARD, revision=commit, cache_dir=cache)).read_bytes()
+
+
+def _keep_edited_card(
+    content: dict[str, Path | bytes], theirs: bytes, folder: Path, address: str, repo_id: str, license_id: str | None
+) -> None:
+    """Change what is uploaded so that nothing that a person wrote into the card on the Hub is lost.
+
+    A generated card is replaced, as is the one that was last published from this folder if that was written here. One
+    that only states a licence, as the Hub's website makes it, gives it to ours. Any other was edited there: it stays
+    as it is, and the generated one goes up beside it.
+
+    Raises:
+        UserError: the card was edited here and there.
+    """
+    ours = _bytes(content[CARD])
+    text = theirs.decode("utf-8", errors="replace")
+    is_ours_generated = is_generated(ours.decode("utf-8", errors="replace"))
+    if theirs == ours or is_generated(text):
+        return
+    if is_ours_generated:
+        card = ModelCard(text, ignore_metadata_errors=True)
+        if not card.text.strip():
+            stated = license_id or card.data.get("license")
+            content[CARD] = render_card(folder, repo_id, stated if isinstance(stated, str) else None).encode()
+            return
+        content[GENERATED_CARD] = content.pop(CARD)
+        logger.warning("the card on the Hub was edited by hand and is kept; the new one is %s there", GENERATED_CARD)
+        return
+    manifest = Manifest.read(folder)
+    if manifest is None or manifest.cards.get(address) != _digest(theirs):
+        raise UserError(
+            f"the card at {address} was edited by hand and is not {folder / CARD}, which was edited, too; bring what "
+            f"is to stay from the Hub's into yours, delete {CARD} on the Hub, and push again"
+        )

@@ -1,6 +1,5 @@
 """Checkpoints: folders that `from_pretrained` opens and that a run resumes from, each whole or not there at all."""
 
-import hashlib
 import io
 import json
 import logging
@@ -16,7 +15,7 @@ import torch
 from safetensors import SafetensorError
 
 from hf_minibert.errors import UserError
-from hf_minibert.files import write_json
+from hf_minibert.files import Manifest, digest, files_below, set_aside, share, temporary_path, write_json
 
 logger = logging.getLogger(__name__)
 
@@ -51,11 +50,6 @@ class TrainState:
     """What the untrained model predicted, for the comparison at the end."""
 
 
-def _digest(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
-
-
 def _sync(path: Path) -> None:
     """Wait until a file or folder is on the disk; Windows does not open folders, nor sync what is open for reading."""
     if os.name != "posix":
@@ -83,17 +77,23 @@ def save_checkpoint(output_dir: Path, state: TrainState, write: Callable[[Path],
         UserError: the disk does not take it; earlier checkpoints are as they were.
     """
     folder = output_dir / f"checkpoint-{state.step}"
-    temporary = output_dir / f".{folder.name}.tmp"
-    shutil.rmtree(temporary, ignore_errors=True)
+    temporary, replaced = temporary_path(output_dir), temporary_path(output_dir)
     temporary.mkdir()
     try:
         write(temporary)
         write_json(temporary / STATE, asdict(state))
-        files = sorted(path for path in temporary.rglob("*") if path.is_file())
-        write_json(temporary / CHECKSUMS, {path.relative_to(temporary).as_posix(): _digest(path) for path in files})
-        for path in (*files, temporary / CHECKSUMS, temporary):
-            _sync(path)
-        shutil.rmtree(folder, ignore_errors=True)
+        share(temporary)
+        checksums = {name: digest(temporary / name) for name in files_below(temporary)}
+        write_json(temporary / CHECKSUMS, checksums)
+        for name in (*checksums, CHECKSUMS, "."):
+            _sync(temporary / name)
+        manifest = Manifest.read(output_dir)
+        if manifest is not None:
+            _keep_what_is_not_listed(folder, manifest)
+            manifest.expect_folder(folder.name, checksums | {CHECKSUMS: digest(temporary / CHECKSUMS)})
+            manifest.note_growth(is_over=False)
+        if folder.exists():
+            folder.rename(replaced)
         temporary.rename(folder)
         _sync(output_dir)
     except (OSError, SafetensorError) as error:
@@ -104,7 +104,26 @@ def save_checkpoint(output_dir: Path, state: TrainState, write: Callable[[Path],
         ) from error
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
+        shutil.rmtree(replaced, ignore_errors=True)
     return folder
+
+
+def _keep_what_is_not_listed(folder: Path, manifest: Manifest) -> None:
+    """Give a file, or a folder with files that the run did not write, another name if it has that of a checkpoint."""
+    if not os.path.lexists(folder):
+        return
+    is_folder = folder.is_dir() and not folder.is_symlink()
+    if not is_folder or {f"{folder.name}/{name}" for name in files_below(folder)} - set(manifest.files):
+        set_aside(folder)
+
+
+def remove_checkpoint(checkpoint: Path) -> None:
+    """Delete what the run wrote there; where it lists its files, all else stays."""
+    manifest = Manifest.read(checkpoint.parent)
+    if manifest is None:
+        shutil.rmtree(checkpoint)
+    else:
+        manifest.remove_folder(checkpoint.name)
 
 
 def checkpoints(output_dir: Path) -> list[Path]:
@@ -114,14 +133,14 @@ def checkpoints(output_dir: Path) -> list[Path]:
 
 
 def _name(path: Path) -> re.Match[str] | None:
-    return re.fullmatch(r"checkpoint-(\d+)", path.name) if path.is_dir() else None
+    return re.fullmatch(r"checkpoint-(\d+)", path.name) if path.is_dir() and not path.is_symlink() else None
 
 
 def is_whole(checkpoint: Path) -> bool:
     """Whether every file is there and as it was written."""
     try:
         checksums = json.loads((checkpoint / CHECKSUMS).read_text(encoding="utf-8"))
-        return bool(checksums) and all(_digest(checkpoint / name) == digest for name, digest in checksums.items())
+        return bool(checksums) and all(digest(checkpoint / name) == one for name, one in checksums.items())
     except (OSError, ValueError, AttributeError):  # AttributeError: JSON, but no mapping
         return False
 
@@ -166,7 +185,7 @@ def forget_checkpoints_after(output_dir: Path, step: int) -> None:
     """Delete checkpoints of later steps, which a resumed run makes again: they were damaged, or passed over."""
     for checkpoint in checkpoints(output_dir):
         if int(checkpoint.name.removeprefix("checkpoint-")) > step:
-            shutil.rmtree(checkpoint)
+            remove_checkpoint(checkpoint)
 
 
 def prune_checkpoints(output_dir: Path, keep: int) -> None:
@@ -176,4 +195,4 @@ def prune_checkpoints(output_dir: Path, keep: int) -> None:
     stable = _newest_stable(output_dir) if has_decayed else None
     for checkpoint in found[keep:]:
         if checkpoint != stable:
-            shutil.rmtree(checkpoint)
+            remove_checkpoint(checkpoint)

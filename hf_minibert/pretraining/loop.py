@@ -6,9 +6,8 @@ Read `Pretraining.run` first: for every step forward, backward, clip, step, and 
 import dataclasses
 import json
 import logging
-import shutil
 from collections.abc import Iterator
-from contextlib import AbstractContextManager, closing, nullcontext
+from contextlib import AbstractContextManager, ExitStack, closing, nullcontext
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -25,9 +24,10 @@ from hf_minibert.data.loader import evaluation_batches, training_batches
 from hf_minibert.data.rows import Batch
 from hf_minibert.errors import UserError
 from hf_minibert.evaluation.held_out import evaluate
-from hf_minibert.files import write_json
+from hf_minibert.files import Manifest, write_json
 from hf_minibert.hub.card import write_card
 from hf_minibert.models.losses import IGNORE_INDEX
+from hf_minibert.output_folder import move_into, staged_folder
 from hf_minibert.presets import PretrainingModel
 from hf_minibert.pretraining.arguments import PretrainArguments
 from hf_minibert.pretraining.backend import (
@@ -47,9 +47,10 @@ from hf_minibert.pretraining.checkpoint import (
     write_tensors,
 )
 from hf_minibert.pretraining.data import RunData, read_data
+from hf_minibert.pretraining.folder import check_run_folder, listed_logs, run_folder
 from hf_minibert.pretraining.objectives import combined
 from hf_minibert.pretraining.optimization import build_optimizers
-from hf_minibert.pretraining.plan import Plan, build_model, check_folder, make_folder, make_plan
+from hf_minibert.pretraining.plan import Plan, build_model, make_plan
 from hf_minibert.pretraining.report import (
     CURVES,
     RESULTS,
@@ -89,14 +90,15 @@ def pretrain(arguments: PretrainArguments) -> int:
     """
     disable_progress_bar()  # of saving and loading, which are short and would break ours
     torch.set_flush_denormal(True)  # AdamW on subnormal moments is many times slower on CPUs
-    check_folder(arguments)
+    check_run_folder(arguments)
     if arguments.resume and is_finished(arguments):
         logger.info(
             "%s is already finished; to go on, give a later --budget, --max_steps or --max_tokens",
             arguments.output_dir,
         )
         return 0
-    return Pretraining(make_plan(arguments)).run()
+    with ExitStack() as held:
+        return Pretraining(make_plan(arguments), held).run()
 
 
 def is_finished(arguments: PretrainArguments) -> bool:
@@ -112,13 +114,14 @@ def is_finished(arguments: PretrainArguments) -> bool:
 class Pretraining:
     """One run: everything that it is built from, and the steps."""
 
-    def __init__(self, plan: Plan) -> None:
+    def __init__(self, plan: Plan, held: ExitStack) -> None:
+        """`held` keeps the run's folder from others until it is closed."""
         self.plan, self.arguments, self.folder = plan, plan.arguments, plan.folder
         self.backend = build_backend(self.arguments, self.folder)
         self.accelerator = self.backend.accelerator
         self.data = read_data(plan, self.accelerator)
         if self.accelerator.is_main_process:
-            make_folder(self.arguments)  # not before the corpus was read without a mistake
+            held.enter_context(run_folder(self.arguments))  # not before the corpus was read without a mistake
             if not self.arguments.resume:  # a resumed run is checked against its checkpoint first
                 write_json(self.folder / ARGUMENTS, self._saved_arguments())
         self.accelerator.wait_for_everyone()
@@ -126,7 +129,8 @@ class Pretraining:
         settings = {
             name: value for name, value in self._saved_arguments().items() if isinstance(value, int | float | str)
         }
-        self.accelerator.init_trackers("hf_minibert", settings, {"trackio": named, "wandb": named})
+        with listed_logs(self.folder, self.accelerator):
+            self.accelerator.init_trackers("hf_minibert", settings, {"trackio": named, "wandb": named})
         self.end = End.of(self.arguments)
         self.rows_per_step = (
             self.arguments.per_device_train_batch_size
@@ -242,6 +246,8 @@ class Pretraining:
             self.finish(held_out or self.measure())
         accelerator.wait_for_everyone()
         self.backend.close()
+        if accelerator.is_main_process and (manifest := Manifest.read(self.folder)) is not None:
+            manifest.note_growth(is_over=True)
         return 0 if progress >= 1 else TERMINATED
 
     def step(self, batches: Iterator[Batch], progress: float, stop: StopSignal) -> dict[str, Tensor]:
@@ -355,14 +361,9 @@ class Pretraining:
         weights, predicted = self.backend.weights(), self._predict()
         if not self.accelerator.is_main_process:
             return
-        temporary = self.folder / ".model.tmp"
-        shutil.rmtree(temporary, ignore_errors=True)
-        self._write_model(temporary, weights)
-        for path in temporary.iterdir():
-            if path.is_dir():
-                shutil.rmtree(self.folder / path.name, ignore_errors=True)
-            path.replace(self.folder / path.name)
-        temporary.rmdir()
+        with staged_folder(self.folder) as staged:
+            self._write_model(staged, weights)
+            move_into(staged, self.folder, last="config.json")
         results = summary(self.plan, self.data, self.model, self.state, metrics, predicted, self.accelerator)
         write_json(self.folder / RESULTS, results)
         print_report(results, self.plan.objective, self.folder, write_card(self.folder))

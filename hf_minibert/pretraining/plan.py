@@ -1,8 +1,6 @@
 """The plan of a pre-training run: its arguments with every default decided, its objective, config and tokenizer."""
 
 import dataclasses
-import json
-import shutil
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -24,9 +22,7 @@ from hf_minibert.presets import (
     size_of,
 )
 from hf_minibert.pretraining.arguments import ObjectiveName, PretrainArguments
-from hf_minibert.pretraining.checkpoint import latest_checkpoint
 from hf_minibert.pretraining.objectives import OBJECTIVES, Objective, choose_objective
-from hf_minibert.pretraining.saved_arguments import ARGUMENTS
 from hf_minibert.pretraining.schedule import End
 from hf_minibert.runs.hardware import (
     compiling_pays,
@@ -150,45 +146,3 @@ def build_model(plan: Plan) -> PretrainingModel:
     model: PretrainingModel = model_class(plan.config)
     model.set_attn_implementation(str(plan.arguments.attn_implementation))
     return model
-
-
-def check_folder(arguments: PretrainArguments) -> None:
-    """Whether the run may have its folder; nothing is written.
-
-    Raises:
-        UserError: the path is a file, or holds an earlier run that nobody said to delete, or none to resume.
-    """
-    folder = Path(arguments.output_dir)
-    if folder.exists() and not folder.is_dir():
-        raise UserError(f"output_dir {folder} is a file; give a folder")
-    if arguments.resume:
-        latest_checkpoint(folder)
-    elif folder.exists() and any(folder.iterdir()):
-        if not arguments.overwrite_output_dir:
-            raise UserError(
-                f"output_dir {folder} is not empty; give another, or --resume to go on with its run, or "
-                "--overwrite_output_dir to delete it"
-            )
-        if not is_pretraining(folder):
-            raise UserError(f"output_dir {folder} holds no earlier run of pre-training, so it is not deleted")
-
-
-def is_pretraining(folder: Path) -> bool:
-    """Whether a folder is that of a run like this."""
-    try:
-        return "objective" in json.loads((folder / ARGUMENTS).read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return False
-
-
-def make_folder(arguments: PretrainArguments) -> None:
-    """Make the run's folder, empty unless the run goes on.
-
-    Raises:
-        UserError: as `check_folder`, if something came into the folder since that was called.
-    """
-    check_folder(arguments)
-    folder = Path(arguments.output_dir)
-    if folder.exists() and not arguments.resume:
-        shutil.rmtree(folder)
-    folder.mkdir(parents=True, exist_ok=True)

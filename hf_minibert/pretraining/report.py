@@ -10,7 +10,7 @@ from tqdm import tqdm
 
 from hf_minibert.data.corpus import HubCorpus
 from hf_minibert.data.streamed import StreamedRows
-from hf_minibert.files import write_text
+from hf_minibert.files import Manifest, append_text, write_text
 from hf_minibert.presets import PretrainingModel
 from hf_minibert.pretraining.checkpoint import TrainState
 from hf_minibert.pretraining.data import RunData
@@ -39,21 +39,23 @@ class MetricsLog:
             if path.exists():
                 lines = path.read_text(encoding="utf-8").splitlines()
                 write_text(path, "".join(f"{line}\n" for line in lines if _step(line) <= state.step))
+        manifest = Manifest.read(folder) if accelerator.is_main_process else None
+        if manifest is not None:
+            manifest.grow([METRICS, SAMPLES])
 
     def write(self, state: TrainState, metrics: dict[str, float]) -> None:
         """Add a line, which also says how far the run is. A value that is not finite is null: JSON has no other."""
         if self._accelerator.is_main_process:
             place = {"step": state.step, "tokens": state.tokens, "seconds": round(state.seconds, 3)}
-            with self.path.open("a", encoding="utf-8") as file:
-                values = {name: value if math.isfinite(value) else None for name, value in metrics.items()}
-                file.write(json.dumps(place | values) + "\n")
+            values = {name: value if math.isfinite(value) else None for name, value in metrics.items()}
+            append_text(self.path, json.dumps(place | values) + "\n")
         self._accelerator.log(metrics, step=state.step)
 
     def write_samples(self, state: TrainState, samples: list[dict[str, Any]]) -> None:
         """Add what the model now says of a few held-out texts to `samples.jsonl`."""
         if self._accelerator.is_main_process:
-            with self.path.with_name(SAMPLES).open("a", encoding="utf-8") as file:
-                file.write(json.dumps({"step": state.step, "samples": samples}, ensure_ascii=False) + "\n")
+            line = json.dumps({"step": state.step, "samples": samples}, ensure_ascii=False)
+            append_text(self.path.with_name(SAMPLES), line + "\n")
 
 
 def _step(line: str) -> float:

@@ -23,7 +23,7 @@ class ExportArguments:
     model_name_or_path: str
     """Folder or Hub name of a MiniBERT or MiniGPT, or of a BERT, EuroBERT, GPT-2 or Llama."""
     output_dir: str
-    """Folder to write; an earlier export that nobody changed is replaced."""
+    """Folder to write. Of an earlier export there, what nobody has changed is replaced, and the rest kept."""
     to: Literal["bert", "eurobert", "gpt2", "llama", "minibert", "minigpt"] | None = None
     """What to convert to. Default, what fits: bert for a classic and eurobert for a modern MiniBERT, gpt2 and llama for
     a MiniGPT; from these back, minibert or minigpt."""

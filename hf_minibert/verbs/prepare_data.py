@@ -12,8 +12,9 @@ from pathlib import Path
 
 from hf_minibert.command_line import run
 from hf_minibert.data.corpus import open_corpus
-from hf_minibert.data.token_store import open_token_store
+from hf_minibert.data.token_store import ABOUT_FILE, TokenStore, is_token_store, open_token_store
 from hf_minibert.errors import UserError
+from hf_minibert.output_folder import replaced_folder
 from hf_minibert.tokenization import OWN_TOKENIZER, load_tokenizer
 
 
@@ -44,7 +45,19 @@ def main(arguments: PrepareArguments) -> int:
     """Build the store, or find it built."""
     tokenizer = load_tokenizer(arguments.tokenizer or OWN_TOKENIZER)
     corpus = open_corpus(arguments.corpus, text_column=arguments.text_column, streaming=arguments.streaming)
-    store = open_token_store(corpus, tokenizer, folder=Path(arguments.output_dir), max_tokens=arguments.max_tokens)
+    folder = Path(arguments.output_dir)
+    if is_token_store(folder):
+        store = open_token_store(corpus, tokenizer, folder=folder, max_tokens=arguments.max_tokens)
+    else:
+        inputs = [*arguments.corpus, *([arguments.tokenizer] if arguments.tokenizer else [])]
+        with replaced_folder(
+            arguments.output_dir, "prepare_data", "a token store", inputs=inputs, last=ABOUT_FILE
+        ) as staged:
+            made = staged / "made"
+            open_token_store(corpus, tokenizer, folder=made, max_tokens=arguments.max_tokens)
+            for path in made.iterdir():
+                path.rename(staged / path.name)
+        store = TokenStore(folder)
     info = store.info
     print(f"{info.documents:,} documents, {info.tokens:,} tokens ({info.bytes / info.tokens:.2f} bytes each)")
     print(f"{len(store.train):,} to train on, {len(store.held_out):,} held out, in {store.folder}")

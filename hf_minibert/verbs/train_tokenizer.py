@@ -25,10 +25,10 @@ from transformers import PreTrainedTokenizerFast
 from hf_minibert.command_line import run
 from hf_minibert.data.corpus import Corpus, open_corpus
 from hf_minibert.errors import UserError
-from hf_minibert.files import replaced_folder
+from hf_minibert.markdown import plain
+from hf_minibert.output_folder import replaced_folder
 from hf_minibert.tokenization import DocumentEncoder, sample_texts, train_wordpiece
 
-OWN_FILES = {"tokenizer.json", "tokenizer_config.json", "training.json", "README.md"}
 DOCUMENTS_PER_BATCH = 64
 
 
@@ -37,7 +37,7 @@ class TokenizerArguments:
     """Train a WordPiece tokenizer."""
 
     output_dir: str
-    """Folder to write; one that holds an earlier tokenizer is replaced."""
+    """Folder to write. Of an earlier tokenizer there, what nobody has changed is replaced, and the rest kept."""
     corpus: list[str] = field(default_factory=lambda: ["builtin"])
     """What to train on: `builtin`, files, globs, folders or Hub names (also NAME:CONFIG). Each is a source with an
     equal share of `max_bytes`."""
@@ -64,12 +64,6 @@ class TokenizerArguments:
                 raise UserError(f"{name} must be positive, got {value}")
         if not self.corpus:
             raise UserError("corpus names no source; give `builtin`, a file, a glob, a folder or a Hub name")
-
-
-def is_tokenizer(folder: Path) -> bool:
-    """Whether a folder holds an earlier tokenizer and nothing else."""
-    names = {path.name for path in folder.iterdir()}
-    return "tokenizer.json" in names and names <= OWN_FILES
 
 
 def read_texts(corpus: Corpus) -> Iterator[str]:
@@ -112,12 +106,12 @@ def render_readme(training: dict[str, Any]) -> str:
         "",
         "This file and `training.json`, from which it is rendered, were written by",
         "",
-        "    python scripts/train_tokenizer.py " + shlex.join(words),
+        textwrap.indent("python scripts/train_tokenizer.py " + shlex.join(words), "    ", lambda _: True),
         "",
         textwrap.fill(
-            f"Trained on {arguments['corpus_description'] or ', '.join(arguments['corpus'])}. Each source gave a "
-            f"sample of at most an equal share of {arguments['max_bytes'] / 1e6:g} MB, chosen by seed "
-            f"{arguments['seed']}. The vocabulary records which pieces of words are frequent; no text is stored "
+            f"Trained on {arguments['corpus_description'] or ', '.join(map(plain, arguments['corpus']))}. "
+            f"Each source gave a sample of at most an equal share of {arguments['max_bytes'] / 1e6:g} MB, chosen by "
+            f"seed {arguments['seed']}. The vocabulary records which pieces of words are frequent; no text is stored "
             "here. The same texts give the same vocabulary. Held-out text was used to measure only.",
             width=100,
         ),
@@ -126,14 +120,14 @@ def render_readme(training: dict[str, Any]) -> str:
         "|---|---:|---:|---:|---|",
     ]
     lines += [
-        f"| {source['name']} | {source['documents']:,} | {source['bytes'] / 1e6:.1f} "
+        f"| {plain(source['name'])} | {source['documents']:,} | {source['bytes'] / 1e6:.1f} "
         f"| {source['sampled_bytes'] / 1e6:.1f} | `{source['sampled_sha256'][:16]}` |"
         for source in training["sources"]
     ]
     if training["validation"]:
         lines += ["", "| held-out text | bytes | tokens | bytes per token |", "|---|---:|---:|---:|"]
     lines += [
-        f"| {name} | {measured['bytes']:,} | {measured['tokens']:,} | {measured['bytes_per_token']:.2f} |"
+        f"| {plain(name)} | {measured['bytes']:,} | {measured['tokens']:,} | {measured['bytes_per_token']:.2f} |"
         for name, measured in training["validation"].items()
     ]
     return "\n".join([*lines, "", f"Made with tokenizers {training['tokenizers_version']}.", ""])
@@ -141,7 +135,13 @@ def render_readme(training: dict[str, Any]) -> str:
 
 def main(arguments: TokenizerArguments) -> int:
     """Sample the sources, train, measure, write the folder."""
-    with replaced_folder(arguments.output_dir, "a tokenizer", is_own=is_tokenizer) as folder:
+    with replaced_folder(
+        arguments.output_dir,
+        "train_tokenizer",
+        "a tokenizer",
+        inputs=[*arguments.corpus, *arguments.validation_corpus],
+        last="tokenizer_config.json",
+    ) as folder:
         corpora = [open_corpus([source], text_column=arguments.text_column) for source in arguments.corpus]
         held_out = [open_corpus([source], text_column=arguments.text_column) for source in arguments.validation_corpus]
         sources, texts = [], list[str]()

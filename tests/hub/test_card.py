@@ -312,6 +312,27 @@ def test_a_figure_that_is_missing_or_no_number_is_refused(tmp_path: Path, change
         render_card(write_run(tmp_path, PRETRAINED | change))
 
 
+EVIL = "a\n```\n# Not a title\n| <script> `x` [link](http://example.org) **b** |\n"
+
+
+def test_names_and_labels_stay_in_their_place(tmp_path: Path):
+    plain = render_card(write_run(tmp_path / "run", FINETUNED | {"dataset": FINETUNED["dataset"] | {"labels": ["x"]}}))
+    evil = FINETUNED | {"base_model": EVIL, "changed_settings": ["label_names", EVIL]}
+    evil |= {"dataset": FINETUNED["dataset"] | {"name": EVIL, "labels": [EVIL]}}
+    evil |= {"training": FINETUNED["training"] | {"hardware": EVIL, EVIL: EVIL}, "environment": {EVIL: EVIL}}
+    folder = write_run(tmp_path / EVIL.replace("/", ""), evil)
+    arguments = ARGUMENTS | {"label_names": [EVIL], "output_dir": EVIL, EVIL: EVIL}
+    (folder / "arguments.json").write_text(json.dumps(arguments), encoding="utf-8")
+    card = render_card(folder)
+    body = re.sub(r"(?ms)^(`{3,})[^`\n]*$.*?^\1$", "", card.partition("\n---\n")[2])  # without blocks of code
+    lines = body.splitlines()
+    assert [line for line in lines if line.startswith("#")][1:] == re.findall(r"(?m)^##.*", plain)
+    outside = re.sub(r"(?s)(?<!`)(`+)(?!`).*?(?<!`)\1(?!`)", "", "\n".join(lines))
+    for markup in ("<script>", "[link](", "**b**"):
+        assert not re.search(r"(?<!\\)" + re.escape(markup), outside)
+    tables(body)
+
+
 def test_an_edited_card_is_kept(tmp_path: Path, caplog: pytest.LogCaptureFixture):
     folder = write_run(tmp_path, PRETRAINED)
     readme = folder / "README.md"

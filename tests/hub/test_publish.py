@@ -1,6 +1,8 @@
 import base64
+import hashlib
 import json
 import os
+import shutil
 import subprocess
 import sys
 import threading
@@ -13,10 +15,12 @@ import pytest
 from test_card import ARGUMENTS, CONFIG, PRETRAINED, write_run
 
 from hf_minibert.errors import UserError
-from hf_minibert.hub.card import write_card
+from hf_minibert.files import Manifest
+from hf_minibert.hub.card import render_card, write_card
 from hf_minibert.hub.publish import files_to_publish, prepare_upload, publish
 
 TOKEN = "hf_notarealtoken"
+PARENT = "abcdef0123" * 4
 SCRIPT = Path(__file__).parents[2] / "scripts" / "push_to_hub.py"
 PUBLISHED = {
     "README.md",
@@ -46,6 +50,7 @@ class MockHub(ThreadingHTTPServer):
         self.requests: list[tuple[str, str, dict[str, str], bytes]] = []
         self.failures: dict[str, int] = {}  # a part of a path -> the status to answer with
         self.is_private = False
+        self.card: bytes | None = None
 
     def paths(self) -> list[str]:
         return [f"{method} {path}" for method, path, _, _ in self.requests]
@@ -87,6 +92,21 @@ class MockHubHandler(BaseHTTPRequestHandler):
         self.end_headers()
         self.wfile.write(data)
 
+    def do_HEAD(self) -> None:  # noqa: N802
+        self.answer_file(with_content=False)
+
+    def answer_file(self, *, with_content: bool = True) -> None:
+        """The card, as it is in the commit that is named."""
+        assert self.path == f"/me/model/resolve/{PARENT}/README.md"
+        assert self.server.card is not None
+        self.send_response(200)
+        self.send_header("ETag", hashlib.sha1(self.server.card).hexdigest())
+        self.send_header("X-Repo-Commit", PARENT)
+        self.send_header("Content-Length", str(len(self.server.card)))
+        self.end_headers()
+        if with_content:
+            self.wfile.write(self.server.card)
+
     def do_POST(self) -> None:  # noqa: N802
         body = self.body()
         if self.path == "/api/agent-harnesses":  # a public list that the client asks for at times, of its own accord
@@ -109,8 +129,12 @@ class MockHubHandler(BaseHTTPRequestHandler):
             return self.answer(200, {"commitUrl": f"{self.server.url}/me/model/commit/{oid}", "commitOid": oid})
         if self.path.startswith("/api/models/me/model/branch/"):
             return self.answer(200, {})
-        if self.path == "/api/models/me/model":
-            return self.answer(200, {"id": "me/model", "private": self.server.is_private})
+        if self.path == "/api/models/me/model" or self.path.startswith("/api/models/me/model/revision/"):
+            info = {"id": "me/model", "private": self.server.is_private, "sha": PARENT}
+            names = [".gitattributes"] + (["README.md"] if self.server.card is not None else [])
+            return self.answer(200, info | {"siblings": [{"rfilename": name} for name in names]})
+        if "/resolve/" in self.path:
+            return self.answer_file()
         return self.answer(500, {"error": f"the mock does not know {self.path}"})
 
     do_GET = do_POST  # noqa: N815
@@ -122,6 +146,8 @@ def hub(monkeypatch: pytest.MonkeyPatch) -> Iterator[MockHub]:
         thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
         thread.start()
         monkeypatch.setattr(huggingface_hub.constants, "ENDPOINT", server.url)
+        files = f"{server.url}/{{repo_id}}/resolve/{{revision}}/{{filename}}"  # made of it when the client is imported
+        monkeypatch.setattr(huggingface_hub.constants, "HUGGINGFACE_CO_URL_TEMPLATE", files)
         yield server
         server.shutdown()
         thread.join()
@@ -191,6 +217,7 @@ def test_one_commit_has_exactly_these_files(hub: MockHub, folder: Path):
     assert {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()} == before
     assert json.loads(hub.bodies("/commit/")[0].splitlines()[0])["value"]["summary"] == "Upload a model"
     assert "POST /api/models/me/model/commit/main" in hub.paths()
+    assert json.loads(hub.bodies("/commit/")[0].splitlines()[0])["value"]["parentCommit"] == PARENT
 
 
 def test_the_token_travels_in_its_header_only(hub: MockHub, folder: Path):
@@ -231,6 +258,43 @@ def test_a_generated_card_is_renewed_and_an_edited_one_goes_up_as_it_is(hub: Moc
     assert second["README.md"] == readme.read_bytes()
 
 
+def test_a_card_that_was_edited_on_the_hub_stays(hub: MockHub, folder: Path, caplog: pytest.LogCaptureFixture):
+    upload(folder)
+    hub.card = hub.commits()[-1]["README.md"].replace(b"## Limits", b"## What I saw")
+    upload(folder)
+    commit = hub.commits()[-1]
+    assert "README.md" not in commit
+    assert 'model="me/model"' in commit["README.generated.md"].decode()
+    assert "the card on the Hub was edited by hand and is kept" in caplog.text
+    for untouched in (hub.commits()[0]["README.md"], render_card(folder, "me/other").encode()):
+        hub.card = untouched
+        upload(folder)
+        assert "README.md" in hub.commits()[-1]
+
+
+def test_a_card_that_was_edited_here_and_on_the_hub_is_not_uploaded(hub: MockHub, folder: Path):
+    Manifest(folder, "pretrain", {}).write()
+    readme = folder / "README.md"
+    readme.write_text("My words.")
+    upload(folder)
+    hub.card = hub.commits()[-1]["README.md"]
+    readme.write_text("My better words.")
+    upload(folder)
+    assert hub.commits()[-1]["README.md"] == b"My better words.", "nobody has edited it there"
+    hub.card = b"Words of a colleague."
+    with pytest.raises(UserError, match="was edited by hand and is not .*delete README.md on the Hub, and push again"):
+        upload(folder)
+    assert len(hub.commits()) == 2
+    readme.write_bytes(hub.card)
+    upload(folder)
+
+
+def test_a_licence_that_the_website_asked_for_is_kept(hub: MockHub, folder: Path):
+    hub.card = b"---\nlicense: gpl-3.0\n---\n"
+    upload(folder)
+    assert "license: gpl-3.0\n" in hub.commits()[-1]["README.md"].decode()
+
+
 def test_an_edited_card_that_names_a_local_folder_is_pointed_out(folder: Path, caplog: pytest.LogCaptureFixture):
     readme = write_card(folder)
     readme.write_text(readme.read_text(encoding="utf-8") + "mine", encoding="utf-8")
@@ -255,6 +319,7 @@ def test_a_licence_is_that_of_the_card(folder: Path):
         ("/api/", 401, "does not accept the token"),
         ("/api/repos/create", 500, "status 500: no such luck"),
         ("/commit/", 403, "may not write to me/model"),
+        ("/commit/", 412, "somebody has committed to me/model meanwhile; nothing was uploaded"),
         ("/preupload/", 404, "no me/model or no such --revision"),
         ("/api/validate-yaml", 400, "no such luck"),
     ],
@@ -293,6 +358,40 @@ def test_an_unfinished_checkpoint_is_refused(folder: Path, name: str):
     (folder / name).unlink()
     with pytest.raises(UserError, match=f"is not a finished checkpoint: {name} missing; pytorch_model.bin is a pickle"):
         files_to_publish(folder)
+
+
+NAMES = ["../../secret.txt", "../secret.safetensors", "sub/a.safetensors", "secret.txt", "", ".safetensors\n", 7, None]
+
+
+@pytest.mark.parametrize("name", [*NAMES, "/etc/passwd", "/tmp/a.safetensors"])
+def test_an_index_names_weights_of_its_folder_only(folder: Path, name: object):
+    (folder / "model.safetensors").unlink()
+    (folder.parent / "secret.safetensors").write_text("secret")
+    index = folder / "model.safetensors.index.json"
+    index.write_text(json.dumps({"weight_map": {"a": name}}))
+    with pytest.raises(UserError, match="no .safetensors file in that folder|is not an index of weights") as caught:
+        prepare_upload(folder, "me/model")
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("name", ["../secret.Model", "/tmp/secret.Model", "me/other--modeling.Model", "a", 7, "a.b.c"])
+def test_code_is_that_of_the_folder(folder: Path, name: object):
+    (folder.parent / "secret.py").write_text("secret = 1")
+    (folder / "config.json").write_text(json.dumps(CONFIG | {"auto_map": {"AutoModel": name}}))
+    with pytest.raises(UserError, match="which is no class in a file of that folder"):
+        prepare_upload(folder, "me/model")
+
+
+@pytest.mark.parametrize("name", sorted({*PUBLISHED, "decoder", "decoder/config.json", "decoder/model.safetensors"}))
+def test_no_link_is_published(folder: Path, tmp_path: Path, name: str):
+    decoder = shutil.copytree(folder, folder / "decoder", ignore=lambda *_: ["checkpoint-10", "logs", ".cache"])
+    write_card(folder)
+    path = folder / name
+    secret = shutil.move(path, tmp_path / "secret")
+    path.symlink_to(secret)
+    with pytest.raises(UserError, match=f"{path} is a link, which is not followed"):
+        prepare_upload(folder, "me/model")
+    assert decoder.parent == folder
 
 
 def test_missing_code_and_missing_folders_are_refused(folder: Path):

@@ -1,11 +1,13 @@
 import json
 import logging
 import shutil
+import signal
 from pathlib import Path
 
 import pytest
 
 from hf_minibert.errors import UserError
+from hf_minibert.files import TEMPORARY, Manifest
 from hf_minibert.pretraining import checkpoint as checkpoint_module
 from hf_minibert.pretraining.checkpoint import (
     CHECKSUMS,
@@ -82,15 +84,38 @@ def test_an_interrupted_save_leaves_nothing_and_what_was_there(tmp_path, error, 
     assert latest_checkpoint(tmp_path) == tmp_path / "checkpoint-2"
 
 
-def test_what_a_kill_left_is_no_checkpoint_and_not_in_the_way(tmp_path):
+def test_what_a_kill_left_is_no_checkpoint_and_not_in_the_way(tmp_path, monkeypatch):
     save(tmp_path, 1)
-    left = tmp_path / ".checkpoint-2.tmp"
-    left.mkdir()
-    (left / "half").write_text("half")
+    with monkeypatch.context() as killed:  # nothing is tidied up
+        killed.setattr(shutil, "rmtree", lambda *_, **__: None)
+        with pytest.raises(KeyboardInterrupt):
+            save_checkpoint(tmp_path, TrainState(step=2), lambda folder: [write(folder), signal.raise_signal(2)])
+    (left,) = (path for path in tmp_path.iterdir() if path.name != "checkpoint-1")
     assert checkpoints(tmp_path) == [tmp_path / "checkpoint-1"]
+    assert TEMPORARY.fullmatch(left.name), "the next verb on the folder knows it by this name"
     (folder,) = save(tmp_path, 2)
-    assert not (folder / "half").exists()
-    assert not left.exists()
+    assert is_whole(folder)
+
+
+def test_what_is_not_the_runs_stays_when_checkpoints_go(tmp_path):
+    Manifest(tmp_path, "pretrain", {}).write()
+    save(tmp_path, 1)
+    (tmp_path / "checkpoint-1" / "notes.md").write_text("the best one")
+    (tmp_path / "checkpoint-2").mkdir()
+    (tmp_path / "checkpoint-2" / "thesis.md").write_text("precious")
+    (tmp_path / "checkpoint-3").write_text("a file")
+    save(tmp_path, 2, 3, 4)
+    prune_checkpoints(tmp_path, 1)
+    assert {path.relative_to(tmp_path).as_posix() for path in tmp_path.rglob("*") if path.is_file()} == {
+        ".hf_minibert.json",
+        "checkpoint-1/notes.md",
+        "checkpoint-2.kept/thesis.md",
+        "checkpoint-3.kept",
+        *(f"checkpoint-4/{name}" for name in ("model.safetensors", "logs/line.txt", STATE, CHECKSUMS)),
+    }
+    assert set(Manifest.read(tmp_path).files) == {
+        f"checkpoint-4/{name}" for name in ("model.safetensors", "logs/line.txt", STATE, CHECKSUMS)
+    }
 
 
 def test_saving_a_step_again_replaces_it(tmp_path):

@@ -55,7 +55,10 @@ CASES = {
     "nothing to resume": (["--output_dir", "{}/new", "--resume"], "nothing to resume"),
     "output is a file": (["--output_dir", "{}/file"], "file"),
     "output is someone's": (["--output_dir", "{}/foreign"], "not empty"),
-    "output is someone's, overwriting": (["--output_dir", "{}/foreign", "--overwrite_output_dir"], "no earlier run"),
+    "output is someone's, overwriting": (
+        ["--output_dir", "{}/foreign", "--overwrite_output_dir"],
+        "other than an earlier run",
+    ),
     "unknown key in a file": (["{}/settings.yaml"], "did you mean 'model'"),
 }
 
@@ -168,7 +171,7 @@ def test_prepare_data_refuses_a_foreign_folder(
 ) -> None:
     words = ["--corpus", folder / "good.jsonl", "--output_dir", folder / "foreign"]
     assert call("prepare_data.py", monkeypatch, *words) == 2
-    assert "not a token store" in capsys.readouterr().err
+    assert "something other than a token store" in capsys.readouterr().err
     assert (folder / "foreign" / "thesis.doc").read_text() == "precious"
 
 

@@ -1,0 +1,392 @@
+"""The folder that a verb fills: who may have it, what of an earlier one is replaced, and how new files get there."""
+
+import errno
+import logging
+import os
+import re
+import shutil
+import stat
+import sys
+import time
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from glob import glob
+from pathlib import Path
+
+from hf_minibert.errors import UserError
+from hf_minibert.files import (
+    CARD,
+    GENERATED_CARD,
+    MANIFEST,
+    TEMPORARY,
+    Manifest,
+    digest,
+    files_below,
+    share,
+    shown,
+    temporary_path,
+)
+
+if sys.platform == "win32":
+    from filelock import FileLock, Timeout
+else:
+    import fcntl
+
+logger = logging.getLogger(__name__)
+
+LOCK = ".hf_minibert.lock"
+SECONDS_TO_WAIT = 2.0
+"""For the lock: a process that was killed a moment ago, or one that only looks, lets go of it soon."""
+NAMES_SHOWN = 12
+RESULTS = ("results.json", "export.json", "training.json", "store.json")
+"""A folder with one of these, or with a checkpoint, is worth something."""
+_FOLDERS = re.compile(r"logs|decoder|checkpoint-\d+")
+_OURS = re.compile(
+    r"(arguments|results|config|generation_config|tokenizer|tokenizer_config|special_tokens_map|added_tokens|vocab"
+    r"|export|training|store|model\.safetensors\.index)\.json|(metrics|samples)\.jsonl|curves\.png"
+    r"|README(\.generated)?\.md|.*\.safetensors|tokens\.arrow|(vocab|merges)\.txt|\w+\.(py|jinja)"
+    rf"|{_FOLDERS.pattern}|\.hf_minibert.*|\..*\.tmp"
+)
+_NO_LOCKS = (errno.ENOSYS, errno.EOPNOTSUPP, errno.ENOLCK, errno.EBADF, errno.EINVAL)
+
+
+def check_folder(
+    output_dir: str, verb: str, kind: str, *, replaces: bool, resumes: bool = False, remedy: str, inputs: Iterable[str]
+) -> None:
+    """Whether a verb may fill a folder; nothing is written.
+
+    Args:
+        output_dir: the folder, or its name if it is not there.
+        verb: the verb's name, which is on the list of what it writes.
+        kind: what the folder will hold, in words.
+        replaces: whether an earlier such thing may be replaced.
+        resumes: whether the verb goes on with what is there.
+        remedy: what to do about a folder that is not empty.
+        inputs: names of what the verb reads: files, folders, globs, names on the Hub.
+
+    Raises:
+        UserError: the path is no folder, another process writes there, it holds something else or what the verb reads,
+            or links lie where files belong.
+    """
+    _check(output_dir, verb, kind, replaces=replaces, resumes=resumes, remedy=remedy, inputs=inputs, is_locked=False)
+
+
+def _check(
+    output_dir: str,
+    verb: str,
+    kind: str,
+    *,
+    replaces: bool,
+    resumes: bool,
+    remedy: str,
+    inputs: Iterable[str],
+    is_locked: bool,
+) -> None:
+    """As `check_folder`, also for whoever has the lock."""
+    folder = Path(output_dir)
+    if os.path.lexists(folder) and not folder.is_dir():
+        what = "a link to nothing" if folder.is_symlink() and not folder.exists() else "a file"
+        raise UserError(f"output_dir {folder} is {what}; give a folder")
+    if not folder.exists():
+        return
+    refuse_links(folder)
+    if not is_locked:
+        _look_at_lock(folder)
+    if resumes or is_empty(folder):
+        return
+    if not replaces and not _came_to_nothing(folder, verb):
+        raise UserError(f"output_dir {folder} is not empty; {remedy}")
+    manifest = Manifest.read(folder)
+    if manifest is None:
+        raise UserError(
+            f"output_dir {folder} holds something other than {kind}: it has no {MANIFEST}, which lists what may be "
+            "replaced; name another folder, or delete this one by hand"
+        )
+    if manifest.verb != verb:
+        raise UserError(
+            f"output_dir {folder} holds something other than {kind}: {shown(manifest.verb)} wrote it; name "
+            "another folder"
+        )
+    refuse_inputs(folder, inputs)
+
+
+def is_empty(folder: Path) -> bool:
+    """Whether nothing is in a folder but what a file system or a killed process leaves there."""
+    return not any(_entries(folder))
+
+
+def _entries(folder: Path) -> list[Path]:
+    own = {"lost+found", LOCK, MANIFEST}
+    return sorted(path for path in folder.iterdir() if path.name not in own and not TEMPORARY.fullmatch(path.name))
+
+
+def _came_to_nothing(folder: Path, verb: str) -> bool:
+    """Whether all that is there is what the verb wrote before it had a result, and nobody has changed it."""
+    manifest = Manifest.read(folder)
+    if manifest is None or manifest.verb != verb:
+        return False
+    names = set(files_below(folder)) - {MANIFEST, LOCK}
+    names = {name for name in names if not TEMPORARY.fullmatch(name.split("/")[0])}
+    has_result = any(name in RESULTS or name.startswith("checkpoint-") for name in names)
+    return not has_result and all(manifest.fitting(name) for name in names)
+
+
+def refuse_links(folder: Path) -> None:
+    """Refuse a folder in which a link, a pipe or a device lies where a file or a folder of ours belongs.
+
+    Raises:
+        UserError: there is one.
+    """
+    for path in sorted(folder.iterdir()):
+        if not _OURS.fullmatch(path.name):
+            continue
+        below = path.rglob("*") if _FOLDERS.fullmatch(path.name) and not path.is_symlink() else ()
+        for one in (path, *below):
+            mode = one.lstat().st_mode
+            if not (stat.S_ISREG(mode) or stat.S_ISDIR(mode)):
+                what = "a link" if stat.S_ISLNK(mode) else "no ordinary file"
+                raise UserError(
+                    f"{shown(str(one))} is {what} where a file of ours belongs; it is not followed: remove it, or put "
+                    "the file itself there"
+                )
+
+
+def refuse_inputs(folder: Path, inputs: Iterable[str]) -> None:
+    """Refuse to fill a folder that holds what the verb reads.
+
+    Raises:
+        UserError: it does.
+    """
+    place = folder.resolve()
+    for name in inputs:
+        for path in (name, *glob(name, recursive=True)):
+            if os.path.lexists(path) and Path(path).resolve().is_relative_to(place):
+                raise UserError(
+                    f"{shown(path)} is read and lies in output_dir {folder}, which is written; move it, or give "
+                    "another output_dir"
+                )
+
+
+# ---------------------------------------------------------------- the lock
+
+
+def _look_at_lock(folder: Path) -> None:
+    """Raises a UserError if somebody holds the lock; whoever only looks is in nobody's way."""
+    if sys.platform == "win32" or not (folder / LOCK).exists():
+        return
+    try:
+        descriptor = os.open(folder / LOCK, os.O_RDONLY | os.O_NOFOLLOW)
+    except FileNotFoundError:  # it has just ended
+        return
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        raise _taken(folder) from None
+    except OSError as error:
+        if error.errno not in _NO_LOCKS:
+            raise
+    finally:
+        os.close(descriptor)
+
+
+def _taken(folder: Path) -> UserError:
+    return UserError(f"another process is writing in output_dir {folder}; wait for its end, or give another folder")
+
+
+@contextmanager
+def locked(folder: Path) -> Iterator[None]:
+    """Keep others from writing in a folder. The system lets go of the lock when the process ends, however it ends.
+
+    Raises:
+        UserError: another process has it.
+    """
+    if sys.platform == "win32":
+        try:
+            with FileLock(folder / LOCK, timeout=SECONDS_TO_WAIT):
+                yield
+        except Timeout:
+            raise _taken(folder) from None
+        return
+    descriptor = _take_lock(folder)
+    _HELD.add(descriptor)
+    try:
+        yield
+    finally:
+        if descriptor in _HELD:
+            _HELD.remove(descriptor)
+            (folder / LOCK).unlink(missing_ok=True)
+            os.close(descriptor)
+
+
+def _take_lock(folder: Path) -> int:
+    deadline = time.monotonic() + SECONDS_TO_WAIT
+    while True:
+        descriptor = os.open(folder / LOCK, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o666)
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            if os.path.samestat(os.fstat(descriptor), (folder / LOCK).stat()):
+                return descriptor
+        except (BlockingIOError, FileNotFoundError):  # the second: whoever had it has just removed it
+            pass
+        except OSError as error:
+            if error.errno not in _NO_LOCKS:
+                raise
+            logger.warning("%s cannot be locked (%s): never start two runs there", folder, error.strerror)
+            return descriptor
+        os.close(descriptor)
+        if time.monotonic() > deadline:
+            raise _taken(folder)
+        time.sleep(0.02)
+
+
+_HELD: set[int] = set()
+
+
+def _let_go_in_child() -> None:
+    """A process that was forked shares the lock, and would hold it longer than the one that took it."""
+    while _HELD:
+        os.close(_HELD.pop())
+
+
+if sys.platform != "win32":
+    os.register_at_fork(after_in_child=_let_go_in_child)
+
+
+# ---------------------------------------------------------------- filling it
+
+
+@contextmanager
+def held_folder(
+    output_dir: str,
+    verb: str,
+    kind: str,
+    *,
+    replaces: bool,
+    resumes: bool = False,
+    remedy: str,
+    inputs: Iterable[str],
+) -> Iterator[Path]:
+    """The folder of a run, made if need be, and kept from others until the block ends; arguments as `check_folder`.
+
+    What a killed process left half-written there is deleted. Unless the verb resumes, so is what an earlier run wrote,
+    as far as nobody has changed it; the rest is kept, and named.
+
+    Raises:
+        UserError: as `check_folder`.
+    """
+    inputs = list(inputs)
+    check_folder(output_dir, verb, kind, replaces=replaces, resumes=resumes, remedy=remedy, inputs=inputs)
+    folder = Path(output_dir)
+    folder.mkdir(parents=True, exist_ok=True)
+    with locked(folder):
+        _check(output_dir, verb, kind, replaces=replaces, resumes=resumes, remedy=remedy, inputs=inputs, is_locked=True)
+        _sweep(folder)
+        manifest = Manifest.read(folder)
+        if not resumes:
+            changed = manifest.remove(list(manifest.files)) if manifest is not None else []
+            _tell_kept(folder, set(manifest.files) if manifest is not None else set(), changed)
+            manifest = None
+        if manifest is None:
+            Manifest(folder, verb, {}).write()
+        yield folder
+
+
+@contextmanager
+def replaced_folder(output_dir: str, verb: str, kind: str, *, inputs: Iterable[str], last: str) -> Iterator[Path]:
+    """An empty folder whose files come into ``output_dir`` when the block ends well; else all stays as it was.
+
+    They take the place of what the verb wrote there before, as far as nobody has changed it; the rest is kept.
+
+    Args:
+        output_dir: the folder to fill.
+        verb: see `check_folder`, as for `kind` and `inputs`.
+        kind: what it will hold, in words.
+        inputs: names of what the verb reads.
+        last: the file without which nothing opens the folder; see `move_into`.
+
+    Raises:
+        UserError: as `check_folder`.
+    """
+    inputs = list(inputs)
+    check_folder(output_dir, verb, kind, replaces=True, remedy="", inputs=inputs)
+    folder = Path(output_dir)
+    is_new = not folder.exists()
+    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        with locked(folder):
+            _check(output_dir, verb, kind, replaces=True, resumes=False, remedy="", inputs=inputs, is_locked=True)
+            _sweep(folder)
+            with staged_folder(folder) as staged:
+                yield staged
+                before = Manifest.read(folder) or Manifest(folder, verb, {})
+                before.write()
+                coming = move_into(staged, folder, last=last)
+                manifest = Manifest.read(folder)
+                assert manifest is not None
+                earlier = [name for name in manifest.files if name not in coming]
+                changed = manifest.remove(earlier)
+                for name in earlier:
+                    del manifest.files[name]
+                manifest.write()
+            _tell_kept(folder, set(before.files), changed, written=coming)
+    finally:
+        if is_new and not any(folder.iterdir()):
+            folder.rmdir()
+
+
+@contextmanager
+def staged_folder(folder: Path) -> Iterator[Path]:
+    """A folder inside another, on the same disk, in which to make what `move_into` moves; it vanishes at the end."""
+    staged = temporary_path(folder)
+    staged.mkdir()
+    try:
+        yield staged
+    finally:
+        shutil.rmtree(staged, ignore_errors=True)
+
+
+def move_into(staged: Path, folder: Path, *, last: str) -> set[str]:
+    """Move files into a folder that has a list, and put them on it; a card that somebody has edited stays as it is.
+
+    While files are exchanged the folder lacks ``last``, so that nobody takes a mixture of old and new for a whole.
+
+    Returns:
+        The names of the files.
+    """
+    share(staged)
+    manifest = Manifest.read(folder)
+    assert manifest is not None, "a folder is filled by whoever holds it"
+    if (staged / CARD).exists() and os.path.lexists(folder / CARD) and not manifest.fitting(CARD):
+        (staged / CARD).replace(staged / GENERATED_CARD)
+        logger.warning("%s was edited by hand and is kept; the new one is %s", folder / CARD, GENERATED_CARD)
+    coming = {name: digest(staged / name) for name in files_below(staged)}
+    manifest.make_way(coming)
+    (folder / last).unlink(missing_ok=True)
+    for name in sorted(coming, key=lambda name: name == last):
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (staged / name).replace(folder / name)
+    return set(coming)
+
+
+def _sweep(folder: Path) -> None:
+    """Delete what killed processes left half-written; whoever has the lock knows that nobody writes there."""
+    for path in folder.iterdir():
+        if TEMPORARY.fullmatch(path.name):
+            shutil.rmtree(path) if path.is_dir() else path.unlink()
+
+
+def _tell_kept(folder: Path, listed: set[str], changed: list[str], written: Iterable[str] = ()) -> None:
+    """Name on one line what was neither deleted nor replaced."""
+    own = {name.split("/")[0] for name in listed}
+    names = []
+    for path in _entries(folder):
+        if not path.is_dir() or path.is_symlink():
+            names.append(path.name)
+        elif path.name in own:
+            names += [f"{path.name}/{name}" for name in files_below(path)]
+        else:
+            names.append(f"{path.name}/")
+    words = [shown(name) + (" (edited)" if name in changed else "") for name in names if name not in set(written)]
+    if words:
+        more = f" and {len(words) - NAMES_SHOWN} more" if len(words) > NAMES_SHOWN else ""
+        logger.warning("kept in %s: %s%s", folder, ", ".join(words[:NAMES_SHOWN]), more)

@@ -1,0 +1,95 @@
+"""The folder of a pre-training run: who may have it, and the list of what the run wrote into it."""
+
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from accelerate import Accelerator
+
+from hf_minibert.files import CARD, Manifest, digest, files_below
+from hf_minibert.hub.card import is_generated
+from hf_minibert.output_folder import check_folder, held_folder
+from hf_minibert.pretraining.arguments import PretrainArguments
+from hf_minibert.pretraining.checkpoint import CHECKSUMS, checkpoints, is_whole, latest_checkpoint
+from hf_minibert.pretraining.saved_arguments import ARGUMENTS
+
+WRITTEN = {
+    ARGUMENTS,
+    CARD,
+    "config.json",
+    "curves.png",
+    "generation_config.json",
+    "metrics.jsonl",
+    "model.safetensors",
+    "results.json",
+    "samples.jsonl",
+    "tokenizer.json",
+    "tokenizer_config.json",
+}
+"""Beside checkpoints and code: what runs wrote before they listed it."""
+
+
+def folder_rules(arguments: PretrainArguments) -> dict[str, Any]:
+    """What the run wants of its folder, as `hf_minibert.output_folder` takes it."""
+    return {
+        "output_dir": arguments.output_dir,
+        "verb": "pretrain",
+        "kind": "an earlier run of pre-training",
+        "replaces": arguments.overwrite_output_dir,
+        "resumes": arguments.resume,
+        "remedy": "give another, or --resume to go on with its run, or --overwrite_output_dir to replace it",
+        "inputs": [*arguments.corpus, *([arguments.tokenizer] if arguments.tokenizer else [])],
+    }
+
+
+def check_run_folder(arguments: PretrainArguments) -> None:
+    """Whether the run may have its folder; nothing is written.
+
+    Raises:
+        UserError: it may not, or there is no run to resume.
+    """
+    check_folder(**folder_rules(arguments))
+    if arguments.resume:
+        latest_checkpoint(Path(arguments.output_dir))
+
+
+@contextmanager
+def run_folder(arguments: PretrainArguments) -> Iterator[None]:
+    """Make the run's folder, without an earlier run unless that goes on, and keep others from it until the block ends.
+
+    Raises:
+        UserError: as `check_run_folder`, if something came into the folder since that was called.
+    """
+    is_listed = Manifest.read(Path(arguments.output_dir)) is not None
+    with held_folder(**folder_rules(arguments)) as folder:
+        if arguments.resume and not is_listed:
+            list_earlier_files(folder)
+        yield
+
+
+def list_earlier_files(folder: Path) -> None:
+    """Begin the list of a run that was begun when runs had none, as far as its files tell whose they are."""
+    manifest = Manifest(folder, "pretrain", {})
+    for name in filter(WRITTEN.__contains__, files_below(folder)):
+        if name != CARD or is_generated((folder / CARD).read_text(encoding="utf-8", errors="replace")):
+            manifest.files[name] = [{"sha256": digest(folder / name)}]
+    for checkpoint in filter(is_whole, checkpoints(folder)):
+        checksums = json.loads((checkpoint / CHECKSUMS).read_text(encoding="utf-8"))
+        manifest.expect_folder(checkpoint.name, checksums | {CHECKSUMS: digest(checkpoint / CHECKSUMS)})
+    manifest.write()
+
+
+@contextmanager
+def listed_logs(folder: Path, accelerator: Accelerator) -> Iterator[None]:
+    """Put what trackers write into the run's folder while they start, and go on with, on its list."""
+
+    def times() -> dict[str, int]:
+        return {name: (folder / name).stat().st_mtime_ns for name in files_below(folder) if name.startswith("logs/")}
+
+    before = times() if accelerator.is_main_process else {}
+    yield
+    manifest = Manifest.read(folder) if accelerator.is_main_process else None
+    if manifest is not None:
+        manifest.grow([name for name, time_ in times().items() if before.get(name) != time_])
