@@ -86,18 +86,20 @@ def load_labelled(
         set(labels["train"]), tables["train"].class_names.get(label_column), label_column, label_names
     )
     tidy = {split: _tidy(table, split, text_column, labels[split], names, ids) for split, table in tables.items()}
-    train = tidy["train"]
     if "eval" not in tidy:
         # By hash, so that copies of a text are on one side.
-        is_eval = [is_held_out(text, EVAL_FRACTION) for text in train["text"]]
-        tidy["eval"] = train.select([row for row, held_out in enumerate(is_eval) if held_out])
-        if not 0 < len(tidy["eval"]) < len(train):
+        sides: dict[bool, list[tuple[str, int]]] = {False: [], True: []}
+        for text, class_id in tidy["train"]:
+            sides[is_held_out(text, EVAL_FRACTION)].append((text, class_id))
+        if not all(sides.values()):
+            different = len({text for text, _ in tidy["train"]})
             raise UserError(
-                f"{source} has {len(train):,} texts, {len(set(train['text'])):,} of them different: too few different "
-                "ones to hold some out (copies of a text stay together); give an evaluation split"
+                f"{source} has {len(tidy['train']):,} texts, {different:,} of them different: too few different ones "
+                "to hold some out (copies of a text stay together); give an evaluation split"
             )
-        train = train.select([row for row, held_out in enumerate(is_eval) if not held_out])
-    return LabelledData(source, read.hub_id, train, tidy["eval"], tidy.get("test"), names, notes)
+        tidy |= {"train": sides[False], "eval": sides[True]}
+    splits = {split: _dataset(rows) for split, rows in tidy.items()}
+    return LabelledData(source, read.hub_id, splits["train"], splits["eval"], splits.get("test"), names, notes)
 
 
 def label_counts(labels: list[str], splits: dict[str, Dataset]) -> list[str]:
@@ -251,8 +253,8 @@ def _numbered(names: Iterable[str]) -> dict[str, int]:
 
 def _tidy(
     table: Table, split: str, text_column: str, labels: list[str], names: list[str], ids: dict[str, int]
-) -> Dataset:
-    """Only the columns `text` and `label`, the label as a class id."""
+) -> list[tuple[str, int]]:
+    """Texts and the class ids of their labels."""
     texts = table.columns[text_column]
     for index, text in enumerate(texts):
         if not isinstance(text, str):
@@ -269,4 +271,8 @@ def _tidy(
                 f"split does not have; it has {listed(names)}"
             )
         class_ids.append(class_id)
-    return Dataset.from_dict({"text": list(texts), "label": class_ids})
+    return list(zip(texts, class_ids, strict=True))
+
+
+def _dataset(rows: list[tuple[str, int]]) -> Dataset:
+    return Dataset.from_dict({"text": [text for text, _ in rows], "label": [class_id for _, class_id in rows]})

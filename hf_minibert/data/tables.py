@@ -457,7 +457,7 @@ def _read_parquet(path: Path, columns: Mapping[str, str], expansion: _Expansion)
                 raise UserError(f"{path} has two columns {column!r}; rename one")
         names = list(dict.fromkeys(columns.values()))
         # As dictionaries, so that a text that stands in many rows is in memory once.
-        texts = [name for name in names if _is_text(schema.field(name).type)]
+        texts = [name for name in names if _is_bytes(schema.field(name).type)]
         with pyarrow.parquet.ParquetFile(source, read_dictionary=texts) as file:
             metadata = file.metadata
             _check_parquet_size(metadata, names, expansion)
@@ -475,8 +475,9 @@ def _read_parquet(path: Path, columns: Mapping[str, str], expansion: _Expansion)
     return Table(str(path), values, range(1, metadata.num_rows + 1), class_names=class_names)
 
 
-def _is_text(kind: pyarrow.DataType) -> bool:
-    return bool(pyarrow.types.is_string(kind) or pyarrow.types.is_large_string(kind))
+def _is_bytes(kind: pyarrow.DataType) -> bool:
+    """Whether values are of any length, which Parquet can hold as a dictionary."""
+    return kind in (pyarrow.string(), pyarrow.large_string(), pyarrow.binary(), pyarrow.large_binary())
 
 
 def _check_parquet_size(metadata: Any, names: list[str], expansion: _Expansion) -> None:
@@ -494,11 +495,11 @@ def _values_of(column: pyarrow.Array, expansion: _Expansion) -> list[Any]:
     if not pyarrow.types.is_dictionary(column.type):
         expansion.add(column.nbytes)
         return list(column.to_pylist())
-    dictionary = column.dictionary.to_pylist()
-    sizes = [len(value) if isinstance(value, str) else 8 for value in dictionary]
-    places = column.indices.to_pylist()
-    expansion.add(sum(sizes[place] for place in places if place is not None))
-    return [None if place is None else dictionary[place] for place in places]
+    used = column.indices.unique()  # the dictionary is that of many batches
+    values = dict(zip(used.to_pylist(), column.dictionary.take(used).to_pylist(), strict=True))
+    batch = [values[place] for place in column.indices.to_pylist()]
+    expansion.add(sum(len(value) if isinstance(value, str | bytes) else 8 for value in batch))
+    return batch
 
 
 def _class_names(path: Path, schema: pyarrow.Schema, names: list[str]) -> dict[str, list[str]]:
