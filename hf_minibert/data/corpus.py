@@ -36,6 +36,8 @@ DOCUMENT_CHARACTERS = 10_000
 """A text file is cut at the first blank line after this many characters, or by twice as many at the latest."""
 
 READ_BYTES = 1 << 16
+COMPRESSED_BYTES = 1 << 12
+"""Read at once of a compressed file: every four bytes can be 128 KiB of text."""
 
 DECOMPRESSORS: dict[str, Callable[[], Any]] = {
     ".gz": lambda: zlib.decompressobj(wbits=31),
@@ -272,7 +274,7 @@ def _blocks(path: Path, count: Callable[[int], None]) -> Iterator[bytes]:
     """A file's bytes, decompressed; ``count`` is told how many were read from disk."""
     offset = 0
     with path.open("rb") as file:
-        for block in _decompressed(path, file, count):
+        for block in decompressed(path, file, count):
             position = block.find(b"\0")
             if position >= 0:
                 raise UserError(f"{path} is binary (a NUL at byte {offset + position:,}); a corpus file is UTF-8 text")
@@ -281,10 +283,15 @@ def _blocks(path: Path, count: Callable[[int], None]) -> Iterator[bytes]:
                 yield block
 
 
-def _decompressed(path: Path, file: BinaryIO, count: Callable[[int], None]) -> Iterator[bytes]:
-    make = DECOMPRESSORS.get(path.suffix)
+def decompressed(path: Path, file: BinaryIO, count: Callable[[int], None]) -> Iterator[bytes]:
+    """A file's bytes, decompressed as its suffix says, in pieces of at most some 128 MiB; told are those from disk.
+
+    Raises:
+        UserError: a compressed file is damaged, or ends in the middle.
+    """
+    make = DECOMPRESSORS.get(path.suffix.lower())
     decompressor = make() if make else None
-    while data := file.read(READ_BYTES):
+    while data := file.read(READ_BYTES if make is None else COMPRESSED_BYTES):
         count(len(data))
         if decompressor is None or make is None:
             yield data

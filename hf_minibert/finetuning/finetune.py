@@ -5,6 +5,7 @@ import json
 import logging
 import math
 import time
+from collections import Counter
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
@@ -30,10 +31,11 @@ from transformers import (
 )
 from transformers.utils.logging import disable_progress_bar
 
+from hf_minibert.data.tables import listed, shown
 from hf_minibert.errors import UserError
 from hf_minibert.evaluation.metrics import ClassificationMetrics
 from hf_minibert.files import write_json, write_text
-from hf_minibert.finetuning.labelled import LabelledData, load_labelled
+from hf_minibert.finetuning.labelled import LabelledData, label_counts, load_labelled
 from hf_minibert.hub.card import write_card
 from hf_minibert.models.configuration_minibert import MiniBertConfig
 from hf_minibert.output_folder import check_folder, held_folder, move_into, staged_folder
@@ -61,15 +63,17 @@ class FinetuneArguments:
     """What to learn."""
     dataset: str = "builtin"
     """`builtin` (which package a documentation text is from), a file (.jsonl .csv .tsv .parquet, also compressed), a
-    folder with train, dev and test files, or a data set on the Hub, as NAME or NAME:CONFIG."""
+    folder with one train, dev and test file each (train.csv, dev.csv, ...), or a data set on the Hub, as NAME or
+    NAME:CONFIG."""
     test_dataset: str | None = None
     """A file to measure once, at the end."""
     text_column: str = "text"
     """The column of the text."""
     label_column: str = "label"
-    """The column of the label: a class id or a name."""
+    """The column of the label, which is what is written there, as text."""
     label_names: list[str] | None = None
-    """What class ids 0, 1, ... mean, as in `--label_names negative positive`."""
+    """The labels in the order of their class ids, or what the class ids 0, 1, ... in the column mean, as in
+    `--label_names negative positive`."""
     overwrite_output_dir: bool = False
     """Write over an earlier fine-tuning in output_dir."""
     max_seq_length: int = 256
@@ -207,6 +211,8 @@ def _finetune(arguments: FinetuneArguments, held: ExitStack) -> int:
     )
     trainer.remove_callback(PrinterCallback)
     if trainer.is_world_process_zero():
+        for line in (*data.notes, *label_counts(data.labels, rows)):
+            tqdm.write(line)
         tqdm.write(
             f"fine-tuning {model.num_parameters() / 1e6:.1f}M parameters on {len(rows['train']):,} texts, "
             f"{len(rows['eval']):,} held out, {len(data.labels)} labels, on {hardware(trainer.args.device)}"
@@ -335,7 +341,7 @@ def build_classifier(arguments: FinetuneArguments, labels: list[str]) -> tuple[P
     is_classifier = any(each.endswith("ForSequenceClassification") for each in config.architectures or ())
     if is_classifier and (its_own := list((config.id2label or {}).values())) != labels:
         raise UserError(
-            f"{name} tells {', '.join(its_own)} apart already, but the data has the labels {', '.join(labels)}; "
+            f"{name} tells {listed(its_own)} apart already, but the data has the labels {listed(labels)}; "
             "fine-tune the pre-trained model that it was made from, or name the labels alike (--label_names)"
         )
     fields: dict[str, Any] = {
@@ -414,7 +420,9 @@ def trainer_arguments(
 def classification_metrics(prediction: EvalPrediction) -> dict[str, float]:
     """Accuracy, F1 and Matthews correlation of the likeliest class."""
     logits = prediction.predictions[0] if isinstance(prediction.predictions, tuple) else prediction.predictions
-    computed = ClassificationMetrics().compute(predictions=logits.argmax(axis=-1), references=prediction.label_ids)
+    computed = ClassificationMetrics().compute(
+        predictions=logits.argmax(axis=-1), references=prediction.label_ids, num_labels=logits.shape[-1]
+    )
     assert computed is not None
     return dict(computed)
 
@@ -436,12 +444,12 @@ def summary(
 ) -> dict[str, Any]:
     """The run in figures, `results.json`: what the card is rendered from."""
     config = model.config
-    names = ("eval_loss", "eval_accuracy", "eval_f1", "eval_matthews_correlation")
+    names = ("eval_loss", "eval_accuracy", "eval_macro_f1", "eval_positive_f1", "eval_matthews_correlation")
     kept = {
         name: metrics[name] for name in (*names, *(name.replace("eval_", "test_") for name in names)) if name in metrics
     }
     base_model = Path(arguments.model_name_or_path)
-    majority = max(rows["eval"]["label"].count(label) for label in range(len(data.labels))) / len(rows["eval"])
+    majority = max(Counter(rows["eval"]["label"]).values()) / len(rows["eval"])
     return {
         "kind": "finetune",
         "task": arguments.task,
@@ -483,6 +491,9 @@ def print_report(results: dict[str, Any], folder: Path, card: Path) -> None:
     tqdm.write(
         f"  accuracy {metrics['eval_accuracy']:.1%}; always the commonest label {metrics['majority_accuracy']:.1%}"
     )
+    tqdm.write(f"  F1 {metrics['eval_macro_f1']:.1%} as the mean of all labels' (macro)")
+    if "eval_positive_f1" in metrics:
+        tqdm.write(f"  F1 {metrics['eval_positive_f1']:.1%} of the positive label, {shown(dataset['labels'][1])}")
     if "test_accuracy" in metrics:
         tqdm.write(f"  test accuracy {metrics['test_accuracy']:.1%} on {dataset['test_examples']:,} texts")
     tqdm.write(f"\nclassifier  {folder}\nmodel card  {card}")

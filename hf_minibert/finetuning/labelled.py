@@ -1,29 +1,31 @@
-"""Labelled text for classification: the builtin labels, files, folders, or a data set on the Hub.
+"""Text classification: from the columns of a table to texts, labels and their names.
 
-Out come train, evaluation and perhaps test splits with the columns `text` and `label` (a class id), and the labels'
-names.
+In: the builtin labels, or what `hf_minibert.data.tables` reads. Out: train, evaluation and perhaps test splits with the
+columns `text` and `label` (a class id), and the labels' names. A label is what is written, as text, and the same in
+every file: 1, "1" and 1.0 in JSON are the label "1"; 007 in a .csv is "007"; white space around it does not count. A
+number is a class id only where the column's type or `label_names` says so.
 """
 
+import math
+import re
 from collections import Counter
+from collections.abc import Iterable
 from dataclasses import dataclass
-from lzma import LZMAError
-from pathlib import Path
 from typing import Any
 
-import datasets
-from datasets import ClassLabel, Dataset, DatasetDict
-from zstandard import ZstdError
+from datasets import Dataset
 
 from hf_minibert.data.corpus import document_hash, is_held_out, open_corpus
+from hf_minibert.data.splits import Source, read_source, read_test_file, table_of
+from hf_minibert.data.tables import Table, listed, shown
 from hf_minibert.errors import UserError
 
-SPLITS = {"train": ("train",), "eval": ("validation", "valid", "dev", "val"), "test": ("test",)}
-BUILDERS = {".jsonl": "json", ".json": "json", ".csv": "csv", ".tsv": "csv", ".parquet": "parquet"}
-COMPRESSIONS = (".gz", ".xz", ".zst")
 EVAL_FRACTION = 0.1
-MAX_LABELS = 100_000
 BUILTIN_LABELS = 8
 BUILTIN_PER_LABEL = 1_000
+LABELS_SHOWN = 20
+SECRET_LABEL = "-1"
+"""What stands in the place of labels that are kept secret, as those of GLUE's test splits are."""
 
 
 @dataclass(frozen=True)
@@ -37,6 +39,8 @@ class LabelledData:
     eval: Dataset
     test: Dataset | None
     labels: list[str]
+    notes: list[str]
+    """What a user should know of the reading: what was left out."""
 
 
 def load_labelled(
@@ -54,49 +58,61 @@ def load_labelled(
             their splits, or a Hub name.
         test_source: a file for the test split.
         text_column: the column of the text.
-        label_column: the column of the label, a class id or a name.
-        label_names: what class ids 0, 1, ... mean; of labels that are names, their order.
+        label_column: the column of the label.
+        label_names: the labels, in the order of their class ids; or what the class ids 0, 1, ... in the column mean.
 
     Raises:
         UserError: something is missing, unreadable, or not what it must be.
     """
-    hub_id = None
+    columns = {"text_column": text_column, "label_column": label_column}
+    if text_column == label_column:
+        raise UserError(f"text_column and label_column are both {text_column!r}; a text and its label are two columns")
     if source == "builtin":
-        splits = {"train": _builtin()}
-    elif Path(source).exists():
-        splits = _read_files(_split_files(Path(source)))
-    elif Path(source).suffix in (*BUILDERS, *COMPRESSIONS):
-        raise UserError(f"dataset {source} does not exist")
+        read = Source({"train": table_of(_builtin(), "the builtin data", columns)}, None, [])
+        if test_source is not None:
+            read.tables["test"] = read_test_file(test_source, columns)
     else:
-        splits, hub_id = _read_hub(source), source.partition(":")[0]
-    if test_source is not None:
-        path = Path(test_source)
-        if not path.is_file():
-            raise UserError(f"test_dataset {path} is not a file")
-        splits["test"] = _read_files({"test": path})["test"]
-    if "test" in splits and label_column in (test := splits["test"]).column_names and set(test[label_column]) == {-1}:
-        del splits["test"]  # its labels are kept secret, as GLUE's are
-    for split, rows in splits.items():
-        for column in (text_column, label_column):
-            if column not in rows.column_names:
-                raise UserError(
-                    f"the {split} split of {source} has no column {column!r}; it has {', '.join(rows.column_names)} "
-                    "(name yours with --text_column and --label_column)"
-                )
-        if len(rows) == 0:
-            raise UserError(f"the {split} split of {source} is empty")
-    names = _label_names(splits["train"], label_column, label_names)
-    ids = {name: index for index, name in enumerate(names)}
-    tidy = {split: _tidy(rows, split, text_column, label_column, ids) for split, rows in splits.items()}
-    train = tidy["train"]
+        read = read_source(source, columns, test_source=test_source)
+    notes = [f"not read: {listed(read.not_read)}"] if read.not_read else []
+    tables = dict(read.tables)
+    written = {split: _written_labels(table, label_column) for split, table in tables.items()}
+    if "test" in tables and set(written["test"]) <= {SECRET_LABEL, None} and SECRET_LABEL not in written["train"]:
+        if test_source is not None:
+            raise UserError(f"test_dataset {test_source} has no labels, only -1 or none in every row; leave it out")
+        notes.append(f"not measured: {tables['test'].name}, which has no labels, only -1 or none in every row")
+        del tables["test"]
+    labels = {split: _checked(table, written[split], label_column) for split, table in tables.items()}
+    names, ids = _label_ids(
+        set(labels["train"]), tables["train"].class_names.get(label_column), label_column, label_names
+    )
+    tidy = {split: _tidy(table, split, text_column, labels[split], names, ids) for split, table in tables.items()}
     if "eval" not in tidy:
         # By hash, so that copies of a text are on one side.
-        is_eval = [is_held_out(text, EVAL_FRACTION) for text in train["text"]]
-        tidy["eval"] = train.select([row for row, held_out in enumerate(is_eval) if held_out])
-        train = train.select([row for row, held_out in enumerate(is_eval) if not held_out])
-        if len(tidy["eval"]) == 0 or len(train) == 0:
-            raise UserError(f"{source} has {len(is_eval)} examples, too few to hold some out; give an evaluation split")
-    return LabelledData(source, hub_id, train, tidy["eval"], tidy.get("test"), names)
+        sides: dict[bool, list[tuple[str, int]]] = {False: [], True: []}
+        for text, class_id in tidy["train"]:
+            sides[is_held_out(text, EVAL_FRACTION)].append((text, class_id))
+        if not all(sides.values()):
+            different = len({text for text, _ in tidy["train"]})
+            raise UserError(
+                f"{source} has {len(tidy['train']):,} texts, {different:,} of them different: too few different ones "
+                "to hold some out (copies of a text stay together); give an evaluation split"
+            )
+        tidy |= {"train": sides[False], "eval": sides[True]}
+    splits = {split: _dataset(rows) for split, rows in tidy.items()}
+    return LabelledData(source, read.hub_id, splits["train"], splits["eval"], splits.get("test"), names, notes)
+
+
+def label_counts(labels: list[str], splits: dict[str, Dataset]) -> list[str]:
+    """Lines for a person: how many texts of each split have which label, of the first labels if there are many."""
+    counts = {split: Counter(rows["label"]) for split, rows in splits.items()}
+    first = [shown(label) for label in labels[:LABELS_SHOWN]]
+    width = max(map(len, ["label", *first]))
+    lines = [f"{'label':{width}}" + "".join(f"{split:>10}" for split in splits)]
+    for class_id, name in enumerate(first):
+        lines.append(f"{name:{width}}" + "".join(f"{counts[split][class_id]:>10,}" for split in splits))
+    if len(labels) > LABELS_SHOWN:
+        lines.append(f"and {len(labels) - LABELS_SHOWN:,} more labels")
+    return lines
 
 
 def _builtin() -> Dataset:
@@ -114,107 +130,149 @@ def _builtin() -> Dataset:
     return Dataset.from_list(rows)
 
 
-def _split_files(source: Path) -> dict[str, Path]:
-    """The file of each split: by the names in a folder, or one file for training."""
-    if source.is_file():
-        return {"train": source}
-    found = {
-        split: path
-        for path in sorted(source.iterdir())
-        for split, names in SPLITS.items()
-        if path.name.split(".")[0] in names and _builder(path) is not None
-    }
-    if "train" not in found:
-        raise UserError(f"the folder {source} has no training file (train.jsonl, train.csv, ...)")
-    return found
+# ---------------------------------------------------------------- what is written
 
 
-def _builder(path: Path) -> str | None:
-    suffixes = [suffix for suffix in path.suffixes if suffix not in COMPRESSIONS]
-    return BUILDERS.get(suffixes[-1]) if suffixes else None
+def _written_labels(table: Table, column: str) -> list[str | None]:
+    """The label of every row as text; None where there is none."""
+    names = table.class_names.get(column)
+    labels = list[str | None]()
+    for index, value in enumerate(table.columns[column]):
+        label = _label_text(value)
+        if label is None and not _is_missing(value):
+            raise UserError(
+                f"{table.where(index)}: the label is a {type(value).__name__} ({shown(value)}), not a text or a "
+                "number; choose another --label_column"
+            )
+        if names is not None and label not in (None, SECRET_LABEL):
+            if not isinstance(value, int) or not 0 <= value < len(names):
+                raise UserError(
+                    f"{table.where(index)}: the class id {shown(value)} is not one of 0 to {len(names) - 1}"
+                )
+            label = names[value]
+        labels.append(label)
+    return labels
 
 
-def _read_files(files: dict[str, Path]) -> dict[str, Dataset]:
-    splits = {}
-    for split, path in files.items():
-        builder = _builder(path)
-        if builder is None:
-            raise UserError(f"{path} is none of {', '.join(BUILDERS)} (also {', '.join(COMPRESSIONS)})")
-        if path.stat().st_size == 0:
-            raise UserError(f"{path} is empty")
-        options: dict[str, Any] = {}
-        if builder == "csv":  # only an empty cell is missing: NA and None are words
-            options = {"sep": "\t" if ".tsv" in path.suffixes else ",", "keep_default_na": False, "na_values": [""]}
-        try:
-            splits[split] = datasets.load_dataset(builder, data_files={split: str(path)}, split=split, **options)
-        except StopIteration as error:
-            raise UserError(f"{path} is empty once decompressed") from error
-        except (
-            datasets.exceptions.DatasetGenerationError,
-            ValueError,
-            OSError,
-            EOFError,
-            LZMAError,
-            ZstdError,
-        ) as error:
-            reason = " ".join(str(error.__cause__ or error).split())
-            raise UserError(f"cannot read {path}: {reason}") from error
-    return splits
+def _is_missing(value: Any) -> bool:
+    return value is None or (isinstance(value, float) and math.isnan(value)) or (isinstance(value, str))
 
 
-def _read_hub(name: str) -> dict[str, Dataset]:
-    path, _, config = name.partition(":")
-    try:
-        loaded = datasets.load_dataset(path, config or None)
-    except Exception as error:  # no common base: not found, no such config, HTTP of two libraries
-        reason = " ".join(str(error).split())
-        raise UserError(f"dataset {name!r} is neither a path nor a data set that the Hub gives: {reason}") from error
-    assert isinstance(loaded, DatasetDict)
-    splits = {split: loaded[found] for split, names in SPLITS.items() for found in names if found in loaded}
-    if "train" not in splits:
-        raise UserError(f"dataset {name!r} has no train split; it has {', '.join(loaded)}")
-    return splits
+def _label_text(value: Any) -> str | None:
+    """A label as text: a whole number is one, whether its column's type is integer or, for a gap, float."""
+    if isinstance(value, bool):
+        return str(value).lower()
+    if isinstance(value, float):
+        return (str(int(value)) if value.is_integer() else repr(value)) if math.isfinite(value) else None
+    if isinstance(value, int):
+        return str(value)
+    return value.strip() or None if isinstance(value, str) else None
 
 
-def _label_names(train: Dataset, column: str, given: list[str] | None) -> list[str]:
-    """What class ids mean: as given, as the data set says, or as its values sort."""
-    feature = train.features[column]
-    if any(value is None or isinstance(value, (list, dict)) for value in train[column]):
-        raise UserError(f"column {column!r} must hold one label for every text, but it holds {train[:3][column]}")
-    values = train.unique(column)
-    if isinstance(feature, ClassLabel):
-        names = list(feature.names)
-    elif all(isinstance(value, int) for value in values):
-        if min(values) < 0:
-            raise UserError(f"class ids must be 0 or more, but column {column!r} holds {min(values)}")
-        if max(values) >= MAX_LABELS:
-            raise UserError(f"class ids must be below {MAX_LABELS:,}, but column {column!r} holds {max(values):,}")
-        names = [str(value) for value in range(max(values) + 1)]
-    elif all(isinstance(value, str) for value in values):
-        names = sorted(values)
-        if given is not None and sorted(given) != names:
-            raise UserError(f"--label_names gives {given}, but column {column!r} holds the names {names[:10]}")
+def _checked(table: Table, labels: list[str | None], column: str) -> list[str]:
+    """The labels, if every row has one."""
+    secret = SECRET_LABEL if column in table.class_names else None  # elsewhere it is a label like any other
+    for index, label in enumerate(labels):
+        if label is None or label == secret:
+            raise UserError(
+                f"{table.where(index)} has no label in the column {column!r}; give it one, or take the row away"
+            )
+    return [label for label in labels if label is not None]
+
+
+# ---------------------------------------------------------------- from labels to class ids
+
+
+_NUMBER = re.compile(r"[+-]?[0-9]+(\.[0-9]+)?")
+
+
+def _order(label: str) -> tuple[bool, float, str]:
+    """Numbers first, by their value; names as text."""
+    is_number = _NUMBER.fullmatch(label) is not None
+    return (not is_number, float(label) if is_number else 0.0, label)
+
+
+def _label_ids(
+    there: set[str], own_names: list[str] | None, column: str, given: list[str] | None
+) -> tuple[list[str], dict[str, int]]:
+    """The labels in the order of their class ids, and the class id of all that may be written for them.
+
+    Args:
+        there: the labels of the training split.
+        own_names: those that the column's type has.
+        column: what messages call it.
+        given: those that the user gives.
+    """
+    if given is None:
+        names = own_names or sorted(there, key=_order)
+        ids = _numbered(names)
     else:
-        raise UserError(f"column {column!r} must hold class ids or names, but it holds {values[:3]}")
-    if given is not None:
-        if len(given) != len(names):
-            raise UserError(f"--label_names gives {len(given)} names, but there are {len(names)} labels")
-        names = given
+        names = [name.strip() for name in given]
+        ids = _given_ids(there, own_names, column, names)
     if len(names) < 2:
-        raise UserError(f"column {column!r} holds one label only ({names[0]}); a classifier needs two")
-    return names
+        raise UserError(f"column {column!r} holds one label only ({shown(names[0])}); a classifier needs two")
+    return names, ids
 
 
-def _tidy(rows: Dataset, split: str, text_column: str, label_column: str, ids: dict[str, int]) -> Dataset:
-    """Only the columns `text` and `label`, the label as a class id."""
-    texts, labels = rows[text_column], rows[label_column]
-    counts = Counter(type(text).__name__ for text in texts)
-    if set(counts) != {"str"}:
-        raise UserError(f"column {text_column!r} of the {split} split must hold text, but it holds {dict(counts)}")
-    class_ids = []
-    for label in labels:
-        class_id = ids.get(label) if isinstance(label, str) else label
-        if not isinstance(class_id, int) or not 0 <= class_id < len(ids):
-            raise UserError(f"the {split} split has the label {label!r}, which the training split does not have")
-        class_ids.append(int(class_id))
-    return Dataset.from_dict({"text": list(texts), "label": class_ids})
+def _given_ids(there: set[str], own_names: list[str] | None, column: str, given: list[str]) -> dict[str, int]:
+    """The same where the user names the labels: those that are written, in their order, or what class ids mean."""
+    for name, count in Counter(given).items():
+        if count > 1 or not name:
+            raise UserError(f"--label_names gives the name {name!r}{' twice' * (count > 1)}; name each label once")
+    begin = f"--label_names gives {len(given)} names ({listed(given)}), but"
+    by_name, by_number = _numbered(given), _numbered(map(str, range(len(given))))
+    ids = by_name if by_name.keys() & by_number.keys() else by_name | by_number  # a name that is a number is a name
+    if own_names is not None:
+        if len(given) != len(own_names):
+            raise UserError(f"{begin} there are {len(own_names)} labels ({listed(own_names)})")
+        own_ids = _numbered(own_names)
+        if set(given) == set(own_names):
+            return ids
+        for name in given:  # they are called so from now on
+            if own_ids.get(name, by_name[name]) != by_name[name]:
+                raise UserError(f"{begin} {shown(name)} is class id {own_ids[name]} of {listed(own_names)}")
+        return ids | own_ids
+    if not there <= by_name.keys():
+        if not there <= by_number.keys():
+            raise UserError(
+                f"{begin} the column {column!r} holds {listed(sorted(there, key=_order))}; give the labels themselves, "
+                "or a name for each of the class ids 0, 1, ..."
+            )
+        if ids is by_name:
+            ids = by_number
+    used = {ids[label] for label in there}
+    for name in given:
+        if by_name[name] not in used:
+            raise UserError(f"{begin} there are {len(there)} labels: no training text has the label {shown(name)}")
+    return ids
+
+
+def _numbered(names: Iterable[str]) -> dict[str, int]:
+    return {name: class_id for class_id, name in enumerate(names)}
+
+
+def _tidy(
+    table: Table, split: str, text_column: str, labels: list[str], names: list[str], ids: dict[str, int]
+) -> list[tuple[str, int]]:
+    """Texts and the class ids of their labels."""
+    texts = table.columns[text_column]
+    for index, text in enumerate(texts):
+        if not isinstance(text, str):
+            raise UserError(
+                f"{table.where(index)}: the column {text_column!r} must hold text, but it holds a "
+                f"{'missing value' if text is None else type(text).__name__}; choose another --text_column, or mend it"
+            )
+    class_ids = list[int]()
+    for index, label in enumerate(labels):
+        class_id = ids.get(label)
+        if class_id is None:
+            raise UserError(
+                f"the {split} split has the label {shown(repr(label))} ({table.where(index)}), which the training "
+                f"split does not have; it has {listed(names)}"
+            )
+        class_ids.append(class_id)
+    return list(zip(texts, class_ids, strict=True))
+
+
+def _dataset(rows: list[tuple[str, int]]) -> Dataset:
+    return Dataset.from_dict({"text": [text for text, _ in rows], "label": [class_id for _, class_id in rows]})

@@ -44,6 +44,8 @@ _METRICS = {
     "accuracy": "accuracy",
     "bits_per_byte": "bits per byte",
     "f1": "F1",
+    "macro_f1": "F1, the mean of all labels' (macro)",
+    "positive_f1": "F1 of the positive label, the second",
     "perplexity": "perplexity",
 }
 _BASELINES = {  # a metric, and the figure of results.json that says what knowing frequencies alone would give
@@ -290,7 +292,7 @@ def _metadata(results: dict[str, Any], model_name: str, license_id: str | None) 
             dataset_type=data_name,
             dataset_name=data_name,
             dataset_split={"eval": "validation", "test": "test"}[split],
-            metric_type=metric,
+            metric_type="f1" if metric.endswith("_f1") else metric,  # what the Hub calls either
             metric_name=_METRICS.get(metric, metric),
             metric_value=float(_figure(value)),
         )

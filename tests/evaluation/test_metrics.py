@@ -1,4 +1,5 @@
 import socket
+import time
 from typing import NoReturn
 
 import numpy as np
@@ -20,7 +21,7 @@ def _offline(monkeypatch):
 def expected(references, predictions) -> dict[str, float]:
     return {
         "accuracy": accuracy_score(references, predictions),
-        "f1": f1_score(references, predictions, average="macro"),
+        "macro_f1": f1_score(references, predictions, average="macro"),
         "matthews_correlation": matthews_corrcoef(references, predictions),
     }
 
@@ -30,16 +31,38 @@ def test_equals_scikit_learn(num_labels):
     generator = np.random.default_rng(num_labels)
     references = generator.integers(0, num_labels, 200)
     predictions = np.where(generator.random(200) < 0.6, references, generator.integers(0, num_labels, 200))
-    found = ClassificationMetrics().compute(predictions=predictions, references=references)
-    assert found == pytest.approx(expected(references, predictions))
+    found = ClassificationMetrics().compute(predictions=predictions, references=references, num_labels=num_labels)
+    positive = {"positive_f1": f1_score(references, predictions)} if num_labels == 2 else {}
+    assert found == pytest.approx(expected(references, predictions) | positive)
     assert all(type(value) is float for value in found.values()), "so that it can be written as JSON"
 
 
 def test_by_hand():
-    found = ClassificationMetrics().compute(predictions=[0, 0, 1, 1], references=[0, 1, 1, 1])
+    found = ClassificationMetrics().compute(predictions=[0, 0, 1, 1], references=[0, 1, 1, 1], num_labels=2)
     assert found == pytest.approx(
-        {"accuracy": 3 / 4, "f1": (2 / 3 + 4 / 5) / 2, "matthews_correlation": 2 / (2 * 2 * 1 * 3) ** 0.5}
+        {
+            "accuracy": 3 / 4,
+            "macro_f1": (2 / 3 + 4 / 5) / 2,
+            "positive_f1": 4 / 5,
+            "matthews_correlation": 2 / (2 * 2 * 1 * 3) ** 0.5,
+        }
     )
+
+
+def test_f1_of_the_positive_label_is_there_for_two_labels_whichever_were_met():
+    two = ClassificationMetrics().compute(predictions=[0, 0], references=[0, 0], num_labels=2)
+    assert two == {"accuracy": 1, "macro_f1": 1, "positive_f1": 0, "matthews_correlation": 0}
+    three = ClassificationMetrics().compute(predictions=[0, 1], references=[0, 1], num_labels=3)
+    assert "positive_f1" not in three
+
+
+def test_ten_thousand_labels_take_no_matrix_of_them():
+    references = np.arange(20_000) % 10_000
+    predictions = np.where(np.arange(20_000) % 3 == 0, references, (references + 1) % 10_000)
+    begin = time.perf_counter()
+    found = ClassificationMetrics().compute(predictions=predictions, references=references, num_labels=10_000)
+    assert time.perf_counter() - begin < 2
+    assert found["matthews_correlation"] == pytest.approx(1 / 3, abs=1e-3)
 
 
 def test_batches_add_up_and_nothing_is_kept():
@@ -53,4 +76,4 @@ def test_batches_add_up_and_nothing_is_kept():
 
 def test_a_label_that_is_never_predicted_counts_as_zero_without_a_warning():
     found = ClassificationMetrics().compute(predictions=[0, 0, 0], references=[0, 1, 2])
-    assert found == pytest.approx({"accuracy": 1 / 3, "f1": 1 / 6, "matthews_correlation": 0.0})
+    assert found == pytest.approx({"accuracy": 1 / 3, "macro_f1": 1 / 6, "matthews_correlation": 0.0})

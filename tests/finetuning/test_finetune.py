@@ -1,9 +1,11 @@
 """Fine-tuning: which weights learn how fast, and several processes."""
 
 import json
+import re
+import socket
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import pytest
 import torch
@@ -20,6 +22,7 @@ from hf_minibert.finetuning.finetune import (
     ProportionateTrainer,
     finetune,
 )
+from hf_minibert.finetuning.labelled import load_labelled
 from hf_minibert.presets import build_config
 from hf_minibert.tokenization import load_tokenizer
 
@@ -81,15 +84,27 @@ def _pretrained(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+@pytest.fixture(name="offline")
+def _offline(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A host that is asked fails the test."""
+
+    def refuse(*_: object) -> NoReturn:
+        raise AssertionError("nobody named a host")
+
+    monkeypatch.setattr(socket.socket, "connect", refuse)
+    monkeypatch.setattr(socket, "getaddrinfo", refuse)
+
+
 NEW = {
     "minibert": {"model.pooler.dense.weight", "model.pooler.dense.bias", "classifier.weight", "classifier.bias"},
     "minigpt": {"score.weight"},
 }
 
 
+@pytest.mark.usefixtures("offline")
 @pytest.mark.parametrize("name", NEW)
 def test_what_is_not_pretrained_learns_faster(
-    name: str, pretrained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    name: str, pretrained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     begin = OneBar.on_train_begin
     rates: dict[str, float] = {}
@@ -112,6 +127,16 @@ def test_what_is_not_pretrained_learns_faster(
         output_dir=str(tmp_path / "classifier"),
     )
     assert finetune(arguments) == 0
+    said = capsys.readouterr().out
+    data = load_labelled(str(corpus))
+    counts = [(data.train["label"][:].count(label), data.eval["label"][:].count(label)) for label in (0, 1)]
+    table = [" ".join(line.split()) for line in said.partition("fine-tuning")[0].splitlines()]
+    assert table == ["label train eval", *(f"{label} {train} {held}" for label, (train, held) in enumerate(counts))]
+    assert re.search(
+        r"F1 \d+\.\d% as the mean of all labels' \(macro\)\n  F1 \d+\.\d% of the positive label, 1\n", said
+    )
+    kept = json.loads((tmp_path / "classifier" / "results.json").read_text())["metrics"]
+    assert {"eval_macro_f1", "eval_positive_f1"} <= set(kept)
     assert {name for name in rates if rates[name] == NEW_WEIGHTS_RATE * 1e-3} == NEW[name]
     assert {rates[name] for name in set(rates) - NEW[name]} == {1e-3}, "as small as they were made"
 

@@ -14,21 +14,21 @@ import zstandard
 from datasets import ClassLabel, Dataset, DatasetDict, Features, Value
 
 from hf_minibert.data import corpus as corpus_module
-from hf_minibert.data import labelled
 from hf_minibert.data.corpus import document_hash
 from hf_minibert.errors import UserError
-from hf_minibert.finetuning.labelled import load_labelled
+from hf_minibert.finetuning import labelled
+from hf_minibert.finetuning.labelled import LABELS_SHOWN, label_counts, load_labelled
 
-ROWS = [{"text": f"Satz {number}, größer\tals „so“.", "label": ["no", "yes"][number % 2]} for number in range(60)]
+ROWS = [{"text": f"Satz {number}, größer als „so“.", "label": ["no", "yes"][number % 2]} for number in range(60)]
 
 
 def as_json_lines(rows: list[dict]) -> bytes:
     return "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows).encode()
 
 
-def as_table(rows: list[dict], delimiter: str) -> bytes:
+def as_table(rows: list[dict], delimiter: str, **options) -> bytes:
     file = io.StringIO()
-    writer = csv.DictWriter(file, rows[0].keys(), delimiter=delimiter)
+    writer = csv.DictWriter(file, rows[0].keys(), delimiter=delimiter, **options)
     writer.writeheader()
     writer.writerows(rows)
     return file.getvalue().encode()
@@ -44,7 +44,9 @@ FORMATS: dict[str, Callable[[list[dict]], bytes]] = {
     ".jsonl": as_json_lines,
     ".json": lambda rows: json.dumps(rows).encode(),
     ".csv": lambda rows: as_table(rows, ","),
-    ".tsv": lambda rows: as_table(rows, "\t"),
+    ".tsv": lambda rows: "".join(
+        "\t".join(map(str, row)) + "\n" for row in (rows[0], *map(dict.values, rows))
+    ).encode(),
     ".parquet": as_parquet,
 }
 COMPRESS = {"": bytes, ".gz": gzip.compress, ".xz": lzma.compress, ".zst": zstandard.ZstdCompressor().compress}
@@ -127,15 +129,6 @@ def test_columns_can_be_named(tmp_path):
     assert rows_of(data.train, data.eval) == sorted((row["text"], int(row["label"] == "yes")) for row in ROWS)
 
 
-@pytest.mark.parametrize("suffix", [".csv", ".tsv"])
-def test_words_that_pandas_takes_for_missing(tmp_path, suffix):
-    rows = [{"text": f"{word} {number}", "label": word} for number in range(40) for word in ("NA", "None", "null")]
-    rows += [{"text": "NA", "label": "NA"}, {"text": "null", "label": "null"}]
-    data = load_labelled(write(tmp_path / f"rows{suffix}", rows))
-    assert data.labels == ["NA", "None", "null"]
-    assert {"NA", "null"} <= {*data.train["text"], *data.eval["text"]}
-
-
 # ---------------------------------------------------------------- what labels are called
 
 
@@ -143,20 +136,121 @@ def labelled_rows(labels: list) -> list[dict]:
     return [{"text": f"text {number}", "label": labels[number % len(labels)]} for number in range(60)]
 
 
+def labels_of(rows: list[dict], path: Path, **options) -> tuple[list[str], list[str]]:
+    """The labels' names, and that of each row, in the order of the rows."""
+    data = load_labelled(write(path, rows), **options)
+    by_text = dict(rows_of(data.train, data.eval))
+    return data.labels, [data.labels[by_text[row["text"]]] for row in rows]
+
+
 @pytest.mark.parametrize(
-    ("labels", "given", "expected", "first"),
+    ("labels", "names"),
     [
-        ([2, 0], None, ["0", "1", "2"], 2),
-        ([1, 0], ["bad", "good"], ["bad", "good"], 1),
-        ([True, False], None, ["0", "1"], 1),
-        (["b", "a", "c"], None, ["a", "b", "c"], 1),
-        (["b", "a", "c"], ["c", "b", "a"], ["c", "b", "a"], 1),
+        (["1", "2", "other"], ["1", "2", "other"]),
+        (["007", "010", "002"], ["002", "007", "010"]),
+        (["5", "4", "3", "2", "1"], ["1", "2", "3", "4", "5"]),
+        (["10", "9", "-1", "1.5", "b", "10 a"], ["-1", "1.5", "9", "10", "10 a", "b"]),
+        (["1.0", "1", "0"], ["0", "1", "1.0"]),
+        (["NA", "None", "null", "nan"], ["NA", "None", "nan", "null"]),
+        (["True", "False"], ["False", "True"]),
+        (["1e3", "1000", "١"], ["1000", "1e3", "١"]),
     ],
 )
-def test_names_of_labels(tmp_path, labels, given, expected, first):
-    data = load_labelled(write(tmp_path / "rows.jsonl", labelled_rows(labels)), label_names=given)
-    assert data.labels == expected
-    assert dict(rows_of(data.train, data.eval))["text 0"] == first
+@pytest.mark.parametrize("suffix", [".csv", ".tsv"])
+def test_a_label_is_what_the_user_wrote(tmp_path, suffix, labels, names):
+    path = tmp_path / f"rows{suffix}"
+    rows = labelled_rows(labels)
+    assert labels_of(rows, path) == (names, [row["label"] for row in rows])
+
+
+@pytest.mark.parametrize(
+    ("labels", "names"),
+    [
+        ([2, 0], ["0", "2"]),
+        ([1, "1", 1.0, "two"], ["1", "two"]),
+        ([True, False, "true"], ["false", "true"]),
+        ([0.5, 1.5], ["0.5", "1.5"]),
+        ([5_000_000_000, -1], ["-1", "5000000000"]),
+        ([" good", "good ", "\tbad"], ["bad", "good"]),
+    ],
+)
+def test_a_label_of_json_is_its_text(tmp_path, labels, names):
+    assert labels_of(labelled_rows(labels), tmp_path / "rows.jsonl")[0] == names
+
+
+def test_a_label_is_the_same_in_every_file(tmp_path):
+    """Also where a file has some of the labels only, and where its format has another type for them."""
+    train = [1, 2, "other"]
+    write(tmp_path / "train.jsonl", labelled_rows(train))
+    (tmp_path / "dev.csv").write_text("text,label\na,1\nb,2\n")
+    with_gap = pa.table({"text": ["a", "b"], "label": pa.array([2.0, 1.0])})
+    pq.write_table(with_gap, tmp_path / "test.parquet")
+    data = load_labelled(str(tmp_path))
+    assert data.labels == ["1", "2", "other"]
+    assert data.eval["label"] == [0, 1]
+    assert data.test["label"] == [1, 0]
+
+
+def test_categories_and_integers_of_parquet(tmp_path):
+    texts = [f"text {number}" for number in range(40)]
+    for values, names in (
+        (pa.array(["b", "a"] * 20).dictionary_encode(), ["a", "b"]),
+        (pa.array([3, 12] * 20, pa.int8()).dictionary_encode(), ["3", "12"]),
+        (pa.array([3, 12] * 20, pa.uint16()), ["3", "12"]),
+        (pa.array([True, False] * 20), ["false", "true"]),
+        (pa.array(["b", "a"] * 20, pa.large_string()), ["a", "b"]),
+    ):
+        pq.write_table(pa.table({"text": texts, "label": values}), tmp_path / "rows.parquet")
+        assert load_labelled(str(tmp_path / "rows.parquet")).labels == names
+
+
+@pytest.mark.parametrize(
+    ("labels", "given", "first"),
+    [
+        ([1, 0], ["bad", "good"], "good"),
+        (["1", "0"], ["bad", "good"], "good"),
+        ([2, 0, 1], ["1", "2", "3"], "3"),  # what class ids mean may be a number
+        ([2, 1, 3], ["3", "2", "1"], "2"),  # these are the labels themselves
+        (["b", "a", "c"], ["c", "b", "a"], "b"),
+    ],
+)
+def test_given_names_are_the_labels_in_order_or_what_class_ids_mean(tmp_path, labels, given, first):
+    rows = labelled_rows(labels)
+    names, of_rows = labels_of(rows, tmp_path / "rows.jsonl", label_names=given)
+    assert names == given
+    assert of_rows[0] == first
+
+
+def test_given_names_are_read_alike_in_every_file(tmp_path):
+    write(tmp_path / "train.jsonl", labelled_rows([0, 1, 2]))
+    (tmp_path / "dev.csv").write_text("text,label\na,1\nb,2\n")
+    data = load_labelled(str(tmp_path), label_names=["1", "2", "3"])
+    assert data.eval["label"] == [1, 2]
+    (tmp_path / "dev.csv").write_text("text,label\na,two\nb,2\n")
+    assert load_labelled(str(tmp_path), label_names=["one", "two", "three"]).eval["label"] == [1, 2]
+
+
+def with_class_ids(path: Path, labels: list[int | None], names: list[str]) -> None:
+    features = Features({"text": Value("string"), "label": ClassLabel(names=names)})
+    rows = {"text": [f"text {number}" for number in range(len(labels))], "label": labels}
+    Dataset.from_dict(rows, features=features).to_parquet(path)
+
+
+def test_class_ids_of_parquet_have_the_names_that_its_schema_has(tmp_path):
+    with_class_ids(tmp_path / "train.parquet", [0, 1] * 20, ["neg", "pos"])
+    with_class_ids(tmp_path / "dev.parquet", [0, 1], ["pos", "neg"])
+    (tmp_path / "test.csv").write_text("text,label\na,pos\n")
+    data = load_labelled(str(tmp_path))
+    assert data.labels == ["neg", "pos"]
+    assert (data.eval["label"], data.test["label"]) == ([1, 0], [1])
+    data = load_labelled(str(tmp_path), label_names=["pos", "neg"])
+    assert (data.train["label"][:2], data.eval["label"], data.test["label"]) == ([1, 0], [0, 1], [0])
+    data = load_labelled(str(tmp_path), label_names=["bad", "good"])
+    assert data.labels == ["bad", "good"]
+    assert (data.eval["label"], data.test["label"]) == ([1, 0], [1])
+    assert "'pos' is class id 1" in error_of(tmp_path, label_names=["pos", "x"]).replace("pos is", "'pos' is")
+    with_class_ids(tmp_path / "dev.parquet", [0, -1], ["pos", "neg"])
+    assert "dev.parquet, row 2 has no label" in error_of(tmp_path)
 
 
 @pytest.fixture
@@ -189,9 +283,23 @@ def test_hub_data_set_with_class_labels(hub):
     assert asked[-1] == ("glue", None)
 
 
-def test_a_test_split_with_secret_labels_is_left_out(hub):
-    hub(train=labelled_rows([1, 0]), test=labelled_rows([-1]))
-    assert load_labelled("glue:sst2").test is None
+@pytest.mark.parametrize("secret", [-1, None])
+def test_a_test_split_with_secret_labels_is_left_out_and_that_is_said(hub, secret):
+    hub(train=labelled_rows([1, 0]), test=labelled_rows([secret]))
+    data = load_labelled("glue:sst2")
+    assert data.test is None
+    assert len(data.notes) == 1
+    assert "not measured: the test split of glue:sst2, which has no labels" in data.notes[0]
+
+
+def test_a_test_file_without_labels_is_refused_and_minus_one_can_be_a_label(tmp_path):
+    source = write(tmp_path / "train.jsonl", labelled_rows(["a", "b"]))
+    test = write(tmp_path / "test.jsonl", labelled_rows([-1]))
+    assert f"test_dataset {test} has no labels, only -1" in error_of(source, test_source=test)
+    write(tmp_path / "train.jsonl", labelled_rows([-1, 0, 1]))
+    data = load_labelled(source, test_source=test)
+    assert data.labels == ["-1", "0", "1"]
+    assert set(data.test["label"]) == {0}
 
 
 def test_hub_data_set_without_training_split(hub):
@@ -238,7 +346,7 @@ def test_builtin_labels(monkeypatch, tmp_path):
 
 
 def test_missing_sources(tmp_path):
-    assert error_of(tmp_path / "no.csv.gz").endswith("no.csv.gz does not exist")
+    assert "no.csv.gz does not exist" in error_of(tmp_path / "no.csv.gz")
     (tmp_path / "text.txt").write_text("text")
     assert "text.txt is none of .jsonl, .json, .csv, .tsv, .parquet" in error_of(tmp_path / "text.txt")
     assert "has no training file" in error_of(tmp_path)
@@ -250,81 +358,100 @@ def test_missing_sources(tmp_path):
 def test_missing_columns_are_named(tmp_path):
     source = write(tmp_path / "rows.jsonl", ROWS)
     message = error_of(source, label_column="class")
-    assert "the train split" in message
-    assert "has no column 'class'; it has text, label" in message
-    assert "--label_column" in message
+    assert "rows.jsonl, line 1 has no column 'class'; it has text, label (name yours with --label_column)" in message
     other = write(tmp_path / "test.jsonl", [{"sentence": "a", "label": "no"}])
-    assert "the test split" in error_of(source, test_source=other)
-
-
-@pytest.mark.parametrize("suffix", [".jsonl", ".jsonl.gz", ".jsonl.xz", ".jsonl.zst", ".json", ".parquet"])
-def test_unreadable_files(tmp_path, suffix):
-    path = tmp_path / f"rows{suffix}"
-    path.write_bytes(b"\x01{nonsense")
-    assert error_of(path).startswith(f"cannot read {path}: ")
-    path.write_bytes(b"")
-    assert error_of(path) == f"{path} is empty"
-
-
-@pytest.mark.parametrize("end", [".gz", ".xz"])
-def test_truncated_and_empty_compressed_files(tmp_path, end):
-    path = tmp_path / f"rows.jsonl{end}"
-    path.write_bytes(COMPRESS[end](as_json_lines(ROWS) * 50)[:-20])
-    assert error_of(path).startswith(f"cannot read {path}: ")
-    path.write_bytes(COMPRESS[end](b""))
-    assert error_of(path) == f"{path} is empty once decompressed"
-
-
-def test_tables_without_rows_and_without_utf8(tmp_path):
-    path = tmp_path / "rows.csv"
-    path.write_bytes(b"text,label\n")
-    assert error_of(path).startswith(f"cannot read {path}: ")
-    path.write_bytes("text,label\ngroß,ö\n".encode("latin-1"))
-    assert "utf-8" in error_of(path)
+    assert "test.jsonl, line 1 has no column 'text'" in error_of(source, test_source=other)
+    assert "are both 'text'" in error_of(source, label_column="text")
 
 
 @pytest.mark.parametrize(
-    ("labels", "message"),
+    ("label", "message"),
     [
-        ([["a"], ["b"]], "must hold one label for every text"),
-        ([{"a": 1}, {"a": 2}], "must hold one label for every text"),
-        (["a", None], "must hold one label for every text"),
-        ([0.5, 1.5], "must hold class ids or names"),
-        ([-1, 0], "must be 0 or more, but column 'label' holds -1"),
-        ([0, 5_000_000_000], "holds 5,000,000,000"),
-        (["same"], r"holds one label only (same)"),
-        ([0], "holds one label only (0)"),
+        (["a"], "rows.jsonl, line 2: the label is a list (['a']), not a text or a number"),
+        ({"a": 1}, "rows.jsonl, line 2: the label is a dict"),
+        (float("inf"), "rows.jsonl, line 2: the label is a float (inf)"),
+        (None, "rows.jsonl, line 2 has no label in the column 'label'"),
+        (float("nan"), "rows.jsonl, line 2 has no label"),
+        ("", "rows.jsonl, line 2 has no label"),
+        (" \t", "rows.jsonl, line 2 has no label"),
     ],
 )
-def test_labels_that_are_none(tmp_path, labels, message):
-    assert message in error_of(write(tmp_path / "rows.jsonl", labelled_rows(labels)))
+def test_labels_that_are_none(tmp_path, label, message):
+    rows = labelled_rows(["a", "b"])
+    rows[1]["label"] = label
+    assert message in error_of(write(tmp_path / "rows.jsonl", rows))
+
+
+def test_a_missing_label_is_told_by_its_line(tmp_path):
+    (tmp_path / "rows.csv").write_text('text,label\n"two\nlines",a\nb,\n')
+    assert "rows.csv, line 4 has no label" in error_of(tmp_path / "rows.csv")
+    pq.write_table(pa.table({"text": ["a", "b"], "label": pa.array([1.0, None])}), tmp_path / "rows.parquet")
+    assert "rows.parquet, row 2 has no label" in error_of(tmp_path / "rows.parquet")
+
+
+@pytest.mark.parametrize("label", ["same", 0])
+def test_one_label_is_too_few(tmp_path, label):
+    assert f"holds one label only ({label})" in error_of(write(tmp_path / "rows.jsonl", labelled_rows([label])))
 
 
 def test_given_names_that_do_not_fit(tmp_path):
     numbers = write(tmp_path / "numbers.jsonl", labelled_rows([0, 1]))
-    assert "gives 3 names, but there are 2 labels" in error_of(numbers, label_names=["a", "b", "c"])
+    message = error_of(numbers, label_names=["a", "b", "c"])
+    assert "gives 3 names (a, b, c), but there are 2 labels: no training text has the label c" in message
+    assert "the column 'label' holds 0, 1;" in error_of(numbers, label_names=["a"])
+    assert "gives the name 'a' twice" in error_of(numbers, label_names=["a", "a"])
+    assert "gives the name ''" in error_of(numbers, label_names=["a", " "])
     names = write(tmp_path / "names.jsonl", labelled_rows(["neg", "pos"]))
     message = error_of(names, label_names=["negative", "positive"])
-    assert "gives ['negative', 'positive'], but column 'label' holds the names ['neg', 'pos']" in message
+    assert "gives 2 names (negative, positive), but the column 'label' holds neg, pos" in message
+    mixed = write(tmp_path / "mixed.jsonl", labelled_rows(["neg", "1"]))
+    assert "holds 1, neg;" in error_of(mixed, label_names=["neg", "pos"])
 
 
-@pytest.mark.parametrize(
-    ("train", "test"), [([0, 1], 2), ([0, 1], "x"), (["a", "b"], "c"), ([0, 1], 0.5), ([0, 1], None)]
-)
-def test_other_splits_have_the_labels_of_the_training_split(tmp_path, train, test):
+@pytest.mark.parametrize(("train", "test"), [([0, 1], 2), ([0, 1], "x"), (["a", "b"], "c"), ([0, 1], 0.5)])
+def test_a_label_that_the_training_split_lacks_is_told_with_its_place(tmp_path, train, test):
     source = write(tmp_path / "train.jsonl", labelled_rows(train))
-    other = write(tmp_path / "test.jsonl", [{"text": "b", "label": test}])
+    other = write(tmp_path / "test.jsonl", [{"text": "a", "label": train[0]}, {"text": "b", "label": test}])
     message = error_of(source, test_source=other)
-    assert f"the test split has the label {test!r}, which the training split does not have" in message
+    assert f"the test split has the label '{test}' ({other}, line 2), which the training split does not have" in message
 
 
-@pytest.mark.parametrize("text", [None, 7, ["a"]])
-def test_texts_that_are_none(tmp_path, text):
-    rows = [{"text": text, "label": number % 2} for number in range(40)]
-    assert "column 'text' of the train split must hold text" in error_of(write(tmp_path / "rows.jsonl", rows))
+@pytest.mark.parametrize(("text", "kind"), [(None, "missing value"), (7, "int"), (["a"], "list")])
+def test_texts_that_are_none(tmp_path, text, kind):
+    rows = labelled_rows(["a", "b"])
+    rows[2]["text"] = text
+    message = error_of(write(tmp_path / "rows.jsonl", rows))
+    assert f"rows.jsonl, line 3: the column 'text' must hold text, but it holds a {kind}" in message
 
 
-def test_too_few_to_hold_some_out(tmp_path):
+def test_an_empty_text_is_a_text(tmp_path):
+    rows = [*labelled_rows(["a", "b"]), {"text": "", "label": "a"}]
+    for suffix in (".csv", ".tsv", ".jsonl"):
+        data = load_labelled(write(tmp_path / f"rows{suffix}", rows))
+        assert ("", 0) in rows_of(data.train, data.eval)
+
+
+def test_too_few_different_texts_to_hold_some_out(tmp_path):
     texts = [text for text in (f"text {number}" for number in range(50)) if document_hash(text) > 2**64 // 10][:2]
     rows = [{"text": text, "label": label} for label, text in enumerate(texts)]
-    assert "has 2 examples, too few to hold some out" in error_of(write(tmp_path / "rows.jsonl", rows))
+    message = error_of(write(tmp_path / "rows.jsonl", rows * 1_000))
+    assert "has 2,000 texts, 2 of them different: too few different ones to hold some out" in message
+
+
+# ---------------------------------------------------------------- what a person sees
+
+
+def test_counts_of_labels():
+    def split(labels: list[int]) -> Dataset:
+        return Dataset.from_dict({"label": labels})
+
+    lines = label_counts(["bad", "very good"], {"train": split([0] * 1_200 + [1]), "eval": split([1])})
+    assert lines == [
+        "label         train      eval",
+        "bad           1,200         0",
+        "very good         1         1",
+    ]
+    lines = label_counts([f"label {number}\n" for number in range(10_000)], {"train": split(list(range(10_000)))})
+    assert len(lines) == 1 + LABELS_SHOWN + 1
+    assert lines[1].startswith("label 0\\n ")
+    assert lines[-1] == "and 9,980 more labels"

@@ -1,0 +1,525 @@
+"""Tables: the columns that a task asks for, of a file, as they are written there.
+
+In: a file's path and the columns. Out: a `Table`. A cell of .csv and .tsv is text, whatever it looks like; values of
+JSON and Parquet keep their types. No type is guessed, no row is left out, and nothing is cached: a row that does not
+fit is an error that names its line.
+"""
+
+import io
+import json
+import re
+from array import array
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pyarrow
+import pyarrow.parquet
+
+from hf_minibert.data.corpus import DECOMPRESSORS, decompressed
+from hf_minibert.errors import UserError
+
+SUFFIXES = (".jsonl", ".json", ".csv", ".tsv", ".parquet")
+
+MAX_ROW_BYTES = 16 << 20
+"""A row, or a line, of more is refused."""
+MAX_EXPANSION = 100
+MAX_EXPANDED_BYTES = 256 << 20
+"""A file that takes more memory than this, and more than so many times its own size, is refused: no table of text is
+packed so well, but a few bytes that are made to fill the memory are."""
+ROW_BYTES = 100
+"""What a row takes in memory besides its values."""
+
+_PIECE_BYTES = 1 << 20
+_PARQUET_ROWS = 1_000
+
+
+@dataclass(frozen=True)
+class Table:
+    """Columns of one split, as they are written."""
+
+    name: str
+    """What messages call it."""
+    columns: Mapping[str, Sequence[Any]]
+    numbers: Sequence[int]
+    """Where each row is: its line in a text file, its number elsewhere."""
+    unit: str = "row"
+    """`line` or `row`."""
+    class_names: dict[str, list[str]] = field(default_factory=dict)
+    """What class ids mean, of the columns whose type says that they are class ids."""
+
+    def __len__(self) -> int:
+        return len(self.numbers)
+
+    def where(self, index: int) -> str:
+        """The place of a row, for a message."""
+        return f"{self.name}, {self.unit} {self.numbers[index]}"
+
+
+def shown(value: Any) -> str:
+    """A name as a message shows it: in one line, at most 60 characters, no control characters."""
+    text = "".join(mark if mark.isprintable() else repr(mark)[1:-1] for mark in str(value)[:61])
+    return text if len(text) <= 60 else f"{text[:59]}…"
+
+
+def listed(names: Iterable[Any], limit: int = 10) -> str:
+    """Names as a message lists them: the first ones, and how many more there are."""
+    every = list(names)
+    more = f" and {len(every) - limit:,} more" if len(every) > limit else ""
+    return (", ".join(map(shown, every[:limit])) or "none") + more
+
+
+def read_file(path: Path, columns: Mapping[str, str]) -> Table:
+    """Read the columns of one file.
+
+    Raises:
+        UserError: it is unreadable, or not a table with these columns; the message names the line.
+    """
+    suffix = format_of(path)[1]
+    if suffix is None:
+        raise UserError(
+            f"{path} is none of {', '.join(SUFFIXES)} (also compressed: {', '.join(DECOMPRESSORS)}); write it as one"
+        )
+    if path.exists() and not path.is_file():
+        raise UserError(f"{path} is not a regular file; save it to disk first")
+    reader = {".jsonl": _read_json, ".json": _read_json, ".parquet": _read_parquet}.get(suffix, _read_delimited)
+    try:
+        if path.stat().st_size == 0:
+            raise UserError(f"{path} is empty")
+        table = reader(path, columns, _Expansion(path))
+    except OSError as error:
+        raise UserError(f"cannot read {path}: {error.strerror or shown(error)}") from error
+    if not len(table):
+        raise UserError(f"{path} has no rows")
+    return table
+
+
+def format_of(path: Path) -> tuple[str, str | None]:
+    """A file's name without the suffixes that say how to read it, and that of its format; None for an unknown one."""
+    name = path.name.lower()
+    name = name.removesuffix(next((end for end in DECOMPRESSORS if name.endswith(end)), ""))
+    for suffix in SUFFIXES:
+        if name.endswith(suffix):
+            return name.removesuffix(suffix), suffix
+    return name, None
+
+
+def missing_column(where: str, option: str, column: str, columns: Iterable[str], place: str = "") -> UserError:
+    """A mistake in naming columns."""
+    there_are = listed(name or "(no name)" for name in columns)
+    return UserError(f"{where} has no column {column!r}; it has {there_are}{place} (name yours with --{option})")
+
+
+# ---------------------------------------------------------------- files
+
+
+class _Expansion:
+    """Counts the memory that a file takes, and refuses what no table of text would."""
+
+    def __init__(self, path: Path) -> None:
+        self.path, self.taken = path, 0
+        self.limit = max(MAX_EXPANDED_BYTES, MAX_EXPANSION * path.stat().st_size)
+
+    def add(self, num_bytes: int) -> None:
+        """So much more is in memory.
+
+        Raises:
+            UserError: that is too much.
+        """
+        self.taken += num_bytes
+        if self.taken > self.limit:
+            raise UserError(
+                f"{self.path} expands to more than {self.limit >> 20:,} MiB, over {MAX_EXPANSION} times its size; no "
+                "table of text does, so it is not read on. If it is one, decompress it or write it as .jsonl"
+            )
+
+
+def _check_row(where: str, num_bytes: int) -> None:
+    if num_bytes > MAX_ROW_BYTES:
+        raise UserError(f"{where} is longer than {MAX_ROW_BYTES >> 20} MiB, the most that a row may be; shorten it")
+
+
+class _Columns:
+    """Gathers the asked columns row by row."""
+
+    def __init__(self, path: Path, columns: Mapping[str, str], expansion: _Expansion) -> None:
+        self._path, self._expansion = path, expansion
+        self._options = {name: option for option, name in columns.items()}
+        self._values: dict[str, list[Any]] = {name: [] for name in self._options}
+        self._lines = array("q")
+        self._places: list[int] | None = None
+
+    def add_object(self, line: int, row: dict[str, Any]) -> None:
+        """Add a row that has names."""
+        for name, values in self._values.items():
+            if name not in row:
+                raise missing_column(f"{self._path}, line {line}", self._options[name], name, row)
+            values.append(row[name])
+        self._lines.append(line)
+        self._expansion.add(ROW_BYTES)
+
+    def add_cells(self, line: int, cells: list[str]) -> None:
+        """Add a row of cells; the first one names the columns."""
+        if self._places is None:
+            names = [cell.strip() for cell in cells]
+            for name, option in self._options.items():
+                if name not in names:
+                    raise missing_column(str(self._path), option, name, names, " in its first line, which names them")
+                if names.count(name) > 1:
+                    raise UserError(f"{self._path} has two columns {name!r}; rename one in its first line")
+            self._places = [names.index(name) for name in self._values]
+            return
+        for values, place in zip(self._values.values(), self._places, strict=True):
+            values.append(cells[place])
+        self._lines.append(line)
+        self._expansion.add(ROW_BYTES)
+
+    def table(self) -> Table:
+        """All rows so far."""
+        return Table(str(self._path), self._values, self._lines, "line")
+
+
+def _pieces(path: Path, expansion: _Expansion) -> Iterator[bytes]:
+    """A file's bytes, decompressed, a bounded piece a time."""
+    is_empty = True
+    with path.open("rb") as file:
+        for block in decompressed(path, file, lambda _: None):
+            expansion.add(len(block))
+            for start in range(0, len(block), _PIECE_BYTES):
+                is_empty = False
+                yield block[start : start + _PIECE_BYTES]
+    if is_empty:
+        raise UserError(f"{path} is empty once decompressed")
+
+
+def _lines(path: Path, expansion: _Expansion, *, end: bytes = b"\n") -> Iterator[tuple[int, str]]:
+    """Each line's number and its text, without its end."""
+    number, offset, size, parts = 1, 0, 0, list[bytes]()
+    for piece in _pieces(path, expansion):
+        *finished, rest = piece.split(end)
+        for part in finished:
+            parts.append(part)
+            line = b"".join(parts)
+            _check_row(f"{path}, line {number}", len(line))
+            yield number, _decode(path, line, offset, number)
+            number, offset, size = number + 1, offset + len(line) + 1, 0
+            parts.clear()
+        parts.append(rest)
+        size += len(rest)
+        _check_row(f"{path}, line {number}", size)
+    if any(parts):
+        yield number, _decode(path, b"".join(parts), offset, number)
+
+
+def _decode(path: Path, block: bytes, offset: int, number: int) -> str:
+    """The text of a block that begins at a byte and a line, and ends with a line."""
+    place = block.find(b"\0")
+    try:
+        text = block.decode()
+    except UnicodeDecodeError as error:
+        number += block.count(b"\n", 0, error.start)
+        raise UserError(
+            f"{path}, line {number} is not UTF-8 at byte {offset + error.start:,} of the file "
+            f"(0x{block[error.start]:02x}); convert it, for example with iconv -t UTF-8"
+        ) from error
+    if place >= 0:
+        number += block.count(b"\n", 0, place)
+        raise UserError(
+            f"{path}, line {number} has a NUL at byte {offset + place:,} of the file, so it is not text in UTF-8; "
+            "convert it, for example with iconv -t UTF-8"
+        )
+    return text.removeprefix("\ufeff") if offset == 0 else text
+
+
+# ---------------------------------------------------------------- .csv and .tsv
+
+
+def _read_delimited(path: Path, columns: Mapping[str, str], expansion: _Expansion) -> Table:
+    """Read cells as text: .csv as RFC 4180 says, .tsv without quoting."""
+    is_csv = format_of(path)[1] == ".csv"
+    gathered, header, blank = _Columns(path, columns, expansion), 0, 0
+    for number, cells in _csv_records(path, expansion) if is_csv else _tsv_records(path, expansion):
+        if not cells:
+            blank = blank or number  # at the end of the file they are no rows
+            continue
+        if blank:
+            raise UserError(f"{path}, line {blank} is blank; take it away, or quote a text that has line breaks")
+        header = header or len(cells)
+        if len(cells) != header:
+            remedy = (
+                "quote the text or use .tsv or .jsonl" if is_csv else "a .tsv has no quoting, so use .csv or .jsonl"
+            )
+            fields = "1 field" if len(cells) == 1 else f"{len(cells)} fields"
+            raise UserError(f"{path}, line {number} has {fields}, the header {header}; {remedy}")
+        gathered.add_cells(number, cells)
+    if not header:
+        raise UserError(f"{path} has blank lines only")
+    return gathered.table()
+
+
+def _line_end(path: Path) -> bytes:
+    """What ends the first line: a line feed, perhaps after a carriage return, or a carriage return alone."""
+    start = b""
+    for piece in _pieces(path, _Expansion(path)):
+        start += piece
+        if (found := re.search(rb"\n|\r(?!\n|\Z)", start)) or len(start) > MAX_ROW_BYTES:
+            return found.group() if found else b"\n"
+    return b"\n"
+
+
+def _tsv_records(path: Path, expansion: _Expansion) -> Iterator[tuple[int, list[str]]]:
+    ending = ""
+    for number, line in _lines(path, expansion, end=_line_end(path)):
+        if number == 1 and line.endswith("\r"):
+            ending = "\r"
+        yield number, line.removesuffix(ending).split("\t") if line.strip(" \r") else []
+
+
+def _csv_records(path: Path, expansion: _Expansion) -> Iterator[tuple[int, list[str]]]:
+    """Cells of every record, none of a blank line, and the line where it begins.
+
+    Rows end as the first line does, so that a carriage return in a text stays there, where what wrote the table has not
+    quoted it.
+    """
+    end, ending = _line_end(path), ""
+    lines = _lines(path, expansion, end=end)
+    for number, line in lines:
+        if number == 1 and line.endswith("\r"):
+            ending = "\r"
+        if '"' not in line:
+            yield number, line.removesuffix(ending).split(",") if line.strip(" \r") else []
+        else:
+            yield number, _quoted_cells(path, number, line, lines, end.decode(), ending)
+
+
+def _quoted_cells(
+    path: Path, number: int, line: str, lines: Iterator[tuple[int, str]], end: str, ending: str
+) -> list[str]:
+    """The cells of a record with quotes, which goes on in the next lines where a quoted cell has line breaks."""
+    cells, place, begins = list[str](), 0, number
+    while True:
+        if not line.startswith('"', place):
+            comma = line.find(",", place)
+            cell = line[place:comma] if comma >= 0 else line[place:].removesuffix(ending)
+            if cell.lstrip().startswith('"'):
+                raise UserError(
+                    f"{path}, line {number} has a space before a quote; a quoted cell begins with its quote"
+                )
+            cells.append(cell)
+            if comma < 0:
+                return cells
+            place = comma + 1
+            continue
+        opened, parts, size = number, list[str](), 0
+        place += 1
+        while True:
+            close = line.find('"', place)
+            if close >= 0:
+                parts.append(line[place:close])
+                place = close + 1
+                if not line.startswith('"', place):
+                    break
+                parts.append('"')
+                place += 1
+                continue
+            parts += (line[place:], end)
+            size += len(parts[-2]) + 1
+            _check_row(f"{path}, line {begins}, where a quote begins on line {opened},", size)
+            number, line = next(lines, (0, ""))
+            if not number:
+                raise UserError(f"{path}, line {opened} begins a quote that nothing ends; add the missing quote")
+            place = 0
+        cells.append("".join(parts))
+        if line[place:] in ("", "\r"):
+            return cells
+        if line[place] != ",":
+            raise UserError(
+                f"{path}, line {number} has text after the quote that ends a cell; double a quote within quoted text"
+            )
+        place += 1
+
+
+# ---------------------------------------------------------------- .jsonl and .json
+
+
+def _read_json(path: Path, columns: Mapping[str, str], expansion: _Expansion) -> Table:
+    """Read an object a line or, of a .json, one list of objects."""
+    gathered = _Columns(path, columns, expansion)
+    objects = _line_objects(path, _lines(path, expansion))
+    if format_of(path)[1] == ".json":  # all of it at once, since a list may be one line
+        text = _decode(path, b"".join(_pieces(path, expansion)), 0, 1)
+        is_list = text.lstrip().startswith("[")
+        objects = _list_items(path, text) if is_list else _line_objects(path, enumerate(text.split("\n"), start=1))
+    for line, row in objects:
+        gathered.add_object(line, row)
+    return gathered.table()
+
+
+def _line_objects(path: Path, lines: Iterable[tuple[int, str]]) -> Iterator[tuple[int, dict[str, Any]]]:
+    decoder = _Decoder(path, "write one object a line")
+    for number, line in lines:
+        text = line.strip()
+        if text:
+            row, end = decoder.object_at(text, 0, number)
+            if end != len(text):
+                raise decoder.wrong(number, f"more after the object, at column {end + 1}")
+            yield number, row
+
+
+_BETWEEN = re.compile(r"[ \t\r\n]*([\[\],]?)[ \t\r\n]*")
+
+
+def _list_items(path: Path, text: str) -> Iterator[tuple[int, dict[str, Any]]]:
+    """The objects of a list, one a time, and the line that each begins on."""
+    decoder = _Decoder(path, "a .json file is one list of objects, or one object a line")
+    place, line, expected = 0, 1, "["
+    while expected:
+        between = _BETWEEN.match(text, place)
+        assert between is not None  # it matches nothing, too
+        line += text.count("\n", place, between.end())
+        place, mark = between.end(), between[1]
+        if not mark or mark not in expected:
+            found = repr(mark or text[place]) if mark or place < len(text) else "the end"
+            raise decoder.wrong(line, f"{found} where {' or '.join(expected)} is due")
+        if mark == "]":
+            expected = ""
+        elif mark == "[" and text.startswith("]", place):
+            expected = "]"
+        else:
+            row, end = decoder.object_at(text, place, line)
+            yield line, row
+            line, place, expected = line + text.count("\n", place, end), end, ",]"
+    if place < len(text):
+        raise decoder.wrong(line, "more after the list")
+
+
+class _Decoder:
+    """Decodes objects, of which a key twice, and half a character, are mistakes."""
+
+    def __init__(self, path: Path, rule: str) -> None:
+        self._path, self._rule = path, rule
+        self._decode = json.JSONDecoder(object_pairs_hook=_unique).raw_decode
+
+    def wrong(self, line: int, reason: str) -> UserError:
+        return UserError(f"{self._path}, line {line} is not valid JSON ({reason}); {self._rule}")
+
+    def object_at(self, text: str, place: int, line: int) -> tuple[dict[str, Any], int]:
+        """The object that begins at a place, and where it ends."""
+        try:
+            row, end = self._decode(text, place)
+        except RecursionError as error:
+            raise self.wrong(line, "it is nested too deep") from error
+        except json.JSONDecodeError as error:
+            more = text.count("\n", place, error.pos)
+            raise self.wrong(line + more, f"{error.msg.removesuffix(' at')} at column {error.colno}") from error
+        except ValueError as error:  # a key twice, a number of thousands of digits
+            raise self.wrong(line, shown(error)) from error
+        if not isinstance(row, dict):
+            raise UserError(f"{self._path}, line {line} is a {type(row).__name__}, not an object; {self._rule}")
+        if re.search(r"\\u[dD][89a-fA-F]", text[place:end]):
+            _check_surrogates(row, f"{self._path}, line {line}")
+        return row, end
+
+
+def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    row = dict(pairs)
+    if len(row) < len(pairs):
+        names = [name for name, _ in pairs]
+        raise ValueError(f"the key {next(name for name in names if names.count(name) > 1)!r} twice")
+    return row
+
+
+def _check_surrogates(row: dict[str, Any], where: str) -> None:
+    for name, value in row.items():
+        try:
+            json.dumps([name, value], ensure_ascii=False).encode()
+        except UnicodeEncodeError as error:
+            half = f"\\u{ord(error.object[error.start]):04x}"
+            raise UserError(
+                f"{where}: {shown(ascii(name))} has {half}, half of a character that takes two; remove it"
+            ) from error
+
+
+# ---------------------------------------------------------------- .parquet
+
+
+def _read_parquet(path: Path, columns: Mapping[str, str], expansion: _Expansion) -> Table:
+    is_compressed = path.suffix.lower() in DECOMPRESSORS
+    source = io.BytesIO(b"".join(_pieces(path, expansion))) if is_compressed else path
+    try:
+        with pyarrow.parquet.ParquetFile(source) as file:
+            schema = file.schema_arrow
+        for option, column in columns.items():
+            if column not in schema.names:
+                raise missing_column(str(path), option, column, schema.names)
+            if schema.names.count(column) > 1:
+                raise UserError(f"{path} has two columns {column!r}; rename one")
+        names = list(dict.fromkeys(columns.values()))
+        # As dictionaries, so that a text that stands in many rows is in memory once.
+        texts = [name for name in names if _is_bytes(schema.field(name).type)]
+        with pyarrow.parquet.ParquetFile(source, read_dictionary=texts) as file:
+            metadata = file.metadata
+            _check_parquet_size(metadata, names, expansion)
+            values: dict[str, list[Any]] = {name: [] for name in names}
+            for batch in file.iter_batches(batch_size=_PARQUET_ROWS, columns=names):
+                for name in names:
+                    values[name] += _values_of(batch.column(name), expansion)
+                expansion.add(ROW_BYTES * batch.num_rows)
+    except (pyarrow.ArrowException, UnicodeDecodeError, OSError) as error:
+        if isinstance(error, OSError) and error.errno is not None:
+            raise
+        reason = shown(" ".join(str(error).split())) or type(error).__name__
+        raise UserError(f"{path} is damaged or not what its suffix says ({reason}); fetch or write it again") from error
+    class_names = _class_names(path, schema, names)
+    return Table(str(path), values, range(1, metadata.num_rows + 1), class_names=class_names)
+
+
+def _is_bytes(kind: pyarrow.DataType) -> bool:
+    """Whether values are of any length, which Parquet can hold as a dictionary."""
+    return kind in (pyarrow.string(), pyarrow.large_string(), pyarrow.binary(), pyarrow.large_binary())
+
+
+def _check_parquet_size(metadata: Any, names: list[str], expansion: _Expansion) -> None:
+    """Refuse, before any of it is read, what says itself that it is too large."""
+    size = metadata.num_rows * ROW_BYTES
+    for group in range(metadata.num_row_groups):
+        chunks = [metadata.row_group(group).column(index) for index in range(metadata.num_columns)]
+        asked = [chunk for chunk in chunks if chunk.path_in_schema.split(".")[0] in names]
+        size += sum(max(chunk.total_uncompressed_size, 8 * chunk.num_values) for chunk in asked)
+    _Expansion(expansion.path).add(size)
+
+
+def _values_of(column: pyarrow.Array, expansion: _Expansion) -> list[Any]:
+    """A batch's values as Python has them."""
+    if not pyarrow.types.is_dictionary(column.type):
+        expansion.add(column.nbytes)
+        return list(column.to_pylist())
+    used = column.indices.unique()  # the dictionary is that of many batches
+    values = dict(zip(used.to_pylist(), column.dictionary.take(used).to_pylist(), strict=True))
+    batch = [values[place] for place in column.indices.to_pylist()]
+    expansion.add(sum(len(value) if isinstance(value, str | bytes) else 8 for value in batch))
+    return batch
+
+
+def _class_names(path: Path, schema: pyarrow.Schema, names: list[str]) -> dict[str, list[str]]:
+    """What class ids mean, as `datasets` writes it beside a schema."""
+    written = (schema.metadata or {}).get(b"huggingface")
+    if written is None:
+        return {}
+    try:
+        features = json.loads(written)["info"]["features"]
+        described = {name: features[name] for name in names if name in features}
+        found = {
+            name: feature["names"]
+            for name, feature in described.items()
+            if isinstance(feature, dict) and feature.get("_type") == "ClassLabel"
+        }
+        for labels in found.values():
+            if not all(isinstance(label, str) for label in labels):
+                raise TypeError(f"names {labels!r}")
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
+        raise UserError(
+            f"{path} says of its columns what `datasets` does not write ({shown(repr(error))}); write it again"
+        ) from error
+    return found
