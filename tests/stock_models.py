@@ -5,7 +5,7 @@ import torch
 from transformers import BertConfig, EuroBertConfig, GPT2Config, LlamaConfig
 
 from hf_minibert import MiniBertConfig, MiniGPTConfig
-from hf_minibert.export.stock import FAMILIES
+from hf_minibert.export.stock import COUNTERPARTS
 
 SMALL = {"vocab_size": 99, "num_labels": 3, "initializer_range": 0.1, "pad_token_id": 0, "bos_token_id": 2}
 SHAPE = SMALL | {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4, "max_position_embeddings": 64}
@@ -32,15 +32,15 @@ DROPOUTS = (
     *("resid_pdrop", "embd_pdrop", "attn_pdrop"),
 )
 HEADS = [
-    pytest.param(family.name, theirs, ours, id=theirs.__name__)
-    for family in FAMILIES
-    for ours, theirs in family.heads.items()
+    pytest.param(counterpart.name, theirs, ours, id=theirs.__name__)
+    for counterpart in COUNTERPARTS
+    for ours, theirs in counterpart.heads.items()
 ]
 
 
-def make_stock(family, stock_class, *, has_dropout=True):
+def make_stock(counterpart, stock_class, *, has_dropout=True):
     """A stock model with weights that differ from those that any class starts with."""
-    config = STOCK_CONFIGS[family]()
+    config = STOCK_CONFIGS[counterpart]()
     if not has_dropout:
         config.update(dict.fromkeys(DROPOUTS, 0.0))
     if stock_class.__name__.endswith("QuestionAnswering"):
@@ -48,11 +48,11 @@ def make_stock(family, stock_class, *, has_dropout=True):
     return stir(stock_class(config))
 
 
-def make_ours(family, our_class):
-    """The same of ours, in the family's architecture."""
+def make_ours(counterpart, our_class):
+    """The same of ours, in the counterpart's architecture."""
     is_bert = our_class.__name__.startswith("MiniBert")
     config_class = MiniBertConfig if is_bert else MiniGPTConfig
-    make = config_class.classic if family in ("bert", "gpt2") else config_class.modern
+    make = config_class.classic if counterpart in ("bert", "gpt2") else config_class.modern
     fields = SHAPE | ({"intermediate_size": 48} if is_bert else {"lm_loss_weight": 0})
     if our_class.__name__.endswith("QuestionAnswering"):
         fields |= {"num_labels": 2}

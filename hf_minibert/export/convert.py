@@ -12,9 +12,11 @@ import transformers
 from huggingface_hub import ModelCard, ModelCardData
 from torch import Tensor
 from transformers import AutoConfig, AutoTokenizer, EuroBertConfig, PreTrainedModel, PreTrainedTokenizerBase
+from transformers.utils.logging import disable_progress_bar
 
-from hf_minibert.errors import UserError, is_nowhere
-from hf_minibert.export.stock import FAMILIES, from_stock, to_stock
+from hf_minibert.assets import model_folder
+from hf_minibert.errors import UserError
+from hf_minibert.export.stock import COUNTERPARTS, from_stock, to_stock
 from hf_minibert.files import write_json, write_text
 from hf_minibert.markdown import code
 from hf_minibert.models import configuration_minibert, configuration_minigpt
@@ -24,7 +26,7 @@ from hf_minibert.output_folder import replaced_folder
 SAMPLE = ("BERT reads a sentence from both sides at once.", "GPT reads it from left to right.")
 TOLERANCE = 1e-5
 RECORD = "export.json"
-CLASSES = {kind.__name__: kind for family in FAMILIES for pair in family.heads.items() for kind in pair}
+CLASSES = {kind.__name__: kind for counterpart in COUNTERPARTS for pair in counterpart.heads.items() for kind in pair}
 AUTO_CLASSES = {
     our_name: auto_name
     for heads in (configuration_minibert.HEADS, configuration_minigpt.HEADS)
@@ -36,7 +38,7 @@ def export(name_or_path: str, output_dir: str, *, to: str | None = None) -> dict
     """Write `output_dir`; of an earlier export there, what nobody has changed is replaced.
 
     Args:
-        name_or_path: a checkpoint's folder or name on the Hub; of a class in `interop.stock.FAMILIES`.
+        name_or_path: a checkpoint's folder or name on the Hub; of a class in `export.stock.COUNTERPARTS`.
         output_dir: the folder to write.
         to: the `model_type` to convert to; default, the one that fits.
 
@@ -48,6 +50,7 @@ def export(name_or_path: str, output_dir: str, *, to: str | None = None) -> dict
     """
     if Path(output_dir).resolve() == Path(name_or_path).resolve():
         raise UserError(f"output_dir {output_dir} is the model itself; name another folder")
+    disable_progress_bar()  # of saving and loading, which are short
     with replaced_folder(
         output_dir, "export", "an earlier export", inputs=[name_or_path], last="config.json"
     ) as folder:
@@ -68,7 +71,7 @@ def export(name_or_path: str, output_dir: str, *, to: str | None = None) -> dict
             "largest_difference": check(folder, model, tokenizer, type(converted)),
             "transformers_version": transformers.__version__,
         }
-        write_text(folder / "README.md", render_card(record, Path(name_or_path) / "README.md"))
+        write_text(folder / "README.md", render_readme(record, Path(name_or_path) / "README.md"))
         write_json(folder / RECORD, record)
     return record
 
@@ -84,10 +87,7 @@ def open_checkpoint(name_or_path: str) -> tuple[PreTrainedModel, PreTrainedToken
     Raises:
         UserError: one of them is missing, damaged or incomplete, or they do not belong together.
     """
-    if is_nowhere(name_or_path):
-        raise UserError(
-            f"there is no folder {name_or_path}; model_name_or_path is a checkpoint, or OWNER/NAME on the Hub"
-        )
+    name_or_path = model_folder(name_or_path)
     try:
         config = AutoConfig.from_pretrained(name_or_path, trust_remote_code=False)
     except (OSError, ValueError) as error:
@@ -183,7 +183,7 @@ tokenizer = AutoTokenizer.from_pretrained({name})
 """
 
 
-def render_card(record: dict[str, Any], source: Path) -> str:
+def render_readme(record: dict[str, Any], source: Path) -> str:
     """The README of an export; licence, language and data sets are those of the original's, if it has one."""
     known = ModelCard.load(source, ignore_metadata_errors=True).data if source.is_file() else ModelCardData()
     metadata = ModelCardData(

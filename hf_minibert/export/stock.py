@@ -1,6 +1,6 @@
 """Each model as the stock transformers model with equal outputs, and back: weights and configuration.
 
-One `Family` for each cell of the table mask x architecture: BERT, EuroBERT, GPT-2, Llama.
+One `Counterpart` for each cell of the table mask x architecture: BERT, EuroBERT, GPT-2, Llama.
 """
 
 import copy
@@ -44,7 +44,7 @@ def pairs(text: str) -> Pairs:
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Family:
+class Counterpart:
     """A stock architecture, and which of our models are equal to it."""
 
     config: type[TransformerConfig]
@@ -53,11 +53,11 @@ class Family:
     fields: Pairs
     """Fields of the configurations that mean the same; a name may have several partners."""
     always: dict[str, Any]
-    """Fields of ours that the stock architecture has not, and what it does."""
+    """Our fields that the stock model lacks, and the value that it implicitly uses."""
     always_pooled: dict[str, Any] = dataclasses.field(default_factory=dict)
     """The same, where the model has a pooler."""
     stock_always: dict[str, Any] = dataclasses.field(default_factory=dict)
-    """Fields of the stock configuration that ours has not, and what ours does."""
+    """Stock fields that our model lacks, and the value that it implicitly uses."""
     weights: Pairs
     """Parts of the names of weights, replaced in this order; ours with one stock name lie side by side there."""
     transposed: tuple[str, ...] = ()
@@ -82,7 +82,7 @@ LLAMA_FIELDS = """intermediate_size hidden_act norm_eps=rms_norm_eps rope_parame
 LLAMA_WEIGHTS = "attention_norm=input_layernorm mlp_norm=post_attention_layernorm "
 POOLING = {"cls": "bos", "mean": "mean"}  # of ours, and as EuroBERT calls them
 
-BERT = Family(
+BERT = Counterpart(
     config=MiniBertConfig,
     stock_config=transformers.BertConfig,
     heads={
@@ -114,7 +114,7 @@ BERT = Family(
         nsp_head=cls.seq_relationship token_classifier=classifier score=classifier"""
     ),
 )
-EUROBERT = Family(
+EUROBERT = Counterpart(
     config=MiniBertConfig,
     stock_config=transformers.EuroBertConfig,
     heads={
@@ -128,7 +128,7 @@ EUROBERT = Family(
     always_pooled={"classifier_activation": "gelu"},
     weights=pairs(LLAMA_WEIGHTS + "lm_head.decoder=lm_head model.pooler.dense=dense token_classifier=classifier"),
 )
-GPT2 = Family(
+GPT2 = Counterpart(
     config=MiniGPTConfig,
     stock_config=transformers.GPT2Config,
     heads={
@@ -153,7 +153,7 @@ GPT2 = Family(
     ),
     transposed=("c_attn.weight", "c_proj.weight", "c_fc.weight"),
 )
-LLAMA = Family(
+LLAMA = Counterpart(
     config=MiniGPTConfig,
     stock_config=transformers.LlamaConfig,
     heads={
@@ -167,7 +167,7 @@ LLAMA = Family(
     always=MODERN | {"add_cross_attention": False},
     weights=pairs(LLAMA_WEIGHTS + "token_classifier=score"),
 )
-FAMILIES = (BERT, EUROBERT, GPT2, LLAMA)
+COUNTERPARTS = (BERT, EUROBERT, GPT2, LLAMA)
 # They read a field that their configurations do not declare, and without it drop out a tenth.
 WITH_UNDECLARED_DROPOUT = (transformers.GPT2ForTokenClassification, transformers.LlamaForTokenClassification)
 UNDECLARED_DROPOUT = 0.1
@@ -181,22 +181,22 @@ def to_stock(model: PreTrainedModel, to: str | None = None) -> PreTrainedModel:
 
     Args:
         model: one of ours.
-        to: the name of the family; default, the one that fits.
+        to: the name of the counterpart; default, the one that fits.
 
     Raises:
         UserError: no stock class computes the same; says which field of the configuration stands in the way.
     """
-    families = [family for family in FAMILIES if type(model) in family.heads]
-    if not families:
-        known = dict.fromkeys(ours.__name__ for family in FAMILIES for ours in family.heads)
+    counterparts = [counterpart for counterpart in COUNTERPARTS if type(model) in counterpart.heads]
+    if not counterparts:
+        known = dict.fromkeys(ours.__name__ for counterpart in COUNTERPARTS for ours in counterpart.heads)
         raise UserError(f"{type(model).__name__} has no stock class; these have: {', '.join(known)}")
     config = model.config
-    found = {family.name: obstacles(model, family) for family in families}
+    found = {counterpart.name: obstacles(model, counterpart) for counterpart in counterparts}
     if to is not None and to not in found:
         raise UserError(f"{type(model).__name__} has no {to} class; it may become {' or '.join(found)}")
     name = to or min(found, key=lambda candidate: len(found[candidate]))
-    (family,) = (candidate for candidate in families if candidate.name == name)
-    stock_class = family.heads[type(model)]
+    (counterpart,) = (candidate for candidate in counterparts if candidate.name == name)
+    stock_class = counterpart.heads[type(model)]
     if found[name]:
         fitting = [other for other in found if not found[other]]
         raise UserError(
@@ -209,22 +209,22 @@ def to_stock(model: PreTrainedModel, to: str | None = None) -> PreTrainedModel:
         )
     is_pooled = has_pooler(model)
 
-    values: dict[str, Any] = {theirs: copy.deepcopy(getattr(config, ours)) for ours, theirs in family.fields}
-    if family is EUROBERT and is_pooled:
+    values: dict[str, Any] = {theirs: copy.deepcopy(getattr(config, ours)) for ours, theirs in counterpart.fields}
+    if counterpart is EUROBERT and is_pooled:
         values["classifier_pooling"] = POOLING[config.classifier_pooling]
     elif stock_class in WITH_UNDECLARED_DROPOUT:
         own = config.classifier_dropout
         values["classifier_dropout"] = config.hidden_dropout_prob if own is None else own
-    stock_config = family.stock_config(**values)
+    stock_config = counterpart.stock_config(**values)
     options = {"add_pooling_layer": is_pooled} if stock_class is transformers.BertModel else {}
     stock = stock_class(stock_config, **options)
 
     expected = stock.state_dict().keys()
     weights: dict[str, Tensor] = {}
-    ours_to_theirs = stock_names(model, stock, family)
+    ours_to_theirs = stock_names(model, stock, counterpart)
     for name, weight in model.state_dict().items():
         theirs = ours_to_theirs[name]
-        part = weight.T if theirs.endswith(family.transposed) else weight
+        part = weight.T if theirs.endswith(counterpart.transposed) else weight
         weights[theirs] = torch.cat((weights[theirs], part), dim=-1) if theirs in weights else part
     if "lm_head.weight" not in expected:  # MiniGPT's classifier has one
         weights.pop("lm_head.weight", None)
@@ -241,20 +241,20 @@ def from_stock(stock: PreTrainedModel) -> PreTrainedModel:
     Raises:
         UserError: the stock class, or a field of its configuration, has no counterpart here.
     """
-    heads = {theirs: (family, ours) for family in FAMILIES for ours, theirs in family.heads.items()}
+    heads = {theirs: (counterpart, ours) for counterpart in COUNTERPARTS for ours, theirs in counterpart.heads.items()}
     if type(stock) not in heads:
         known = ", ".join(theirs.__name__ for theirs in heads)
         raise UserError(f"{type(stock).__name__} has no counterpart here; these have: {known}")
-    family, our_class = heads[type(stock)]
+    counterpart, our_class = heads[type(stock)]
     theirs = stock.config
     if type(stock) is transformers.BertForQuestionAnswering and theirs.num_labels != 2:
         raise UserError(f"BertConfig.num_labels={theirs.num_labels} has no counterpart; a span has 2, start and end")
-    values = {ours: getattr(theirs, name) for ours, name in reversed(family.fields)}
+    values = {ours: getattr(theirs, name) for ours, name in reversed(counterpart.fields)}
     for name in ("pad_token_id", "bos_token_id", "eos_token_id"):
         if isinstance(values[name], int) and values[name] >= values["vocab_size"]:
             values[name] = None  # GPT2Config's default, left as it was beside another vocabulary
-    values |= family.always | family.always_pooled
-    if family is BERT:
+    values |= counterpart.always | counterpart.always_pooled
+    if counterpart is BERT:
         values["use_pooler"] = stock.base_model.pooler is not None
     elif our_class is MiniBertForSequenceClassification:
         words = {word: pooling for pooling, word in POOLING.items()}
@@ -270,14 +270,14 @@ def from_stock(stock: PreTrainedModel) -> PreTrainedModel:
         own = theirs.to_dict().get("classifier_dropout")
         values["classifier_dropout"] = UNDECLARED_DROPOUT if own is None else own
     try:
-        config = family.config(**values)
+        config = counterpart.config(**values)
     except StrictDataclassError as error:
         raise UserError(
             f"this {type(theirs).__name__} has no counterpart here: {error.__cause__ or error}; "
             f"use {type(stock).__name__} itself"
         ) from error
 
-    always = {**family.stock_always, **{name: getattr(config, ours) for ours, name in family.fields}}
+    always = {**counterpart.stock_always, **{name: getattr(config, ours) for ours, name in counterpart.fields}}
     for name, value in always.items():
         their_value = getattr(theirs, name)
         is_checked = name != "tie_word_embeddings" and not name.endswith("_token_id")
@@ -288,7 +288,7 @@ def from_stock(stock: PreTrainedModel) -> PreTrainedModel:
             )
 
     model = our_class(config)
-    ours_to_theirs = stock_names(model, stock, family)
+    ours_to_theirs = stock_names(model, stock, counterpart)
     # What the stock class lacks is the decoder beside MiniGPT's classifier: the embedding itself.
     their_weights = {"lm_head.weight": stock.get_input_embeddings().weight, **stock.state_dict()}
     weights = {}
@@ -296,7 +296,7 @@ def from_stock(stock: PreTrainedModel) -> PreTrainedModel:
         names = [name for name, theirs_ in ours_to_theirs.items() if theirs_ == stock_name]
         parts = their_weights[stock_name].chunk(len(names), dim=-1)
         for name, part in zip(names, parts, strict=True):
-            weights[name] = part.T if stock_name.endswith(family.transposed) else part
+            weights[name] = part.T if stock_name.endswith(counterpart.transposed) else part
     return load(model, weights, like=stock)
 
 
@@ -305,33 +305,36 @@ def has_pooler(model: PreTrainedModel) -> bool:
     return any("pooler." in name for name in model.state_dict())
 
 
-def obstacles(model: PreTrainedModel, family: Family) -> list[str]:
-    """What keeps our model from being one of this family, in words."""
+def obstacles(model: PreTrainedModel, counterpart: Counterpart) -> list[str]:
+    """What keeps our model from being one of this counterpart, in words."""
     config, is_pooled = model.config, has_pooler(model)
-    rules = family.always | (family.always_pooled if is_pooled else {})
+    rules = counterpart.always | (counterpart.always_pooled if is_pooled else {})
     values = {name: getattr(config, name) for name in rules}
     found = [f"{name}={values[name]!r} where it has {rule!r}" for name, rule in rules.items() if values[name] != rule]
-    if family is BERT and not config.type_vocab_size:
+    if counterpart is BERT and not config.type_vocab_size:
         found.append("type_vocab_size=0 where it needs at least one token type")
-    if family is BERT and type(model) is MiniBertForQuestionAnswering and config.num_labels != 2:
+    if counterpart is BERT and type(model) is MiniBertForQuestionAnswering and config.num_labels != 2:
         found.append(f"num_labels={config.num_labels} where it has 2, a start and an end, as config.json should say")
-    if "head_dim" not in dict(family.fields) and config.head_dim * config.num_attention_heads != config.hidden_size:
+    if (
+        "head_dim" not in dict(counterpart.fields)
+        and config.head_dim * config.num_attention_heads != config.hidden_size
+    ):
         found.append(f"head_dim={config.head_dim} where it has hidden_size / num_attention_heads")
-    if family.config is MiniBertConfig and config.shifted_predictions and isinstance(model, MiniBertForMaskedLM):
+    if counterpart.config is MiniBertConfig and config.shifted_predictions and isinstance(model, MiniBertForMaskedLM):
         found.append("shifted_predictions=True where a token is predicted from its own state")
-    if family is EUROBERT and is_pooled and config.classifier_pooling not in POOLING:
+    if counterpart is EUROBERT and is_pooled and config.classifier_pooling not in POOLING:
         found.append(f"classifier_pooling={config.classifier_pooling!r} where it has only {' and '.join(POOLING)}")
     return found
 
 
-def stock_names(model: PreTrainedModel, stock: PreTrainedModel, family: Family) -> dict[str, str]:
+def stock_names(model: PreTrainedModel, stock: PreTrainedModel, counterpart: Counterpart) -> dict[str, str]:
     """The stock name of each of our weights."""
     is_base = model.base_model is model
     prefix = "" if is_base else f"{stock.base_model_prefix}."
     names = {}
     for name in model.state_dict():
         whole = f"model.{name}" if is_base else name
-        theirs = functools.reduce(lambda text, pair: text.replace(*pair), family.weights, whole)
+        theirs = functools.reduce(lambda text, pair: text.replace(*pair), counterpart.weights, whole)
         names[name] = re.sub(r"^model\.", prefix, theirs)
     return names
 

@@ -1,43 +1,40 @@
-"""Convert a checkpoint to the stock class that computes the same, which needs no code of ours; or back.
+"""Convert a checkpoint to what other tools open; or a stock checkpoint to one of ours.
 
-    python scripts/export.py --model_name_or_path runs/minibert --to eurobert --output_dir exported
-    python scripts/export.py --model_name_or_path google-bert/bert-base-uncased --to minibert --output_dir runs/bert
-
-Takes seconds on a CPU. The outputs of the two are compared on a sample text before anything takes its place.
+The outputs of the two are compared on a sample text before anything takes its place.
 """
 
 import textwrap
 from dataclasses import dataclass
-from typing import Literal
 
-from transformers.utils.logging import disable_progress_bar
-
-from hf_minibert.command_line import run
-from hf_minibert.export.convert import export, opening
+from hf_minibert.assets import model_folder
+from hf_minibert.errors import UserError
+from hf_minibert.export.targets import DEFAULT, TARGETS
 
 
-@dataclass(frozen=True, kw_only=True)
-class ExportArguments:
+@dataclass(kw_only=True)
+class Arguments:
     """Convert a checkpoint to the stock class that computes the same, or back."""
 
     model_name_or_path: str
     """Folder or Hub name of a MiniBERT or MiniGPT, or of a BERT, EuroBERT, GPT-2 or Llama."""
     output_dir: str
     """Folder to write. Of an earlier export there, what nobody has changed is replaced, and the rest kept."""
-    to: Literal["bert", "eurobert", "gpt2", "llama", "minibert", "minigpt"] | None = None
-    """What to convert to. Default, what fits: bert for a classic and eurobert for a modern MiniBERT, gpt2 and llama for
-    a MiniGPT; from these back, minibert or minigpt."""
+    to: str | None = None
+    """What to convert to: bert (from a classic MiniBERT), eurobert (modern), gpt2 (classic MiniGPT), llama (modern); or
+    from these back: minibert, minigpt. Default: what fits."""
+
+    def __post_init__(self) -> None:
+        if self.to is not None and self.to not in TARGETS:
+            raise UserError(f"to must be one of {', '.join(TARGETS)}, got {self.to!r}")
 
 
-def main(arguments: ExportArguments) -> int:
+def main(arguments: Arguments) -> int:
     """Convert, compare, and say how to open it."""
-    disable_progress_bar()
-    done = export(arguments.model_name_or_path, arguments.output_dir, to=arguments.to)
+    folder = model_folder(arguments.model_name_or_path)
+    target = DEFAULT if arguments.to is None else TARGETS[arguments.to]
+    module = target.load()
+    done = module.export(folder, arguments.output_dir, to=arguments.to)
     print(f"wrote {arguments.output_dir}: the {done['from']} {arguments.model_name_or_path} as a {done['to']}")
     print(f"On a sample text their outputs differ by {done['largest_difference']:.1e}. Open it with\n")
-    print(textwrap.indent(opening(done, repr(arguments.output_dir)), "    "), end="")
+    print(textwrap.indent(module.opening(done, repr(arguments.output_dir)), "    "), end="")
     return 0
-
-
-if __name__ == "__main__":
-    run(ExportArguments, main)

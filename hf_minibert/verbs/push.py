@@ -1,24 +1,16 @@
 """Publish a finished run on the Hugging Face Hub: model, code, tokenizer, model card and the record of the run.
 
-    python scripts/push_to_hub.py --model_name_or_path runs/minibert --repo_id me/minibert-mini
-
-Needs a token with write access (``hf auth login``, or the environment variable ``HF_TOKEN``). To see what would be
-uploaded, without a token or a network:
-
-    python scripts/push_to_hub.py --model_name_or_path runs/minibert --repo_id me/minibert-mini --dry_run
+Needs a token with write access (``hf auth login``, or the environment variable ``HF_TOKEN``), but not for --dry_run.
 """
 
 from dataclasses import dataclass
 from pathlib import Path
 
-from huggingface_hub import get_token
-
-from hf_minibert.command_line import run
-from hf_minibert.hub.publish import prepare_upload, publish
+from hf_minibert.errors import UserError
 
 
 @dataclass(frozen=True, kw_only=True)
-class PushArguments:
+class Arguments:
     """Publish a finished run on the Hugging Face Hub, in one commit."""
 
     model_name_or_path: str
@@ -45,9 +37,15 @@ def _size(number: int) -> str:
     return f"{number} B"
 
 
-def main(arguments: PushArguments) -> int:
+def main(arguments: Arguments) -> int:
     """Show what goes up, then upload it."""
     folder = Path(arguments.model_name_or_path)
+    if not folder.is_dir():
+        raise UserError(f"there is no folder {folder}; model_name_or_path is that of a finished run")
+    from huggingface_hub import get_token
+
+    from hf_minibert.hub.publish import prepare_upload, publish
+
     content = prepare_upload(folder, arguments.repo_id, arguments.license)
     sizes = {
         name: source.stat().st_size if isinstance(source, Path) else len(source) for name, source in content.items()
@@ -69,7 +67,3 @@ def main(arguments: PushArguments) -> int:
     )
     print(f"published: {address}")
     return 0
-
-
-if __name__ == "__main__":
-    run(PushArguments, main)

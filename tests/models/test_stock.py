@@ -18,7 +18,7 @@ from hf_minibert import (
     MiniGPTForTokenClassification,
 )
 from hf_minibert.errors import UserError
-from hf_minibert.export.stock import FAMILIES, from_stock, to_stock
+from hf_minibert.export.stock import COUNTERPARTS, from_stock, to_stock
 
 
 def tensors(outputs):
@@ -57,26 +57,26 @@ def assert_equal_models(ours, stock, batch):
 
 
 @pytest.mark.parametrize("side", ["right", "left"])
-@pytest.mark.parametrize(("family", "stock_class", "our_class"), HEADS)
-def test_a_stock_model_becomes_ours(family, stock_class, our_class, side):
-    stock = make_stock(family, stock_class)
+@pytest.mark.parametrize(("counterpart", "stock_class", "our_class"), HEADS)
+def test_a_stock_model_becomes_ours(counterpart, stock_class, our_class, side):
+    stock = make_stock(counterpart, stock_class)
     ours = from_stock(stock)
     assert type(ours) is our_class
     assert not ours.training
     assert_equal_models(ours, stock, example(stock_class, side))
 
 
-@pytest.mark.parametrize(("family", "stock_class", "our_class"), HEADS)
-def test_ours_becomes_a_stock_model(family, stock_class, our_class):
-    ours = make_ours(family, our_class)
+@pytest.mark.parametrize(("counterpart", "stock_class", "our_class"), HEADS)
+def test_ours_becomes_a_stock_model(counterpart, stock_class, our_class):
+    ours = make_ours(counterpart, our_class)
     stock = to_stock(ours)
     assert type(stock) is stock_class
     assert_equal_models(ours, stock, example(stock_class))
 
 
-@pytest.mark.parametrize(("family", "stock_class", "our_class"), HEADS)
-def test_the_round_trip_changes_no_bit(family, stock_class, our_class, tmp_path):
-    stock = make_stock(family, stock_class).to(torch.bfloat16)
+@pytest.mark.parametrize(("counterpart", "stock_class", "our_class"), HEADS)
+def test_the_round_trip_changes_no_bit(counterpart, stock_class, our_class, tmp_path):
+    stock = make_stock(counterpart, stock_class).to(torch.bfloat16)
     ours = from_stock(stock)
     ours.save_pretrained(tmp_path)
     again = to_stock(our_class.from_pretrained(tmp_path))
@@ -95,23 +95,23 @@ def test_the_round_trip_changes_no_bit(family, stock_class, our_class, tmp_path)
     assert not different
 
 
-@pytest.mark.parametrize(("family", "stock_class", "our_class"), HEADS)
-def test_the_round_trip_of_ours_changes_no_bit(family, stock_class, our_class):
-    ours = make_ours(family, our_class)
+@pytest.mark.parametrize(("counterpart", "stock_class", "our_class"), HEADS)
+def test_the_round_trip_of_ours_changes_no_bit(counterpart, stock_class, our_class):
+    ours = make_ours(counterpart, our_class)
     again = from_stock(to_stock(ours))
     assert type(again) is our_class
     assert again.state_dict().keys() == ours.state_dict().keys()
     assert all(torch.equal(weight, again.state_dict()[name]) for name, weight in ours.state_dict().items())
-    assert type(to_stock(ours, to=family)) is stock_class
+    assert type(to_stock(ours, to=counterpart)) is stock_class
 
 
-@pytest.mark.parametrize("family", ["gpt2", "llama"])
-def test_both_generate_the_same(family):
-    stock_class = {"gpt2": transformers.GPT2LMHeadModel, "llama": transformers.LlamaForCausalLM}[family]
+@pytest.mark.parametrize("counterpart", ["gpt2", "llama"])
+def test_both_generate_the_same(counterpart):
+    stock_class = {"gpt2": transformers.GPT2LMHeadModel, "llama": transformers.LlamaForCausalLM}[counterpart]
     batch = example(stock_class, side="left")
     del batch["labels"]
     options = {"max_new_tokens": 20, "do_sample": False}
-    stock, ours = make_stock(family, stock_class), make_ours(family, MiniGPTForCausalLM)
+    stock, ours = make_stock(counterpart, stock_class), make_ours(counterpart, MiniGPTForCausalLM)
     assert torch.equal(stock.generate(**batch, **options), from_stock(stock).generate(**batch, **options))
     assert torch.equal(ours.generate(**batch, **options), to_stock(ours).generate(**batch, **options))
 
@@ -136,12 +136,12 @@ def test_a_base_model_without_pooler_stays_without():
         assert_equal_models(ours, stock, example(type(stock)))
 
 
-@pytest.mark.parametrize("family", ["gpt2", "llama"])
-def test_the_dropout_before_a_token_classifier_is_the_same(family):
+@pytest.mark.parametrize("counterpart", ["gpt2", "llama"])
+def test_the_dropout_before_a_token_classifier_is_the_same(counterpart):
     stock_class = {"gpt2": transformers.GPT2ForTokenClassification, "llama": transformers.LlamaForTokenClassification}
-    stock = stock_class[family](STOCK_CONFIGS[family]())
+    stock = stock_class[counterpart](STOCK_CONFIGS[counterpart]())
     assert from_stock(stock).dropout.p == stock.dropout.p == 0.1
-    ours = make_ours(family, MiniGPTForTokenClassification)
+    ours = make_ours(counterpart, MiniGPTForTokenClassification)
     assert to_stock(ours).dropout.p == ours.dropout.p == 0.0
 
 
@@ -188,7 +188,7 @@ def test_what_no_stock_class_computes_is_refused_by_name(name, make, fields, rea
 
 
 @pytest.mark.parametrize(
-    ("stock_class", "family", "changes", "field"),
+    ("stock_class", "counterpart", "changes", "field"),
     [
         (transformers.BertModel, "bert", {"is_decoder": True}, "BertConfig.is_decoder=True"),
         (transformers.EuroBertModel, "eurobert", {"num_key_value_heads": 2}, "num_key_value_heads=2"),
@@ -205,8 +205,8 @@ def test_what_no_stock_class_computes_is_refused_by_name(name, make, fields, rea
         (transformers.BertForQuestionAnswering, "bert", {"num_labels": 3}, "num_labels=3"),
     ],
 )
-def test_what_ours_cannot_express_is_refused_by_name(stock_class, family, changes, field):
-    config = STOCK_CONFIGS[family]()
+def test_what_ours_cannot_express_is_refused_by_name(stock_class, counterpart, changes, field):
+    config = STOCK_CONFIGS[counterpart]()
     config = type(config)(**config.to_dict() | changes)
     with pytest.raises(UserError, match="no counterpart") as error:
         from_stock(stock_class(config))
@@ -242,24 +242,24 @@ def test_every_field_is_converted_or_refused_or_for_training_only():
         *("summary_use_proj", "summary_activation", "summary_proj_to_labels", "summary_first_dropout"),
     }
     common = {field.name for field in dataclasses.fields(PreTrainedConfig)}
-    for family in FAMILIES:
-        ours = {name for name, _ in family.fields} | {*family.always, *family.always_pooled}
+    for counterpart in COUNTERPARTS:
+        ours = {name for name, _ in counterpart.fields} | {*counterpart.always, *counterpart.always_pooled}
         handled = (
             {"type_vocab_size", "classifier_pooling", "use_pooler", "shifted_predictions"}
-            if family.config is MiniBertConfig
+            if counterpart.config is MiniBertConfig
             else set()
         )
-        if family.always["position_embedding_type"] == "absolute":
+        if counterpart.always["position_embedding_type"] == "absolute":
             handled |= {"rope_theta", "rope_parameters", "head_dim"}
-        fields = {field.name for field in dataclasses.fields(family.config)} - common
-        assert fields - ours - handled <= training_only | not_of_shape, family.name
+        fields = {field.name for field in dataclasses.fields(counterpart.config)} - common
+        assert fields - ours - handled <= training_only | not_of_shape, counterpart.name
 
-        theirs = {name.split(".")[0] for _, name in family.fields} | {
-            name.split(".")[0] for name in family.stock_always
+        theirs = {name.split(".")[0] for _, name in counterpart.fields} | {
+            name.split(".")[0] for name in counterpart.stock_always
         }
-        theirs = {family.stock_config.attribute_map.get(name, name) for name in theirs} | {"classifier_pooling"}
-        fields = {field.name for field in dataclasses.fields(family.stock_config)} - common
-        assert fields - theirs <= without_effect, family.name
+        theirs = {counterpart.stock_config.attribute_map.get(name, name) for name in theirs} | {"classifier_pooling"}
+        fields = {field.name for field in dataclasses.fields(counterpart.stock_config)} - common
+        assert fields - theirs <= without_effect, counterpart.name
 
 
 def test_other_classes_are_refused():

@@ -1,0 +1,32 @@
+"""What a checkpoint can be exported to: one row of `TARGETS` each. Importing this loads no torch."""
+
+import importlib
+from dataclasses import dataclass
+from typing import Any
+
+
+@dataclass(frozen=True)
+class Target:
+    """Something that a checkpoint can become."""
+
+    words: str
+    """What it is, for people."""
+    module: str
+    """The module that writes it: `export(name_or_path, output_dir, to=...)` returns a record of what was written, and
+    `opening(record, folder)` the code that opens it."""
+
+    def load(self) -> Any:
+        """The module."""
+        return importlib.import_module(self.module)
+
+
+_STOCK = "hf_minibert.export.convert"
+TARGETS: dict[str, Target] = {
+    "bert": Target("stock BERT, from a classic MiniBERT", _STOCK),
+    "eurobert": Target("stock EuroBERT, from a modern MiniBERT", _STOCK),
+    "gpt2": Target("stock GPT-2, from a classic MiniGPT", _STOCK),
+    "llama": Target("stock Llama, from a modern MiniGPT", _STOCK),
+    "minibert": Target("MiniBERT, from a stock BERT or EuroBERT", _STOCK),
+    "minigpt": Target("MiniGPT, from a stock GPT-2 or Llama", _STOCK),
+}
+DEFAULT = Target("the stock class that computes the same, or ours from a stock one", _STOCK)
