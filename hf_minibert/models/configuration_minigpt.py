@@ -25,7 +25,7 @@ class MiniGPTConfig(TransformerConfig):
     """
 
     model_type = "minigpt"
-    keys_to_ignore_at_inference = ["past_key_values", "classification_loss", "lm_loss"]
+    keys_to_ignore_at_inference = ["past_key_values", "cache", "classification_loss", "lm_loss"]
 
     use_cache: bool = True
     add_cross_attention: bool = False

@@ -38,6 +38,15 @@ class MiniBertPreTrainedModel(TransformerPreTrainedModel):
     config: MiniBertConfig
 
 
+class MiniBertModelKwargs(ForwardKwargs, total=False):
+    """What `MiniBertModel.forward` takes beside its arguments."""
+
+    is_causal: bool
+    """Not true."""
+    use_cache: bool
+    """Which changes nothing: an encoder keeps no cache. Trainer and servers set it for every model."""
+
+
 class Pooler(nn.Module):
     """One vector for a sequence: a token or an average, through a dense layer and an activation (BERT's pooler)."""
 
@@ -89,7 +98,7 @@ class MiniBertModel(MiniBertPreTrainedModel, TransformerBackbone):
         position_ids: Tensor | None = None,
         inputs_embeds: Tensor | None = None,
         causal_rows: Tensor | None = None,
-        **kwargs: Unpack[ForwardKwargs],
+        **kwargs: Unpack[MiniBertModelKwargs],
     ) -> BaseModelOutputWithPooling:
         """Encode.
 
@@ -103,7 +112,15 @@ class MiniBertModel(MiniBertPreTrainedModel, TransformerBackbone):
             causal_rows: (batch,), true for rows in which no token sees a later one, as in hybrid pre-training.
                 FlashAttention, which takes no mask, cannot do that.
             kwargs: `output_hidden_states`, `output_attentions`, `return_dict`, and what attention functions take.
+
+        Raises:
+            ValueError: `is_causal=True`.
+            TypeError: a keyword that nothing takes.
         """
+        if kwargs.pop("is_causal", False):
+            raise ValueError("is_causal=True: MiniBERT sees later tokens; give causal_rows, or use MiniGPT")
+        kwargs.pop("use_cache", None)
+        self.refuse_unknown(kwargs)
         packed = position_ids if attention_mask is None else None
         position_ids = self.positions(input_ids, inputs_embeds, position_ids)
         hidden_states = self.embed(input_ids, inputs_embeds, position_ids, token_type_ids)
@@ -224,7 +241,7 @@ class MiniBertForMaskedLM(MaskedLMMixin, MiniBertPreTrainedModel):
         labels: Tensor | None = None,
         num_items_in_batch: Tensor | int | None = None,
         full_logits: bool | None = None,
-        **kwargs: Unpack[ForwardKwargs],
+        **kwargs: Unpack[MiniBertModelKwargs],
     ) -> MaskedLMOutput:
         """Predict masked tokens; see `MiniBertModel.forward` for the other arguments.
 
@@ -272,7 +289,7 @@ class MiniBertForHybridPreTraining(MiniBertForMaskedLM):
         num_causal_items_in_batch: Tensor | int | None = None,
         masked_share: float = 0.5,
         full_logits: bool | None = None,
-        **kwargs: Unpack[ForwardKwargs],
+        **kwargs: Unpack[MiniBertModelKwargs],
     ) -> MiniBertForHybridPreTrainingOutput | MaskedLMOutput:
         """The loss of both kinds of rows; without `causal_rows`, or asked for logits, as `MiniBertForMaskedLM`.
 
@@ -342,7 +359,7 @@ class MiniBertForPreTraining(MaskedLMMixin, MiniBertPreTrainedModel):
         num_items_in_batch: Tensor | int | None = None,
         num_sentences_in_batch: Tensor | int | None = None,
         full_logits: bool | None = None,
-        **kwargs: Unpack[ForwardKwargs],
+        **kwargs: Unpack[MiniBertModelKwargs],
     ) -> MiniBertForPreTrainingOutput:
         """Predict masked tokens and the order of segments; see `MiniBertModel.forward` for the other arguments.
 
@@ -398,7 +415,7 @@ class MiniBertClassifier(MiniBertPreTrainedModel):
         inputs_embeds: Tensor | None = None,
         labels: Tensor | None = None,
         num_items_in_batch: Tensor | int | None = None,
-        **kwargs: Unpack[ForwardKwargs],
+        **kwargs: Unpack[MiniBertModelKwargs],
     ) -> ModelOutput:
         """Classify; see `MiniBertModel.forward` for the other arguments.
 
@@ -498,7 +515,7 @@ class MiniBertForMultipleChoice(MiniBertPreTrainedModel):
         inputs_embeds: Tensor | None = None,
         labels: Tensor | None = None,
         num_items_in_batch: Tensor | int | None = None,
-        **kwargs: Unpack[ForwardKwargs],
+        **kwargs: Unpack[MiniBertModelKwargs],
     ) -> MultipleChoiceModelOutput:
         """Choose. The inputs are those of `MiniBertModel.forward`, with a dimension of choices after the batch's.
 
@@ -551,7 +568,7 @@ class MiniBertForQuestionAnswering(QuestionAnsweringMixin, MiniBertPreTrainedMod
         start_positions: Tensor | None = None,
         end_positions: Tensor | None = None,
         num_items_in_batch: Tensor | int | None = None,
-        **kwargs: Unpack[ForwardKwargs],
+        **kwargs: Unpack[MiniBertModelKwargs],
     ) -> QuestionAnsweringModelOutput:
         """Find the answer; see `MiniBertModel.forward` for the other arguments.
 
