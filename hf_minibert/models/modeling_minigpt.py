@@ -16,6 +16,7 @@ from transformers.modeling_outputs import (
     SequenceClassifierOutputWithPast,
     TokenClassifierOutput,
 )
+from transformers.models.auto import modeling_auto
 from transformers.utils.generic import can_return_tuple, merge_with_config_defaults
 from transformers.utils.output_capturing import OutputRecorder, capture_outputs
 
@@ -56,6 +57,8 @@ class MiniGPTModelKwargs(ForwardKwargs, total=False):
 
     is_causal: bool
     """False: a token sees later ones, too, as where a decoder is made an encoder. transformers then picks the mask."""
+    token_type_ids: Tensor
+    """Which changes nothing: there are no token types. Tokenizers made for BERT, too, give them to every model."""
 
 
 class MiniGPTForCausalLMKwargs(MiniGPTModelKwargs, total=False):
@@ -116,6 +119,7 @@ class MiniGPTModel(MiniGPTPreTrainedModel, TransformerBackbone):
         cache = one_cache(past_key_values, cache)
         is_paged = isinstance(cache, PagedAttentionCache)  # of continuous batching
         if not is_paged:  # which has words of its own for its attention functions
+            kwargs.pop("token_type_ids", None)
             self.refuse_unknown(kwargs, MiniGPTModelKwargs)
         if encoder_hidden_states is not None and not self.config.add_cross_attention:
             raise ValueError("encoder_hidden_states need a model with config.add_cross_attention=True")
@@ -419,3 +423,7 @@ class MiniGPTForQuestionAnswering(QuestionAnsweringMixin, MiniGPTPreTrainedModel
             **kwargs,
         )
         return self.find_span(outputs, start_positions, end_positions, num_items_in_batch)
+
+
+# `Trainer` looks in this table by name for the models whose labels it must shift when it smooths them.
+modeling_auto.MODEL_FOR_CAUSAL_LM_MAPPING_NAMES["minigpt"] = MiniGPTForCausalLM.__name__

@@ -27,6 +27,7 @@ def test_what_transformers_passes_to_every_model_is_taken(make_model, tokens, at
     expected = model(rows)[0]
     flags = {"output_attentions": False, "output_hidden_states": False, "use_cache": False}
     assert torch.equal(model(rows, return_dict=True, **flags, **passed)[0], expected)
+    assert torch.equal(model(rows, token_type_ids=torch.zeros_like(rows))[0], expected)
 
 
 @pytest.mark.parametrize("name", [name for name in NAMES if not name.endswith("Model")])
