@@ -5,9 +5,11 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Unpack
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+from transformers import initialization as init
 from transformers.activations import ACT2FN
 from transformers.masking_utils import (
     and_masks,
@@ -22,6 +24,7 @@ from transformers.modeling_outputs import (
     NextSentencePredictorOutput,
     QuestionAnsweringModelOutput,
     SequenceClassifierOutput,
+    TokenClassifierOutput,
 )
 from transformers.utils.generic import ModelOutput, can_return_tuple, merge_with_config_defaults
 from transformers.utils.output_capturing import capture_outputs
@@ -32,10 +35,29 @@ from .losses import IGNORE_INDEX, classification_loss, infer_problem_type, item_
 from .modeling_transformer import ForwardKwargs, Mask, TransformerBackbone, TransformerPreTrainedModel, make_norm
 
 
+class PoolerProjection(nn.Linear):
+    """The dense layer of the pooler. Where it is new, it starts with the same numbers in every process.
+
+    An adapter that is trained on a head leaves the pooler as it found it and does not save it (PEFT saves `classifier`
+    and `score`), so whoever opens the adapter must find the same one.
+    """
+
+    starts_alike: bool
+
+
 class MiniBertPreTrainedModel(TransformerPreTrainedModel):
     """The common base of all MiniBERT classes."""
 
     config: MiniBertConfig
+
+    @torch.no_grad()
+    def _init_weights(self, module: nn.Module) -> None:
+        """As in all models; see `PoolerProjection`."""
+        super()._init_weights(module)  # draws for the pooler, too, so that other weights start as they would without it
+        if isinstance(module, PoolerProjection) and module.starts_alike:
+            # This generator of numpy's gives the same numbers in all its versions; torch's need not.
+            numbers = np.random.RandomState(0).standard_normal(module.weight.shape) * self.config.initializer_range
+            init.copy_(module.weight, torch.from_numpy(numbers).to(module.weight))
 
 
 class MiniBertModelKwargs(ForwardKwargs, total=False):
@@ -50,10 +72,11 @@ class MiniBertModelKwargs(ForwardKwargs, total=False):
 class Pooler(nn.Module):
     """One vector for a sequence: a token or an average, through a dense layer and an activation (BERT's pooler)."""
 
-    def __init__(self, config: MiniBertConfig) -> None:
+    def __init__(self, config: MiniBertConfig, starts_alike: bool) -> None:
         super().__init__()
         self.pooling = config.classifier_pooling
-        self.dense = nn.Linear(config.hidden_size, config.hidden_size)
+        self.dense = PoolerProjection(config.hidden_size, config.hidden_size)
+        self.dense.starts_alike = starts_alike
         self.activation = ACT2FN[config.classifier_activation]
 
     def forward(self, hidden_states: Tensor, attention_mask: Tensor | None) -> Tensor:
@@ -81,11 +104,12 @@ class MiniBertModel(MiniBertPreTrainedModel, TransformerBackbone):
 
     is_causal = False
 
-    def __init__(self, config: MiniBertConfig, add_pooling_layer: bool | None = None) -> None:
+    def __init__(
+        self, config: MiniBertConfig, add_pooling_layer: bool | None = None, pooler_starts_alike: bool = True
+    ) -> None:
         super().__init__(config, type_vocab_size=config.type_vocab_size)
-        self.pooler = (
-            Pooler(config) if (config.use_pooler if add_pooling_layer is None else add_pooling_layer) else None
-        )
+        has_pooler = config.use_pooler if add_pooling_layer is None else add_pooling_layer
+        self.pooler = Pooler(config, pooler_starts_alike) if has_pooler else None
         self.post_init()
 
     @merge_with_config_defaults
@@ -341,7 +365,8 @@ class MiniBertForPreTraining(MaskedLMMixin, MiniBertPreTrainedModel):
 
     def __init__(self, config: MiniBertConfig) -> None:
         super().__init__(config)
-        self.model = MiniBertModel(config, add_pooling_layer=True)
+        # Trained from nothing, so drawn with the seed of the run.
+        self.model = MiniBertModel(config, add_pooling_layer=True, pooler_starts_alike=False)
         self.lm_head = MaskedLMHead(config)
         self.nsp_head = nn.Linear(config.hidden_size, 2)
         self.post_init()
@@ -402,6 +427,10 @@ class MiniBertForPreTraining(MaskedLMMixin, MiniBertPreTrainedModel):
         )
 
 
+# sentence-transformers reads it at `forward` to know what comes out.
+ClassifierOutput = SequenceClassifierOutput | TokenClassifierOutput | NextSentencePredictorOutput
+
+
 class MiniBertClassifier(MiniBertPreTrainedModel):
     """What the heads with one kind of labels share: a subclass classifies what the encoder puts out."""
 
@@ -416,7 +445,7 @@ class MiniBertClassifier(MiniBertPreTrainedModel):
         labels: Tensor | None = None,
         num_items_in_batch: Tensor | int | None = None,
         **kwargs: Unpack[MiniBertModelKwargs],
-    ) -> ModelOutput:
+    ) -> ClassifierOutput:
         """Classify; see `MiniBertModel.forward` for the other arguments.
 
         Args:
@@ -431,7 +460,7 @@ class MiniBertClassifier(MiniBertPreTrainedModel):
 
     def classify(
         self, outputs: BaseModelOutputWithPooling, labels: Tensor | None, num_items_in_batch: Tensor | int | None
-    ) -> ModelOutput:
+    ) -> ClassifierOutput:
         """The head's output."""
         raise NotImplementedError
 
