@@ -4,8 +4,13 @@ BIN := .venv/bin
 # accelerate's defaults for a machine that nobody configured, said aloud so that it does not warn
 ONE_PROCESS := --quiet --num_processes 1 --num_machines 1 --mixed_precision no --dynamo_backend no
 
+PURELIB := import sysconfig; print(sysconfig.get_path("purelib"))
+# The requirement, as pyproject.toml has it.
+TRANSFORMERS := import tomllib; required = tomllib.load(open("pyproject.toml", "rb"))["project"]["dependencies"]; \
+	print(*(each for each in required if each.startswith("transformers")))
+
 .DEFAULT_GOAL := help
-.PHONY: help install quickstart test test-slow conformance check format clean
+.PHONY: help install quickstart test test-newest test-slow conformance check format clean
 
 help: ## show the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -28,6 +33,14 @@ quickstart: .venv/installed ## pre-train minibert-mini on the builtin corpus for
 test: .venv/installed-dev ## install what the tests need and run them
 	$(BIN)/python -m pytest -n 2 --dist worksteal -m 'not slow'
 
+test-newest: .venv/installed-dev ## the models' tests, with the newest transformers that pyproject.toml allows
+	$(PYTHON) -m venv .venv-newest
+	@# Over .venv, whose packages it shares but for what the newest transformers wants in other versions.
+	echo "import site; site.addsitedir('$$($(BIN)/python -c '$(PURELIB)')')" \
+		> "$$(.venv-newest/bin/python -c '$(PURELIB)')/beneath.pth"
+	.venv-newest/bin/pip install --quiet --upgrade "$$($(BIN)/python -c '$(TRANSFORMERS)')"
+	.venv-newest/bin/python -m pytest -n 2 --dist worksteal -m 'not slow' tests/models
+
 test-slow: .venv/installed-dev ## the slow tests alone
 	$(BIN)/python -m pytest -m slow
 
@@ -44,4 +57,4 @@ format: .venv/installed-dev ## let ruff rewrite what it can
 	$(BIN)/ruff format .
 
 clean: ## remove the virtual environment and caches
-	rm -rf .venv .pytest_cache .mypy_cache .ruff_cache
+	rm -rf .venv .venv-newest .pytest_cache .mypy_cache .ruff_cache

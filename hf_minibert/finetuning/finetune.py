@@ -95,8 +95,9 @@ class FinetuneArguments:
     """AdamW's decay."""
     hidden_dropout_prob: float = 0.1
     """Dropout in the layers and before the classifier."""
-    classifier_pooling: Literal["cls", "mean", "max"] = "mean"
-    """How MiniBERT makes one vector of a text. MiniGPT takes its last token."""
+    classifier_pooling: Literal["cls", "mean", "max"] | None = None
+    """How MiniBERT makes one vector of a text. MiniGPT takes its last token. Default: mean; in the classic architecture
+    what the model has, cls unless it says otherwise, as in BERT, to which others cannot be exported."""
     lm_loss_weight: float = 0.5
     """Weight of MiniGPT's language-model loss beside the classifier's, in every loss that is shown, too; 0 is better
     below about 10,000 examples."""
@@ -351,7 +352,8 @@ def build_classifier(arguments: FinetuneArguments, labels: list[str]) -> tuple[P
         "hidden_dropout_prob": arguments.hidden_dropout_prob,
     }
     if isinstance(config, MiniBertConfig):
-        fields["classifier_pooling"] = arguments.classifier_pooling
+        usual = config.classifier_pooling if config.norm_placement == "post" else "mean"
+        fields["classifier_pooling"] = arguments.classifier_pooling or usual
     else:
         fields["lm_loss_weight"] = arguments.lm_loss_weight
     model, loaded = AutoModelForSequenceClassification.from_pretrained(

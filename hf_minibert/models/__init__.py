@@ -55,5 +55,3 @@ for _config, _heads, _modeling in (
         _class = vars(_modeling)[_class_name]
         vars(modeling_auto)[_auto_name].register(_config, _class)
         _class.register_for_auto_class(_auto_name)
-# `Trainer` looks in this table by name for the models whose labels it must shift when it smooths them.
-modeling_auto.MODEL_FOR_CAUSAL_LM_MAPPING_NAMES["minigpt"] = "MiniGPTForCausalLM"

@@ -16,6 +16,16 @@ HEADS = {
 }
 
 
+# How transformers and vLLM split the matrices of Llama's block over devices, which `modern` has.
+TENSOR_PARALLEL = {
+    **{f"layers.*.self_attn.{name}_proj": "colwise" for name in "qkv"},
+    "layers.*.self_attn.o_proj": "rowwise",
+    "layers.*.mlp.gate_proj": "colwise",
+    "layers.*.mlp.up_proj": "colwise",
+    "layers.*.mlp.down_proj": "rowwise",
+}
+
+
 @strict
 class MiniGPTConfig(TransformerConfig):
     """Shape of a MiniGPT: the causal Transformer.
@@ -25,7 +35,7 @@ class MiniGPTConfig(TransformerConfig):
     """
 
     model_type = "minigpt"
-    keys_to_ignore_at_inference = ["past_key_values", "classification_loss", "lm_loss"]
+    keys_to_ignore_at_inference = ["past_key_values", "cache", "classification_loss", "lm_loss"]
 
     use_cache: bool = True
     add_cross_attention: bool = False
@@ -41,6 +51,8 @@ class MiniGPTConfig(TransformerConfig):
     def __post_init__(self, **kwargs: Any) -> None:
         modeling = {head: f"modeling_minigpt.{name}" for head, name in HEADS.items()}
         self.auto_map = {"AutoConfig": "configuration_minigpt.MiniGPTConfig", **modeling, **(self.auto_map or {})}
+        if self.gated_mlp and not self.use_bias:
+            self.base_model_tp_plan = dict(TENSOR_PARALLEL)  # not in config.json
         super().__post_init__(**kwargs)
 
     def validate_causality(self) -> None:

@@ -6,10 +6,14 @@ import warnings
 from dataclasses import fields
 from typing import Any
 
+import transformers
 from huggingface_hub.dataclasses import strict
 from transformers import PreTrainedConfig
 from transformers.activations import ACT2FN
 from transformers.modeling_rope_utils import ROPE_INIT_FUNCTIONS
+
+NEWEST_TESTED = (5, 24)
+"""The newest transformers that this code was tested with. `pyproject.toml` allows one minor version more."""
 
 CHOICES = {
     "norm_type": ("rms_norm", "layer_norm"),
@@ -25,6 +29,17 @@ NOT_FIELDS = (
     "use_cache",  # which Trainer sets on every model
     *("rope_theta", "rope_scaling"),  # transformers puts them into rope_parameters
 )
+
+
+def warn_if_untested() -> None:
+    """Say once if transformers is newer than what this code, which may have come with a checkpoint, was tested with."""
+    major, minor = transformers.__version__.split(".")[:2]
+    if (int(major), int(minor)) > NEWEST_TESTED:
+        # One logger for all copies of this file, so that a process that opens several checkpoints is told once.
+        transformers.logging.get_logger("transformers.hf_minibert").warning_once(
+            f"MiniBERT and MiniGPT were tested with transformers up to {NEWEST_TESTED[0]}.{NEWEST_TESTED[1]}, and this "
+            f"is {transformers.__version__}: if results look wrong, install one of those or a newer hf_minibert."
+        )
 
 
 @strict
@@ -73,6 +88,7 @@ class TransformerConfig(PreTrainedConfig):
     auto_map: dict[str, Any] | None = None
 
     def __post_init__(self, **kwargs: Any) -> None:
+        warn_if_untested()
         self.refuse_unknown(kwargs)
         if self.head_dim is None:
             self.head_dim = self.hidden_size // max(1, self.num_attention_heads)

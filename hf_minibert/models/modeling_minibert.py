@@ -5,9 +5,11 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Unpack
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+from transformers import initialization as init
 from transformers.activations import ACT2FN
 from transformers.masking_utils import (
     and_masks,
@@ -22,6 +24,7 @@ from transformers.modeling_outputs import (
     NextSentencePredictorOutput,
     QuestionAnsweringModelOutput,
     SequenceClassifierOutput,
+    TokenClassifierOutput,
 )
 from transformers.utils.generic import ModelOutput, can_return_tuple, merge_with_config_defaults
 from transformers.utils.output_capturing import capture_outputs
@@ -32,19 +35,48 @@ from .losses import IGNORE_INDEX, classification_loss, infer_problem_type, item_
 from .modeling_transformer import ForwardKwargs, Mask, TransformerBackbone, TransformerPreTrainedModel, make_norm
 
 
+class PoolerProjection(nn.Linear):
+    """The dense layer of the pooler. Where it is new, it starts with the same numbers in every process.
+
+    An adapter that is trained on a head leaves the pooler as it found it and does not save it (PEFT saves `classifier`
+    and `score`), so whoever opens the adapter must find the same one.
+    """
+
+    starts_alike: bool
+
+
 class MiniBertPreTrainedModel(TransformerPreTrainedModel):
     """The common base of all MiniBERT classes."""
 
     config: MiniBertConfig
 
+    @torch.no_grad()
+    def _init_weights(self, module: nn.Module) -> None:
+        """As in all models; see `PoolerProjection`."""
+        super()._init_weights(module)  # draws for the pooler, too, so that other weights start as they would without it
+        if isinstance(module, PoolerProjection) and module.starts_alike:
+            # This generator of numpy's gives the same numbers in all its versions; torch's need not.
+            numbers = np.random.RandomState(0).standard_normal(module.weight.shape) * self.config.initializer_range
+            init.copy_(module.weight, torch.from_numpy(numbers).to(module.weight))
+
+
+class MiniBertModelKwargs(ForwardKwargs, total=False):
+    """What `MiniBertModel.forward` takes beside its arguments."""
+
+    is_causal: bool
+    """Not true."""
+    use_cache: bool
+    """Which changes nothing: an encoder keeps no cache. Trainer and servers set it for every model."""
+
 
 class Pooler(nn.Module):
     """One vector for a sequence: a token or an average, through a dense layer and an activation (BERT's pooler)."""
 
-    def __init__(self, config: MiniBertConfig) -> None:
+    def __init__(self, config: MiniBertConfig, starts_alike: bool) -> None:
         super().__init__()
         self.pooling = config.classifier_pooling
-        self.dense = nn.Linear(config.hidden_size, config.hidden_size)
+        self.dense = PoolerProjection(config.hidden_size, config.hidden_size)
+        self.dense.starts_alike = starts_alike
         self.activation = ACT2FN[config.classifier_activation]
 
     def forward(self, hidden_states: Tensor, attention_mask: Tensor | None) -> Tensor:
@@ -72,11 +104,12 @@ class MiniBertModel(MiniBertPreTrainedModel, TransformerBackbone):
 
     is_causal = False
 
-    def __init__(self, config: MiniBertConfig, add_pooling_layer: bool | None = None) -> None:
+    def __init__(
+        self, config: MiniBertConfig, add_pooling_layer: bool | None = None, pooler_starts_alike: bool = True
+    ) -> None:
         super().__init__(config, type_vocab_size=config.type_vocab_size)
-        self.pooler = (
-            Pooler(config) if (config.use_pooler if add_pooling_layer is None else add_pooling_layer) else None
-        )
+        has_pooler = config.use_pooler if add_pooling_layer is None else add_pooling_layer
+        self.pooler = Pooler(config, pooler_starts_alike) if has_pooler else None
         self.post_init()
 
     @merge_with_config_defaults
@@ -89,7 +122,7 @@ class MiniBertModel(MiniBertPreTrainedModel, TransformerBackbone):
         position_ids: Tensor | None = None,
         inputs_embeds: Tensor | None = None,
         causal_rows: Tensor | None = None,
-        **kwargs: Unpack[ForwardKwargs],
+        **kwargs: Unpack[MiniBertModelKwargs],
     ) -> BaseModelOutputWithPooling:
         """Encode.
 
@@ -103,7 +136,15 @@ class MiniBertModel(MiniBertPreTrainedModel, TransformerBackbone):
             causal_rows: (batch,), true for rows in which no token sees a later one, as in hybrid pre-training.
                 FlashAttention, which takes no mask, cannot do that.
             kwargs: `output_hidden_states`, `output_attentions`, `return_dict`, and what attention functions take.
+
+        Raises:
+            ValueError: `is_causal=True`.
+            TypeError: a keyword that nothing takes.
         """
+        if kwargs.pop("is_causal", False):
+            raise ValueError("is_causal=True: MiniBERT sees later tokens; give causal_rows, or use MiniGPT")
+        kwargs.pop("use_cache", None)
+        self.refuse_unknown(kwargs)
         packed = position_ids if attention_mask is None else None
         position_ids = self.positions(input_ids, inputs_embeds, position_ids)
         hidden_states = self.embed(input_ids, inputs_embeds, position_ids, token_type_ids)
@@ -224,7 +265,7 @@ class MiniBertForMaskedLM(MaskedLMMixin, MiniBertPreTrainedModel):
         labels: Tensor | None = None,
         num_items_in_batch: Tensor | int | None = None,
         full_logits: bool | None = None,
-        **kwargs: Unpack[ForwardKwargs],
+        **kwargs: Unpack[MiniBertModelKwargs],
     ) -> MaskedLMOutput:
         """Predict masked tokens; see `MiniBertModel.forward` for the other arguments.
 
@@ -264,7 +305,8 @@ class MiniBertForPreTraining(MaskedLMMixin, MiniBertPreTrainedModel):
 
     def __init__(self, config: MiniBertConfig) -> None:
         super().__init__(config)
-        self.model = MiniBertModel(config, add_pooling_layer=True)
+        # Trained from nothing, so drawn with the seed of the run.
+        self.model = MiniBertModel(config, add_pooling_layer=True, pooler_starts_alike=False)
         self.lm_head = MaskedLMHead(config)
         self.nsp_head = nn.Linear(config.hidden_size, 2)
         self.post_init()
@@ -282,7 +324,7 @@ class MiniBertForPreTraining(MaskedLMMixin, MiniBertPreTrainedModel):
         num_items_in_batch: Tensor | int | None = None,
         num_sentences_in_batch: Tensor | int | None = None,
         full_logits: bool | None = None,
-        **kwargs: Unpack[ForwardKwargs],
+        **kwargs: Unpack[MiniBertModelKwargs],
     ) -> MiniBertForPreTrainingOutput:
         """Predict masked tokens and the order of segments; see `MiniBertModel.forward` for the other arguments.
 
@@ -325,6 +367,10 @@ class MiniBertForPreTraining(MaskedLMMixin, MiniBertPreTrainedModel):
         )
 
 
+# sentence-transformers reads it at `forward` to know what comes out.
+ClassifierOutput = SequenceClassifierOutput | TokenClassifierOutput | NextSentencePredictorOutput
+
+
 class MiniBertClassifier(MiniBertPreTrainedModel):
     """What the heads with one kind of labels share: a subclass classifies what the encoder puts out."""
 
@@ -338,8 +384,8 @@ class MiniBertClassifier(MiniBertPreTrainedModel):
         inputs_embeds: Tensor | None = None,
         labels: Tensor | None = None,
         num_items_in_batch: Tensor | int | None = None,
-        **kwargs: Unpack[ForwardKwargs],
-    ) -> ModelOutput:
+        **kwargs: Unpack[MiniBertModelKwargs],
+    ) -> ClassifierOutput:
         """Classify; see `MiniBertModel.forward` for the other arguments.
 
         Args:
@@ -354,7 +400,7 @@ class MiniBertClassifier(MiniBertPreTrainedModel):
 
     def classify(
         self, outputs: BaseModelOutputWithPooling, labels: Tensor | None, num_items_in_batch: Tensor | int | None
-    ) -> ModelOutput:
+    ) -> ClassifierOutput:
         """The head's output."""
         raise NotImplementedError
 
@@ -438,7 +484,7 @@ class MiniBertForMultipleChoice(MiniBertPreTrainedModel):
         inputs_embeds: Tensor | None = None,
         labels: Tensor | None = None,
         num_items_in_batch: Tensor | int | None = None,
-        **kwargs: Unpack[ForwardKwargs],
+        **kwargs: Unpack[MiniBertModelKwargs],
     ) -> MultipleChoiceModelOutput:
         """Choose. The inputs are those of `MiniBertModel.forward`, with a dimension of choices after the batch's.
 
@@ -491,7 +537,7 @@ class MiniBertForQuestionAnswering(QuestionAnsweringMixin, MiniBertPreTrainedMod
         start_positions: Tensor | None = None,
         end_positions: Tensor | None = None,
         num_items_in_batch: Tensor | int | None = None,
-        **kwargs: Unpack[ForwardKwargs],
+        **kwargs: Unpack[MiniBertModelKwargs],
     ) -> QuestionAnsweringModelOutput:
         """Find the answer; see `MiniBertModel.forward` for the other arguments.
 

@@ -6,18 +6,21 @@ from typing import Unpack
 
 import torch
 from torch import Tensor, nn
-from transformers.cache_utils import Cache, DynamicCache, EncoderDecoderCache
+from transformers.cache_utils import DynamicCache, EncoderDecoderCache
 from transformers.generation.utils import GenerationMixin
 from transformers.masking_utils import create_bidirectional_mask, create_causal_mask
 from transformers.modeling_outputs import (
     BaseModelOutputWithPastAndCrossAttentions,
     CausalLMOutputWithCrossAttentions,
     QuestionAnsweringModelOutput,
+    SequenceClassifierOutputWithPast,
     TokenClassifierOutput,
 )
-from transformers.utils.generic import ModelOutput, can_return_tuple, merge_with_config_defaults
+from transformers.models.auto import modeling_auto
+from transformers.utils.generic import can_return_tuple, merge_with_config_defaults
 from transformers.utils.output_capturing import OutputRecorder, capture_outputs
 
+from .caches import CACHE_NAME, AnyCache, EitherCacheName, PagedAttentionCache, one_cache
 from .configuration_minigpt import MiniGPTConfig
 from .heads import QuestionAnsweringMixin, TokenClassificationMixin, make_classifier_dropout
 from .losses import (
@@ -49,6 +52,26 @@ class MiniGPTPreTrainedModel(TransformerPreTrainedModel):
     }
 
 
+class MiniGPTModelKwargs(ForwardKwargs, total=False):
+    """What `MiniGPTModel.forward` takes beside its arguments."""
+
+    is_causal: bool
+    """False: a token sees later ones, too, as where a decoder is made an encoder. transformers then picks the mask."""
+    token_type_ids: Tensor
+    """Which changes nothing: there are no token types. Tokenizers made for BERT, too, give them to every model."""
+
+
+class MiniGPTForCausalLMKwargs(MiniGPTModelKwargs, total=False):
+    """What `MiniGPTForCausalLM.forward` takes beside its arguments."""
+
+    shift_labels: Tensor
+
+
+@dataclass
+class MiniGPTModelOutput(EitherCacheName, BaseModelOutputWithPastAndCrossAttentions):
+    """Output of `MiniGPTModel`."""
+
+
 class MiniGPTModel(MiniGPTPreTrainedModel, TransformerBackbone):
     """The decoder: token ids in, one state per token out."""
 
@@ -65,13 +88,14 @@ class MiniGPTModel(MiniGPTPreTrainedModel, TransformerBackbone):
         input_ids: Tensor | None = None,
         attention_mask: Tensor | None = None,
         position_ids: Tensor | None = None,
-        past_key_values: Cache | None = None,
+        past_key_values: AnyCache | None = None,
         inputs_embeds: Tensor | None = None,
         use_cache: bool | None = None,
         encoder_hidden_states: Tensor | None = None,
         encoder_attention_mask: Tensor | None = None,
-        **kwargs: Unpack[ForwardKwargs],
-    ) -> BaseModelOutputWithPastAndCrossAttentions:
+        cache: AnyCache | None = None,
+        **kwargs: Unpack[MiniGPTModelKwargs],
+    ) -> MiniGPTModelOutput:
         """Decode.
 
         Args:
@@ -85,42 +109,53 @@ class MiniGPTModel(MiniGPTPreTrainedModel, TransformerBackbone):
             encoder_hidden_states: (batch, encoder's sequence, hidden), which every token sees too, if
                 `config.add_cross_attention`.
             encoder_attention_mask: (batch, encoder's sequence), 0 for padding.
+            cache: another name of `past_key_values`.
             kwargs: `output_hidden_states`, `output_attentions`, `return_dict`, and what attention functions take.
 
         Raises:
             ValueError: states of an encoder, for a model without cross-attention.
+            TypeError: a keyword that nothing takes.
         """
+        cache = one_cache(past_key_values, cache)
+        is_paged = isinstance(cache, PagedAttentionCache)  # of continuous batching
+        if not is_paged:  # which has words of its own for its attention functions
+            kwargs.pop("token_type_ids", None)
+            self.refuse_unknown(kwargs, MiniGPTModelKwargs)
         if encoder_hidden_states is not None and not self.config.add_cross_attention:
             raise ValueError("encoder_hidden_states need a model with config.add_cross_attention=True")
-        packed = position_ids if attention_mask is None and past_key_values is None else None
-        seen = 0 if past_key_values is None else past_key_values.get_seq_length()
+        packed = position_ids if attention_mask is None and cache is None else None
+        seen = 0 if cache is None or position_ids is not None else cache.get_seq_length()
         position_ids = self.positions(input_ids, inputs_embeds, position_ids, seen)
         hidden_states = self.embed(input_ids, inputs_embeds, position_ids)
-        mask = create_causal_mask(
-            self.config, hidden_states, attention_mask, past_key_values=past_key_values, position_ids=packed
-        )
+        mask = attention_mask  # where tokens of several texts are in one row: continuous batching makes it
+        if not is_paged:
+            mask = create_causal_mask(self.config, hidden_states, attention_mask, cache, packed)
         encoder_mask = None
         if encoder_hidden_states is not None:
             encoder_mask = create_bidirectional_mask(
                 self.config, hidden_states, encoder_attention_mask, encoder_hidden_states
             )
-        if use_cache and past_key_values is None:  # after the mask: where there is a cache, none looks for documents
-            past_key_values = DynamicCache(config=self.config)
-        has_cross_cache = past_key_values is None or isinstance(past_key_values, EncoderDecoderCache)
-        if encoder_hidden_states is not None and not has_cross_cache:
-            past_key_values = EncoderDecoderCache(past_key_values, DynamicCache(config=self.config))
+        if use_cache and cache is None:  # after the mask: where there is a cache, none looks for documents
+            cache = DynamicCache(config=self.config)
+        if encoder_hidden_states is not None and cache is not None and not isinstance(cache, EncoderDecoderCache):
+            cache = EncoderDecoderCache(cache, DynamicCache(config=self.config))
         hidden_states = self.transform(
-            hidden_states, mask, position_ids, past_key_values, packed, encoder_hidden_states, encoder_mask, **kwargs
+            hidden_states, mask, position_ids, cache, packed, encoder_hidden_states, encoder_mask, **kwargs
         )
-        return BaseModelOutputWithPastAndCrossAttentions(
-            last_hidden_state=hidden_states, past_key_values=past_key_values if use_cache else None
-        )
+        returned = {CACHE_NAME: cache if use_cache else None}
+        return MiniGPTModelOutput(last_hidden_state=hidden_states, **returned)
+
+
+@dataclass
+class MiniGPTCausalLMOutput(EitherCacheName, CausalLMOutputWithCrossAttentions):
+    """Output of `MiniGPTForCausalLM`."""
 
 
 class MiniGPTForCausalLM(MiniGPTPreTrainedModel, GenerationMixin):
     """MiniGPT that continues text."""
 
     _tied_weights_keys = {"lm_head.weight": "model.embed_tokens.weight"}
+    _tp_plan = {"lm_head": "colwise_gather_output"}
 
     def __init__(self, config: MiniGPTConfig) -> None:
         super().__init__(config)
@@ -134,7 +169,7 @@ class MiniGPTForCausalLM(MiniGPTPreTrainedModel, GenerationMixin):
         input_ids: Tensor | None = None,
         attention_mask: Tensor | None = None,
         position_ids: Tensor | None = None,
-        past_key_values: Cache | None = None,
+        past_key_values: AnyCache | None = None,
         inputs_embeds: Tensor | None = None,
         labels: Tensor | None = None,
         use_cache: bool | None = None,
@@ -143,8 +178,9 @@ class MiniGPTForCausalLM(MiniGPTPreTrainedModel, GenerationMixin):
         full_logits: bool | None = None,
         encoder_hidden_states: Tensor | None = None,
         encoder_attention_mask: Tensor | None = None,
-        **kwargs: Unpack[ForwardKwargs],
-    ) -> CausalLMOutputWithCrossAttentions:
+        cache: AnyCache | None = None,
+        **kwargs: Unpack[MiniGPTForCausalLMKwargs],
+    ) -> MiniGPTCausalLMOutput:
         """Predict the next token at every position; see `MiniGPTModel.forward` for the other arguments.
 
         Args:
@@ -168,6 +204,7 @@ class MiniGPTForCausalLM(MiniGPTPreTrainedModel, GenerationMixin):
             use_cache=use_cache,
             encoder_hidden_states=encoder_hidden_states,
             encoder_attention_mask=encoder_attention_mask,
+            cache=cache,
             return_dict=True,
             **kwargs,
         )
@@ -183,25 +220,21 @@ class MiniGPTForCausalLM(MiniGPTPreTrainedModel, GenerationMixin):
         elif full_logits or targets is None or not self.training:
             kept = slice(-logits_to_keep, None) if isinstance(logits_to_keep, int) else logits_to_keep
             logits = self.lm_head(hidden_states[:, kept])
-        return CausalLMOutputWithCrossAttentions(
+        returned = {CACHE_NAME: outputs.cache}
+        return MiniGPTCausalLMOutput(
             loss=loss,
             logits=logits,
-            past_key_values=outputs.past_key_values,
             hidden_states=outputs.hidden_states,
             attentions=outputs.attentions,
             cross_attentions=outputs.cross_attentions or None,
+            **returned,
         )
 
 
 @dataclass
-class MiniGPTSequenceClassifierOutput(ModelOutput):
+class MiniGPTSequenceClassifierOutput(EitherCacheName, SequenceClassifierOutputWithPast):
     """Output of `MiniGPTForSequenceClassification`; `loss` = `classification_loss` + weight x `lm_loss`."""
 
-    loss: Tensor | None = None
-    logits: Tensor | None = None
-    past_key_values: Cache | None = None
-    hidden_states: tuple[Tensor, ...] | None = None
-    attentions: tuple[Tensor, ...] | None = None
     classification_loss: Tensor | None = None
     lm_loss: Tensor | None = None
 
@@ -231,12 +264,13 @@ class MiniGPTForSequenceClassification(MiniGPTPreTrainedModel):
         input_ids: Tensor | None = None,
         attention_mask: Tensor | None = None,
         position_ids: Tensor | None = None,
-        past_key_values: Cache | None = None,
+        past_key_values: AnyCache | None = None,
         inputs_embeds: Tensor | None = None,
         labels: Tensor | None = None,
         use_cache: bool | None = None,
         num_items_in_batch: Tensor | int | None = None,
-        **kwargs: Unpack[ForwardKwargs],
+        cache: AnyCache | None = None,
+        **kwargs: Unpack[MiniGPTModelKwargs],
     ) -> MiniGPTSequenceClassifierOutput:
         """Classify; see `MiniGPTModel.forward` for the other arguments.
 
@@ -255,6 +289,7 @@ class MiniGPTForSequenceClassification(MiniGPTPreTrainedModel):
             past_key_values,
             inputs_embeds,
             use_cache=use_cache,
+            cache=cache,
             return_dict=True,
             **kwargs,
         )
@@ -279,14 +314,15 @@ class MiniGPTForSequenceClassification(MiniGPTPreTrainedModel):
                 lm_losses = mean_loss_per_row(hidden_states, self.lm_head, targets) * is_labelled
                 lm_loss = lm_losses.sum() / is_labelled.sum().clamp(min=1) * share
                 loss = class_loss + self.config.lm_loss_weight * lm_loss
+        returned = {CACHE_NAME: outputs.cache}
         return MiniGPTSequenceClassifierOutput(
             loss=loss,
             logits=logits,
-            past_key_values=outputs.past_key_values,
             hidden_states=outputs.hidden_states,
             attentions=outputs.attentions,
             classification_loss=class_loss,
             lm_loss=lm_loss,
+            **returned,
         )
 
     def real_tokens(self, input_ids: Tensor | None, attention_mask: Tensor | None, hidden_states: Tensor) -> Tensor:
@@ -320,12 +356,13 @@ class MiniGPTForTokenClassification(TokenClassificationMixin, MiniGPTPreTrainedM
         input_ids: Tensor | None = None,
         attention_mask: Tensor | None = None,
         position_ids: Tensor | None = None,
-        past_key_values: Cache | None = None,
+        past_key_values: AnyCache | None = None,
         inputs_embeds: Tensor | None = None,
         labels: Tensor | None = None,
         use_cache: bool | None = None,
         num_items_in_batch: Tensor | int | None = None,
-        **kwargs: Unpack[ForwardKwargs],
+        cache: AnyCache | None = None,
+        **kwargs: Unpack[MiniGPTModelKwargs],
     ) -> TokenClassifierOutput:
         """Classify; see `MiniGPTModel.forward` for the other arguments.
 
@@ -341,6 +378,7 @@ class MiniGPTForTokenClassification(TokenClassificationMixin, MiniGPTPreTrainedM
             past_key_values,
             inputs_embeds,
             use_cache=use_cache,
+            cache=cache,
             return_dict=True,
             **kwargs,
         )
@@ -362,12 +400,13 @@ class MiniGPTForQuestionAnswering(QuestionAnsweringMixin, MiniGPTPreTrainedModel
         input_ids: Tensor | None = None,
         attention_mask: Tensor | None = None,
         position_ids: Tensor | None = None,
-        past_key_values: Cache | None = None,
+        past_key_values: AnyCache | None = None,
         inputs_embeds: Tensor | None = None,
         start_positions: Tensor | None = None,
         end_positions: Tensor | None = None,
         num_items_in_batch: Tensor | int | None = None,
-        **kwargs: Unpack[ForwardKwargs],
+        cache: AnyCache | None = None,
+        **kwargs: Unpack[MiniGPTModelKwargs],
     ) -> QuestionAnsweringModelOutput:
         """Find the answer; see `MiniGPTModel.forward` for the other arguments.
 
@@ -378,6 +417,17 @@ class MiniGPTForQuestionAnswering(QuestionAnsweringMixin, MiniGPTPreTrainedModel
             kwargs: for `MiniGPTModel.forward`.
         """
         outputs = self.model(
-            input_ids, attention_mask, position_ids, past_key_values, inputs_embeds, return_dict=True, **kwargs
+            input_ids,
+            attention_mask,
+            position_ids,
+            past_key_values,
+            inputs_embeds,
+            cache=cache,
+            return_dict=True,
+            **kwargs,
         )
         return self.find_span(outputs, start_positions, end_positions, num_items_in_batch)
+
+
+# `Trainer` looks in this table by name for the models whose labels it must shift when it smooths them.
+modeling_auto.MODEL_FOR_CAUSAL_LM_MAPPING_NAMES["minigpt"] = MiniGPTForCausalLM.__name__

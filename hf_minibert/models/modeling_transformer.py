@@ -1,7 +1,9 @@
 # Copyright 2026 The hf_minibert authors.
 """The one Transformer under MiniBERT and MiniGPT. It applies the mask that it is given."""
 
+import inspect
 from collections.abc import Callable
+from functools import partial
 from typing import Any, TypedDict
 
 import torch
@@ -10,12 +12,13 @@ from torch.nn import functional as F
 from torch.nn.attention.flex_attention import BlockMask
 from transformers import initialization as init
 from transformers.activations import ACT2FN
-from transformers.cache_utils import Cache, EncoderDecoderCache
+from transformers.cache_utils import EncoderDecoderCache
 from transformers.modeling_layers import GradientCheckpointingLayer
 from transformers.modeling_rope_utils import ROPE_INIT_FUNCTIONS
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS, PreTrainedModel
 from transformers.utils.generic import is_flash_attention_requested
 
+from .caches import CACHE_NAME, AnyCache, PagedAttentionCache, one_cache
 from .configuration_transformer import TransformerConfig
 
 Rotation = tuple[Tensor, Tensor]
@@ -23,7 +26,7 @@ Mask = Tensor | BlockMask | None
 
 
 class ForwardKwargs(TypedDict, total=False):
-    """What every `forward` here takes beside its arguments, and hands on."""
+    """What every `forward` here takes beside its arguments, and hands on, whether or not it has a use for it."""
 
     output_attentions: bool
     output_hidden_states: bool
@@ -32,7 +35,6 @@ class ForwardKwargs(TypedDict, total=False):
     cu_seq_lens_k: Tensor
     max_length_q: int
     max_length_k: int
-    shift_labels: Tensor
 
 
 class ResidualProjection(nn.Linear):
@@ -125,6 +127,33 @@ def eager_attention(
     return (weights @ value).transpose(1, 2).contiguous(), weights
 
 
+OWN_ARGUMENTS = ("module", "query", "key", "value", "attention_mask", "scaling", "dropout", "is_causal")
+"""What an attention function gets from `Attention`, or finds on it: nobody else may set it."""
+
+
+@torch.compiler.assume_constant_result
+def takes(implementation: str, keyword: str) -> bool:
+    """Whether an attention function has a use for a keyword that was given to `forward`.
+
+    transformers' own take everything, and ignore what they do not name; so does `eager_attention`. A function of
+    somebody else's that takes everything is believed to need it.
+
+    Args:
+        implementation: the function's name, as in `config._attn_implementation`.
+        keyword: the keyword's.
+    """
+    function = ALL_ATTENTION_FUNCTIONS.get_interface(implementation, eager_attention)
+    while isinstance(function, partial):
+        function = function.func
+    parameters = inspect.signature(function).parameters
+    if keyword in OWN_ARGUMENTS:
+        return False
+    if keyword in parameters:
+        return True
+    is_known = function is eager_attention or function.__module__.split(".")[0] == "transformers"
+    return not is_known and any(each.kind is each.VAR_KEYWORD for each in parameters.values())
+
+
 def document_bounds(position_ids: Tensor) -> dict[str, Any]:
     """Where the documents of packed rows begin and end, in the words of FlashAttention.
 
@@ -165,33 +194,41 @@ class Attention(nn.Module):
         attention_mask: Mask,
         rotation: Rotation | None = None,
         encoder_hidden_states: Tensor | None = None,
-        past_key_values: Cache | None = None,
+        past_key_values: AnyCache | None = None,
+        cache: AnyCache | None = None,
         **kwargs: Any,
     ) -> tuple[Tensor, Tensor | None]:
         """(batch, sequence, hidden) in and out; `kwargs` go to the attention function (`cu_seq_lens_q`...)."""
+        cache = one_cache(past_key_values, cache)
         query = self.split_heads(self.q_proj(hidden_states))
         if encoder_hidden_states is not None:
-            key, value = self.encoder_keys_and_values(encoder_hidden_states, past_key_values)
+            key, value = self.encoder_keys_and_values(encoder_hidden_states, cache)
         else:
             key, value = self.split_heads(self.k_proj(hidden_states)), self.split_heads(self.v_proj(hidden_states))
             if rotation is not None:
                 query, key = rotate(query, rotation), rotate(key, rotation)
-            if isinstance(past_key_values, EncoderDecoderCache):
-                past_key_values = past_key_values.self_attention_cache
-            if past_key_values is not None:
-                key, value = past_key_values.update(key, value, self.layer_idx)
+            if isinstance(cache, EncoderDecoderCache):
+                cache = cache.self_attention_cache
+            if not isinstance(cache, PagedAttentionCache):
+                if cache is not None:
+                    key, value = cache.update(key, value, self.layer_idx)
+            elif CACHE_NAME == "cache":  # it finds its pages in the keywords
+                key, value = cache.update(key, value, self.layer_idx, kwargs=kwargs)
+            else:  # before 5.24, attention functions fill it
+                kwargs["cache"] = cache
         attend = ALL_ATTENTION_FUNCTIONS.get_interface(self.config._attn_implementation, eager_attention)
         dropout = self.config.attention_probs_dropout_prob if self.training else 0.0
         attended, weights = attend(
             self, query, key, value, attention_mask, scaling=self.scaling, dropout=dropout, **kwargs
         )
-        return self.o_proj(attended.flatten(2)), weights
+        # Back to the shape that came in: servers' attention functions return (tokens, heads x head_dim).
+        return self.o_proj(attended.reshape(*hidden_states.shape[:-1], -1)), weights
 
     def split_heads(self, states: Tensor) -> Tensor:
         """(batch, sequence, heads x head_dim) -> (batch, heads, sequence, head_dim)."""
         return states.view(*states.shape[:-1], -1, self.head_dim).transpose(1, 2)
 
-    def encoder_keys_and_values(self, states: Tensor, cache: Cache | None) -> tuple[Tensor, Tensor]:
+    def encoder_keys_and_values(self, states: Tensor, cache: AnyCache | None) -> tuple[Tensor, Tensor]:
         """Computed once for a sequence, since the encoder's states stay the same while the decoder writes."""
         assert cache is None or isinstance(cache, EncoderDecoderCache)
         if cache is not None and cache.is_updated.get(self.layer_idx):
@@ -247,17 +284,19 @@ class TransformerLayer(GradientCheckpointingLayer):
         rotation: Rotation | None = None,
         encoder_hidden_states: Tensor | None = None,
         encoder_attention_mask: Mask = None,
-        past_key_values: Cache | None = None,
+        past_key_values: AnyCache | None = None,
+        cache: AnyCache | None = None,
         **kwargs: Any,
     ) -> Tensor:
         """(batch, sequence, hidden) in and out; `kwargs` are for the attention to earlier tokens."""
+        cache = one_cache(past_key_values, cache)
 
         def attend(states: Tensor) -> Tensor:
-            return self.self_attn(states, attention_mask, rotation, past_key_values=past_key_values, **kwargs)[0]
+            return self.self_attn(states, attention_mask, rotation, cache=cache, **kwargs)[0]
 
         def attend_to_encoder(states: Tensor) -> Tensor:
             assert self.cross_attn is not None
-            return self.cross_attn(states, encoder_attention_mask, None, encoder_hidden_states, past_key_values)[0]
+            return self.cross_attn(states, encoder_attention_mask, None, encoder_hidden_states, cache)[0]
 
         hidden_states = self.add(hidden_states, self.attention_norm, attend)
         if self.cross_attention_norm is not None and encoder_hidden_states is not None:
@@ -278,7 +317,7 @@ class TransformerPreTrainedModel(PreTrainedModel):
     base_model_prefix = "model"
     supports_gradient_checkpointing = True
     _no_split_modules = ["TransformerLayer"]
-    _skip_keys_device_placement = ["past_key_values"]
+    _skip_keys_device_placement = ["past_key_values", "cache"]
     _supports_sdpa = True
     _supports_flash_attn = True
     _supports_flex_attn = True
@@ -323,6 +362,16 @@ class TransformerBackbone(TransformerPreTrainedModel):
         )
         self.norm = make_norm(config) if norm_first else nn.Identity()
 
+    def refuse_unknown(self, kwargs: ForwardKwargs, known: type[ForwardKwargs] = ForwardKwargs) -> None:
+        """Refuse a keyword of `forward` that nothing takes: it may be misspelt, and the result would be another.
+
+        Raises:
+            TypeError: a keyword is neither known nor taken by the attention function.
+        """
+        for name in kwargs:
+            if name not in known.__annotations__ and not takes(self.config._attn_implementation, name):
+                raise TypeError(f"{type(self).__name__}.forward() got an unexpected keyword argument {name!r}")
+
     def embed(
         self,
         input_ids: Tensor | None,
@@ -349,7 +398,7 @@ class TransformerBackbone(TransformerPreTrainedModel):
         hidden_states: Tensor,
         attention_mask: Mask,
         position_ids: Tensor,
-        past_key_values: Cache | None = None,
+        cache: AnyCache | None = None,
         packed: Tensor | None = None,
         encoder_hidden_states: Tensor | None = None,
         encoder_attention_mask: Mask = None,
@@ -363,7 +412,7 @@ class TransformerBackbone(TransformerPreTrainedModel):
             kwargs |= document_bounds(packed.expand(hidden_states.shape[0], -1))
         rotation = None if self.rotary_emb is None else self.rotary_emb(position_ids, hidden_states.dtype)
         # The cache goes by keyword, where gradient checkpointing finds it: a layer that runs twice may fill it once.
-        context = {"past_key_values": past_key_values, "position_ids": position_ids, **kwargs}
+        context = {CACHE_NAME: cache, "position_ids": position_ids, **kwargs}
         encoded = (encoder_hidden_states, encoder_attention_mask)
         for layer in self.layers[: self.config.num_hidden_layers]:  # fewer, where a draft leaves early
             hidden_states = layer(hidden_states, attention_mask, rotation, *encoded, **context)

@@ -25,9 +25,8 @@ from hf_minibert.models.configuration_minibert import MiniBertConfig
 from hf_minibert.models.configuration_minigpt import MiniGPTConfig
 from hf_minibert.models.configuration_transformer import TransformerConfig
 from hf_minibert.models.losses import IGNORE_INDEX
-from hf_minibert.models.modeling_minibert import MiniBertForMaskedLM
+from hf_minibert.models.modeling_minibert import MiniBertForMaskedLM, MiniBertModelKwargs
 from hf_minibert.models.modeling_minigpt import MiniGPTForCausalLM
-from hf_minibert.models.modeling_transformer import ForwardKwargs
 from hf_minibert.presets import Config
 from hf_minibert.pretraining.arguments import PretrainArguments
 from hf_minibert.tokenization import adapt_tokenizer
@@ -83,7 +82,7 @@ class MiniBertForHybridPreTraining(MiniBertForMaskedLM):
         num_causal_items_in_batch: Tensor | int | None = None,
         masked_share: float = 0.5,
         full_logits: bool | None = None,
-        **kwargs: Unpack[ForwardKwargs],
+        **kwargs: Unpack[MiniBertModelKwargs],
     ) -> MiniBertForHybridPreTrainingOutput | MaskedLMOutput:
         """The loss of both kinds of rows; without `causal_rows`, or asked for logits, as `MiniBertForMaskedLM`.
 

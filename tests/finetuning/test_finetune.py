@@ -11,9 +11,15 @@ import pytest
 import torch
 from commands import REPOSITORY, TWO_PROCESSES, command, write_corpus
 from torch import nn
-from transformers import AutoModelForCausalLM, AutoModelForMaskedLM, TrainingArguments
+from transformers import (
+    AutoModelForCausalLM,
+    AutoModelForMaskedLM,
+    AutoModelForSequenceClassification,
+    TrainingArguments,
+)
 
 from hf_minibert.errors import UserError
+from hf_minibert.export.stock import to_stock
 from hf_minibert.finetuning.finetune import (
     NEW_WEIGHTS_RATE,
     USUAL_RMS,
@@ -152,6 +158,31 @@ def test_what_is_not_pretrained_learns_faster(
         with pytest.raises(UserError, match=f"tells 0, 1 apart already, but .* {', '.join(sorted(names))};"):
             finetune(again)
         assert not (tmp_path / "others").exists()
+
+
+def test_a_classic_model_finetuned_by_default_is_a_bert(tmp_path: Path) -> None:
+    tokenizer = load_tokenizer(REPOSITORY / "tokenizer")
+    for architecture, pooling in (("classic", "cls"), ("modern", "mean")):
+        pretrained = tmp_path / architecture
+        AutoModelForMaskedLM.from_config(build_config("minibert-tiny", architecture)).save_pretrained(pretrained)
+        tokenizer.save_pretrained(pretrained)
+        arguments = FinetuneArguments(
+            model_name_or_path=str(pretrained),
+            dataset=str(write_corpus(tmp_path / "corpus.jsonl", documents=40)),
+            max_seq_length=32,
+            num_train_epochs=1,
+            output_dir=str(tmp_path / f"{architecture} classifier"),
+        )
+        assert finetune(arguments) == 0
+        model = AutoModelForSequenceClassification.from_pretrained(arguments.output_dir)
+        assert model.config.classifier_pooling == pooling
+        stock = to_stock(model)
+        assert type(stock).__name__.removesuffix("ForSequenceClassification") in ("Bert", "EuroBert")
+        batch = tokenizer(["a text", "another, which is longer"], padding=True, return_tensors="pt")
+        with torch.no_grad():
+            torch.testing.assert_close(stock(**batch).logits, model(**batch).logits, rtol=0, atol=1e-5)
+    assert finetune(replace(arguments, classifier_pooling="max", output_dir=str(tmp_path / "max"))) == 0
+    assert AutoModelForSequenceClassification.from_pretrained(tmp_path / "max").config.classifier_pooling == "max"
 
 
 def test_two_processes_finetune_together(pretrained: Path, tmp_path: Path) -> None:

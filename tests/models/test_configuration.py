@@ -2,8 +2,10 @@
 
 import json
 import re
+from pathlib import Path
 
 import pytest
+import transformers
 from huggingface_hub.errors import StrictDataclassError
 
 from hf_minibert import (
@@ -12,6 +14,7 @@ from hf_minibert import (
     MiniGPTConfig,
     MiniGPTForSequenceClassification,
 )
+from hf_minibert.models.configuration_transformer import NEWEST_TESTED
 
 BOTH = pytest.mark.parametrize("config_class", [MiniBertConfig, MiniGPTConfig])
 
@@ -219,3 +222,27 @@ def test_saving_and_loading_changes_nothing(config_class, tmp_path):
     assert config_class.from_pretrained(tmp_path).to_dict() | {"_name_or_path": ""} == config.to_dict() | {
         "_name_or_path": ""
     }
+
+
+def test_a_newer_transformers_than_was_tested_is_named_once(make_config, monkeypatch):
+    said: list[str] = []
+    logger = transformers.logging.get_logger("transformers.hf_minibert")
+    monkeypatch.setattr(logger, "warning", said.append)
+    for version in ("5.17.0", transformers.__version__, "{}.{}.9".format(*NEWEST_TESTED)):
+        monkeypatch.setattr(transformers, "__version__", version)
+        make_config("MiniBertConfig")
+    assert not said
+    monkeypatch.setattr(transformers, "__version__", "5.99.0.dev0")
+    type(logger).warning_once.cache_clear()
+    for name in ("MiniBertConfig", "MiniGPTConfig"):
+        make_config(name)
+    (line,) = said
+    assert "5.99.0.dev0" in line
+    assert "\n" not in line
+
+
+def test_the_package_allows_one_minor_version_more_than_was_tested():
+    text = (Path(__file__).parents[2] / "pyproject.toml").read_text(encoding="utf-8")
+    (bound,) = re.findall(r'"transformers>=[0-9.]+,<([0-9.]+)"', text)
+    major, minor = NEWEST_TESTED
+    assert bound == f"{major}.{minor + 2}"

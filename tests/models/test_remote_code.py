@@ -39,6 +39,7 @@ def first_output(model):
     with torch.no_grad():
         return model.eval()(tokens[None] if type(model).__name__.endswith("MultipleChoice") else tokens)[0]
 
+SMOOTHED
 try:
     transformers.AutoModel.from_pretrained(folder, trust_remote_code=False)
 except ValueError as error:
@@ -58,12 +59,22 @@ for auto_name, reference in auto_map.items():
     found[auto_name] = first_output(model)
     if auto_name == "AutoModelForCausalLM":
         found["generated"] = model.generate(tokens, max_new_tokens=5, do_sample=False)
+        found["smoothed"] = smoothed_loss(model)
     copy = copies / f"copy.of-{auto_name}"
     model.save_pretrained(copy)
     again = auto_class.from_pretrained(copy, trust_remote_code=True)
     torch.testing.assert_close(first_output(again), found[auto_name], rtol=0, atol=1e-6)
     assert json.loads((copy / "config.json").read_text())["auto_map"] == auto_map
 torch.save(found, copies / "found.pt")
+"""
+SMOOTHED = """
+def smoothed_loss(model):
+    rows = [{"input_ids": row, "labels": row} for row in tokens]
+    arguments = transformers.TrainingArguments(
+        output_dir=str(copies / "smoothed"), label_smoothing_factor=0.1, report_to="none", use_cpu=True
+    )
+    trainer = transformers.Trainer(model=model, args=arguments, eval_dataset=rows)
+    return torch.tensor(trainer.evaluate()["eval_loss"])
 """
 
 
@@ -73,7 +84,7 @@ def elsewhere(tmp_path):
     folder = tmp_path / "elsewhere"
     folder.mkdir()
     (folder / "sitecustomize.py").write_text(BLOCKER)
-    (folder / "reader.py").write_text(READER)
+    (folder / "reader.py").write_text(READER.replace("SMOOTHED", SMOOTHED))
     settings = {
         "PYTHONPATH": str(folder),
         "HF_HUB_OFFLINE": "1",
@@ -112,7 +123,7 @@ def test_every_auto_class(make_model, tokens, tmp_path, elsewhere, name, folder)
     model.save_pretrained(tmp_path / folder)
     found = elsewhere(folder, tokens)
     auto_map = json.loads((tmp_path / folder / "config.json").read_text())["auto_map"]
-    assert found.keys() - {"generated"} == auto_map.keys() - {"AutoConfig"}
+    assert found.keys() - {"generated", "smoothed"} == auto_map.keys() - {"AutoConfig"}
     with torch.no_grad():
         states = model.base_model(tokens)[0]
         assert torch.equal(found["AutoModel"], states)
@@ -126,3 +137,6 @@ def test_every_auto_class(make_model, tokens, tmp_path, elsewhere, name, folder)
         else:
             assert torch.equal(found["AutoModelForCausalLM"], model(tokens)[0])
             assert torch.equal(found["generated"], model.generate(tokens, max_new_tokens=5, do_sample=False))
+            log = model(tokens).logits[:, :-1].log_softmax(dim=-1)
+            told = -log.gather(2, tokens[:, 1:, None]).mean()
+            torch.testing.assert_close(found["smoothed"], 0.9 * told - 0.1 * log.mean(), rtol=0, atol=1e-5)

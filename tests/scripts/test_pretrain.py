@@ -59,6 +59,7 @@ def test_a_run_leaves_everything_that_it_promises(minibert: tuple[Path, Any]) ->
         assert (run / name).stat().st_size > 0
     assert (run / "curves.png").read_bytes().startswith(b"\x89PNG")
     assert {path.name for path in run.glob("*.py")} == {
+        "caches.py",
         "configuration_minibert.py",
         "configuration_transformer.py",
         "heads.py",
