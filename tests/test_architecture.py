@@ -35,7 +35,7 @@ ALLOWED = {
     "models": set(),
     "data": {"models", "tokenization", "files", "errors"},  # of the models, which label is not predicted
     "presets": {"models", "assets", "errors"},
-    "export": {"models", "files", "output_folder", "markdown", "errors"},
+    "export": {"models", "assets", "files", "output_folder", "markdown", "errors"},
     "hub": {"models", "files", "markdown", "errors"},
     "evaluation": {"data", "models", "presets", "tokenization", "errors"},
     "runs": {"files", "errors"},

@@ -5,7 +5,7 @@ import re
 import sys
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal
+from typing import Literal, get_args
 
 import pytest
 import yaml
@@ -13,6 +13,8 @@ import yaml
 from hf_minibert.cli import VERBS
 from hf_minibert.command_line import field_docstrings, invocation, parse, run
 from hf_minibert.errors import UserError
+from hf_minibert.finetuning.arguments import TaskName
+from hf_minibert.finetuning.tasks import TASKS
 from hf_minibert.pretraining.arguments import PretrainArguments
 
 REPOSITORY = Path(__file__).parents[1]
@@ -104,6 +106,10 @@ def test_every_flag_says_what_it_is(arguments_class, capsys):
     for name, text in docstrings.items():
         assert f"--{name}" in shown
         assert "".join(text.split()) in shown
+
+
+def test_the_flag_of_the_task_takes_what_the_table_has():
+    assert tuple(TASKS) == get_args(TaskName)
 
 
 def test_every_verb_is_a_script_too():

@@ -95,7 +95,8 @@ def plot_curves(
     output: Path,
     *,
     baselines: Mapping[str, float] | None = None,
-    majority_accuracy: float | None = None,
+    score: str | None = None,
+    score_baseline: tuple[str, float] | None = None,
 ) -> None:
     """Draw a run's losses over its learning rate, against tokens where they were counted and steps where not.
 
@@ -103,7 +104,8 @@ def plot_curves(
         metrics_file: the run's ``metrics.jsonl``.
         output: the PNG to write; it appears whole or not at all.
         baselines: losses to compare with, in nats per predicted token, by the name that the legend shows.
-        majority_accuracy: of a classifier, the accuracy of always giving the commonest label; its own is drawn beside.
+        score: a held-out metric to draw below the losses, a share of one.
+        score_baseline: what to compare it with: the name that the legend shows, and the value.
 
     Raises:
         UserError: the file has no line of metrics, or one that cannot be read.
@@ -114,7 +116,7 @@ def plot_curves(
     last = max(lines, key=lambda line: line["step"])
 
     figure = Figure(figsize=(8, 5), dpi=150, facecolor="white", layout="constrained")
-    heights = [3.2, 1.0] if majority_accuracy is None else [3.2, 1.6, 1.0]
+    heights = [3.2, 1.0] if score is None else [3.2, 1.6, 1.0]
     loss_axes, *accuracy_axes, rate_axes = figure.subplots(len(heights), 1, sharex=True, height_ratios=heights)
     for axes in (loss_axes, *accuracy_axes, rate_axes):
         _style(axes)
@@ -133,12 +135,14 @@ def plot_curves(
         rate_axes.plot(position, rates, color=_TRAINING_COLOR, linewidth=1.5, marker=single, markersize=4)
     if evaluation:
         _plot_held_out(loss_axes, evaluation, unit, "eval_loss", _held_out_label(evaluation[-1]))
-    if majority_accuracy is not None:
+    if score is not None:
         (axes,) = accuracy_axes
-        _plot_held_out(axes, evaluation, unit, "eval_accuracy", f"held-out: {evaluation[-1]['eval_accuracy']:.1%}")
-        label = f"always the commonest label: {majority_accuracy:.1%}"
-        axes.axhline(majority_accuracy, color=_BASELINE_COLORS[0], linewidth=1.2, linestyle=(0, (5, 3)), label=label)
-        axes.set_ylabel("accuracy", fontsize=9)
+        _plot_held_out(axes, evaluation, unit, f"eval_{score}", f"held-out: {evaluation[-1][f'eval_{score}']:.1%}")
+        if score_baseline is not None:
+            name, value = score_baseline
+            color, dashes = _BASELINE_COLORS[0], (0, (5, 3))
+            axes.axhline(value, color=color, linewidth=1.2, linestyle=dashes, label=f"{name}: {value:.1%}")
+        axes.set_ylabel(score, fontsize=9)
         axes.legend(frameon=True, framealpha=0.9, edgecolor="none", fontsize=9, loc="best", labelcolor=_INK)
     for number, (name, value) in enumerate((baselines or {}).items()):
         color = _BASELINE_COLORS[number % len(_BASELINE_COLORS)]

@@ -20,15 +20,10 @@ from transformers import (
 
 from hf_minibert.errors import UserError
 from hf_minibert.export.stock import to_stock
-from hf_minibert.finetuning.finetune import (
-    NEW_WEIGHTS_RATE,
-    USUAL_RMS,
-    FinetuneArguments,
-    OneBar,
-    ProportionateTrainer,
-    finetune,
-)
+from hf_minibert.finetuning.arguments import FinetuneArguments
+from hf_minibert.finetuning.finetune import finetune
 from hf_minibert.finetuning.labelled import load_labelled
+from hf_minibert.finetuning.trainer import NEW_WEIGHTS_RATE, USUAL_RMS, OneBar, ProportionateTrainer
 from hf_minibert.presets import build_config
 from hf_minibert.tokenization import load_tokenizer
 

@@ -113,6 +113,7 @@ FINETUNED = {
         "test_accuracy": 0.905,
         "majority_accuracy": 0.6,
     },
+    "headline": "It is right on 91.2% of the 1,000 examples that were held out.",
     "changed_settings": ["model_name_or_path", "output_dir"],
     "environment": {"python": "3.12.1"},
 }

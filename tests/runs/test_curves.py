@@ -65,7 +65,8 @@ def test_curves_show_losses_held_out_figures_and_baselines(tmp_path: Path, figur
 def test_a_classifier_is_compared_with_the_commonest_label(tmp_path: Path, figures: list[Figure]):
     lines = [{"step": step, "loss": 1.0, "learning_rate": 1e-3} for step in (10, 20)]
     lines += [{"step": step, "eval_loss": 0.7, "eval_accuracy": step / 25} for step in (10, 20)]
-    plot_curves(write_metrics(tmp_path, lines), tmp_path / "curves.png", majority_accuracy=0.55)
+    baseline = ("always the commonest label", 0.55)
+    plot_curves(write_metrics(tmp_path, lines), tmp_path / "curves.png", score="accuracy", score_baseline=baseline)
     _, accuracy, rate = figures[0].axes
     held_out, majority = accuracy.get_lines()
     assert list(held_out.get_ydata()) == [0.4, 0.8]

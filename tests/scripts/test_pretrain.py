@@ -275,7 +275,7 @@ def test_finetuned_models_classify_in_a_pipeline(
         words += ["--num_train_epochs", "4", "--per_device_train_batch_size", "8", "--learning_rate", "2e-3"]
         assert call("finetune.py", monkeypatch, *map(str, words)) == 0
         said = capsys.readouterr()
-        assert re.search(r"fine-tuning \d\.\dM parameters on \d+ texts, \d+ held out, 2 labels, on ", said.out)
+        assert re.search(r"fine-tuning \d\.\dM parameters on \d+ examples, \d+ held out, on ", said.out)
         assert re.search(r"training: 100%.*loss=\d\.\d+, held-out accuracy=100\.0%", said.err.splitlines()[-1])
         assert "accuracy 100.0%; always the commonest label" in said.out
         assert "{'" not in said.out + said.err

@@ -1,0 +1,141 @@
+"""`Trainer` as fine-tuning uses it: rates in proportion to the weights, one progress bar, and the best epoch kept."""
+
+import math
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+from tqdm import tqdm
+from transformers import Trainer, TrainerCallback, TrainingArguments
+
+from hf_minibert.finetuning.arguments import FinetuneArguments
+
+USUAL_RMS = 0.05
+"""Matrices up to this root mean square learn at the rate itself, larger ones in proportion (benchmarks/README.md)."""
+NEW_WEIGHTS_RATE = 10.0
+"""What is not pre-trained, the classifier, learns so many times as fast (benchmarks/README.md)."""
+
+
+class ProportionateTrainer(Trainer):
+    """`Trainer` with AdamW whose steps are longer where the weights are larger, and in the new classifier.
+
+    Muon leaves larger weights than AdamW, embeddings above all; one learning rate would hardly move them. With steps in
+    proportion to weights, as in Adafactor (Shazeer and Stern 2018, arXiv:1804.04235), one rate fits both.
+    """
+
+    def __init__(self, *, new_weights: set[str], **arguments: Any) -> None:
+        super().__init__(**arguments)
+        self._new_weights = new_weights
+
+    def create_optimizer(self, model: Any = None) -> torch.optim.Optimizer:
+        """The usual one; each parameter that learns at another rate has a group of its own, and decays as all do."""
+        assert self.model is not None
+        assert self.optimizer is None, "rates would be multiplied again"
+        optimizer = super().create_optimizer(model)
+        new = {id(parameter) for name, parameter in self.model.named_parameters() if name in self._new_weights}
+        usual, others = list[dict[str, Any]](), list[dict[str, Any]]()
+        for group in optimizer.param_groups:
+            factors = [rate_factor(parameter, is_new=id(parameter) in new) for parameter in group["params"]]
+            pairs = list(zip(group["params"], factors, strict=True))
+            usual.append(group | {"params": [parameter for parameter, factor in pairs if factor == 1]})
+            others += [
+                group | {"params": [one], "lr": group["lr"] * factor, "weight_decay": group["weight_decay"] / factor}
+                for one, factor in pairs
+                if factor != 1
+            ]
+        optimizer.param_groups = usual + others  # Trainer logs the rate of the first group
+        return optimizer
+
+
+@torch.no_grad()
+def rate_factor(parameter: Tensor, *, is_new: bool) -> float:
+    """How many times the learning rate a parameter is fine-tuned with: once, if it is a pre-trained norm or bias."""
+    if is_new:
+        return NEW_WEIGHTS_RATE
+    if parameter.ndim != 2:
+        return 1.0
+    return max(1.0, float(parameter.square().mean().sqrt()) / USUAL_RMS)
+
+
+class OneBar(TrainerCallback):
+    """One progress bar for training and evaluations, in place of `Trainer`'s bars and the dictionaries between them."""
+
+    def __init__(self, metric: str) -> None:
+        """`metric` is shown beside the loss: one that an evaluation gives, a share of one."""
+        self._metric = metric
+        self._shown: dict[str, str] = {}
+        self._batches = 0
+
+    def on_train_begin(self, *event: Any, **_: Any) -> None:
+        """Begin the bar."""
+        _, state, _ = event
+        self._bar = tqdm(total=state.max_steps, desc="training", disable=not state.is_world_process_zero)
+
+    def on_step_end(self, *event: Any, **_: Any) -> None:
+        """Move on."""
+        _, state, _ = event
+        self._bar.set_description("training", refresh=False)
+        self._bar.update(state.global_step - self._bar.n)
+
+    def on_log(self, *_event: Any, **kwargs: Any) -> None:
+        """Show the newest loss and metric."""
+        logs = kwargs["logs"]
+        if "loss" in logs:
+            self._shown["loss"] = f"{logs['loss']:.3f}"
+        if f"eval_{self._metric}" in logs:
+            self._shown[f"held-out {self._metric}"] = f"{logs[f'eval_{self._metric}']:.1%}"
+        self._bar.set_postfix(self._shown)
+
+    def on_prediction_step(self, *_event: Any, **_: Any) -> None:
+        """Say that it goes on, though the bar stands still."""
+        self._batches += 1
+        if self._batches % 10 == 1:
+            self._bar.set_description(f"evaluating, batch {self._batches}")
+
+    def on_evaluate(self, *_event: Any, **_: Any) -> None:
+        """The next evaluation counts anew."""
+        self._batches = 0
+
+    def close(self) -> None:
+        """Leave the bar as it is at the end."""
+        self._bar.set_description("training")
+        self._bar.close()
+
+
+def trainer_arguments(
+    arguments: FinetuneArguments, folder: Path, metric: str, num_examples: int, num_processes: int
+) -> TrainingArguments:
+    """What `Trainer` is told: ours by name, and its own means of evaluating each epoch and keeping the best.
+
+    Its checkpoints are in a `folder` of their own, since it deletes whatever is named as one. The best of them is the
+    one whose `metric` is highest.
+    """
+    steps_per_epoch = math.ceil(
+        num_examples / (arguments.per_device_train_batch_size * num_processes) / arguments.gradient_accumulation_steps
+    )
+    return TrainingArguments(
+        output_dir=str(folder),
+        num_train_epochs=arguments.num_train_epochs,
+        per_device_train_batch_size=arguments.per_device_train_batch_size,
+        per_device_eval_batch_size=arguments.per_device_eval_batch_size,
+        gradient_accumulation_steps=arguments.gradient_accumulation_steps,
+        learning_rate=arguments.learning_rate,
+        warmup_steps=arguments.warmup_steps,
+        weight_decay=arguments.weight_decay,
+        lr_scheduler_type="linear",
+        use_cpu=not torch.accelerator.is_available(),  # else Trainer refuses bf16
+        bf16=arguments.mixed_precision == "bf16",
+        train_sampling_strategy="group_by_length",
+        eval_strategy="epoch",
+        save_strategy="epoch",
+        save_total_limit=1,
+        load_best_model_at_end=True,
+        metric_for_best_model=metric,
+        logging_steps=max(1, min(50, steps_per_epoch // 4)),
+        dataloader_pin_memory=torch.cuda.is_available(),
+        seed=arguments.seed,
+        save_only_model=True,
+        report_to="none",
+        disable_tqdm=True,  # `OneBar` takes its place
+    )
