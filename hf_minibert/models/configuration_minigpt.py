@@ -52,7 +52,7 @@ class MiniGPTConfig(TransformerConfig):
         modeling = {head: f"modeling_minigpt.{name}" for head, name in HEADS.items()}
         self.auto_map = {"AutoConfig": "configuration_minigpt.MiniGPTConfig", **modeling, **(self.auto_map or {})}
         if self.gated_mlp and not self.use_bias:
-            self.base_model_tp_plan = dict(TENSOR_PARALLEL)  # not in config.json
+            vars(self)["base_model_tp_plan"] = dict(TENSOR_PARALLEL)  # which `config.json` leaves out
         super().__post_init__(**kwargs)
 
     def validate_causality(self) -> None:

@@ -43,8 +43,10 @@ def vocabulary_cross_entropy(
 
 def is_plain(decoder: nn.Module) -> bool:
     """Whether calling a layer is no more than multiplying with its weight."""
+    if type(decoder) is not nn.Linear or type(decoder.weight) not in (nn.Parameter, Tensor):  # one device has a part
+        return False
     hooks = decoder._forward_hooks or decoder._forward_pre_hooks
-    return type(decoder) is nn.Linear and not hooks and not hasattr(decoder, "_hf_hook")
+    return not hooks and not hasattr(decoder, "_hf_hook")
 
 
 def chunk_size(hidden_states: Tensor) -> int:

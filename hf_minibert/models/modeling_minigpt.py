@@ -2,11 +2,12 @@
 """MiniGPT: the Transformer in which a token sees only those before it, and what it is trained to predict."""
 
 from dataclasses import dataclass
-from typing import Unpack
+from typing import Any, Unpack
 
 import torch
 from torch import Tensor, nn
 from transformers.cache_utils import DynamicCache, EncoderDecoderCache
+from transformers.generation.continuous_batching.cache import PagedAttentionCache
 from transformers.generation.utils import GenerationMixin
 from transformers.masking_utils import create_bidirectional_mask, create_causal_mask
 from transformers.modeling_outputs import (
@@ -20,7 +21,7 @@ from transformers.models.auto import modeling_auto
 from transformers.utils.generic import can_return_tuple, merge_with_config_defaults
 from transformers.utils.output_capturing import OutputRecorder, capture_outputs
 
-from .caches import CACHE_NAME, AnyCache, EitherCacheName, PagedAttentionCache, one_cache
+from .caches import CACHE_NAME, AnyCache, EitherCacheName, one_cache
 from .configuration_minigpt import MiniGPTConfig
 from .heads import QuestionAnsweringMixin, TokenClassificationMixin, make_classifier_dropout
 from .losses import (
@@ -35,6 +36,7 @@ from .losses import (
 from .modeling_transformer import (
     Attention,
     ForwardKwargs,
+    Mask,
     TransformerBackbone,
     TransformerLayer,
     TransformerPreTrainedModel,
@@ -116,33 +118,33 @@ class MiniGPTModel(MiniGPTPreTrainedModel, TransformerBackbone):
             ValueError: states of an encoder, for a model without cross-attention.
             TypeError: a keyword that nothing takes.
         """
-        cache = one_cache(past_key_values, cache)
-        is_paged = isinstance(cache, PagedAttentionCache)  # of continuous batching
+        memory: Any = one_cache(past_key_values, cache)
+        is_paged = isinstance(memory, PagedAttentionCache)  # of continuous batching
         if not is_paged:  # which has words of its own for its attention functions
             kwargs.pop("token_type_ids", None)
             self.refuse_unknown(kwargs, MiniGPTModelKwargs)
         if encoder_hidden_states is not None and not self.config.add_cross_attention:
             raise ValueError("encoder_hidden_states need a model with config.add_cross_attention=True")
-        packed = position_ids if attention_mask is None and cache is None else None
-        seen = 0 if cache is None or position_ids is not None else cache.get_seq_length()
+        packed = position_ids if attention_mask is None and memory is None else None
+        seen = 0 if memory is None or position_ids is not None else memory.get_seq_length()
         position_ids = self.positions(input_ids, inputs_embeds, position_ids, seen)
         hidden_states = self.embed(input_ids, inputs_embeds, position_ids)
-        mask = attention_mask  # where tokens of several texts are in one row: continuous batching makes it
+        mask: Mask = attention_mask  # where tokens of several texts are in one row: continuous batching makes it
         if not is_paged:
-            mask = create_causal_mask(self.config, hidden_states, attention_mask, cache, packed)
+            mask = create_causal_mask(self.config, hidden_states, attention_mask, memory, packed)
         encoder_mask = None
         if encoder_hidden_states is not None:
             encoder_mask = create_bidirectional_mask(
                 self.config, hidden_states, encoder_attention_mask, encoder_hidden_states
             )
-        if use_cache and cache is None:  # after the mask: where there is a cache, none looks for documents
-            cache = DynamicCache(config=self.config)
-        if encoder_hidden_states is not None and cache is not None and not isinstance(cache, EncoderDecoderCache):
-            cache = EncoderDecoderCache(cache, DynamicCache(config=self.config))
+        if use_cache and memory is None:  # after the mask: where there is a cache, none looks for documents
+            memory = DynamicCache(config=self.config)
+        if encoder_hidden_states is not None and memory is not None and not isinstance(memory, EncoderDecoderCache):
+            memory = EncoderDecoderCache(memory, DynamicCache(config=self.config))
         hidden_states = self.transform(
-            hidden_states, mask, position_ids, cache, packed, encoder_hidden_states, encoder_mask, **kwargs
+            hidden_states, mask, position_ids, memory, packed, encoder_hidden_states, encoder_mask, **kwargs
         )
-        returned = {CACHE_NAME: cache if use_cache else None}
+        returned: dict[str, Any] = {CACHE_NAME: memory if use_cache else None}
         return MiniGPTModelOutput(last_hidden_state=hidden_states, **returned)
 
 

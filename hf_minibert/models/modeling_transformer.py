@@ -13,12 +13,13 @@ from torch.nn.attention.flex_attention import BlockMask
 from transformers import initialization as init
 from transformers.activations import ACT2FN
 from transformers.cache_utils import EncoderDecoderCache
+from transformers.generation.continuous_batching.cache import PagedAttentionCache
 from transformers.modeling_layers import GradientCheckpointingLayer
 from transformers.modeling_rope_utils import ROPE_INIT_FUNCTIONS
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS, PreTrainedModel
 from transformers.utils.generic import is_flash_attention_requested
 
-from .caches import CACHE_NAME, AnyCache, PagedAttentionCache, one_cache
+from .caches import CACHE_NAME, AnyCache, one_cache
 from .configuration_transformer import TransformerConfig
 
 Rotation = tuple[Tensor, Tensor]

@@ -3,7 +3,6 @@
 NO_CAUSAL_HEAD = "needs AutoModelForCausalLM, which MiniBERT is not made for; BERT has BertLMHeadModel"
 NO_ROTATION = "rescales rotary positions, since the configuration has a field for them; here positions are learned"
 NO_STORED_FREQUENCIES = "reads a buffer of frequencies; ours are computed in each pass (tests/models/test_rotary.py)"
-NO_TENSOR_PARALLELISM = "the models are small enough for one device: no plan to split matrices, as in GPT-2 and BERT"
 
 MINIBERT = {"test_fsdp_plan_declared": NO_CAUSAL_HEAD}
 CLASSIC = {
@@ -17,13 +16,5 @@ EXCLUSIONS: dict[str, dict[str, str]] = {
     "MiniBertClassic": MINIBERT | CLASSIC,
     "MiniGPTClassic": CLASSIC,
     "MiniBertModern": MINIBERT | ROTARY,
-    "MiniGPTModern": {
-        **ROTARY,
-        "test_tied_head_has_a_tp_plan_entry": NO_TENSOR_PARALLELISM,
-        "test_tp_backward": NO_TENSOR_PARALLELISM,
-        "test_tp_forward_0": NO_TENSOR_PARALLELISM,
-        "test_tp_forward_1": NO_TENSOR_PARALLELISM,
-        "test_tp_generation": NO_TENSOR_PARALLELISM,
-        "test_tp_plan_matches_params": NO_TENSOR_PARALLELISM,
-    },
+    "MiniGPTModern": ROTARY,
 }
