@@ -12,7 +12,7 @@ import datasets
 from datasets import ClassLabel, Dataset
 
 from hf_minibert.data.corpus import DECOMPRESSORS
-from hf_minibert.data.tables import SUFFIXES, Table, format_of, listed, missing_column, read_file
+from hf_minibert.data.tables import SUFFIXES, Table, format_of, listed, missing_column, read_file, shown
 from hf_minibert.errors import UserError
 
 SPLITS = {"train": ("train",), "eval": ("validation", "valid", "dev", "val"), "test": ("test",)}
@@ -45,7 +45,7 @@ def read_source(source: str, columns: Mapping[str, str], *, test_source: str | N
     """
     path, hub_id, not_read = Path(source), None, list[str]()
     test = None if test_source is None else read_test_file(test_source, columns)
-    if path.exists():
+    if _is_there(path):
         files = {"train": path}
         if path.is_dir():
             files, not_read = _split_files(path)
@@ -70,9 +70,16 @@ def read_test_file(source: str, columns: Mapping[str, str]) -> Table:
     Raises:
         UserError: it is no file, unreadable, or not a table with these columns.
     """
-    if not Path(source).is_file():
+    if not (_is_there(Path(source)) and Path(source).is_file()):
         raise UserError(f"test_dataset {source} is not a file")
     return read_file(Path(source), columns)
+
+
+def _is_there(path: Path) -> bool:
+    try:
+        return path.exists()
+    except OSError as error:  # a name that is too long, a folder that is closed
+        raise UserError(f"cannot read {shown(path)}: {error.strerror}; check the path") from error
 
 
 def table_of(rows: Dataset, name: str, columns: Mapping[str, str]) -> Table:

@@ -123,7 +123,9 @@ def test_other_splits_of_a_hub_data_set_are_told(monkeypatch: pytest.MonkeyPatch
     assert read.not_read == ["validation_matched", "unsupervised"]
 
 
-@pytest.mark.parametrize("name", ["./reviews", "/no/folder", "a/b/c", "reviews.CSV", "rows.jsonl.zst", "..", ""])
+@pytest.mark.parametrize(
+    "name", ["./reviews", "/no/folder", "a/b/c", "reviews.CSV", "rows.jsonl.zst", "..", "", "a" * 999]
+)
 def test_local_files_open_no_connection(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
     """Nor does a path that does not exist, which is no name on the Hub."""
 

@@ -259,9 +259,11 @@ def test_a_parquet_file_that_is_none(tmp_path: Path) -> None:
 
 
 def test_parquet_compressed_once_more_and_in_many_batches(tmp_path: Path) -> None:
-    rows = [(f"text {number % 70}", number) for number in range(3_000)]
+    rows: list[tuple[str, int | None]] = [(f"text {number % 70}", number) for number in range(3_000)]
     file = io.BytesIO()
-    pq.write_table(pa.table({"text": [text for text, _ in rows], "label": [n for _, n in rows]}), file)
+    table = pa.table({"text": [text for text, _ in rows], "label": [None if n == 2_500 else n for _, n in rows]})
+    pq.write_table(table, file, row_group_size=1_700)
+    rows[2_500] = (rows[2_500][0], None)
     assert rows_of(read(tmp_path / "rows.parquet.gz", gzip.compress(file.getvalue()))) == rows
 
 
