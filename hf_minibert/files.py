@@ -276,7 +276,7 @@ def _fits(path: Path, stamp: Stamp) -> bool:
     """Whether a file is as its stamp says. What grew on after it was noted must be of its kind: lines of a log."""
     size = stamp.get("first_bytes")
     if size is None:
-        return digest(path) == str(stamp["sha256"])
+        return bool(digest(path) == stamp["sha256"])
     if path.stat().st_size < size or digest(path, size) != stamp["sha256"]:
         return False
     if path.suffix != ".jsonl":

@@ -1,4 +1,6 @@
+import json
 import re
+from pathlib import Path
 from typing import get_args
 
 import pytest
@@ -7,6 +9,7 @@ from transformers import AutoConfig
 
 from hf_minibert.command_line import field_docstrings
 from hf_minibert.errors import UserError
+from hf_minibert.export.convert import open_checkpoint
 from hf_minibert.presets import (
     FAMILIES,
     LEARNING_RATES,
@@ -21,6 +24,7 @@ from hf_minibert.pretraining.objectives import OBJECTIVES
 from hf_minibert.pretraining.optimization import EMBEDDINGS_RATE
 from hf_minibert.pretraining.plan import decide
 from hf_minibert.runs.hardware import TOKENS_PER_BATCH
+from hf_minibert.tokenization import load_tokenizer
 
 # Layers, width, heads: Turc et al. 2019, arXiv:1908.08962, table 1.
 SHAPES = {"tiny": (2, 128, 2), "mini": (4, 256, 4), "small": (4, 512, 8), "medium": (8, 512, 8)}
@@ -157,3 +161,17 @@ def test_unknown_fields_are_refused_with_a_suggestion(architecture):
 def test_values_that_do_not_fit_together(model, architecture, fields):
     with pytest.raises(UserError, match=f"the config of {model} does not hold together"):
         build_config(model, architecture, **fields)
+
+
+@pytest.mark.parametrize("open_it", [load_config, load_tokenizer, open_checkpoint])
+def test_a_strangers_code_is_neither_run_nor_asked_about(open_it, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    auto_map = {"AutoConfig": "evil.Config", "AutoTokenizer": ["evil.Tokenizer", None]}
+    content = {"model_type": "stranger", "auto_map": auto_map, "tokenizer_class": "StrangersTokenizer"}
+    for name in ("config.json", "tokenizer_config.json"):
+        (tmp_path / name).write_text(json.dumps(content))
+    (tmp_path / "evil.py").write_text(f"open({str(tmp_path / 'pwned')!r}, 'w')")
+    monkeypatch.setattr("builtins.input", lambda _: pytest.fail("it asks"))
+    with pytest.raises(UserError) as caught:
+        open_it(str(tmp_path))
+    assert "\n" not in str(caught.value)
+    assert not (tmp_path / "pwned").exists()

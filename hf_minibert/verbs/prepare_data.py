@@ -1,26 +1,21 @@
 """Tokenise a corpus once, into a folder that pre-training reads.
 
-Optional: `pretrain.py` does the same and keeps the tokens in the cache. Use it to prepare on another machine, or before
+Optional: `pretrain` does the same and keeps the tokens in the cache. Use it to prepare on another machine, or before
 many processes start::
 
-    python scripts/prepare_data.py --corpus 'texts/*.jsonl.xz' --output_dir data/books
-    accelerate launch scripts/pretrain.py --corpus data/books --output_dir runs/books
+    hf-minibert prepare-data --corpus 'texts/*.jsonl.xz' --output_dir data/books
+    hf-minibert pretrain --corpus data/books --output_dir runs/books
 """
 
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from hf_minibert.command_line import run
-from hf_minibert.data.corpus import open_corpus
-from hf_minibert.data.token_store import ABOUT_FILE, TokenStore, is_token_store, open_token_store
 from hf_minibert.errors import UserError
-from hf_minibert.output_folder import replaced_folder
-from hf_minibert.tokenization import OWN_TOKENIZER, load_tokenizer
 
 
 @dataclass(kw_only=True)
-class PrepareArguments:
-    """Tokenise a corpus into a folder that `pretrain.py --corpus` takes."""
+class Arguments:
+    """Tokenise a corpus into a folder that `pretrain --corpus` takes."""
 
     output_dir: str
     """Folder for the tokens."""
@@ -41,8 +36,13 @@ class PrepareArguments:
             raise UserError(f"max_tokens must be positive, got {self.max_tokens}")
 
 
-def main(arguments: PrepareArguments) -> int:
+def main(arguments: Arguments) -> int:
     """Build the store, or find it built."""
+    from hf_minibert.data.corpus import open_corpus
+    from hf_minibert.data.token_store import ABOUT_FILE, TokenStore, is_token_store, open_token_store
+    from hf_minibert.output_folder import replaced_folder
+    from hf_minibert.tokenization import OWN_TOKENIZER, load_tokenizer
+
     tokenizer = load_tokenizer(arguments.tokenizer or OWN_TOKENIZER)
     corpus = open_corpus(arguments.corpus, text_column=arguments.text_column, streaming=arguments.streaming)
     folder = Path(arguments.output_dir)
@@ -62,7 +62,3 @@ def main(arguments: PrepareArguments) -> int:
     print(f"{info.documents:,} documents, {info.tokens:,} tokens ({info.bytes / info.tokens:.2f} bytes each)")
     print(f"{len(store.train):,} to train on, {len(store.held_out):,} held out, in {store.folder}")
     return 0
-
-
-if __name__ == "__main__":
-    run(PrepareArguments, main)

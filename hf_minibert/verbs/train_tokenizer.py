@@ -1,7 +1,5 @@
 """Train a tokenizer on a corpus and write it as a folder that ``AutoTokenizer`` opens.
 
-    python scripts/train_tokenizer.py --corpus builtin --vocab_size 8192 --output_dir tokenizer
-
 There is nothing to launch on several processes. On a laptop the built-in corpus takes less than a minute.
 ``training.json`` beside the tokenizer says what it was made from and how well it compresses; ``README.md`` is rendered
 from it.
@@ -14,26 +12,26 @@ import sys
 import textwrap
 from collections.abc import Iterator
 from dataclasses import MISSING, asdict, dataclass, field, fields
+from importlib.metadata import version
 from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import tokenizers
 from tqdm import tqdm
-from transformers import PreTrainedTokenizerFast
 
-from hf_minibert.command_line import run
-from hf_minibert.data.corpus import Corpus, open_corpus
 from hf_minibert.errors import UserError
 from hf_minibert.markdown import plain
-from hf_minibert.output_folder import replaced_folder
-from hf_minibert.tokenization import DocumentEncoder, sample_texts, train_wordpiece
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerFast
+
+    from hf_minibert.data.corpus import Corpus
 
 DOCUMENTS_PER_BATCH = 64
 
 
 @dataclass(frozen=True, kw_only=True)
-class TokenizerArguments:
+class Arguments:
     """Train a WordPiece tokenizer."""
 
     output_dir: str
@@ -66,7 +64,7 @@ class TokenizerArguments:
             raise UserError("corpus names no source; give `builtin`, a file, a glob, a folder or a Hub name")
 
 
-def read_texts(corpus: Corpus) -> Iterator[str]:
+def read_texts(corpus: "Corpus") -> Iterator[str]:
     """The texts of a corpus, under a progress bar of bytes when somebody watches."""
     with tqdm(total=corpus.num_bytes, desc=corpus.name, unit="B", unit_scale=True, disable=None) as bar:
         for document in corpus:
@@ -74,8 +72,10 @@ def read_texts(corpus: Corpus) -> Iterator[str]:
             bar.update(corpus.bytes_read - bar.n)
 
 
-def measure_compression(tokenizer: PreTrainedTokenizerFast, texts: Iterator[str]) -> dict[str, float]:
+def measure_compression(tokenizer: "PreTrainedTokenizerFast", texts: Iterator[str]) -> dict[str, float]:
     """Bytes, tokens and bytes per token of held-out texts, read a batch at a time."""
+    from hf_minibert.tokenization import DocumentEncoder
+
     num_bytes = num_tokens = 0
     encode = DocumentEncoder(tokenizer)
     while batch := list(islice(texts, DOCUMENTS_PER_BATCH)):
@@ -88,7 +88,7 @@ def render_readme(training: dict[str, Any]) -> str:
     """The folder's README, from what ``training.json`` holds."""
     arguments = training["arguments"]
     words: list[str] = []
-    for setting in fields(TokenizerArguments):
+    for setting in fields(Arguments):
         value = arguments[setting.name]
         default = setting.default if setting.default_factory is MISSING else setting.default_factory()
         if value != default:
@@ -133,8 +133,12 @@ def render_readme(training: dict[str, Any]) -> str:
     return "\n".join([*lines, "", f"Made with tokenizers {training['tokenizers_version']}.", ""])
 
 
-def main(arguments: TokenizerArguments) -> int:
+def main(arguments: Arguments) -> int:
     """Sample the sources, train, measure, write the folder."""
+    from hf_minibert.data.corpus import open_corpus
+    from hf_minibert.output_folder import replaced_folder
+    from hf_minibert.tokenization import sample_texts, train_wordpiece
+
     with replaced_folder(
         arguments.output_dir,
         "train_tokenizer",
@@ -172,14 +176,10 @@ def main(arguments: TokenizerArguments) -> int:
             "arguments": asdict(arguments) | {"output_dir": Path(arguments.output_dir).name},
             "sources": sources,
             "validation": {corpus.name: measure_compression(tokenizer, read_texts(corpus)) for corpus in held_out},
-            "tokenizers_version": tokenizers.__version__,
+            "tokenizers_version": version("tokenizers"),
         }
         tokenizer.save_pretrained(folder)
         (folder / "training.json").write_text(json.dumps(training, indent=2) + "\n", encoding="utf-8")
         (folder / "README.md").write_text(render_readme(training), encoding="utf-8")
     print(f"wrote a tokenizer of {len(tokenizer)} entries to {arguments.output_dir}")
     return 0
-
-
-if __name__ == "__main__":
-    run(TokenizerArguments, main)

@@ -343,3 +343,20 @@ def test_killed_at_any_change_of_files_the_next_one_replaces_what_was_written(
         assert after["config.json"] == after["model.safetensors"] == b"3"
         change += 1
     assert change > 10
+
+
+def test_a_run_from_before_there_were_lists_is_resumed_and_not_overwritten(
+    inputs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = Path(shutil.copytree(inputs / "model", tmp_path / "run"))
+    (run / MANIFEST).unlink()
+    words = flags(PRETRAIN | {"corpus": inputs / "corpus.jsonl", "output_dir": run, "overwrite_output_dir": True})
+    before = content(run)
+    assert call("pretrain.py", monkeypatch, *words) == 2
+    assert "delete this one by hand" in capsys.readouterr().err
+    assert content(run) == before
+    assert call("pretrain.py", monkeypatch, "--resume", *flags({"output_dir": run, "max_steps": 3})) == 0
+    manifest = Manifest.read(run)
+    assert manifest is not None
+    assert {"checkpoint-3/model.safetensors", "model.safetensors", "README.md"} <= set(manifest.files)
+    assert not list(run.glob("*.kept"))

@@ -151,9 +151,12 @@ def test_an_earlier_export_is_replaced_and_nothing_else(
     assert call("export.py", monkeypatch, *flags) == 0
     assert call("export.py", monkeypatch, *flags) == 0
     (out / "README.md").write_text("My own words.")
+    assert call("export.py", monkeypatch, *flags) == 0
+    assert (out / "README.md").read_text() == "My own words."
+    assert "# `BertForMaskedLM` from `tiny`" in (out / "README.generated.md").read_text()
+    (out / ".hf_minibert.json").unlink()
     assert call("export.py", monkeypatch, *flags) == 2
     assert "holds something other than an earlier export" in capsys.readouterr().err
-    assert (out / "README.md").read_text() == "My own words."
 
 
 def break_weights(folder: Path) -> None:
