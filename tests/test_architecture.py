@@ -27,7 +27,7 @@ ALLOWED = {
     "models": set(),
     "data": {"models", "tokenization", "errors"},  # of the models, which label is not predicted
     "presets": {"models", "errors"},
-    "interop": {"models", "files", "errors"},
+    "interop": {"models", "tokenization", "files", "errors"},
     "hub": {"models", "files", "errors"},
     "evaluation": {"data", "models", "tokenization", "errors"},
     "training": {"data", "models", "tokenization", "presets", "evaluation", "hub", "interop", "files", "errors"},

@@ -20,6 +20,7 @@ from hf_minibert.files import replaced_folder, write_json, write_text
 from hf_minibert.interop.stock import FAMILIES, from_stock, to_stock
 from hf_minibert.models import configuration_minibert, configuration_minigpt
 from hf_minibert.models.configuration_transformer import TransformerConfig
+from hf_minibert.tokenization import save_tokenizer
 
 SAMPLE = ("BERT reads a sentence from both sides at once.", "GPT reads it from left to right.")
 TOLERANCE = 1e-5
@@ -54,7 +55,7 @@ def export(name_or_path: str, output_dir: str, *, to: str | None = None) -> dict
         if isinstance(converted.config, EuroBertConfig) and tokenizer.mask_token_id is not None:
             converted.config.mask_token_id = tokenizer.mask_token_id
         converted.save_pretrained(folder)
-        tokenizer.save_pretrained(folder)
+        save_tokenizer(tokenizer, folder)
         ours = model if is_ours(model) else converted
         record = {
             "model": name_or_path if not Path(name_or_path).exists() else Path(name_or_path).resolve().name,

@@ -1,5 +1,6 @@
 """Fine-tuning with `Trainer`: a pre-trained folder and labelled text in, a classifier that a pipeline opens out."""
 
+import copy
 import dataclasses
 import json
 import logging
@@ -29,6 +30,7 @@ from transformers import (
 )
 from transformers.utils.logging import disable_progress_bar
 
+from hf_minibert.data.corpus import BUILTIN
 from hf_minibert.data.labelled import LabelledData, load_labelled
 from hf_minibert.errors import UserError
 from hf_minibert.evaluation.metrics import ClassificationMetrics
@@ -36,7 +38,7 @@ from hf_minibert.files import write_json, write_text
 from hf_minibert.hub.card import write_card
 from hf_minibert.models.configuration_minibert import MiniBertConfig
 from hf_minibert.presets import load_config
-from hf_minibert.tokenization import load_tokenizer
+from hf_minibert.tokenization import load_tokenizer, save_tokenizer
 from hf_minibert.training.curves import plot_curves
 from hf_minibert.training.device import computes_in_bfloat16, fastest_attention, hardware, use_all_cores
 from hf_minibert.training.report import changed_settings, environment
@@ -203,7 +205,7 @@ def finetune(arguments: FinetuneArguments) -> int:
     bar.close()
     if trainer.is_world_process_zero():
         model.save_pretrained(folder)
-        tokenizer.save_pretrained(folder)
+        save_tokenizer(tokenizer, folder)
         for checkpoint in folder.glob("checkpoint-*"):  # Trainer's own, to return to the best epoch
             shutil.rmtree(checkpoint)
         write_metrics(folder / "metrics.jsonl", history)
@@ -356,6 +358,7 @@ def sample(rows: Dataset, limit: int, seed: int) -> Dataset:
 
 def encode(rows: Dataset, tokenizer: PreTrainedTokenizerFast, max_length: int) -> Dataset:
     """Texts as token ids, the longest cut; padded later, batch by batch."""
+    tokenizer = copy.deepcopy(tokenizer)  # else `Trainer` would save the cut with its checkpoints
     return rows.map(
         lambda batch: tokenizer(batch["text"], truncation=True, max_length=max_length),
         batched=True,
@@ -437,6 +440,7 @@ def summary(
         "dataset": {
             "name": data.hub_id or Path(arguments.dataset).name,
             "hub_id": data.hub_id,
+            "is_builtin": arguments.dataset == BUILTIN,
             "train_examples": len(rows["train"]),
             "eval_examples": len(rows["eval"]),
             "labels": data.labels,

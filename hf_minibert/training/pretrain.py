@@ -44,7 +44,7 @@ from hf_minibert.models.modeling_minibert import MiniBertForMaskedLM
 from hf_minibert.models.modeling_minigpt import MiniGPTForCausalLM
 from hf_minibert.models.modeling_transformer import TransformerLayer
 from hf_minibert.presets import PretrainingModel
-from hf_minibert.tokenization import adapt_tokenizer
+from hf_minibert.tokenization import adapt_tokenizer, save_tokenizer
 from hf_minibert.training.arguments import PretrainArguments
 from hf_minibert.training.checkpoint import (
     TrainState,
@@ -59,7 +59,16 @@ from hf_minibert.training.checkpoint import (
 from hf_minibert.training.curves import plot_curves
 from hf_minibert.training.device import build_accelerator, flops_per_token, matrix_product_rate
 from hf_minibert.training.evaluation import evaluate
-from hf_minibert.training.inputs import ARGUMENTS, Plan, build_model, check_folder, make_folder, make_plan, read_data
+from hf_minibert.training.inputs import (
+    ARGUMENTS,
+    Plan,
+    build_model,
+    check_folder,
+    check_same_data,
+    make_folder,
+    make_plan,
+    read_data,
+)
 from hf_minibert.training.optimization import DECAY_SHARE, End, build_optimizers, learning_rate_factor
 from hf_minibert.training.report import (
     CURVES,
@@ -163,11 +172,8 @@ class Pretraining:
             torch.manual_seed(self.arguments.seed + self.accelerator.process_index)  # dropout of its own for each
             return
         self.state = load_state(checkpoint)
-        if self.state.data != self.data.fingerprint:
-            raise UserError(
-                f"the corpus or the tokenizer is not what the run began with (tokens {self.state.data}, now "
-                f"{self.data.fingerprint}); restore it, or start a run of its own in another --output_dir"
-            )
+        check_same_data(self.state.data, self.data)
+        self.state.data = self.data.fingerprint
         before = json.loads((self.folder / ARGUMENTS).read_text(encoding="utf-8"))
         if self.arguments.optimizer != before["optimizer"]:
             raise UserError(
@@ -427,7 +433,7 @@ class Pretraining:
             with torch.device("meta"):
                 shell = MiniBertForMaskedLM(config)
         shell.save_pretrained(folder, state_dict=weights)
-        self.plan.tokenizer.save_pretrained(folder)
+        save_tokenizer(self.plan.tokenizer, folder)
 
     def _write_decoder(self, folder: Path, config: MiniBertConfig, weights: dict[str, Tensor]) -> None:
         """The decoder of a hybrid, in a folder of its own, with its code beside the encoder's as transformers wants."""
@@ -436,12 +442,13 @@ class Pretraining:
         decoder.save_pretrained(folder / DECODER, state_dict=decoder_weights(weights))
         for code in (folder / DECODER).glob("*.py"):
             shutil.copyfile(code, folder / code.name)
-        adapt_tokenizer(
+        tokenizer = adapt_tokenizer(
             self.plan.tokenizer,
             model_type="minigpt",
             uses_token_types=False,
             model_max_length=config.max_position_embeddings,
-        ).save_pretrained(folder / DECODER)
+        )
+        save_tokenizer(tokenizer, folder / DECODER)
 
 
 def speed_limit(plan: Plan, model: PretrainingModel, objective: Objective, accelerator: Accelerator) -> float:
