@@ -7,11 +7,12 @@ many processes start::
     accelerate launch scripts/pretrain.py --corpus data/books --output_dir runs/books
 """
 
+import sys
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from hf_minibert.command_line import run
-from hf_minibert.data.corpus import open_corpus
+from hf_minibert.data.corpus import DocumentUnit, open_corpus
 from hf_minibert.data.token_store import open_token_store
 from hf_minibert.errors import UserError
 from hf_minibert.tokenization import OWN_TOKENIZER, load_tokenizer
@@ -28,6 +29,9 @@ class PrepareArguments:
     NAME or NAME:CONFIG."""
     text_column: str = "text"
     """The column or key that holds the text."""
+    document: DocumentUnit = "file"
+    """What a document of a .txt or .md file is: the file (cut after some 10,000 characters), what stands between
+    blank lines, or a line."""
     streaming: bool = False
     """Read a Hub data set without downloading all of it first."""
     tokenizer: str | None = None
@@ -43,10 +47,19 @@ class PrepareArguments:
 def main(arguments: PrepareArguments) -> int:
     """Build the store, or find it built."""
     tokenizer = load_tokenizer(arguments.tokenizer or OWN_TOKENIZER)
-    corpus = open_corpus(arguments.corpus, text_column=arguments.text_column, streaming=arguments.streaming)
+    corpus = open_corpus(
+        arguments.corpus,
+        text_column=arguments.text_column,
+        streaming=arguments.streaming,
+        document=arguments.document,
+    )
+    if corpus.skipped:
+        print(corpus.skipped, file=sys.stderr)
     store = open_token_store(corpus, tokenizer, folder=Path(arguments.output_dir), max_tokens=arguments.max_tokens)
     info = store.info
-    print(f"{info.documents:,} documents, {info.tokens:,} tokens ({info.bytes / info.tokens:.2f} bytes each)")
+    print(f"{info.documents:,} documents, {info.tokens:,} tokens ({info.bytes / max(info.tokens, 1):.2f} bytes each)")
+    if info.empty_documents:
+        print(f"{info.empty_documents:,} empty ones left out")
     print(f"{len(store.train):,} to train on, {len(store.held_out):,} held out, in {store.folder}")
     return 0
 

@@ -13,9 +13,9 @@ import json
 import logging
 import os
 import re
+import secrets
 import sys
 import sysconfig
-import tempfile
 import warnings
 import zlib
 from collections import Counter
@@ -429,14 +429,13 @@ def prepare_builtin_corpus(fingerprint: str) -> Path:
     progress = tqdm(
         installed_sources(), desc="Reading the documentation of installed packages", unit=" files", disable=None
     )
-    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=".builtin-")
+    temporary = path.with_name(f".builtin-{secrets.token_hex(8)}")
     try:
-        with os.fdopen(handle, "wb") as file, zstandard.ZstdCompressor(level=6).stream_writer(file) as writer:
+        with temporary.open("xb") as file, zstandard.ZstdCompressor(level=6).stream_writer(file) as writer:
             for identifier, text in extract(progress, statistics=statistics, language_reference=True):
                 writer.write(json.dumps({"id": identifier, "text": text}).encode() + b"\n")
-        Path(temporary).replace(path)
-    except BaseException:
-        Path(temporary).unlink()
-        raise
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
     logger.info("builtin corpus: %s", statistics)
     return path
