@@ -147,7 +147,7 @@ def test_nobody_imports_scripts():
 
 
 def test_every_file_is_used():
-    """By another file of the package, a script or a benchmark, as a verb or as a target: what only tests import is not needed."""
+    """By another file, a script or a benchmark, as a verb or as a target: what only tests import is not needed."""
     users = [*MODULES.values(), *(ROOT / "scripts").glob("*.py"), *(ROOT / "benchmarks").glob("*.py")]
     used = {module for path in users for module in own_imports(path)}
     used |= {f"hf_minibert.verbs.{verb.replace('-', '_')}" for verb in VERBS} | {"hf_minibert.__main__"}
