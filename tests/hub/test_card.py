@@ -215,6 +215,16 @@ def test_a_corpus_of_one_s_own_called_builtin_is_not_the_builtin_one(tmp_path: P
             assert "builtin corpus" not in card
 
 
+def test_a_classifier_says_which_f1_it_has(tmp_path: Path):
+    metrics = {"eval_accuracy": 0.9, "majority_accuracy": 0.6, "eval_macro_f1": 0.7, "eval_positive_f1": 0.8}
+    card = render_card(write_run(tmp_path, FINETUNED | {"metrics": metrics}))
+    assert [row[:2] for row in tables(card)["metric"]][1:] == [
+        ["held-out F1, the mean of all labels' (macro)", "0.7000"],
+        ["held-out F1 of the positive label, the second", "0.8000"],
+    ]
+    assert yaml.safe_load(card.split("---\n")[1])["metrics"] == ["accuracy", "f1"], "the Hub has one name"
+
+
 def test_a_licence_is_stated_where_it_is_known(tmp_path: Path):
     own_text = PRETRAINED | {"corpus": PRETRAINED["corpus"] | {"name": "books.txt"}}
     for results, given, expected in (
