@@ -30,10 +30,9 @@ from hf_minibert.data.corpus import open_corpus
 from hf_minibert.data.loader import training_batches
 from hf_minibert.data.objectives import CausalLM, MaskedLM, Masking, NextSentencePrediction, Objective
 from hf_minibert.data.token_store import open_token_store
-from hf_minibert.files import write_json
 from hf_minibert.tokenization import load_tokenizer
 from hf_minibert.training.report import environment
-from runs import REPOSITORY, Benchmark
+from runs import REPOSITORY, Benchmark, write_results
 
 LENGTH = 128
 ROUNDS = 3
@@ -166,6 +165,30 @@ def loader_speeds(file: Path) -> dict[str, int]:
     return speeds
 
 
+def table(figures: dict[str, Any]) -> list[str]:
+    """The speed of preparation beside the stock scripts', the speed of the loader, and the memory."""
+    lines = [
+        f"| preparing text, {figures['hardware']} | ours | tokenise-and-group | ratio |",
+        "|---|---:|---:|---:|",
+    ]
+    lines += [
+        f"| {row['processes']} process{'es' if row['processes'] > 1 else ''}, MB/s | {row['ours']:.2f} "
+        f"| {row['tokenise-and-group']:.2f} | **{row['ratio']:.1f}** |"
+        for row in figures["preparation_megabytes_per_second"]
+    ]
+    speeds = figures["loader_tokens_per_second"]
+    lines += ["", "| one loader process | million tokens per second |", "|---|---:|"]
+    lines += [f"| {name} | {speed / 1e6:.1f} |" for name, speed in speeds.items()]
+    if "memory" in figures:
+        memory = figures["memory"]
+        lines += [
+            "",
+            f"A store of {memory['megabytes_of_text']:,} MB of text was built within {memory['resident_megabytes']:,} "
+            "MB of resident memory.",
+        ]
+    return [*lines, "", f"(`{figures['command']}`)"]
+
+
 def main(arguments: Arguments) -> int:
     """All measurements, or the one of this process."""
     if arguments.way is not None:
@@ -202,7 +225,7 @@ def main(arguments: Arguments) -> int:
                 "resident_megabytes": round(one["resident_megabytes"]),
                 "megabytes_per_second": round(size / 1e6 / one["seconds"], 2),
             }
-    write_json(arguments.results / "data_speed.json", figures | {"environment": environment()})
+    write_results(arguments.results / "data_speed.json", figures | {"environment": environment()})
     print(json.dumps(figures, indent=2))  # noqa: T201
     return 0
 

@@ -11,6 +11,7 @@ Every figure is of held-out texts, never of a test set: this is a choice between
 again: delete a row of the results to repeat it. A negative result stays in the table.
 """
 
+import json
 import math
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -23,12 +24,13 @@ from torch import Tensor, nn
 from hf_minibert.command_line import run
 from hf_minibert.data.labelled import load_labelled
 from hf_minibert.errors import UserError
-from hf_minibert.files import write_json
 from hf_minibert.training import finetune
 from hf_minibert.training.arguments import PretrainArguments
 from hf_minibert.training.optimization import build_optimizers
 from hf_minibert.training.report import environment
-from runs import Benchmark, earlier, machine, results_of, short
+from runs import RESULTS, Benchmark, last_two_parts, machine, results_of, results_so_far, write_results
+
+TRIED = ("finetuning-minibert", "finetuning-minigpt", "finetuning-minilm")
 
 rate_factor = finetune.rate_factor
 
@@ -109,6 +111,42 @@ class Arguments(Benchmark):
     """Folder for the classifiers."""
 
 
+def table(figures: dict[str, Any]) -> list[str]:
+    """The accuracy of each way to fine-tune, best first."""
+    lines = [
+        f"| {figures['model']} on {figures['max_train_samples']:,} texts | learning rate | accuracy | loss |",
+        "|---|---:|---:|---:|",
+    ]
+    for row in sorted(figures["rows"], key=lambda row: -row["metrics"]["eval_accuracy"]):
+        metrics = row["metrics"]
+        lines.append(
+            f"| {row['variant']} | {row['learning_rate']:g} | {metrics['eval_accuracy']:.1%} "
+            f"| {metrics['eval_loss']:.3f} |"
+        )
+    note = f"{figures['max_eval_samples']:,} held-out texts of {figures['dataset']}, seed {figures['seed']}"
+    return [*lines, "", f"({note}; one pass, without dropout)"]
+
+
+def overview() -> list[str]:
+    """The two rules of fine-tuning beside one rate for all weights, for every model that was tried."""
+    rate = finetune.FinetuneArguments.learning_rate
+    files = [json.loads((RESULTS / f"{name}.json").read_text(encoding="utf-8")) for name in TRIED]
+    samples = ", ".join({f"{figures['max_train_samples']:,}" for figures in files})
+
+    def cell(figures: dict[str, Any], variant: str) -> str:
+        (row,) = (row for row in figures["rows"] if (row["variant"], row["learning_rate"]) == (variant, rate))
+        return f"{row['metrics']['eval_accuracy']:.1%}"
+
+    return [
+        f"| accuracy after {samples} texts at a rate of {rate:g} | one rate for all | both rules |",
+        "|---|---:|---:|",
+        *(f"| {one['model']} | {cell(one, 'one rate for all')} | {cell(one, 'both')} |" for one in files),
+        "",
+        f"({files[0]['max_eval_samples']:,} held-out texts of {files[0]['dataset']}, one seed, one pass, without "
+        "dropout)",
+    ]
+
+
 def main(arguments: Arguments) -> int:
     """All runs that are not there yet, one after another.
 
@@ -122,12 +160,12 @@ def main(arguments: Arguments) -> int:
     settings = {
         "model": arguments.name,
         "pretrained": Path(arguments.model_name_or_path).name,
-        "dataset": short(arguments.dataset),
+        "dataset": last_two_parts(arguments.dataset),
         **{key: getattr(arguments, key) for key in ("max_train_samples", "max_eval_samples", "max_seq_length", "seed")},
     }
     file = arguments.results / f"{'-'.join(('finetuning', arguments.name, *machine()))}.json"
     output = Path(arguments.output_dir).resolve() / arguments.name
-    rows: list[dict[str, Any]] = earlier(file, settings).get("rows", [])
+    rows: list[dict[str, Any]] = results_so_far(file, settings).get("rows", [])
     for variant in arguments.variants:
         for rate in arguments.learning_rates:
             if any((row["variant"], row["learning_rate"]) == (variant, rate) for row in rows):
@@ -152,7 +190,7 @@ def main(arguments: Arguments) -> int:
                 )
             metrics = results_of(output)["metrics"]
             rows.append({"variant": variant, "learning_rate": rate, "metrics": metrics})
-            write_json(file, settings | {"rows": rows, "environment": environment()})
+            write_results(file, settings | {"rows": rows, "environment": environment()})
     for row in sorted(rows, key=lambda row: -row["metrics"]["eval_accuracy"]):
         print(f"{row['metrics']['eval_accuracy']:.1%}  {row['variant']}, learning rate {row['learning_rate']:g}")
     print(f"\nfigures  {file}")

@@ -8,7 +8,7 @@
 A step is forward, backward, clipping and optimizer on a batch that lies ready. All variants of a table take turns, one
 step each, in an order that rotates, so that whatever else the machine does meets all of them alike; a variant's speed
 is that of its median step. The stock models train as `Trainer` does by default: dropout 0.1, SDPA, fused AdamW,
-float32; nanoGPT as `plain_gpt.py` has it. Ours train as `scripts/pretrain.py` does, on packed rows of documents
+float32; nanoGPT as `peers.py` has it. Ours train as `scripts/pretrain.py` does, on packed rows of documents
 that do not see each other, with AdamW, and where a variant says so with Muon, which is its default.
 
 Utilisation is the share of the fastest matrix product of the same run in the same precision that the arithmetic of the
@@ -32,7 +32,6 @@ from hf_minibert import MiniBertForMaskedLM, MiniGPTForCausalLM
 from hf_minibert.command_line import invocation, run
 from hf_minibert.data.objectives import Batch, CausalLM, MaskedLM, Masking
 from hf_minibert.data.token_store import Documents
-from hf_minibert.files import write_json
 from hf_minibert.models.losses import IGNORE_INDEX
 from hf_minibert.presets import SIZES, build_config
 from hf_minibert.training.arguments import PretrainArguments
@@ -46,8 +45,8 @@ from hf_minibert.training.device import (
 )
 from hf_minibert.training.optimization import build_optimizers
 from hf_minibert.training.report import environment
-from learning_efficiency import peer_model
-from runs import Benchmark, machine
+from peers import peer_model
+from runs import Benchmark, machine, write_results
 
 VOCABULARY = 8192
 SEED = 0
@@ -247,6 +246,27 @@ def rotated(items: Iterable[int], places: int) -> list[int]:
     return order[start:] + order[:start]
 
 
+def table(figures: dict[str, Any]) -> list[str]:
+    """Tokens per second as ratios to the stock model in the same run."""
+    lines = []
+    for table in figures["tables"]:
+        lines += [
+            f"| {table['model']}, {table['sequence_length']} tokens a row, {figures['hardware']} | precision | speed "
+            "against the first | utilisation | spread |",
+            "|---|---|---:|---:|---:|",
+        ]
+        lines += [
+            f"| {row['variant']} | {row['precision']} | {row['ratio']:.2f} | {row['utilisation']:.0%} "
+            f"| {row['spread']:.0%} |"
+            for row in table["rows"]
+        ]
+        for name, shares in table["profile"].items():
+            top = ", ".join(f"`{operation}` {share:.0%}" for operation, share in list(shares.items())[:5])
+            lines += ["", f"Where a step of {name} goes: {top}.", ""]
+    command = f"`{figures['command']}`"
+    return [*lines, f"({figures['tokens_per_step']:,} tokens a step, median of {figures['rounds']}; {command})"]
+
+
 def main(arguments: Arguments) -> int:
     """All tables, printed and written."""
     torch.set_flush_denormal(True)
@@ -266,7 +286,7 @@ def main(arguments: Arguments) -> int:
                 f"{row['ratio']:.2f}x  utilisation {row['utilisation']:.0%}  spread {row['spread']:.0%}",
                 file=sys.stdout,
             )
-    write_json(
+    write_results(
         arguments.results / f"{'-'.join(('step_speed', *machine()))}.json",
         {
             "command": invocation(),
