@@ -222,7 +222,7 @@ def defaults() -> list[str]:
         for optimizer, rates in LEARNING_RATES.items()
         for architecture, by_size in rates.items()
     ]
-    by_family = {
+    by_family: dict[str, dict[str, Any]] = {
         "--weight_decay": {name: family.weight_decay for name, family in FAMILIES.items()},
         "--max_seq_length": {name: family.max_seq_length for name, family in FAMILIES.items()},
     }
