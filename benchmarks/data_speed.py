@@ -5,10 +5,10 @@
     python benchmarks/data_speed.py
     python benchmarks/data_speed.py --corpus 'texts/*.jsonl' --memory_megabytes 1000
 
-The peer does what transformers' `run_mlm.py` and `run_clm.py` do: one `datasets.map` that tokenises and one that joins
-and cuts into rows, in as many processes as ours has threads. Every measurement is a process of its own with empty
-caches. Then: tokens per second of one loader process for each objective, and the most memory that all processes held
-together, what they share counted once, while they built the store of a large corpus (on Linux).
+The peer does what transformers' `run_mlm.py` and `run_clm.py` do: one `datasets.map` tokenises, another joins and cuts
+into rows, in as many processes as ours has threads. Every measurement is a process of its own with empty caches. The
+command also measures the tokens per second of one loader process for each objective, and (on Linux) the most memory
+that the processes together hold while they build the store of a large corpus; shared pages count once.
 """
 
 import json
@@ -119,7 +119,7 @@ def in_a_process(way: str, file: Path, processes: int, *, measures_memory: bool 
 
 
 def resident_bytes(pid: int) -> int:
-    """Of a process and those it has started, each page that they share counted once."""
+    """Memory of a process and of those it has started; a page that they share counts once."""
     total = 0
     with suppress(psutil.NoSuchProcess):  # ended since
         parent = psutil.Process(pid)
@@ -129,7 +129,7 @@ def resident_bytes(pid: int) -> int:
 
 
 def measure_one(arguments: Arguments) -> float:
-    """What a measurement's own process does, and how long it takes."""
+    """The seconds of one measurement, in its own process."""
     assert arguments.file is not None
     file = Path(arguments.file)
     with tempfile.TemporaryDirectory() as folder:

@@ -7,8 +7,8 @@ r"""What the rates of fine-tuning give: a pre-trained model, fine-tuned in sever
     python benchmarks/finetuning.py --model_name_or_path minilm --name minilm --dataset imdb/train.jsonl.xz \
         --variants both 'one rate for all' --max_seq_length 128
 
-Every figure is of held-out texts, never of a test set: this is a choice between rates. What is there already is not run
-again: delete a row of the results to repeat it. A negative result stays in the table.
+Every figure is of held-out texts, never of a test set: this is a choice between rates. Rows that the result file has
+are not run again: delete one to repeat it. A negative result stays in the table.
 """
 
 import json
@@ -41,7 +41,7 @@ def norms_too(parameter: Tensor, *, is_new: bool) -> float:
 
 
 class PretrainingOptimizers(torch.optim.Optimizer):
-    """The optimizers of pre-training as one, which is what `Trainer` takes."""
+    """The optimizers of pre-training as one, since `Trainer` takes one."""
 
     def __init__(self, model: nn.Module, learning_rate: float, weight_decay: float) -> None:
         arguments = PretrainArguments(output_dir="", optimizer="muon", weight_decay=weight_decay)

@@ -7,7 +7,7 @@
 The folder holds ``train.jsonl.xz``, ``test.jsonl.xz`` and ``unsup.jsonl.xz`` of the Large Movie Review data set (Maas
 et al. 2011), a JSON object a line with ``text`` and ``label``. Unlabelled reviews that are also in the test or training
 set are left out of pre-training, as are training reviews that are also in the test set. A tenth of the training set is
-held out to choose by; the test set is measured once a command.
+held out as a dev split; a command measures the test set once.
 """
 
 import json

@@ -1,7 +1,7 @@
-"""Ingredients that the package does not have, for `recipe.py`, which says what each would give.
+"""Ingredients that the package does not have, which `recipe.py` tries.
 
-Each function changes the code of the process that calls it. What helps enough to be kept moves into the package, and
-its function is deleted; what does not stays here, so that the row of the table can be made again.
+Each function changes the code of the process that calls it. An ingredient that helps moves into the package, and its
+function is deleted. One that does not help stays here, so that its row of the table can be repeated.
 """
 
 from collections.abc import Callable
@@ -31,7 +31,7 @@ def before_each_step(change: Callable[[Pretraining, float], None]) -> None:
 
 
 def shorter_rows_first(parts: int, share: float) -> None:
-    """For a share of the run, cut every row into so many (BERT, Devlin et al. 2019, began with rows of 128 of 512)."""
+    """Cut every row into ``parts`` for a share of the run (BERT, Devlin et al. 2019, began with 128 of 512 tokens)."""
     forward = Pretraining.forward
 
     def changed(self: Pretraining, batch: Batch, counts: Tensor) -> dict[str, Tensor]:
@@ -44,7 +44,7 @@ def shorter_rows_first(parts: int, share: float) -> None:
 
 
 def masking_falls(first: float, last: float) -> None:
-    """The share of masked tokens falls in a line from one to the other (GPT-BERT)."""
+    """Lower the share of masked tokens linearly from first to last (GPT-BERT)."""
 
     def change(run: Pretraining, progress: float) -> None:
         assert isinstance(run.data.train, MaskedLM)
@@ -54,7 +54,7 @@ def masking_falls(first: float, last: float) -> None:
 
 
 def batch_grows(first: int, last: int) -> None:
-    """So many batches a step, growing in a line; the batches should be as many times smaller (Smith et al. 2018)."""
+    """Grow the batches of a step linearly from first to last; the caller makes each smaller (Smith et al. 2018)."""
 
     def change(run: Pretraining, progress: float) -> None:
         wanted = round(first + (last - first) * progress)
@@ -92,7 +92,7 @@ def averaged_weights(decay: float) -> None:
 
 
 def norms_without_weights() -> None:
-    """Norms scale to 1 and do not learn."""
+    """Freeze the weights of the norms at 1."""
 
     def changed(model: nn.Module, *arguments: Any) -> list[torch.optim.Optimizer]:
         for parameter in model.parameters():
@@ -128,7 +128,7 @@ def z_loss(weight: float) -> None:
 
 
 def causal_first(share: float) -> None:
-    """Of hybrid pre-training, only causal rows for a share of the run, and then only masked ones."""
+    """In hybrid pre-training, take only causal rows for a share of the run, and then only masked ones."""
 
     def change(run: Pretraining, progress: float) -> None:
         assert isinstance(run.data.train, Hybrid)

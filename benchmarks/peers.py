@@ -157,7 +157,7 @@ class Budget(TrainerCallback):
         state.log_history[-1]["seconds"] = round(self.elapsed(), 3)
 
 
-def recipe(
+def optimizer_and_schedule(
     peer: str, model: nn.Module, learning_rate: float, clock: Budget
 ) -> tuple[torch.optim.Optimizer, torch.optim.lr_scheduler.LambdaLR]:
     """The peer's optimizer, and its schedule over the budget."""
@@ -205,7 +205,7 @@ def train_peer(
         ),
         train_dataset=stock_rows(data.store.train, length, int(tokenizer.cls_token_id), int(tokenizer.sep_token_id)),
         data_collator=DataCollatorForLanguageModeling(tokenizer, mlm=family == "minibert"),
-        optimizers=recipe(peer, model, learning_rate, clock),
+        optimizers=optimizer_and_schedule(peer, model, learning_rate, clock),
         callbacks=[clock],
     )
     trainer.train()

@@ -4,13 +4,13 @@
 
     python benchmarks/shakespeare.py --text input.txt --budget 3m
 
-The text is "tiny Shakespeare" (github.com/karpathy/char-rnn), or any other; the first nine tenths are for training, the
-rest is the measure. The peer is nanoGPT's configuration for a CPU (4 layers of 128, rows of 64 characters, 12 of them
-a step, AdamW at 1e-3 with beta2 0.99, warm-up of 100 steps and a cosine down to a tenth, no dropout), its schedule
-fitted to the budget. Ours is `scripts/pretrain.py` with a model of as many weights (within 5%), rows as long, and a
-tokenizer whose tokens are single bytes; its feed-forward without a gate, its rows a step and its rate are not the
-defaults, but chosen on documents held out of the training text. Both are measured in nats per character, in rows of 64
-characters that know nothing of what came before. Who begins changes with the seed.
+The text is "tiny Shakespeare" (github.com/karpathy/char-rnn), or any other. The first nine tenths train, the rest
+measures. The peer is nanoGPT's configuration for a CPU: 4 layers of 128, rows of 64 characters, 12 of them a step,
+AdamW at 1e-3 with beta2 0.99, a warm-up of 100 steps, then a cosine down to a tenth, no dropout. Its schedule is fitted
+to the budget. Ours is `scripts/pretrain.py` with a model of as many weights (within 5%), rows as long, and a tokenizer
+whose tokens are single bytes. Its feed-forward without a gate, its rows a step and its rate are not the defaults:
+documents held out of the training text chose them. Both are measured in nats per character, in rows of 64 characters
+without context. Who begins changes with the seed.
 """
 
 import json
@@ -74,7 +74,7 @@ def loss_on(model: nn.Module, ids: Tensor) -> float:
     return total / targets.numel()
 
 
-def train_peer(train: Tensor, vocab_size: int, seconds: float, seed: int) -> tuple[nn.Module, int]:
+def train_nanogpt(train: Tensor, vocab_size: int, seconds: float, seed: int) -> tuple[nn.Module, int]:
     """The loop of nanoGPT: rows from random places, for a time. Returns the model and its steps."""
     torch.manual_seed(seed)
     model = PlainGPT(vocab_size=vocab_size, hidden_size=128, num_layers=4, num_heads=4, length=LENGTH)
@@ -169,7 +169,7 @@ def main(arguments: Arguments) -> int:
             if who == "ours":
                 results = train_ours(cut(train), arguments, seed, output)
             else:
-                peer, steps = train_peer(train_ids, len(characters), parse_duration(arguments.budget), seed)
+                peer, steps = train_nanogpt(train_ids, len(characters), parse_duration(arguments.budget), seed)
         ours = MiniGPTForCausalLM.from_pretrained(output / f"ours-{seed}")
         own_ids, _ = DocumentEncoder(load_tokenizer(output / "tokenizer"))([measure])
         own = torch.from_numpy(own_ids.astype("int64"))

@@ -5,14 +5,14 @@
     python benchmarks/step_speed.py                              (CPU: mini)
     python benchmarks/step_speed.py --sizes medium --compile     (GPU)
 
-A step is forward, backward, clipping and optimizer on a batch that lies ready. All variants of a table take turns, one
-step each, in an order that rotates, so that whatever else the machine does meets all of them alike; a variant's speed
-is that of its median step. The stock models train as `Trainer` does by default: dropout 0.1, SDPA, fused AdamW,
-float32; nanoGPT as `peers.py` has it. Ours train as `scripts/pretrain.py` does, on packed rows of documents
-that do not see each other, with AdamW, and where a variant says so with Muon, which is its default.
+A step is forward, backward, clipping and optimizer on a batch in memory. All variants of a table take turns, one step
+each, and who begins changes, so that other work on the machine slows all of them alike. A variant's speed is that of
+its median step. The stock models train as `Trainer` does by default: dropout 0.1, SDPA, fused AdamW, float32. nanoGPT
+is that of `peers.py`. Ours train as `scripts/pretrain.py` does, on packed rows whose documents do not attend to each
+other; they use AdamW, and the script's default Muon only where a variant says so.
 
-Utilisation is the share of the fastest matrix product of the same run in the same precision that the arithmetic of the
-model makes up: 6 floating-point operations per weight and token, attention, and the head where it is computed.
+Utilisation is the model's arithmetic per second, as a share of the fastest matrix product in the same run and
+precision. It counts 6 floating-point operations per weight and token, attention, and the head where it is computed.
 """
 
 import statistics
@@ -83,7 +83,7 @@ class Variant:
 
 
 def variants(family: str, size: str, length: int, *, with_compile: bool) -> list[Variant]:
-    """What takes turns; the first is the baseline."""
+    """The variants of a table; the first is the baseline."""
     llama: dict[str, Any] = SIZES[size] | {
         "vocab_size": VOCABULARY,
         "intermediate_size": build_config(f"minigpt-{size}", "modern").intermediate_size,
@@ -240,7 +240,7 @@ def measure(family: str, size: str, length: int, arguments: Arguments, device: t
 
 
 def rotated(items: Iterable[int], places: int) -> list[int]:
-    """The items from another one on each time."""
+    """The items in turn, beginning at another place each time."""
     order = list(items)
     start = places % len(order)
     return order[start:] + order[:start]
