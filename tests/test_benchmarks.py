@@ -18,7 +18,8 @@ from hf_minibert.errors import UserError
 from hf_minibert.finetuning import trainer
 from hf_minibert.presets import FAMILIES, build_config
 from hf_minibert.pretraining.arguments import PretrainArguments
-from hf_minibert.pretraining.plan import make_plan, read_data
+from hf_minibert.pretraining.data import read_data
+from hf_minibert.pretraining.plan import make_plan
 from hf_minibert.tokenization import load_tokenizer
 
 

@@ -9,7 +9,6 @@ from torch import Tensor, nn
 from transformers.cache_utils import DynamicCache, EncoderDecoderCache
 from transformers.generation.continuous_batching.cache import PagedAttentionCache
 from transformers.generation.utils import GenerationMixin
-from transformers.masking_utils import create_bidirectional_mask, create_causal_mask
 from transformers.modeling_outputs import (
     BaseModelOutputWithPastAndCrossAttentions,
     CausalLMOutputWithCrossAttentions,
@@ -33,10 +32,10 @@ from .losses import (
     next_token_labels,
     vocabulary_cross_entropy,
 )
+from .masks import Mask, causal_mask, cross_mask
 from .modeling_transformer import (
     Attention,
     ForwardKwargs,
-    Mask,
     TransformerBackbone,
     TransformerLayer,
     TransformerPreTrainedModel,
@@ -133,12 +132,10 @@ class MiniGPTModel(MiniGPTPreTrainedModel, TransformerBackbone):
         hidden_states = self.embed(input_ids, inputs_embeds, position_ids)
         mask: Mask = attention_mask  # where tokens of several texts are in one row: continuous batching makes it
         if not is_paged:
-            mask = create_causal_mask(self.config, hidden_states, attention_mask, memory, packed)
+            mask = causal_mask(self.config, hidden_states, attention_mask, packed, memory)
         encoder_mask = None
         if encoder_hidden_states is not None:
-            encoder_mask = create_bidirectional_mask(
-                self.config, hidden_states, encoder_attention_mask, encoder_hidden_states
-            )
+            encoder_mask = cross_mask(self.config, hidden_states, encoder_attention_mask, encoder_hidden_states)
         if use_cache and memory is None:  # after the mask: where there is a cache, none looks for documents
             memory = DynamicCache(config=self.config)
         if encoder_hidden_states is not None and memory is not None and not isinstance(memory, EncoderDecoderCache):
