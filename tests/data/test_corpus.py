@@ -496,7 +496,7 @@ def test_a_small_file_that_unpacks_without_end_is_refused_before_it_fills_memory
     error = error_while_reading if name == "a.txt" else error_of  # a row is read when it is opened
     assert f"{path} holds more than 1,000 times its" in error(path)
     with path.open("rb") as file, pytest.raises(UserError):
-        max(map(check_size, corpus_module._decompressed(path, file, lambda _: None)))
+        max(map(check_size, corpus_module.decompressed(path, file, lambda _: None)))
 
 
 def check_size(block: bytes) -> int:
