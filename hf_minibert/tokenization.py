@@ -40,8 +40,8 @@ from numpy.typing import NDArray
 from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, pre_tokenizers, processors, trainers
 from transformers import AutoTokenizer, BertTokenizer, PreTrainedTokenizerBase, PreTrainedTokenizerFast
 
-from hf_minibert.assets import asset
-from hf_minibert.errors import UserError, is_nowhere
+from hf_minibert.assets import asset, require_tokenizer
+from hf_minibert.errors import UserError
 
 logger = logging.getLogger(__name__)
 
@@ -293,8 +293,7 @@ def load_tokenizer(path: str | Path) -> PreTrainedTokenizerFast:
     Raises:
         UserError: there is no tokenizer, it is damaged, or it lacks a special token that the objectives need.
     """
-    if is_nowhere(path):
-        raise UserError(f"no tokenizer folder at {path}; train one with scripts/train_tokenizer.py")
+    require_tokenizer(path)
     try:
         tokenizer = AutoTokenizer.from_pretrained(str(path), trust_remote_code=False)
     except Exception as error:  # `tokenizers` raises plain Exception for a damaged file
@@ -302,7 +301,7 @@ def load_tokenizer(path: str | Path) -> PreTrainedTokenizerFast:
         trouble = (
             "cannot open the tokenizer" if Path(path).is_dir() else "no folder here and no tokenizer on the Hub is"
         )
-        raise UserError(f"{trouble} {path} ({reason}); train one with scripts/train_tokenizer.py") from error
+        raise UserError(f"{trouble} {path} ({reason}); train one with hf-minibert train-tokenizer") from error
     if not isinstance(tokenizer, PreTrainedTokenizerFast):
         raise UserError(
             f"the tokenizer {path} is a {type(tokenizer).__name__}, which has no tokenizer.json; convert it"
@@ -311,7 +310,7 @@ def load_tokenizer(path: str | Path) -> PreTrainedTokenizerFast:
     if missing:
         raise UserError(
             f"the tokenizer {path} lacks {', '.join(missing)}, which training needs; "
-            f"add them or train one with scripts/train_tokenizer.py"
+            f"add them or train one with hf-minibert train-tokenizer"
         )
     numbers = sorted(tokenizer.get_vocab().values())
     gap = next((index for index, number in enumerate(numbers) if number != index), None)

@@ -28,7 +28,7 @@ import zstandard
 from tqdm import tqdm
 
 from hf_minibert.data.builtin_corpus import builtin_fingerprint, prepare_builtin_corpus
-from hf_minibert.data.sources import DocumentUnit
+from hf_minibert.data.sources import BUILTIN, KNOWN_SUFFIXES, TEXT_FORMATS, DocumentUnit, suffix_of
 from hf_minibert.errors import UserError
 
 READER_VERSION = 1
@@ -49,16 +49,11 @@ MOST_DOCUMENT_BYTES = 1 << 26
 """A row longer than this is no document: a thick book has 5 MB. Rows are held in memory whole."""
 SECONDS_BEFORE_BAR = 5.0
 
-BUILTIN = "builtin"
-
 DECOMPRESSORS: dict[str, Callable[[], Any]] = {
     ".gz": lambda: zlib.decompressobj(wbits=31),
     ".xz": lambda: lzma.LZMADecompressor(),
     ".zst": lambda: zstandard.ZstdDecompressor(max_window_size=1 << 31).decompressobj(),
 }
-TEXT_FORMATS = (".txt", ".md")
-KNOWN_SUFFIXES = (*(form + end for form in (*TEXT_FORMATS, ".jsonl") for end in ("", *DECOMPRESSORS)), ".parquet")
-
 _HIDDEN, _ELSEWHERE, _UNREADABLE = "hidden", "links that lead elsewhere", "unreadable"
 _MOST_KINDS = 8
 _PLAIN_SUFFIX = re.compile(r"(\.[a-z0-9_+-]{1,12}){1,2}")
@@ -212,7 +207,7 @@ class FileCorpus(Corpus):
                     while block := file.read(DECOMPRESSED_BYTES):
                         of_file.update(block)
                         bar.update(len(block))
-                digest.update(f"\0{_suffix(path)}\0{of_file.hexdigest()}".encode())
+                digest.update(f"\0{suffix_of(path)}\0{of_file.hexdigest()}".encode())
         return digest.hexdigest()[:32]
 
     def _check_start(self, label: str, path: Path) -> None:
@@ -502,14 +497,9 @@ def _cut(text: str, earliest: int, latest: int) -> int:
 # ---------------------------------------------------------------- from a source to its files
 
 
-def _suffix(path: Path) -> str:
-    """How a name ends, in lower case, if that is known: ``.txt``, ``.jsonl.gz`` ...; "" if it is not."""
-    return next((suffix for suffix in KNOWN_SUFFIXES if path.name[-len(suffix) :].lower() == suffix), "")
-
-
 def _format(path: Path) -> str:
     """The suffix that says how to read it: ``.txt``, ``.md``, ``.jsonl``, ``.parquet``; "" for an unknown one."""
-    suffix = _suffix(path)
+    suffix = suffix_of(path)
     return "." + suffix.split(".")[1] if suffix else ""
 
 
@@ -624,7 +614,7 @@ def _told(skipped: Counter[str]) -> str:
 
 def _labels(paths: Sequence[Path]) -> list[str]:
     """What a file's document ids begin with: its stem; where two are equal, the path below a common folder."""
-    stems = [path.name[: -len(_suffix(path))] for path in paths]
+    stems = [path.name[: -len(suffix_of(path))] for path in paths]
     if max(Counter(stems).values()) > 1:
         common = os.path.commonpath([path.parent for path in paths])
         stems = [path.relative_to(common).as_posix() for path in paths]

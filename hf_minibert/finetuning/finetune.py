@@ -16,7 +16,7 @@ from tqdm import tqdm
 from transformers import PreTrainedModel, PrinterCallback, Trainer, set_seed
 from transformers.utils.logging import disable_progress_bar
 
-from hf_minibert.data.corpus import BUILTIN
+from hf_minibert.data.sources import BUILTIN
 from hf_minibert.errors import UserError
 from hf_minibert.files import write_json, write_text
 from hf_minibert.finetuning.arguments import FinetuneArguments

@@ -9,9 +9,10 @@ import torch
 from accelerate import Accelerator
 from torch import Tensor
 
-from hf_minibert.data.corpus import BUILTIN, Corpus, HubStream, open_corpus
+from hf_minibert.data.corpus import Corpus, HubStream, open_corpus
 from hf_minibert.data.loader import evaluation_batches
 from hf_minibert.data.rows import Masking, Rows, RowSettings
+from hf_minibert.data.sources import BUILTIN
 from hf_minibert.data.streamed import StreamedRows, open_stream
 from hf_minibert.data.token_store import (
     Documents,

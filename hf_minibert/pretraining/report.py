@@ -8,7 +8,8 @@ from typing import Any
 from accelerate import Accelerator
 from tqdm import tqdm
 
-from hf_minibert.data.corpus import BUILTIN, HubCorpus
+from hf_minibert.data.corpus import HubCorpus
+from hf_minibert.data.sources import BUILTIN
 from hf_minibert.data.streamed import StreamedRows
 from hf_minibert.files import Manifest, append_text, write_text
 from hf_minibert.presets import PretrainingModel

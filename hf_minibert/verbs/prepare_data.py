@@ -11,7 +11,8 @@ import sys
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from hf_minibert.data.sources import DocumentUnit
+from hf_minibert.assets import require_tokenizer
+from hf_minibert.data.sources import DocumentUnit, require_corpus
 from hf_minibert.errors import UserError
 
 
@@ -43,6 +44,9 @@ class Arguments:
 
 def main(arguments: Arguments) -> int:
     """Build the store, or find it built."""
+    require_corpus(arguments.corpus)
+    if arguments.tokenizer is not None:
+        require_tokenizer(arguments.tokenizer)
     from hf_minibert.data.corpus import open_corpus
     from hf_minibert.data.token_store import ABOUT_FILE, TokenStore, is_token_store, open_token_store
     from hf_minibert.output_folder import replaced_folder

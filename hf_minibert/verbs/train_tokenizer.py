@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 
 from tqdm import tqdm
 
-from hf_minibert.data.sources import DocumentUnit
+from hf_minibert.data.sources import DocumentUnit, require_corpus
 from hf_minibert.errors import UserError
 from hf_minibert.markdown import plain
 
@@ -152,6 +152,7 @@ def render_readme(training: dict[str, Any]) -> str:
 
 def main(arguments: Arguments) -> int:
     """Sample the sources, train, measure, write the folder."""
+    require_corpus([*arguments.corpus, *arguments.validation_corpus])
     from hf_minibert.data.corpus import open_corpus
     from hf_minibert.output_folder import replaced_folder
     from hf_minibert.tokenization import sample_texts, save_tokenizer, train_wordpiece
