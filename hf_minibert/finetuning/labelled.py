@@ -85,7 +85,9 @@ def load_labelled(
     names, ids = _label_ids(
         set(labels["train"]), tables["train"].class_names.get(label_column), label_column, label_names
     )
-    examples = {split: _examples(table, split, text_column, labels[split], names, ids) for split, table in tables.items()}
+    examples = {
+        split: _examples(table, split, text_column, labels[split], names, ids) for split, table in tables.items()
+    }
     if "eval" not in examples:
         # By hash, so that copies of a text are on one side.
         sides: dict[bool, list[tuple[str, int]]] = {False: [], True: []}
@@ -94,8 +96,8 @@ def load_labelled(
         if not all(sides.values()):
             different = len({text for text, _ in examples["train"]})
             raise UserError(
-                f"{source} has {len(examples['train']):,} texts, {different:,} of them different: too few different ones "
-                "to hold some out (copies of a text stay together); give an evaluation split"
+                f"{source} has {len(examples['train']):,} texts, {different:,} of them different: too few different "
+                "ones to hold some out (copies of a text stay together); give an evaluation split"
             )
         examples |= {"train": sides[False], "eval": sides[True]}
     splits = {split: _dataset(rows) for split, rows in examples.items()}
