@@ -25,7 +25,7 @@ from torch import Tensor, nn
 
 from hf_minibert.command_line import run
 from hf_minibert.errors import UserError
-from hf_minibert.finetuning import finetune, trainer
+from hf_minibert.finetuning import durable, finetune, trainer
 from hf_minibert.finetuning.arguments import FinetuneArguments
 from hf_minibert.finetuning.labelled import load_labelled
 from hf_minibert.pretraining.arguments import PretrainArguments
@@ -61,7 +61,7 @@ class PretrainingOptimizers(torch.optim.Optimizer):
             optimizer.step()
 
 
-class MuonTrainer(trainer.ProportionateTrainer):
+class MuonTrainer(durable.DurableTrainer):
     """Fine-tuning by the optimizers of pre-training; new weights learn as fast as the others."""
 
     def create_optimizer(self, *_: Any) -> torch.optim.Optimizer:
@@ -74,8 +74,8 @@ class MuonTrainer(trainer.ProportionateTrainer):
 @contextmanager
 def replaced(names: dict[str, Any]) -> Iterator[None]:
     """Fine-tune with other constants, another function or another trainer."""
-    of_trainer = {name: value for name, value in names.items() if name != "ProportionateTrainer"}
-    of_finetune = {name: value for name, value in names.items() if name == "ProportionateTrainer"}
+    of_trainer = {name: value for name, value in names.items() if name != "DurableTrainer"}
+    of_finetune = {name: value for name, value in names.items() if name == "DurableTrainer"}
     with ExitStack() as patches:
         for module, changed in ((trainer, of_trainer), (finetune, of_finetune)):
             if changed:
@@ -96,7 +96,7 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "both, in proportion to 0.03": BOTH | {"USUAL_RMS": 0.03},
     "both, in proportion to 0.1, classifier 30 times": BOTH | {"USUAL_RMS": 0.1, "NEW_WEIGHTS_RATE": 30.0},
     "both, in proportion to 0.1, norms too": BOTH | {"USUAL_RMS": 0.1, "rate_factor": norms_too},
-    "Muon": {"ProportionateTrainer": MuonTrainer},
+    "Muon": {"DurableTrainer": MuonTrainer},
 }
 
 

@@ -5,6 +5,7 @@ still as it was written is ours to replace and to delete. Whatever else is there
 name is needed, it stays under another name.
 """
 
+import errno
 import hashlib
 import json
 import logging
@@ -28,6 +29,8 @@ DECODER = "decoder"
 MANIFEST = ".hf_minibert.json"
 TEMPORARY = re.compile(r"\.hf_minibert-[0-9a-f]{16}")
 CARD, GENERATED_CARD = "README.md", "README.generated.md"
+_DISK_IN_WORDS = re.compile(r"\(os error \d+\)|PytorchStreamWriter|inline_container|unexpected pos")
+_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 _NO_LINK = os.O_NOFOLLOW if sys.platform != "win32" else 0
 
 Stamp = dict[str, Any]
@@ -73,6 +76,23 @@ def append_text(path: Path, text: str) -> None:
     descriptor = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | _NO_LINK, 0o666)
     with os.fdopen(descriptor, "a", encoding="utf-8", newline="\n") as file:
         file.write(text)
+
+
+@contextmanager
+def disk_errors(what: str, remedy: str) -> Iterator[None]:
+    """Tell what the disk does not take as a mistake of the user's: safetensors, tokenizers and torch tell it otherwise.
+
+    Raises:
+        UserError: says what could not be done, why, and what to do.
+    """
+    try:
+        yield
+    except Exception as error:  # tokenizers raise nothing narrower
+        reason = " ".join(str(error).split())
+        is_full = isinstance(error, OSError) and error.errno in _FULL
+        if isinstance(error, UserError) or not (is_full or _DISK_IN_WORDS.search(reason)):
+            raise
+        raise UserError(f"{what} ({reason}); {remedy}") from error
 
 
 def digest(path: Path, first_bytes: int | None = None) -> str:

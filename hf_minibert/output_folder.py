@@ -21,6 +21,7 @@ from hf_minibert.files import (
     TEMPORARY,
     Manifest,
     digest,
+    disk_errors,
     files_below,
     share,
     shown,
@@ -35,12 +36,14 @@ else:
 logger = logging.getLogger(__name__)
 
 LOCK = ".hf_minibert.lock"
+UNFINISHED = ".hf_minibert-unfinished"
+"""Inside a folder, what a run keeps to go on from while an earlier result stays beside it."""
 SECONDS_TO_WAIT = 2.0
 """For the lock: a process that was killed a moment ago, or one that only looks, lets go of it soon."""
 NAMES_SHOWN = 12
 RESULTS = ("results.json", "export.json", "training.json", "store.json")
 """A folder with one of these, or with a checkpoint, is worth something."""
-_FOLDERS = re.compile(r"logs|decoder|checkpoint-\d+")
+_FOLDERS = re.compile(rf"logs|decoder|checkpoint-\d+|{re.escape(UNFINISHED)}")
 _OURS = re.compile(
     r"(arguments|results|config|generation_config|tokenizer|tokenizer_config|special_tokens_map|added_tokens|vocab"
     r"|export|training|store|model\.safetensors\.index)\.json|(metrics|samples)\.jsonl|curves\.png"
@@ -92,10 +95,18 @@ def _check(
     refuse_links(folder)
     if not is_locked:
         _look_at_lock(folder)
+    if (folder / UNFINISHED).exists():
+        _refuse_others(folder, verb, kind)
     if resumes or is_empty(folder):
         return
     if not replaces and not _came_to_nothing(folder, verb):
         raise UserError(f"output_dir {folder} is not empty; {remedy}")
+    _refuse_others(folder, verb, kind)
+    refuse_inputs(folder, inputs)
+
+
+def _refuse_others(folder: Path, verb: str, kind: str) -> None:
+    """Raises a UserError if the folder's list is missing, or is another verb's."""
     manifest = Manifest.read(folder)
     if manifest is None:
         raise UserError(
@@ -107,7 +118,6 @@ def _check(
             f"output_dir {folder} holds something other than {kind}: {shown(manifest.verb)} wrote it; name "
             "another folder"
         )
-    refuse_inputs(folder, inputs)
 
 
 def is_empty(folder: Path) -> bool:
@@ -116,7 +126,7 @@ def is_empty(folder: Path) -> bool:
 
 
 def _entries(folder: Path) -> list[Path]:
-    own = {"lost+found", LOCK, MANIFEST}
+    own = {"lost+found", LOCK, MANIFEST, UNFINISHED}
     return sorted(path for path in folder.iterdir() if path.name not in own and not TEMPORARY.fullmatch(path.name))
 
 
@@ -126,7 +136,7 @@ def _came_to_nothing(folder: Path, verb: str) -> bool:
     if manifest is None or manifest.verb != verb:
         return False
     names = set(files_below(folder)) - {MANIFEST, LOCK}
-    names = {name for name in names if not TEMPORARY.fullmatch(name.split("/")[0])}
+    names = {name for name in names if not TEMPORARY.fullmatch(top := name.split("/")[0]) and top != UNFINISHED}
     has_result = any(name in RESULTS or name.startswith("checkpoint-") for name in names)
     return not has_result and all(manifest.fitting(name) for name in names)
 
@@ -305,33 +315,68 @@ def replaced_folder(output_dir: str, verb: str, kind: str, *, inputs: Iterable[s
         last: the file without which nothing opens the folder; see `move_into`.
 
     Raises:
+        UserError: as `check_folder`, or the disk does not take the files.
+    """
+    with (
+        kept_folder(output_dir, verb, kind, replaces=True, remedy="", inputs=inputs) as folder,
+        disk_errors(f"output_dir {folder} could not be written", "make room on the disk, and try again"),
+        staged_folder(folder) as staged,
+    ):
+        yield staged
+        replace_files(staged, folder, verb, last=last)
+
+
+@contextmanager
+def kept_folder(
+    output_dir: str,
+    verb: str,
+    kind: str,
+    *,
+    replaces: bool,
+    resumes: bool = False,
+    remedy: str,
+    inputs: Iterable[str],
+) -> Iterator[Path]:
+    """As `held_folder`, but what is there stays until `replace_files`; a new folder that nothing came into vanishes.
+
+    Raises:
         UserError: as `check_folder`.
     """
     inputs = list(inputs)
-    check_folder(output_dir, verb, kind, replaces=True, remedy="", inputs=inputs)
+    check_folder(output_dir, verb, kind, replaces=replaces, resumes=resumes, remedy=remedy, inputs=inputs)
     folder = Path(output_dir)
     is_new = not folder.exists()
     folder.mkdir(parents=True, exist_ok=True)
     try:
         with locked(folder):
-            _check(output_dir, verb, kind, replaces=True, resumes=False, remedy="", inputs=inputs, is_locked=True)
+            _check(
+                output_dir, verb, kind, replaces=replaces, resumes=resumes, remedy=remedy, inputs=inputs, is_locked=True
+            )
             _sweep(folder)
-            with staged_folder(folder) as staged:
-                yield staged
-                before = Manifest.read(folder) or Manifest(folder, verb, {})
-                before.write()
-                coming = move_into(staged, folder, last=last)
-                manifest = Manifest.read(folder)
-                assert manifest is not None
-                earlier = [name for name in manifest.files if name not in coming]
-                changed = manifest.remove(earlier)
-                for name in earlier:
-                    del manifest.files[name]
-                manifest.write()
-            _tell_kept(folder, set(before.files), changed, written=coming)
+            yield folder
     finally:
         if is_new and not any(folder.iterdir()):
             folder.rmdir()
+
+
+def replace_files(staged: Path, folder: Path, verb: str, *, last: str) -> None:
+    """Move files into a folder, in the place of all that is on its list: a new result whole, or none that opens.
+
+    What somebody has changed is kept, and named.
+    """
+    before = Manifest.read(folder) or Manifest(folder, verb, {})
+    before.write()
+    coming = move_into(staged, folder, last=last, replaces=True)
+    changed = [name for name in before.files if name not in coming and os.path.lexists(folder / name)]
+    _tell_kept(folder, set(before.files), changed, written=coming)
+
+
+def discard(path: Path) -> None:
+    """Delete a folder of ours, of which nobody sees a half: killed on the way, the rest is swept up."""
+    if path.exists():
+        doomed = temporary_path(path.parent)
+        path.rename(doomed)
+        shutil.rmtree(doomed, ignore_errors=True)
 
 
 @contextmanager
@@ -345,10 +390,11 @@ def staged_folder(folder: Path) -> Iterator[Path]:
         shutil.rmtree(staged, ignore_errors=True)
 
 
-def move_into(staged: Path, folder: Path, *, last: str) -> set[str]:
+def move_into(staged: Path, folder: Path, *, last: str, replaces: bool = False) -> set[str]:
     """Move files into a folder that has a list, and put them on it; a card that somebody has edited stays as it is.
 
     While files are exchanged the folder lacks ``last``, so that nobody takes a mixture of old and new for a whole.
+    With ``replaces``, all else on the list goes meanwhile.
 
     Returns:
         The names of the files.
@@ -362,6 +408,12 @@ def move_into(staged: Path, folder: Path, *, last: str) -> set[str]:
     coming = {name: digest(staged / name) for name in files_below(staged)}
     manifest.make_way(coming)
     (folder / last).unlink(missing_ok=True)
+    if replaces:
+        earlier = [name for name in manifest.files if name not in coming]
+        manifest.remove(earlier)
+        for name in earlier:
+            del manifest.files[name]
+        manifest.write()
     for name in sorted(coming, key=lambda name: name == last):
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
         (staged / name).replace(folder / name)

@@ -1,5 +1,6 @@
 """What a fine-tuning can be told: the flags of `hf-minibert finetune`."""
 
+import math
 from dataclasses import dataclass
 from typing import Literal
 
@@ -9,15 +10,9 @@ TaskName = Literal["text-classification"]
 
 
 @dataclass(kw_only=True)
-class FinetuneArguments:
-    """Fine-tune a pre-trained model on labelled text, and leave a folder that a pipeline opens."""
+class DataArguments:
+    """Data."""
 
-    model_name_or_path: str
-    """Folder of a pre-trained MiniBERT or MiniGPT, or its name on the Hub."""
-    output_dir: str
-    """Folder for the classifier, its card and its metrics."""
-    task: TaskName = "text-classification"
-    """What to learn."""
     dataset: str = "builtin"
     """`builtin` (which package a documentation text is from), a file (.jsonl .csv .tsv .parquet, also compressed), a
     folder with one train, dev and test file each (train.csv, dev.csv, ...), or a data set on the Hub, as NAME or
@@ -31,16 +26,38 @@ class FinetuneArguments:
     label_names: list[str] | None = None
     """The labels in the order of their class ids, or what the class ids 0, 1, ... in the column mean, as in
     `--label_names negative positive`."""
-    overwrite_output_dir: bool = False
-    """Write over an earlier fine-tuning in output_dir."""
     max_seq_length: int = 256
     """Longer texts are cut."""
+    max_train_samples: int | None = None
+    """Train on so many texts only, chosen by the seed."""
+    max_eval_samples: int | None = None
+    """Evaluate and test on so many texts only, chosen by the seed."""
+
+
+@dataclass(kw_only=True)
+class ModelArguments:
+    """Model."""
+
+    task: TaskName = "text-classification"
+    """What to learn."""
+    hidden_dropout_prob: float = 0.1
+    """Dropout in the layers and before the classifier."""
+    classifier_pooling: Literal["cls", "mean", "max"] | None = None
+    """How MiniBERT makes one vector of a text. MiniGPT takes its last token. Default: mean; in the classic architecture
+    what the model has, cls unless it says otherwise, as in BERT, to which others cannot be exported."""
+    lm_loss_weight: float = 0.5
+    """Weight of MiniGPT's language-model loss beside the classifier's, in every loss that is shown, too; 0 is better
+    below about 10,000 examples."""
+
+
+@dataclass(kw_only=True)
+class TrainingArguments:
+    """Training."""
+
     num_train_epochs: float = 3.0
     """Passes over the training text."""
     per_device_train_batch_size: int = 32
     """Texts in a batch."""
-    per_device_eval_batch_size: int = 64
-    """Texts in a batch of an evaluation."""
     gradient_accumulation_steps: int = 1
     """Batches that are added up for one optimizer step."""
     learning_rate: float = 3e-4
@@ -50,24 +67,42 @@ class FinetuneArguments:
     """Steps of linear warm-up; below 1, their share of the run."""
     weight_decay: float = 0.01
     """AdamW's decay."""
-    hidden_dropout_prob: float = 0.1
-    """Dropout in the layers and before the classifier."""
-    classifier_pooling: Literal["cls", "mean", "max"] | None = None
-    """How MiniBERT makes one vector of a text. MiniGPT takes its last token. Default: mean; in the classic architecture
-    what the model has, cls unless it says otherwise, as in BERT, to which others cannot be exported."""
-    lm_loss_weight: float = 0.5
-    """Weight of MiniGPT's language-model loss beside the classifier's, in every loss that is shown, too; 0 is better
-    below about 10,000 examples."""
-    mixed_precision: Literal["no", "bf16"] | None = None
-    """Number format of the large products; weights stay in float32. Default: bf16 where the device computes in it."""
-    max_train_samples: int | None = None
-    """Train on so many texts only, chosen by the seed."""
-    max_eval_samples: int | None = None
-    """Evaluate and test on so many texts only, chosen by the seed."""
     seed: int = 42
     """Of the new weights, the order of the data and dropout."""
 
+
+@dataclass(kw_only=True)
+class HardwareArguments:
+    """Hardware."""
+
+    per_device_eval_batch_size: int = 64
+    """Texts in a batch of an evaluation."""
+    mixed_precision: Literal["no", "bf16"] | None = None
+    """Number format of the large products; weights stay in float32. Default: bf16 where the device computes in it."""
+
+
+@dataclass(kw_only=True)
+class FinetuneArguments(HardwareArguments, TrainingArguments, ModelArguments, DataArguments):
+    """Fine-tune a pre-trained model on labelled text, and leave a folder that a pipeline opens.
+
+    SIGTERM, SIGUSR1 and Ctrl-C end it after the step at hand, with a checkpoint.
+    """
+
+    model_name_or_path: str
+    """Folder of a pre-trained MiniBERT or MiniGPT, or its name on the Hub."""
+    output_dir: str
+    """Folder for the classifier, its card and its metrics; what an earlier fine-tuning left there stays until the new
+    result is whole."""
+    resume: bool = False
+    """Go on with the unfinished fine-tuning in output_dir, from its newest checkpoint and with its arguments; the same
+    data and as many processes give what it would have given."""
+    overwrite_output_dir: bool = False
+    """Replace an earlier fine-tuning in output_dir, and forget an unfinished one."""
+
     def __post_init__(self) -> None:
+        for name, value in vars(self).items():
+            if isinstance(value, float) and not math.isfinite(value):
+                raise UserError(f"{name} must be a finite number, got {value}")
         for name in (
             "num_train_epochs",
             "per_device_train_batch_size",
@@ -89,3 +124,5 @@ class FinetuneArguments:
             raise UserError(f"hidden_dropout_prob must be in [0, 1), got {self.hidden_dropout_prob}")
         if self.max_seq_length < 8:
             raise UserError(f"max_seq_length must be at least 8, got {self.max_seq_length}")
+        if self.resume and self.overwrite_output_dir:
+            raise UserError("--resume goes on with what --overwrite_output_dir would forget; give one of them")

@@ -26,18 +26,19 @@ class ProportionateTrainer(Trainer):
 
     def __init__(self, *, new_weights: set[str], **arguments: Any) -> None:
         super().__init__(**arguments)
-        self._new_weights = new_weights
+        assert self.model is not None
+        self._factors = {  # of the weights that a fine-tuning begins with, wherever it goes on
+            id(parameter): rate_factor(parameter, is_new=name in new_weights)
+            for name, parameter in self.model.named_parameters()
+        }
 
     def create_optimizer(self, model: Any = None) -> torch.optim.Optimizer:
         """The usual one; each parameter that learns at another rate has a group of its own, and decays as all do."""
-        assert self.model is not None
         assert self.optimizer is None, "rates would be multiplied again"
         optimizer = super().create_optimizer(model)
-        new = {id(parameter) for name, parameter in self.model.named_parameters() if name in self._new_weights}
         usual, others = list[dict[str, Any]](), list[dict[str, Any]]()
         for group in optimizer.param_groups:
-            factors = [rate_factor(parameter, is_new=id(parameter) in new) for parameter in group["params"]]
-            pairs = list(zip(group["params"], factors, strict=True))
+            pairs = [(parameter, self._factors[id(parameter)]) for parameter in group["params"]]
             usual.append(group | {"params": [parameter for parameter, factor in pairs if factor == 1]})
             others += [
                 group | {"params": [one], "lr": group["lr"] * factor, "weight_decay": group["weight_decay"] / factor}
@@ -70,7 +71,12 @@ class OneBar(TrainerCallback):
     def on_train_begin(self, *event: Any, **_: Any) -> None:
         """Begin the bar."""
         _, state, _ = event
-        self._bar = tqdm(total=state.max_steps, desc="training", disable=not state.is_world_process_zero)
+        self._bar = tqdm(
+            total=state.max_steps,
+            initial=state.global_step,
+            desc="training",
+            disable=not state.is_world_process_zero,
+        )
 
     def on_step_end(self, *event: Any, **_: Any) -> None:
         """Move on."""
@@ -108,8 +114,7 @@ def trainer_arguments(
 ) -> TrainingArguments:
     """What `Trainer` is told: ours by name, and its own means of evaluating each epoch and keeping the best.
 
-    Its checkpoints are in a `folder` of their own, since it deletes whatever is named as one. The best of them is the
-    one whose `metric` is highest.
+    Its checkpoints are in a `folder` of their own. The best of them is the one whose `metric` is highest.
     """
     steps_per_epoch = math.ceil(
         num_examples / (arguments.per_device_train_batch_size * num_processes) / arguments.gradient_accumulation_steps
@@ -129,13 +134,12 @@ def trainer_arguments(
         train_sampling_strategy="group_by_length",
         eval_strategy="epoch",
         save_strategy="epoch",
-        save_total_limit=1,
         load_best_model_at_end=True,
         metric_for_best_model=metric,
         logging_steps=max(1, min(50, steps_per_epoch // 4)),
         dataloader_pin_memory=torch.cuda.is_available(),
         seed=arguments.seed,
-        save_only_model=True,
+        logging_nan_inf_filter=False,  # it would hide what `DurableTrainer` stops at
         report_to="none",
         disable_tqdm=True,  # `OneBar` takes its place
     )

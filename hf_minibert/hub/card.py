@@ -333,17 +333,21 @@ def is_generated(text: str) -> bool:
     return stamp is not None and _stamp(text[: stamp.start()]) == stamp.group()
 
 
-def render_card(folder: Path, repo_id: str | None = None, license_id: str | None = None) -> str:
+def render_card(
+    folder: Path, repo_id: str | None = None, license_id: str | None = None, *, place: Path | None = None
+) -> str:
     """The card of a finished run, metadata and text.
 
     Args:
         folder: the run's output folder.
         repo_id: where the model is published, for the snippets; default, they open the folder.
         license_id: the weights' licence, as the Hub names it. Default: none is stated, since it depends on the text.
+        place: the folder that the run's files are about to be moved into; default, they stay.
 
     Raises:
         UserError: a file or a figure that the card needs is missing, or a figure is not finite.
     """
+    place = place or folder
     config = _read_json(folder, "config.json")
     arguments = {
         name: value
@@ -355,7 +359,7 @@ def render_card(folder: Path, repo_id: str | None = None, license_id: str | None
     _refuse_non_finite(results, str(folder / "results.json"))
     try:
         template = {"pretrain": "pretrained.md.jinja", "finetune": "finetuned.md.jinja"}[results["kind"]]
-        title = repo_id.split("/")[-1] if repo_id else results.get("preset") or folder.resolve().name
+        title = repo_id.split("/")[-1] if repo_id else results.get("preset") or place.resolve().name
         metadata = _metadata(results, title, license_id)
         body = (
             _environment()
@@ -363,7 +367,7 @@ def render_card(folder: Path, repo_id: str | None = None, license_id: str | None
             .render(
                 results=results,
                 title=title,
-                model=repo_id or folder.as_posix(),
+                model=repo_id or place.as_posix(),
                 pipeline_tag=metadata.pipeline_tag,
                 verb=_PIPELINE_VERBS.get(str(metadata.pipeline_tag), "classify"),
                 family=_NAMES[results["model_type"]],

@@ -2,11 +2,15 @@
 
 import json
 import os
+import re
+import resource
 import runpy
 import shutil
 import signal
 import subprocess
 import sys
+import traceback
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -14,8 +18,21 @@ from typing import Any
 import pytest
 from commands import SCRIPTS, TINY_RUN, call, flags, write_corpus
 
+from hf_minibert.errors import UserError
 from hf_minibert.files import MANIFEST, Manifest, append_text, write_json
-from hf_minibert.output_folder import LOCK, held_folder, locked, move_into, replaced_folder, staged_folder
+from hf_minibert.finetuning.unfinished import Unfinished
+from hf_minibert.hub.publish import prepare_upload
+from hf_minibert.output_folder import (
+    LOCK,
+    UNFINISHED,
+    held_folder,
+    kept_folder,
+    locked,
+    move_into,
+    replace_files,
+    replaced_folder,
+    staged_folder,
+)
 from hf_minibert.pretraining import checkpoint
 from hf_minibert.pretraining.checkpoint import TrainState, prune_checkpoints, save_checkpoint
 
@@ -274,7 +291,9 @@ CHANGES = ("os.rename", "os.remove", "os.mkdir", "os.rmdir", "os.chmod", "open")
 
 def killed_at(change: int, work: Callable[[], None]) -> bool:
     """Do some work in a process that dies before so many changes of files; whether it came to the end before."""
-    child = os.fork()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)  # of threads that a child lacks; none is needed there
+        child = os.fork()
     if child == 0:
         seen = 0
 
@@ -285,8 +304,12 @@ def killed_at(change: int, work: Callable[[], None]) -> bool:
             if seen > change:
                 os._exit(9)
 
-        sys.addaudithook(count)
-        work()
+        try:
+            sys.addaudithook(count)
+            work()
+        except BaseException:
+            traceback.print_exc()
+            os._exit(1)
         os._exit(0)
     status = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
     assert status in (0, 9)
@@ -319,7 +342,28 @@ def convert_in(folder: Path, number: int) -> None:
             (staged / name).write_text(str(number))
 
 
-@pytest.mark.parametrize("work", [run_in, convert_in])
+def finetune_in(folder: Path, number: int) -> None:
+    """The way a fine-tuning writes: checkpoints in a folder of their own, then all at once, over an earlier one."""
+    rules: dict[str, Any] = {"kind": "a fine-tuning", "replaces": True, "remedy": "", "inputs": []}
+    with kept_folder(str(folder), "finetune", **rules):
+        if Manifest.read(folder) is None:
+            Manifest(folder, "finetune", {}).write()
+        unfinished = Unfinished(folder)
+        unfinished.begin({"arguments": {"seed": number}})
+        for step in range(3):
+            checkpoint = unfinished.folder / f"checkpoint-{step}"
+            checkpoint.mkdir()
+            for name in ("model.safetensors", "optimizer.pt"):
+                (checkpoint / name).write_text(f"{number}, step {step}")
+            unfinished.seal(checkpoint, {"best": "checkpoint-0"})
+        with staged_folder(folder) as staged:
+            for name in ("config.json", "model.safetensors", f"shard-{number}.safetensors", "results.json"):
+                (staged / name).write_text(str(number))
+            replace_files(staged, folder, "finetune", last="config.json")
+        unfinished.forget()
+
+
+@pytest.mark.parametrize("work", [run_in, convert_in, finetune_in])
 def test_killed_at_any_change_of_files_the_next_one_replaces_what_was_written(
     work: Callable[[Path, int], None], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -334,6 +378,13 @@ def test_killed_at_any_change_of_files_the_next_one_replaces_what_was_written(
         assert left["notes.md"] == b"precious"
         if "config.json" in left:
             assert left["config.json"] == left["model.safetensors"], "nobody takes a mixture for a model"
+        if "config.json" in left and work is not run_in:
+            results = {value for name, value in left.items() if not name.startswith(".") and name != "notes.md"}
+            assert len(results) == 1, "all is old or all is new"
+        if (folder / UNFINISHED).exists():
+            steps = [int(path.parent.name[-1]) for path in (folder / UNFINISHED).glob("checkpoint-*/progress.json")]
+            newest = Unfinished(folder).checkpoint()
+            assert (newest and newest.name) == (f"checkpoint-{max(steps)}" if steps else None)
         work(folder, 3)
         after = content(folder)
         assert after.pop("notes.md") == b"precious"
@@ -343,6 +394,93 @@ def test_killed_at_any_change_of_files_the_next_one_replaces_what_was_written(
         assert after["config.json"] == after["model.safetensors"] == b"3"
         change += 1
     assert change > 10
+
+
+CHANGED: dict[str, dict[str, Any]] = {
+    "finetune": {"seed": 7},
+    "export": {"model_name_or_path": "other"},
+    "train_tokenizer": {"vocab_size": 750},
+}
+"""What a second call of a verb is told otherwise."""
+
+
+@pytest.mark.parametrize("every", [17, pytest.param(1, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("verb", list(CHANGED))
+@pytest.mark.usefixtures("alone")
+def test_a_verb_killed_at_any_change_of_files_leaves_the_old_result_or_the_new_or_none_that_opens(
+    every: int, verb: str, fill: Call, inputs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    changed = dict(CHANGED[verb])
+    if verb == "export":
+        changed["model_name_or_path"] = Path(shutil.copytree(inputs / "model", tmp_path / "other"))
+        words = flags(PRETRAIN | {"corpus": inputs / "corpus.jsonl", "seed": 7, "overwrite_output_dir": True})
+        assert call("pretrain.py", monkeypatch, *words, "--output_dir", str(tmp_path / "other")) == 0
+    folder = tmp_path / "out"
+    assert fill(folder, **changed) == 0
+    new = shown(folder)
+    shutil.rmtree(folder)
+    assert fill(folder) == 0
+    old = shown(folder)
+    shutil.copytree(folder, tmp_path / "old")
+    differing = {name for name in old.keys() | new.keys() if old.get(name) != new.get(name)} - {"README.md"}
+    assert len(differing) >= {"finetune": 4, "export": 1, "train_tokenizer": 2}[verb]
+    opening = "tokenizer_config.json" if verb == "train_tokenizer" else "config.json"
+    change, ended, seen = 3, False, set()
+    while not ended:
+        shutil.rmtree(folder)
+        shutil.copytree(tmp_path / "old", folder)
+        ended = killed_at(change, lambda: fill(folder, **changed))
+        left = shown(folder)
+        if left == old:
+            seen.add("old")
+        elif opening in left:
+            seen.add("new")
+            assert left.keys() == new.keys(), f"killed at change {change}"
+            assert not [name for name in differing if left.get(name) == old.get(name)], "a mixture"
+        elif verb == "finetune":
+            with pytest.raises(UserError, match="is not a finished checkpoint"):
+                prepare_upload(folder, "me/model")
+        goes_on = verb == "finetune" and Unfinished(folder).begun() is not None
+        assert fill(folder, **changed, **({"resume": True, "overwrite_output_dir": False} if goes_on else {})) == 0
+        manifest = Manifest.read(folder)
+        assert manifest is not None
+        assert set(content(folder)) == {*manifest.files, MANIFEST}, f"killed at change {change}"
+        assert left != old or shown(folder)[opening] == new[opening]
+        for name in ("model.safetensors", "tokenizer.json", "arguments.json"):
+            assert shown(folder).get(name) == new.get(name), f"killed at change {change}"
+        change += every
+    assert {"old", "new"} <= seen
+
+
+@pytest.fixture(name="alone")
+def _alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    """One thread, since a process that is forked from several has only one of them."""
+    monkeypatch.setattr("hf_minibert.finetuning.run.use_all_cores", lambda _: None)
+    monkeypatch.setattr("hf_minibert.pretraining.backend.use_all_cores", lambda _: None)
+
+
+def shown(folder: Path) -> dict[str, bytes]:
+    """The files of a folder that are not hidden."""
+    return {name: value for name, value in content(folder).items() if not name.startswith(".")}
+
+
+@pytest.mark.parametrize("verb", ["export", "train_tokenizer"])
+def test_a_full_disk_is_one_line_and_changes_nothing(
+    fill: Call, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = tmp_path / "out"
+    assert fill(folder) == 0
+    before = content(folder)
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    for size in (0, 500, 3_000, max(map(len, before.values())) - 1):
+        resource.setrlimit(resource.RLIMIT_FSIZE, (size, hard))
+        try:
+            status = fill(folder)
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+        assert status == 2
+        assert re.search(r"error: .*File too large", capsys.readouterr().err.splitlines()[-1])
+        assert content(folder) == before
 
 
 def test_a_run_from_before_there_were_lists_is_resumed_and_not_overwritten(

@@ -1,0 +1,213 @@
+"""What ends a fine-tuning before its time, and what it goes on from.
+
+What is not finite ends it for good. A signal ends it with a checkpoint, from which it goes on as if nothing had
+happened.
+"""
+
+import math
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, NoReturn
+
+import torch
+from accelerate.utils import broadcast_object_list, gather_object
+from safetensors.torch import load_model
+from torch import Tensor, nn
+from transformers import TrainerCallback, TrainerState
+from transformers.trainer_pt_utils import LengthGroupedSampler, get_length_grouped_indices
+
+from hf_minibert.errors import UserError
+from hf_minibert.files import disk_errors
+from hf_minibert.finetuning.trainer import ProportionateTrainer
+from hf_minibert.finetuning.unfinished import Unfinished, read_progress
+from hf_minibert.runs.stopping import StopSignal
+
+
+class DurableTrainer(ProportionateTrainer):
+    """It stops at what is not finite, and its checkpoints, which lie in the folder `unfinished`, hold all of it.
+
+    `Trainer` restores weights, moments, rates and the generators of dropout. What it forgets is in `progress.json`: the
+    order of the epoch at hand, the losses since the last line of the log, and the time.
+    """
+
+    def __init__(self, *, unfinished: Unfinished, **arguments: Any) -> None:
+        super().__init__(**arguments)
+        self.unfinished = unfinished
+        self.seconds = 0.0
+        self._begin = 0.0
+        self._loss_is_finite = torch.tensor(True)
+        self._progress: dict[str, Any] | None = None
+
+    def train_from(self, checkpoint: Path | None) -> None:
+        """Train to the end, from a checkpoint on if there is one, and take the best weights.
+
+        Raises:
+            UserError: the loss, a gradient or the weights are not finite, or the disk does not take a checkpoint.
+            Stopped: a signal has asked for it, and there is a checkpoint.
+        """
+        self._begin = time.perf_counter()
+        if checkpoint is None:
+            self.train()
+        else:
+            self._progress = read_progress(checkpoint)
+            self._begin -= self._progress["seconds"]
+            if self._progress["is_last"]:
+                self._take_best(checkpoint)
+            else:
+                self.train(resume_from_checkpoint=str(checkpoint))
+        self.seconds = time.perf_counter() - self._begin
+
+    def _take_best(self, checkpoint: Path) -> None:
+        """What `train` would end with, if it had no step to do."""
+        assert self._progress is not None
+        self.state = TrainerState.load_from_json(str(checkpoint / "trainer_state.json"))
+        assert self.model is not None
+        load_model(self.model, self.unfinished.folder / self._progress["best"] / "model.safetensors")
+        self.callback_handler.on_train_begin(self.args, self.state, self.control)
+
+    def restore_progress(self) -> None:
+        """What `Trainer` forgets; to be called when it has restored the rest."""
+        if self._progress is not None and not self._progress["is_last"]:
+            self._tr_loss.fill_(self._progress["loss_sums"][self.args.process_index])
+            self._globalstep_last_logged = self._progress["logged_step"]
+        if self.state.best_global_step is not None:  # the folder may lie elsewhere now
+            self.state.best_model_checkpoint = str(self.unfinished.folder / f"checkpoint-{self.state.best_global_step}")
+
+    def _get_train_sampler(self, *arguments: Any, **more: Any) -> torch.utils.data.Sampler[int] | None:
+        sampler = super()._get_train_sampler(*arguments, **more)
+        assert isinstance(sampler, LengthGroupedSampler)
+        in_epoch = self._progress is not None and not self._progress["is_epoch_end"]
+        self._order = KnownOrder(sampler, self._progress["order"] if self._progress and in_epoch else None)
+        return self._order
+
+    def training_step(self, *arguments: Any, **more: Any) -> Tensor:
+        """As usual, and a look at the loss."""
+        loss = super().training_step(*arguments, **more)
+        self._loss_is_finite = torch.isfinite(loss) & self._loss_is_finite.to(loss.device)
+        return loss
+
+    def _clip_grad_norm(self, model: nn.Module) -> Any:
+        """As usual, before the optimizer's step; with several processes, the gradient is already that of all."""
+        norm = super()._clip_grad_norm(model)  # type: ignore[no-untyped-call]
+        if not (torch.isfinite(torch.as_tensor(norm)) & self._loss_is_finite):
+            self.diverge("its loss or gradient is", self.state.global_step + 1)
+        return norm
+
+    def diverge(self, what: str, step: int) -> NoReturn:
+        """End it, without its checkpoints: with the same arguments they lead to the same end."""
+        if self.args.should_save:
+            self.unfinished.forget()
+        raise UserError(
+            f"the fine-tuning diverged: in step {step} of {self.state.max_steps} {what} not finite; nothing of it is "
+            f"kept. Begin anew with a smaller --learning_rate (it was {self.args.learning_rate:g})"
+        )
+
+    def check_weights(self) -> None:
+        """Raises a UserError if a weight is not finite."""
+        assert self.model is not None
+        if not all(bool(torch.isfinite(parameter).all()) for parameter in self.model.parameters()):
+            self.diverge("a weight is", self.state.global_step)
+
+    def _save_checkpoint(self, model: nn.Module, trial: Any) -> None:
+        """As usual, and what `Trainer` forgets; only then is it whole."""
+        step = self.state.global_step
+        with disk_errors(
+            f"the checkpoint of step {step} could not be written",
+            "make room on the disk, and go on with --resume, or begin anew",
+        ):
+            super()._save_checkpoint(model, trial)
+            loss_sums = gather_object([float(self._tr_loss)])
+            self.accelerator.wait_for_everyone()  # each has written its generators
+            if self.args.should_save:
+                best = self.state.best_global_step
+                progress = {
+                    "seconds": time.perf_counter() - self._begin,
+                    "is_epoch_end": is_epoch_end(self.state),
+                    "is_last": step >= self.state.max_steps,
+                    "best": None if best is None else f"checkpoint-{best}",
+                    "order": self._order.begin,
+                    "loss_sums": loss_sums,
+                    "logged_step": self._globalstep_last_logged,
+                }
+                self.unfinished.seal(self.unfinished.folder / f"checkpoint-{step}", progress)
+            self.accelerator.wait_for_everyone()
+
+
+def is_epoch_end(state: TrainerState) -> bool:
+    """Whether the step at hand is the last of its epoch, or of all."""
+    return float(state.epoch or 0).is_integer() or state.global_step >= state.max_steps
+
+
+class KnownOrder(LengthGroupedSampler):
+    """The order of another sampler, which all processes walk, and which can be walked again."""
+
+    def __init__(self, sampler: LengthGroupedSampler, begin: str | None) -> None:
+        """`begin`: the state of the generator that the first order is drawn from, in hexadecimal; default, as it is."""
+        super().__init__(sampler.batch_size, lengths=sampler.lengths)
+        self.begin = begin
+        self._is_known = begin is not None
+
+    def __iter__(self) -> Iterator[int]:
+        """Draws as the sampler would, from the first process's generator: dropout has drawn differently in each."""
+        begin = [self.begin if self._is_known else torch.get_rng_state().numpy().tobytes().hex()]
+        broadcast_object_list(begin)
+        self.begin, self._is_known = begin[0], False
+        assert self.begin is not None
+        torch.set_rng_state(torch.frombuffer(bytearray.fromhex(self.begin), dtype=torch.uint8))
+        return iter(get_length_grouped_indices(self.lengths, self.batch_size))
+
+
+class Stopped(Exception):  # noqa: N818  # no error: it goes on from there
+    """A signal asked the fine-tuning to stop; it can go on from a checkpoint."""
+
+    def __init__(self, status: int, step: int) -> None:
+        super().__init__(f"stopped by a signal at step {step}")
+        self.status, self.step = status, step
+
+
+class Watch(TrainerCallback):
+    """Ends a fine-tuning that a signal stops, or in which something is not finite."""
+
+    def __init__(self, stop: StopSignal) -> None:
+        self.trainer: DurableTrainer
+        self._stop = stop
+
+    def _status(self) -> int:
+        """The exit status that a signal to any of the processes asks for, or 0."""
+        if self.trainer.args.world_size == 1:
+            return self._stop.status
+        statuses = torch.tensor(self._stop.status, device=self.trainer.args.device)
+        torch.distributed.all_reduce(statuses, torch.distributed.ReduceOp.MAX)
+        return int(statuses)
+
+    def on_train_begin(self, *_event: Any, **_: Any) -> None:
+        """The rest of what a checkpoint holds."""
+        self.trainer.restore_progress()
+
+    def on_step_end(self, *event: Any, **_: Any) -> None:
+        """Have a checkpoint saved if the end is asked for; an epoch has one when it is measured."""
+        _, state, control = event
+        if self._status() and not is_epoch_end(state):
+            self.trainer.check_weights()
+            control.should_save = True
+
+    def on_evaluate(self, *event: Any, **kwargs: Any) -> None:
+        """Look at the figures, and at the weights, before they are saved."""
+        _, state, _ = event
+        if not all(math.isfinite(value) for value in kwargs["metrics"].values()):
+            self.trainer.diverge("a figure of its evaluation is", state.global_step)
+        self.trainer.check_weights()
+
+    def on_save(self, *event: Any, **_: Any) -> None:
+        """There is a checkpoint now."""
+        self._end(event[1].global_step)
+
+    def on_prediction_step(self, *event: Any, **_: Any) -> None:
+        """At the end, when all is trained and saved, there is nothing to wait for."""
+        if not self.trainer.is_in_train:
+            self._end(event[1].global_step)
+
+    def _end(self, step: int) -> None:
+        if status := self._status():
+            raise Stopped(status, step)

@@ -1,0 +1,113 @@
+"""The folder of a fine-tuning: who may have it, and what of an unfinished or an earlier one is there."""
+
+import json
+import logging
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+from accelerate.utils import broadcast_object_list
+
+from hf_minibert.errors import UserError
+from hf_minibert.files import MANIFEST, Manifest, disk_errors
+from hf_minibert.finetuning.arguments import FinetuneArguments
+from hf_minibert.finetuning.run import Run, fingerprint
+from hf_minibert.finetuning.unfinished import Unfinished, changed_arguments, refuse_changes, saved_arguments
+from hf_minibert.output_folder import kept_folder, refuse_links
+
+logger = logging.getLogger(__name__)
+
+VERB = "finetune"
+ARGUMENTS, RESULTS = "arguments.json", "results.json"
+
+
+def folder_rules(arguments: FinetuneArguments) -> dict[str, Any]:
+    """What a fine-tuning wants of its folder, as `hf_minibert.output_folder` takes it.
+
+    Raises:
+        UserError: it holds an unfinished fine-tuning, and the arguments do not say what to do about that.
+    """
+    unfinished = Unfinished(arguments.output_dir)
+    goes_on = arguments.resume and unfinished.begun() is not None
+    if not (arguments.resume or arguments.overwrite_output_dir) and (checkpoint := unfinished.checkpoint()):
+        raise UserError(
+            f"output_dir {arguments.output_dir} holds an unfinished fine-tuning ({checkpoint.name}); go on with "
+            "--resume, or forget it with --overwrite_output_dir"
+        )
+    return {
+        "output_dir": arguments.output_dir,
+        "verb": VERB,
+        "kind": "an earlier fine-tuning",
+        "replaces": arguments.overwrite_output_dir or goes_on,
+        "remedy": "give another, or --overwrite_output_dir to replace what an earlier fine-tuning wrote there",
+        "inputs": [arguments.model_name_or_path, arguments.dataset, arguments.test_dataset or arguments.dataset],
+    }
+
+
+def is_finished(arguments: FinetuneArguments) -> bool:
+    """Whether there is nothing to resume, since the folder holds the result that the arguments ask for.
+
+    Raises:
+        UserError: it holds that of other arguments.
+    """
+    folder = Path(arguments.output_dir)
+    if not arguments.resume or not folder.is_dir():
+        return False
+    refuse_links(folder)
+    has_result = all((folder / name).exists() for name in (ARGUMENTS, RESULTS, "config.json"))
+    if Unfinished(folder).begun() is not None or not has_result:
+        return False
+    try:
+        before = dict(json.loads((folder / ARGUMENTS).read_text(encoding="utf-8")))
+    except (ValueError, TypeError, RecursionError) as error:
+        raise UserError(f"{folder / ARGUMENTS} is damaged; replace it with --overwrite_output_dir") from error
+    now = saved_arguments(arguments)
+    if arguments.mixed_precision is None:
+        now["mixed_precision"] = before.get("mixed_precision")
+    if changes := changed_arguments(before, now):
+        raise UserError(
+            f"{folder} holds a finished fine-tuning with other arguments: {changes}; give another output_dir, or "
+            "--overwrite_output_dir in place of --resume"
+        )
+    logger.info("%s is already finished", folder)
+    return True
+
+
+def claim_folder(run: Run, held: ExitStack) -> tuple[Unfinished, Path | None]:
+    """Keep the folder from others until `held` is closed, and note there what is asked for.
+
+    Returns:
+        The place for checkpoints, and the one to go on from.
+    """
+    arguments, processes = run.arguments, run.processes
+    unfinished = Unfinished(arguments.output_dir)
+    asked = fingerprint(run)
+    before = unfinished.begun() if arguments.resume else None
+    if before is not None:
+        refuse_changes(before, asked, arguments.output_dir)
+    processes.wait_for_everyone()  # all have found the folder as it was
+    checkpoints: list[Path | None] = [None]
+    if processes.is_main_process:
+        folder = held.enter_context(kept_folder(**folder_rules(arguments)))
+        held.enter_context(disk_errors(f"output_dir {folder} could not be written", "make room on the disk"))
+        held.callback(forget_what_is_no_use, unfinished)
+        if Manifest.read(folder) is None:
+            Manifest(folder, VERB, {}).write()
+        if before is not None:
+            checkpoints = [unfinished.checkpoint()]
+        if checkpoints[0] is None:
+            unfinished.begin(asked)
+            if arguments.resume:
+                logger.info("there is no checkpoint to go on from in %s, so the fine-tuning begins anew", folder)
+    broadcast_object_list(checkpoints)
+    return unfinished, checkpoints[0]
+
+
+def forget_what_is_no_use(unfinished: Unfinished) -> None:
+    """Delete what cannot be resumed, so that nothing stands in the way of the next try."""
+    if unfinished.folder.exists() and unfinished.checkpoint() is None:
+        unfinished.forget()
+    folder = unfinished.folder.parent
+    manifest = Manifest.read(folder)
+    if not unfinished.folder.exists() and manifest is not None and not manifest.files:
+        (folder / MANIFEST).unlink()
