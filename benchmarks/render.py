@@ -24,7 +24,11 @@ from hf_minibert.pretraining.optimization import EMBEDDINGS_RATE
 from hf_minibert.runs.hardware import TOKENS_PER_BATCH
 from runs import REPOSITORY, RESULTS, mean, unit
 
-DOCUMENTS = (REPOSITORY / "README.md", REPOSITORY / "benchmarks" / "README.md")
+DOCUMENTS = (
+    REPOSITORY / "README.md",
+    *sorted((REPOSITORY / "docs").glob("*.md")),
+    REPOSITORY / "benchmarks" / "README.md",
+)
 PLACE = re.compile(r"(<!-- figures:([\w-]+) -->\n).*?(<!-- end:\2 -->)", flags=re.DOTALL)
 
 
