@@ -47,10 +47,13 @@ test-slow: .venv/installed-dev ## the slow tests alone
 conformance: .venv/installed-dev ## transformers' own suites on our models, and on BERT, GPT-2 and Llama
 	$(BIN)/python -m pytest tests/conformance -n 2 --dist worksteal
 
-check: .venv/installed-dev ## ruff (lint and format) and mypy
+check: .venv/installed-dev ## ruff (lint and format), mypy, and whether the package builds
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+	rm -rf dist && $(BIN)/python -m build --outdir dist . > dist.log 2>&1 || { cat dist.log; exit 1; }
+	@rm -f dist.log
+	$(BIN)/twine check --strict dist/*
 
 format: .venv/installed-dev ## let ruff rewrite what it can
 	$(BIN)/ruff check --fix .

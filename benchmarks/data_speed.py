@@ -5,10 +5,10 @@
     python benchmarks/data_speed.py
     python benchmarks/data_speed.py --corpus 'texts/*.jsonl' --memory_megabytes 1000
 
-The peer does what transformers' `run_mlm.py` and `run_clm.py` do: one `datasets.map` that tokenises and one that joins
-and cuts into rows, in as many processes as ours has threads. Every measurement is a process of its own with empty
-caches. Then: tokens per second of one loader process for each objective, and the most memory that all processes held
-together, what they share counted once, while they built the store of a large corpus (on Linux).
+The peer does what transformers' `run_mlm.py` and `run_clm.py` do: one `datasets.map` tokenises, another joins and cuts
+into rows, in as many processes as ours has threads. Every measurement is a process of its own with empty caches. The
+command also measures the tokens per second of one loader process for each objective, and (on Linux) the most memory
+that the processes together hold while they build the store of a large corpus; shared pages count once.
 """
 
 import json
@@ -30,10 +30,9 @@ from hf_minibert.data.corpus import open_corpus
 from hf_minibert.data.loader import training_batches
 from hf_minibert.data.rows import CausalRows, MaskedRows, Masking, NextSentenceRows, Rows
 from hf_minibert.data.token_store import open_token_store
-from hf_minibert.files import write_json
-from hf_minibert.pretraining.report import environment
+from hf_minibert.runs.results import environment
 from hf_minibert.tokenization import load_tokenizer
-from runs import REPOSITORY, Benchmark
+from runs import REPOSITORY, Benchmark, write_results
 
 LENGTH = 128
 ROUNDS = 3
@@ -120,7 +119,7 @@ def in_a_process(way: str, file: Path, processes: int, *, measures_memory: bool 
 
 
 def resident_bytes(pid: int) -> int:
-    """Of a process and those it has started, each page that they share counted once."""
+    """Memory of a process and of those it has started; a page that they share counts once."""
     total = 0
     with suppress(psutil.NoSuchProcess):  # ended since
         parent = psutil.Process(pid)
@@ -130,7 +129,7 @@ def resident_bytes(pid: int) -> int:
 
 
 def measure_one(arguments: Arguments) -> float:
-    """What a measurement's own process does, and how long it takes."""
+    """The seconds of one measurement, in its own process."""
     assert arguments.file is not None
     file = Path(arguments.file)
     with tempfile.TemporaryDirectory() as folder:
@@ -164,6 +163,30 @@ def loader_speeds(file: Path) -> dict[str, int]:
                 next(batches)
             speeds[name] = round(count * 64 * LENGTH / (time.perf_counter() - begin))
     return speeds
+
+
+def table(figures: dict[str, Any]) -> list[str]:
+    """The speed of preparation beside the stock scripts', the speed of the loader, and the memory."""
+    lines = [
+        f"| preparing text, {figures['hardware']} | ours | tokenise-and-group | ratio |",
+        "|---|---:|---:|---:|",
+    ]
+    lines += [
+        f"| {row['processes']} process{'es' if row['processes'] > 1 else ''}, MB/s | {row['ours']:.2f} "
+        f"| {row['tokenise-and-group']:.2f} | **{row['ratio']:.1f}** |"
+        for row in figures["preparation_megabytes_per_second"]
+    ]
+    speeds = figures["loader_tokens_per_second"]
+    lines += ["", "| one loader process | million tokens per second |", "|---|---:|"]
+    lines += [f"| {name} | {speed / 1e6:.1f} |" for name, speed in speeds.items()]
+    if "memory" in figures:
+        memory = figures["memory"]
+        lines += [
+            "",
+            f"A store of {memory['megabytes_of_text']:,} MB of text was built within {memory['resident_megabytes']:,} "
+            "MB of resident memory.",
+        ]
+    return [*lines, "", f"(`{figures['command']}`)"]
 
 
 def main(arguments: Arguments) -> int:
@@ -202,7 +225,7 @@ def main(arguments: Arguments) -> int:
                 "resident_megabytes": round(one["resident_megabytes"]),
                 "megabytes_per_second": round(size / 1e6 / one["seconds"], 2),
             }
-    write_json(arguments.results / "data_speed.json", figures | {"environment": environment()})
+    write_results(arguments.results / "data_speed.json", figures | {"environment": environment()})
     print(json.dumps(figures, indent=2))  # noqa: T201
     return 0
 

@@ -7,11 +7,14 @@ r"""What the rates of fine-tuning give: a pre-trained model, fine-tuned in sever
     python benchmarks/finetuning.py --model_name_or_path minilm --name minilm --dataset imdb/train.jsonl.xz \
         --variants both 'one rate for all' --max_seq_length 128
 
-Every figure is of held-out texts, never of a test set: this is a choice between rates. What is there already is not run
-again: delete a row of the results to repeat it. A negative result stays in the table.
+Every figure is of held-out texts, never of a test set: this is a choice between rates. Rows that the result file has
+are not run again: delete one to repeat it. A negative result stays in the table.
 """
 
+import json
 import math
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -22,15 +25,17 @@ from torch import Tensor, nn
 
 from hf_minibert.command_line import run
 from hf_minibert.errors import UserError
-from hf_minibert.files import write_json
+from hf_minibert.finetuning import finetune, trainer
+from hf_minibert.finetuning.arguments import FinetuneArguments
 from hf_minibert.finetuning.labelled import load_labelled
-from hf_minibert.pretraining import finetune
 from hf_minibert.pretraining.arguments import PretrainArguments
 from hf_minibert.pretraining.optimization import build_optimizers
-from hf_minibert.pretraining.report import environment
-from runs import Benchmark, earlier, machine, results_of, short
+from hf_minibert.runs.results import environment
+from runs import RESULTS, Benchmark, last_two_parts, machine, results_of, results_so_far, write_results
 
-rate_factor = finetune.rate_factor
+TRIED = ("finetuning-minibert", "finetuning-minigpt", "finetuning-minilm")
+
+rate_factor = trainer.rate_factor
 
 
 def norms_too(parameter: Tensor, *, is_new: bool) -> float:
@@ -39,7 +44,7 @@ def norms_too(parameter: Tensor, *, is_new: bool) -> float:
 
 
 class PretrainingOptimizers(torch.optim.Optimizer):
-    """The optimizers of pre-training as one, which is what `Trainer` takes."""
+    """The optimizers of pre-training as one, since `Trainer` takes one."""
 
     def __init__(self, model: nn.Module, learning_rate: float, weight_decay: float) -> None:
         arguments = PretrainArguments(output_dir="", optimizer="muon", weight_decay=weight_decay)
@@ -56,7 +61,7 @@ class PretrainingOptimizers(torch.optim.Optimizer):
             optimizer.step()
 
 
-class MuonTrainer(finetune.ProportionateTrainer):
+class MuonTrainer(trainer.ProportionateTrainer):
     """Fine-tuning by the optimizers of pre-training; new weights learn as fast as the others."""
 
     def create_optimizer(self, *_: Any) -> torch.optim.Optimizer:
@@ -66,10 +71,22 @@ class MuonTrainer(finetune.ProportionateTrainer):
         return self.optimizer
 
 
+@contextmanager
+def replaced(names: dict[str, Any]) -> Iterator[None]:
+    """Fine-tune with other constants, another function or another trainer."""
+    of_trainer = {name: value for name, value in names.items() if name != "ProportionateTrainer"}
+    of_finetune = {name: value for name, value in names.items() if name == "ProportionateTrainer"}
+    with ExitStack() as patches:
+        for module, changed in ((trainer, of_trainer), (finetune, of_finetune)):
+            if changed:
+                patches.enter_context(mock.patch.multiple(module, **changed))
+        yield
+
+
 ONE_RATE: dict[str, Any] = {"USUAL_RMS": math.inf, "NEW_WEIGHTS_RATE": 1.0}
 BOTH: dict[str, Any] = {"USUAL_RMS": 0.05, "NEW_WEIGHTS_RATE": 10.0}
 
-# What a variant replaces in `hf_minibert.finetuning.finetune`.
+# What a variant replaces in `hf_minibert.finetuning.trainer`; the trainer itself, in `finetune`, which uses it.
 VARIANTS: dict[str, dict[str, Any]] = {
     "one rate for all": ONE_RATE,
     "classifier 10 times as fast": ONE_RATE | {"NEW_WEIGHTS_RATE": 10.0},
@@ -95,7 +112,7 @@ class Arguments(Benchmark):
     """Labelled texts without a test split, as in `scripts/finetune.py`: a file, where a folder has test texts too."""
     variants: list[str] = field(default_factory=lambda: list(VARIANTS))
     """Which of the variants."""
-    learning_rates: list[float] = field(default_factory=lambda: [finetune.FinetuneArguments.learning_rate])
+    learning_rates: list[float] = field(default_factory=lambda: [FinetuneArguments.learning_rate])
     """Each variant with each of them."""
     max_train_samples: int = 4_000
     """Texts to train on, once."""
@@ -107,6 +124,42 @@ class Arguments(Benchmark):
     """Of the new weights and the order of the texts."""
     output_dir: str = "runs/finetuning"
     """Folder for the classifiers."""
+
+
+def table(figures: dict[str, Any]) -> list[str]:
+    """The accuracy of each way to fine-tune, best first."""
+    lines = [
+        f"| {figures['model']} on {figures['max_train_samples']:,} texts | learning rate | accuracy | loss |",
+        "|---|---:|---:|---:|",
+    ]
+    for row in sorted(figures["rows"], key=lambda row: -row["metrics"]["eval_accuracy"]):
+        metrics = row["metrics"]
+        lines.append(
+            f"| {row['variant']} | {row['learning_rate']:g} | {metrics['eval_accuracy']:.1%} "
+            f"| {metrics['eval_loss']:.3f} |"
+        )
+    note = f"{figures['max_eval_samples']:,} held-out texts of {figures['dataset']}, seed {figures['seed']}"
+    return [*lines, "", f"({note}; one pass, without dropout)"]
+
+
+def overview() -> list[str]:
+    """The two rules of fine-tuning beside one rate for all weights, for every model that was tried."""
+    rate = FinetuneArguments.learning_rate
+    files = [json.loads((RESULTS / f"{name}.json").read_text(encoding="utf-8")) for name in TRIED]
+    samples = ", ".join({f"{figures['max_train_samples']:,}" for figures in files})
+
+    def cell(figures: dict[str, Any], variant: str) -> str:
+        (row,) = (row for row in figures["rows"] if (row["variant"], row["learning_rate"]) == (variant, rate))
+        return f"{row['metrics']['eval_accuracy']:.1%}"
+
+    return [
+        f"| accuracy after {samples} texts at a rate of {rate:g} | one rate for all | both rules |",
+        "|---|---:|---:|",
+        *(f"| {one['model']} | {cell(one, 'one rate for all')} | {cell(one, 'both')} |" for one in files),
+        "",
+        f"({files[0]['max_eval_samples']:,} held-out texts of {files[0]['dataset']}, one seed, one pass, without "
+        "dropout)",
+    ]
 
 
 def main(arguments: Arguments) -> int:
@@ -122,20 +175,20 @@ def main(arguments: Arguments) -> int:
     settings = {
         "model": arguments.name,
         "pretrained": Path(arguments.model_name_or_path).name,
-        "dataset": short(arguments.dataset),
+        "dataset": last_two_parts(arguments.dataset),
         **{key: getattr(arguments, key) for key in ("max_train_samples", "max_eval_samples", "max_seq_length", "seed")},
     }
     file = arguments.results / f"{'-'.join(('finetuning', arguments.name, *machine()))}.json"
     output = Path(arguments.output_dir).resolve() / arguments.name
-    rows: list[dict[str, Any]] = earlier(file, settings).get("rows", [])
+    rows: list[dict[str, Any]] = results_so_far(file, settings).get("rows", [])
     for variant in arguments.variants:
         for rate in arguments.learning_rates:
             if any((row["variant"], row["learning_rate"]) == (variant, rate) for row in rows):
                 continue
             print(f"\n{variant}, learning rate {rate:g}")
-            with mock.patch.multiple(finetune, **VARIANTS[variant]):
+            with replaced(VARIANTS[variant]):
                 finetune.finetune(
-                    finetune.FinetuneArguments(
+                    FinetuneArguments(
                         model_name_or_path=arguments.model_name_or_path,
                         dataset=arguments.dataset,
                         learning_rate=rate,
@@ -152,7 +205,7 @@ def main(arguments: Arguments) -> int:
                 )
             metrics = results_of(output)["metrics"]
             rows.append({"variant": variant, "learning_rate": rate, "metrics": metrics})
-            write_json(file, settings | {"rows": rows, "environment": environment()})
+            write_results(file, settings | {"rows": rows, "environment": environment()})
     for row in sorted(rows, key=lambda row: -row["metrics"]["eval_accuracy"]):
         print(f"{row['metrics']['eval_accuracy']:.1%}  {row['variant']}, learning rate {row['learning_rate']:g}")
     print(f"\nfigures  {file}")

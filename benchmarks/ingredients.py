@@ -1,7 +1,7 @@
-"""Ingredients that the package does not have, for `recipe.py`, which says what each would give.
+"""Ingredients that the package does not have, which `recipe.py` tries.
 
-Each function changes the code of the process that calls it. What helps enough to be kept moves into the package, and
-its function is deleted; what does not stays here, so that the row of the table can be made again.
+Each function changes the code of the process that calls it. An ingredient that helps moves into the package, and its
+function is deleted. One that does not help stays here, so that its row of the table can be repeated.
 """
 
 from collections.abc import Callable
@@ -11,10 +11,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from hf_minibert.data.rows import Batch, Hybrid, MaskedLM
+from hf_minibert.data.rows import Batch, MaskedRows
 from hf_minibert.models import losses, modeling_minibert, modeling_minigpt, modeling_transformer
 from hf_minibert.models.losses import IGNORE_INDEX
-from hf_minibert.pretraining import pretrain
+from hf_minibert.pretraining import loop
+from hf_minibert.pretraining.hybrid import HybridRows
 from hf_minibert.pretraining.loop import Pretraining
 from hf_minibert.pretraining.optimization import build_optimizers
 
@@ -31,12 +32,12 @@ def before_each_step(change: Callable[[Pretraining, float], None]) -> None:
 
 
 def shorter_rows_first(parts: int, share: float) -> None:
-    """For a share of the run, cut every row into so many (BERT, Devlin et al. 2019, began with rows of 128 of 512)."""
+    """Cut every row into ``parts`` for a share of the run (BERT, Devlin et al. 2019, began with 128 of 512 tokens)."""
     forward = Pretraining.forward
 
-    def changed(self: Pretraining, batch: Batch, counts: Tensor) -> dict[str, Tensor]:
+    def changed(self: Pretraining, batch: Batch, counts: dict[str, Tensor]) -> dict[str, Tensor]:
         if self.end.progress(self.state) < share:
-            length = self.plan.max_seq_length // parts
+            length = self.arguments.max_seq_length // parts
             batch = {name: tensor.reshape(-1, length) for name, tensor in batch.items()}
         return forward(self, batch, counts)
 
@@ -44,25 +45,25 @@ def shorter_rows_first(parts: int, share: float) -> None:
 
 
 def masking_falls(first: float, last: float) -> None:
-    """The share of masked tokens falls in a line from one to the other (GPT-BERT)."""
+    """Lower the share of masked tokens linearly from first to last (GPT-BERT)."""
 
     def change(run: Pretraining, progress: float) -> None:
-        assert isinstance(run.data.train, MaskedLM)
+        assert isinstance(run.data.train, MaskedRows)
         run.data.train._masking.probability = first + (last - first) * progress
 
     before_each_step(change)
 
 
 def batch_grows(first: int, last: int) -> None:
-    """So many batches a step, growing in a line; the batches should be as many times smaller (Smith et al. 2018)."""
+    """Grow the batches of a step linearly from first to last; the caller makes each smaller (Smith et al. 2018)."""
 
     def change(run: Pretraining, progress: float) -> None:
         wanted = round(first + (last - first) * progress)
         if wanted != run.accelerator.gradient_accumulation_steps or run.state.step == 0:
             run.accelerator.gradient_accumulation_steps = run.arguments.gradient_accumulation_steps = wanted
             run.accelerator.step = 0
-            run.rows_per_step = run.plan.batch_size * wanted
-            run.tokens_per_step = run.rows_per_step * run.plan.max_seq_length
+            run.rows_per_step = run.arguments.per_device_train_batch_size * wanted
+            run.tokens_per_step = run.rows_per_step * run.arguments.max_seq_length
 
     before_each_step(change)
 
@@ -92,14 +93,14 @@ def averaged_weights(decay: float) -> None:
 
 
 def norms_without_weights() -> None:
-    """Norms scale to 1 and do not learn."""
+    """Freeze the weights of the norms at 1."""
 
     def changed(model: nn.Module, *arguments: Any) -> list[torch.optim.Optimizer]:
         for parameter in model.parameters():
             parameter.requires_grad_(parameter.ndim > 1)
         return build_optimizers(model, *arguments)
 
-    pretrain.build_optimizers = changed  # type: ignore[assignment, attr-defined]
+    loop.build_optimizers = changed  # type: ignore[assignment, attr-defined]
 
 
 def normalised_queries_and_keys() -> None:
@@ -128,10 +129,10 @@ def z_loss(weight: float) -> None:
 
 
 def causal_first(share: float) -> None:
-    """Of hybrid pre-training, only causal rows for a share of the run, and then only masked ones."""
+    """In hybrid pre-training, take only causal rows for a share of the run, and then only masked ones."""
 
     def change(run: Pretraining, progress: float) -> None:
-        assert isinstance(run.data.train, Hybrid)
+        assert isinstance(run.data.train, HybridRows)
         run.arguments.masked_share = run.data.train.masked_share = float(progress >= share)
 
     before_each_step(change)

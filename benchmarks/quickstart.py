@@ -4,17 +4,18 @@
 
     python benchmarks/quickstart.py
 
-The builtin corpus is what is installed, so figures differ a little from machine to machine.
+The builtin corpus is the documentation of the installed packages, so figures differ a little between machines.
 """
 
 import json
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from hf_minibert.command_line import invocation, run
-from hf_minibert.files import write_json, write_text
-from runs import REPOSITORY, Benchmark, keep, results_of, script
+from hf_minibert.files import write_text
+from runs import REPOSITORY, Benchmark, curves, log_of, results_of, script, write_results
 
 
 @dataclass(kw_only=True)
@@ -27,6 +28,23 @@ class Arguments(Benchmark):
     """Time of each."""
     cards_dir: str = "runs/model_cards"
     """Folder for the cards; the repository's are in `model_cards`."""
+
+
+def table(figures: dict[str, Any]) -> list[str]:
+    """Held-out loss of both models beside that of word frequencies."""
+    bert, gpt = (figures["runs"][name] for name in ("minibert-mini", "minigpt-mini"))
+    masked, causal, training = bert["metrics"], gpt["metrics"], bert["training"]
+    machine = f"{training['hardware']}, {training['precision']}"
+    rows = [
+        f"| {training['seconds'] / 60:.0f} minutes on {machine} | after training | by frequencies alone |",
+        "|---|---:|---:|",
+        f"| `minibert-mini`, nats per masked token | **{masked['eval_loss']:.2f}** | {masked['unigram_loss']:.2f} |",
+        f"| `minigpt-mini`, nats per next token | **{causal['eval_loss']:.2f}** | {causal['unigram_loss']:.2f} |",
+        f"| `minigpt-mini`, bits per byte | **{causal['eval_bits_per_byte']:.2f}** "
+        f"| {causal['byte_unigram_bits_per_byte']:.2f} |",
+    ]
+    corpus = bert["corpus"]["name"]
+    return [*rows, "", f"(held-out documents of the {corpus} corpus, seed {figures['seed']}; `{figures['command']}`)"]
 
 
 def main(arguments: Arguments) -> int:
@@ -45,15 +63,15 @@ def main(arguments: Arguments) -> int:
             overwrite_output_dir=True,
         )
         output = REPOSITORY / output_dir
-        keep(output, arguments.results, f"quickstart-{model}")
         results = results_of(output)
         seeds.add(json.loads((output / "arguments.json").read_text(encoding="utf-8"))["seed"])
         card = (output / "README.md").read_text(encoding="utf-8")
         write_text(cards / f"{model}.md", card.replace("(curves.png)", f"({model}.png)"))
         shutil.copy(output / "curves.png", cards / f"{model}.png")
         figures[model] = {key: results[key] for key in ("num_parameters", "corpus", "training", "metrics")}
+        figures[model]["curves"] = curves(log_of(output))
     (seed,) = seeds
-    write_json(arguments.results / "quickstart.json", {"command": invocation(), "seed": seed, "runs": figures})
+    write_results(arguments.results / "quickstart.json", {"command": invocation(), "seed": seed, "runs": figures})
     return 0
 
 

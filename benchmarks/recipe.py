@@ -5,16 +5,14 @@
     python benchmarks/recipe.py --family minibert --corpus 'texts/*.jsonl.xz' --seeds 42 43
     python benchmarks/recipe.py --family minigpt --budget 5m --variants baseline '1,024 tokens a step, lr 4e-3'
 
-Each variant changes one thing of a baseline that is written down here, so that the table stays what it is when the
-defaults follow it. Runs are equal in tokens, so that they may share a machine with other work and be repeated
-elsewhere; with `--budget` they are equal in time, for variants that cost time or save it. What is there already is not
-run again: delete a row of the results to repeat it. A negative result stays in the table. A machine that does not
-compute in bfloat16 has files of its own (`-fp32`), and so has a GPU.
+Each variant changes one thing of a baseline that is written down here, so that the table stays true when the defaults
+change. Runs are equal in tokens, so that they may share a machine with other work and be repeated elsewhere. With
+`--budget` they are equal in time, for variants that cost time or save it. Rows that the result file has are not run
+again: delete one to repeat it. A negative result stays in the table. A machine that does not compute in bfloat16 has
+files of its own (`-fp32`), and so has a GPU.
 """
 
 import difflib
-import importlib
-import re
 import subprocess
 import sys
 from dataclasses import dataclass, field
@@ -24,18 +22,30 @@ from typing import Any, Literal
 import ingredients
 from hf_minibert.command_line import run
 from hf_minibert.errors import UserError
-from hf_minibert.files import write_json
+from hf_minibert.presets import FAMILIES, LEARNING_RATES, SIZES, START
+from hf_minibert.pretraining import optimization
 from hf_minibert.pretraining.arguments import PretrainArguments
 from hf_minibert.pretraining.loop import pretrain
-from hf_minibert.pretraining.report import environment
-from hf_minibert.runs.hardware import hardware
-from runs import Benchmark, device, earlier, keep, machine, results_of, short
+from hf_minibert.runs.hardware import TOKENS_PER_BATCH, hardware
+from hf_minibert.runs.results import environment
+from runs import (
+    Benchmark,
+    curves,
+    device,
+    last_two_parts,
+    log_of,
+    machine,
+    results_of,
+    results_so_far,
+    unit,
+    write_results,
+)
 
-# What was found before and is in the baseline now is undone in a row of its own; `*-first.json` to `*-fourth.json` have
-# the rounds before.
+# A variant that won an earlier round is part of the baseline, and a row of its own undoes it. The earlier rounds are in
+# `*-first.json` to `*-fourth.json`.
 BASELINE: dict[str, Any] = {
     "learning_rate": 6e-3,
-    "hf_minibert.pretraining.optimization.EMBEDDINGS_RATE": 8.0,
+    "EMBEDDINGS_RATE": 8.0,
     "mlm_probability": 0.3,
     "tokens_per_step": 2048,
     "optimizer": "muon",
@@ -53,8 +63,8 @@ BASELINES: dict[str, dict[str, Any]] = {
     "minigpt": BASELINE | {"weight_decay": 0.8},
 }
 
-# What a variant replaces: settings of pre-training; or, where the recipe has none, a constant of the code, or (with
-# what it is called with) a function of `ingredients`.
+# What a variant replaces: settings of pre-training; the constant EMBEDDINGS_RATE of `pretraining/optimization.py`; or a
+# function of `ingredients`, here with its arguments, which changes the code.
 BOTH: dict[str, dict[str, Any]] = {
     "baseline": {},
     "adamw, lr 7.5e-4": {"optimizer": "adamw", "learning_rate": 7.5e-4},
@@ -63,10 +73,10 @@ BOTH: dict[str, dict[str, Any]] = {
     "lr 1.5e-3": {"learning_rate": 1.5e-3},
     "lr 3e-3": {"learning_rate": 3e-3},
     "lr 1.2e-2": {"learning_rate": 1.2e-2},
-    "Muon's steps half as long": {"learning_rate": 3e-3, "hf_minibert.pretraining.optimization.EMBEDDINGS_RATE": 16.0},
-    "Muon's steps twice as long": {"learning_rate": 1.2e-2, "hf_minibert.pretraining.optimization.EMBEDDINGS_RATE": 4.0},
-    "AdamW's steps half as long": {"hf_minibert.pretraining.optimization.EMBEDDINGS_RATE": 4.0},
-    "AdamW's steps twice as long": {"hf_minibert.pretraining.optimization.EMBEDDINGS_RATE": 16.0},
+    "Muon's steps half as long": {"learning_rate": 3e-3, "EMBEDDINGS_RATE": 16.0},
+    "Muon's steps twice as long": {"learning_rate": 1.2e-2, "EMBEDDINGS_RATE": 4.0},
+    "AdamW's steps half as long": {"EMBEDDINGS_RATE": 4.0},
+    "AdamW's steps twice as long": {"EMBEDDINGS_RATE": 16.0},
     "norms without weights": {"ingredients.norms_without_weights": ()},
     "1,024 tokens a step": {"tokens_per_step": 1024},
     "1,024 tokens a step, lr 4e-3": {"tokens_per_step": 1024, "learning_rate": 4e-3},
@@ -161,11 +171,10 @@ def train(arguments: Arguments, folder: Path) -> int:
     settings: dict[str, Any] = {}
     length = {"minibert": 128, "minigpt": 256}[arguments.family]
     for name, value in (BASELINES[arguments.family] | VARIANTS[arguments.family][arguments.variants[0]]).items():
-        module, dot, constant = name.rpartition(".")
-        if module == "ingredients":
-            getattr(ingredients, constant)(*value)
-        elif dot:
-            setattr(importlib.import_module(module), constant, value)
+        if name.startswith("ingredients."):
+            getattr(ingredients, name.removeprefix("ingredients."))(*value)
+        elif name == "EMBEDDINGS_RATE":
+            optimization.EMBEDDINGS_RATE = value
         elif name == "tokens_per_step":
             settings["per_device_train_batch_size"] = value // length
         else:
@@ -184,6 +193,58 @@ def train(arguments: Arguments, folder: Path) -> int:
             **settings,
         )
     )
+
+
+def table(figures: dict[str, Any]) -> list[str]:
+    """The loss after changing one thing of the baseline, best first."""
+    is_causal = figures["family"] == "minigpt"
+    key = "eval_bits_per_byte" if is_causal else "eval_loss"
+    rows = figures["rows"]
+    baselines = {row["seed"]: row["metrics"][key] for row in rows if row["variant"] == "baseline"}
+    end = figures["end"]
+    length = f"{end['max_tokens'] / 1e6:g} million tokens" if "max_tokens" in end else end["budget"]
+    length += f" on {end['hardware']}" if "hardware" in end else ""
+    lines = [
+        f"| `{figures['family']}-{figures['size']}`, {length} | seed | {unit(key)} | against the baseline |",
+        "|---|---:|---:|---:|",
+    ]
+    losses = [(row["metrics"].get("eval_mlm_loss", row["metrics"][key]), row) for row in rows]
+    for loss, row in sorted(losses, key=lambda pair: pair[0]):
+        lines.append(f"| {row['variant']} | {row['seed']} | {loss:.3f} | {loss - baselines[row['seed']]:+.3f} |")
+    return [*lines, "", f"(held-out text of {', '.join(figures['corpus'])})"]
+
+
+def defaults() -> list[str]:
+    """The default recipe, read from the code."""
+    usual = PretrainArguments(output_dir="")
+    rows = [
+        (f"{optimizer}, {architecture}", by_size.values())
+        for optimizer, rates in LEARNING_RATES.items()
+        for architecture, by_size in rates.items()
+    ]
+    by_family: dict[str, dict[str, Any]] = {
+        "--weight_decay": {name: family.weight_decay for name, family in FAMILIES.items()},
+        "--max_seq_length": {name: family.max_seq_length for name, family in FAMILIES.items()},
+    }
+    shared = {
+        "--optimizer": usual.optimizer,
+        "AdamW beside Muon": f"{optimization.EMBEDDINGS_RATE:g} times its rate",
+        "residual ends, modern": START["modern"]["residual_init"],
+        "--lr_scheduler_type": usual.lr_scheduler_type,
+        "--warmup_steps": usual.warmup_steps,
+        "--adam_beta1": usual.adam_beta1,
+        "--adam_beta2": usual.adam_beta2,
+        "--max_grad_norm": usual.max_grad_norm,
+        "--mlm_probability": usual.mlm_probability,
+        "tokens a step on each device": f"{TOKENS_PER_BATCH['cpu']:,}, on a CUDA GPU {TOKENS_PER_BATCH['cuda']:,}",
+    } | {flag: ", ".join(f"{value} for {name}" for name, value in values.items()) for flag, values in by_family.items()}
+    return [
+        f"| peak `--learning_rate` | {' | '.join(SIZES)} |",
+        "|---|" + "---:|" * len(SIZES),
+        *(f"| {name} | {' | '.join(f'{value:g}' for value in values)} |" for name, values in rows),
+        "",
+        f"At all sizes: {'; '.join(f'{name} {value}' for name, value in shared.items())}.",
+    ]
 
 
 def main(arguments: Arguments) -> int:
@@ -209,10 +270,10 @@ def main(arguments: Arguments) -> int:
         "end": {"budget": arguments.budget, "hardware": hardware(device())}
         if arguments.budget
         else {"max_tokens": arguments.max_tokens},
-        "corpus": [short(name) for name in arguments.corpus],
+        "corpus": [last_two_parts(name) for name in arguments.corpus],
         "baseline": BASELINES[arguments.family],
     }
-    rows: list[dict[str, Any]] = earlier(file, figures).get("rows", [])
+    rows: list[dict[str, Any]] = results_so_far(file, figures).get("rows", [])
     for seed in arguments.seeds:
         for variant in arguments.variants or list(known):
             if any((row["variant"], row["seed"]) == (variant, seed) for row in rows):
@@ -223,13 +284,13 @@ def main(arguments: Arguments) -> int:
             command += ["--output_dir", arguments.output_dir, "--corpus", *arguments.corpus]
             subprocess.run(command, check=True)
             results = results_of(output)
-            keep(output, arguments.results, f"{file.stem}/{re.sub('[^a-z0-9.]+', '-', variant.lower())}-{seed}")
             row = {"variant": variant, "settings": known[variant], "seed": seed, "metrics": results["metrics"]}
             if not arguments.budget:
                 for key in ("seconds", "tokens_per_second"):  # of runs beside other work, they say nothing
                     del results["training"][key]
-            rows.append(row | {key: results[key] for key in ("num_parameters", "training")})
-            write_json(file, figures | {"rows": rows, "environment": environment()})
+            row |= {key: results[key] for key in ("num_parameters", "training")} | {"curves": curves(log_of(output))}
+            rows.append(row)
+            write_results(file, figures | {"rows": rows, "environment": environment()})
     return 0
 
 

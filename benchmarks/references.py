@@ -1,6 +1,7 @@
-"""Train the two reference checkpoints that travel with the package, by the default recipe.
+r"""Train the two reference checkpoints that travel with the package, by the default recipe.
 
-    python benchmarks/references.py --corpus wikipedia_en/train.jsonl.xz books_en/train.jsonl.xz --output_dir checkpoints
+    python benchmarks/references.py --output_dir checkpoints \
+        --corpus wikipedia_en/train.jsonl.xz books_en/train.jsonl.xz
 
 Each is a run of `hf-minibert pretrain` that ends after so many tokens, of which the folder keeps what opens the model
 and what its card is made from. Weights are stored in bfloat16, to take half the space.
@@ -11,6 +12,7 @@ import shutil
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import Any
 
 import torch
 from safetensors.torch import load_file, save_file
@@ -41,7 +43,11 @@ def main(arguments: Arguments) -> int:
     for model in MODELS:
         with TemporaryDirectory() as temporary:
             run_folder = Path(temporary) / model
-            settings = {"corpus": arguments.corpus, "max_tokens": arguments.max_tokens, "report_to": ["none"]}
+            settings: dict[str, Any] = {
+                "corpus": arguments.corpus,
+                "max_tokens": arguments.max_tokens,
+                "report_to": ["none"],
+            }
             status = pretrain(PretrainArguments(model=model, output_dir=str(run_folder), **settings))
             if status:
                 return status

@@ -1,6 +1,7 @@
-"""What the benchmarks share: running the scripts as a user would, and keeping what a run leaves."""
+"""What the benchmarks share: they run the scripts as a user would, and write a file of results with its curves."""
 
 import json
+import re
 import statistics
 import subprocess
 import sys
@@ -11,23 +12,24 @@ from typing import Any
 import torch
 
 from hf_minibert.errors import UserError
-from hf_minibert.files import write_json, write_text
+from hf_minibert.files import write_text
 from hf_minibert.runs.hardware import computes_in_bfloat16
 
 REPOSITORY = Path(__file__).parents[1]
 RESULTS = Path(__file__).parent / "results"
+STEPS = 50  # of which `Trainer` logs the mean loss
 
 
 @dataclass(kw_only=True)
 class Benchmark:
-    """What every benchmark is told."""
+    """The flag that every benchmark takes."""
 
     results_dir: str = "runs/results"
-    """Folder for figures, charts and logs; the README shows those of `benchmarks/results`."""
+    """Folder for results and charts; the README shows those of `benchmarks/results`."""
 
     @property
     def results(self) -> Path:
-        """That folder, which is there."""
+        """That folder; it is made if it is missing."""
         folder = Path(self.results_dir).resolve()
         folder.mkdir(parents=True, exist_ok=True)
         return folder
@@ -43,13 +45,43 @@ def script(name: str, **flags: Any) -> None:
 
 
 def results_of(run: Path) -> dict[str, Any]:
-    """What a run says of itself."""
+    """The figures that a run has written."""
     results: dict[str, Any] = json.loads((run / "results.json").read_text(encoding="utf-8"))
     return results
 
 
-def earlier(file: Path, settings: dict[str, Any]) -> dict[str, Any]:
-    """What a file of results has already; nothing, if there is none.
+def log_of(run: Path) -> list[dict[str, Any]]:
+    """The lines that a run has logged."""
+    return [json.loads(line) for line in (run / "metrics.jsonl").read_text(encoding="utf-8").splitlines()]
+
+
+def curves(lines: list[dict[str, Any]]) -> dict[str, list[list[float | None]]]:
+    """The loss over a run, as a result file keeps it: rows of step, tokens, seconds and nats per predicted token.
+
+    ``training`` has a row for every STEPS steps, with their mean loss; ``held_out`` has a row for every evaluation. Of
+    a run with several losses it is the masked-LM loss. A loss that was not finite is None.
+    """
+
+    def row(line: dict[str, Any], loss: float | None) -> list[float | None]:
+        return [line["step"], line["tokens"], line["seconds"], None if loss is None else round(loss, 4)]
+
+    def mean_loss(group: list[dict[str, Any]]) -> float | None:
+        losses = [line.get("mlm_loss", line["loss"]) for line in group]
+        return None if None in losses else statistics.mean(losses)
+
+    groups: dict[int, list[dict[str, Any]]] = {}
+    for line in lines:
+        if "loss" in line:
+            groups.setdefault((line["step"] - 1) // STEPS, []).append(line)
+    whole = [group for group in groups.values() if group[-1]["step"] % STEPS == 0]
+    return {
+        "training": [row(group[-1], mean_loss(group)) for group in whole],
+        "held_out": [row(line, line.get("eval_mlm_loss", line["eval_loss"])) for line in lines if "eval_loss" in line],
+    }
+
+
+def results_so_far(file: Path, settings: dict[str, Any]) -> dict[str, Any]:
+    """The results that a file holds already; empty, if there is no such file.
 
     Raises:
         UserError: it was made with other settings.
@@ -63,42 +95,38 @@ def earlier(file: Path, settings: dict[str, Any]) -> dict[str, Any]:
     return figures
 
 
+def write_results(file: Path, figures: dict[str, Any]) -> None:
+    """Write a file of results, each list of plain numbers on one line."""
+
+    def on_one_line(numbers: re.Match[str]) -> str:
+        return f"[{', '.join(number.strip() for number in numbers[1].split(','))}]"
+
+    text = json.dumps(figures, indent=2, ensure_ascii=False)
+    write_text(file, re.sub(r'\[\n([^][{}"]*)\]', on_one_line, text) + "\n")
+
+
 def device() -> torch.device:
-    """What the scripts will compute on."""
+    """The device that the scripts will compute on."""
     return torch.accelerator.current_accelerator() or torch.device("cpu")
 
 
 def machine() -> list[str]:
-    """What the name of a file of results says of the machine: nothing of a CPU that computes in bfloat16."""
+    """The parts of a result file's name that tell the machine; none for a CPU that computes in bfloat16."""
     kind = device().type
     return ([] if kind == "cpu" else [kind]) + ([] if computes_in_bfloat16() else ["fp32"])
 
 
-def short(path: str | Path) -> str:
-    """The last two parts of a path: where the rest lies is nobody's business."""
+def last_two_parts(path: str | Path) -> str:
+    """The end of a path; the rest of it is private."""
     return "/".join(Path(path).parts[-2:])
 
 
 def unit(measure: str) -> str:
-    """What a measure of a held-out or a test loss counts."""
+    """The unit of a held-out or a test loss."""
     return "bits per byte" if measure.endswith("bits_per_byte") else "nats per masked token"
 
 
 def mean(figures: dict[str, Any], who: str) -> float:
-    """Over the seeds of a comparison, of what it measures."""
+    """The mean over the seeds of a comparison, in its own measure."""
     losses: list[float] = [one[who]["metrics"][figures["measure"]] for one in figures["runs"]]
     return statistics.mean(losses)
-
-
-def keep(run: Path, results: Path, name: str) -> None:
-    """Copy what a run was told and what it logged to ``runs/NAME`` beside the results."""
-    folder = results / "runs" / name
-    folder.mkdir(parents=True, exist_ok=True)
-    arguments = json.loads((run / "arguments.json").read_text(encoding="utf-8"))
-    for flag in ("output_dir", "results_dir", "tokenizer", "corpus", "test_corpus"):
-        if isinstance(paths := arguments.get(flag), list):
-            arguments[flag] = [short(path) for path in paths]
-        elif paths is not None:
-            arguments[flag] = short(paths)
-    write_json(folder / "arguments.json", arguments)
-    write_text(folder / "metrics.jsonl", (run / "metrics.jsonl").read_text(encoding="utf-8"))

@@ -4,13 +4,13 @@
 
     python benchmarks/shakespeare.py --text input.txt --budget 3m
 
-The text is "tiny Shakespeare" (github.com/karpathy/char-rnn), or any other; the first nine tenths are for training, the
-rest is the measure. The peer is nanoGPT's configuration for a CPU (4 layers of 128, rows of 64 characters, 12 of them
-a step, AdamW at 1e-3 with beta2 0.99, warm-up of 100 steps and a cosine down to a tenth, no dropout), its schedule
-fitted to the budget. Ours is `scripts/pretrain.py` with a model of as many weights (within 5%), rows as long, and a
-tokenizer whose tokens are single bytes; its feed-forward without a gate, its rows a step and its rate are not the
-defaults, but chosen on documents held out of the training text. Both are measured in nats per character, in rows of 64
-characters that know nothing of what came before. Who begins changes with the seed.
+The text is "tiny Shakespeare" (github.com/karpathy/char-rnn), or any other. The first nine tenths train, the rest
+measures. The peer is nanoGPT's configuration for a CPU: 4 layers of 128, rows of 64 characters, 12 of them a step,
+AdamW at 1e-3 with beta2 0.99, a warm-up of 100 steps, then a cosine down to a tenth, no dropout. Its schedule is fitted
+to the budget. Ours is `scripts/pretrain.py` with a model of as many weights (within 5%), rows as long, and a tokenizer
+whose tokens are single bytes. Its feed-forward without a gate, its rows a step and its rate are not the defaults:
+documents held out of the training text chose them. Both are measured in nats per character, in rows of 64 characters
+without context. Who begins changes with the seed.
 """
 
 import json
@@ -26,15 +26,14 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from tqdm import tqdm
 
-import plain_gpt
 from hf_minibert import MiniGPTForCausalLM
 from hf_minibert.command_line import invocation, run
 from hf_minibert.errors import UserError
-from hf_minibert.files import write_json
 from hf_minibert.pretraining.arguments import parse_duration
-from hf_minibert.pretraining.report import environment
+from hf_minibert.runs.results import environment
 from hf_minibert.tokenization import DocumentEncoder, load_tokenizer
-from runs import Benchmark, keep, results_of, script
+from peers import PlainGPT, nanogpt_optimizer, nanogpt_schedule
+from runs import Benchmark, curves, log_of, results_of, script, write_results
 
 LENGTH = 64
 WARMUP_STEPS = 100
@@ -75,16 +74,16 @@ def loss_on(model: nn.Module, ids: Tensor) -> float:
     return total / targets.numel()
 
 
-def train_peer(train: Tensor, vocab_size: int, seconds: float, seed: int) -> tuple[nn.Module, int]:
+def train_nanogpt(train: Tensor, vocab_size: int, seconds: float, seed: int) -> tuple[nn.Module, int]:
     """The loop of nanoGPT: rows from random places, for a time. Returns the model and its steps."""
     torch.manual_seed(seed)
-    model = plain_gpt.PlainGPT(vocab_size=vocab_size, hidden_size=128, num_layers=4, num_heads=4, length=LENGTH)
-    optimizer = plain_gpt.optimizer(model, 1e-3, beta2=0.99)
+    model = PlainGPT(vocab_size=vocab_size, hidden_size=128, num_layers=4, num_heads=4, length=LENGTH)
+    optimizer = nanogpt_optimizer(model, 1e-3, beta2=0.99)
     begin, step = time.perf_counter(), 0
     with tqdm(total=round(seconds), desc="nanoGPT", unit="s") as bar:
         while (elapsed := time.perf_counter() - begin) < seconds:
             for group in optimizer.param_groups:
-                group["lr"] = 1e-3 * plain_gpt.schedule((step + 1) / WARMUP_STEPS, elapsed / seconds)
+                group["lr"] = 1e-3 * nanogpt_schedule((step + 1) / WARMUP_STEPS, elapsed / seconds)
             starts = torch.randint(len(train) - LENGTH - 1, (12,))
             batch = torch.stack([train[start : start + LENGTH + 1] for start in starts])
             logits = model(batch[:, :-1]).logits
@@ -99,7 +98,7 @@ def train_peer(train: Tensor, vocab_size: int, seconds: float, seed: int) -> tup
 
 
 def train_ours(documents: list[str], arguments: Arguments, seed: int, output: Path) -> dict[str, Any]:
-    """Run the scripts as a user would; what the run tells of itself."""
+    """Run the scripts as a user would; the figures of the run."""
     output.mkdir(parents=True, exist_ok=True)
     corpus = output / "train.jsonl"
     corpus.write_text("".join(json.dumps({"text": text}) + "\n" for text in documents), encoding="utf-8")
@@ -119,7 +118,6 @@ def train_ours(documents: list[str], arguments: Arguments, seed: int, output: Pa
         output_dir=output / f"ours-{seed}",
         overwrite_output_dir=True,
     )
-    keep(output / f"ours-{seed}", arguments.results, f"shakespeare-{seed}")
     return results_of(output / f"ours-{seed}")
 
 
@@ -132,6 +130,22 @@ def cut(text: str) -> list[str]:
         documents.append(text[start:end])
         start = end
     return documents
+
+
+def table(figures: dict[str, Any]) -> list[str]:
+    """Loss by character beside nanoGPT's configuration."""
+    lines = [
+        f"| {figures['budget']} on {figures['hardware']} | nats per character | million weights | million characters |",
+        "|---|---:|---:|---:|",
+    ]
+    for one in figures["runs"]:
+        for name, who in (("ours", "ours"), ("nanoGPT's configuration for a CPU", "nanogpt")):
+            of = one[who]
+            lines.append(
+                f"| {name}, seed {one['seed']} | {of['loss']:.3f} | {of['num_parameters'] / 1e6:.2f} "
+                f"| {of['tokens'] / 1e6:.1f} |"
+            )
+    return [*lines, "", f"(the last tenth of the text; `{figures['command']}`)"]
 
 
 def main(arguments: Arguments) -> int:
@@ -155,7 +169,7 @@ def main(arguments: Arguments) -> int:
             if who == "ours":
                 results = train_ours(cut(train), arguments, seed, output)
             else:
-                peer, steps = train_peer(train_ids, len(characters), parse_duration(arguments.budget), seed)
+                peer, steps = train_nanogpt(train_ids, len(characters), parse_duration(arguments.budget), seed)
         ours = MiniGPTForCausalLM.from_pretrained(output / f"ours-{seed}")
         own_ids, _ = DocumentEncoder(load_tokenizer(output / "tokenizer"))([measure])
         own = torch.from_numpy(own_ids.astype("int64"))
@@ -168,6 +182,7 @@ def main(arguments: Arguments) -> int:
                     "num_parameters": results["num_parameters"],
                     "steps": results["training"]["steps"],
                     "tokens": results["training"]["tokens_seen"],
+                    "curves": curves(log_of(output / f"ours-{seed}")),
                 },
                 "nanogpt": {
                     "loss": loss_on(peer, measure_ids),
@@ -178,7 +193,7 @@ def main(arguments: Arguments) -> int:
             }
         )
     losses = {who: statistics.mean(one[who]["loss"] for one in runs) for who in ("ours", "nanogpt")}  # type: ignore[index]
-    write_json(
+    write_results(
         arguments.results / "shakespeare.json",
         {
             "command": invocation(),

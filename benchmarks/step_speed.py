@@ -5,14 +5,14 @@
     python benchmarks/step_speed.py                              (CPU: mini)
     python benchmarks/step_speed.py --sizes medium --compile     (GPU)
 
-A step is forward, backward, clipping and optimizer on a batch that lies ready. All variants of a table take turns, one
-step each, in an order that rotates, so that whatever else the machine does meets all of them alike; a variant's speed
-is that of its median step. The stock models train as `Trainer` does by default: dropout 0.1, SDPA, fused AdamW,
-float32; nanoGPT as `plain_gpt.py` has it. Ours train as `scripts/pretrain.py` does, on packed rows of documents
-that do not see each other, with AdamW, and where a variant says so with Muon, which is its default.
+A step is forward, backward, clipping and optimizer on a batch in memory. All variants of a table take turns, one step
+each, and who begins changes, so that other work on the machine slows all of them alike. A variant's speed is that of
+its median step. The stock models train as `Trainer` does by default: dropout 0.1, SDPA, fused AdamW, float32. nanoGPT
+is that of `peers.py`. Ours train as `scripts/pretrain.py` does, on packed rows whose documents do not attend to each
+other; they use AdamW, and the script's default Muon only where a variant says so.
 
-Utilisation is the share of the fastest matrix product of the same run in the same precision that the arithmetic of the
-model makes up: 6 floating-point operations per weight and token, attention, and the head where it is computed.
+Utilisation is the model's arithmetic per second, as a share of the fastest matrix product in the same run and
+precision. It counts 6 floating-point operations per weight and token, attention, and the head where it is computed.
 """
 
 import statistics
@@ -32,12 +32,10 @@ from hf_minibert import MiniBertForMaskedLM, MiniGPTForCausalLM
 from hf_minibert.command_line import invocation, run
 from hf_minibert.data.rows import Batch, CausalRows, MaskedRows, Masking
 from hf_minibert.data.token_store import Documents
-from hf_minibert.files import write_json
 from hf_minibert.models.losses import IGNORE_INDEX
 from hf_minibert.presets import SIZES, build_config
 from hf_minibert.pretraining.arguments import PretrainArguments
 from hf_minibert.pretraining.optimization import build_optimizers
-from hf_minibert.pretraining.report import environment
 from hf_minibert.runs.hardware import (
     computes_in_bfloat16,
     fastest_attention,
@@ -46,8 +44,9 @@ from hf_minibert.runs.hardware import (
     matrix_product_rate,
     now,
 )
-from learning_efficiency import peer_model
-from runs import Benchmark, machine
+from hf_minibert.runs.results import environment
+from peers import peer_model
+from runs import Benchmark, machine, write_results
 
 VOCABULARY = 8192
 SEED = 0
@@ -84,7 +83,7 @@ class Variant:
 
 
 def variants(family: str, size: str, length: int, *, with_compile: bool) -> list[Variant]:
-    """What takes turns; the first is the baseline."""
+    """The variants of a table; the first is the baseline."""
     llama: dict[str, Any] = SIZES[size] | {
         "vocab_size": VOCABULARY,
         "intermediate_size": build_config(f"minigpt-{size}", "modern").intermediate_size,
@@ -241,10 +240,31 @@ def measure(family: str, size: str, length: int, arguments: Arguments, device: t
 
 
 def rotated(items: Iterable[int], places: int) -> list[int]:
-    """The items from another one on each time."""
+    """The items in turn, beginning at another place each time."""
     order = list(items)
     start = places % len(order)
     return order[start:] + order[:start]
+
+
+def table(figures: dict[str, Any]) -> list[str]:
+    """Tokens per second as ratios to the stock model in the same run."""
+    lines = []
+    for table in figures["tables"]:
+        lines += [
+            f"| {table['model']}, {table['sequence_length']} tokens a row, {figures['hardware']} | precision | speed "
+            "against the first | utilisation | spread |",
+            "|---|---|---:|---:|---:|",
+        ]
+        lines += [
+            f"| {row['variant']} | {row['precision']} | {row['ratio']:.2f} | {row['utilisation']:.0%} "
+            f"| {row['spread']:.0%} |"
+            for row in table["rows"]
+        ]
+        for name, shares in table["profile"].items():
+            top = ", ".join(f"`{operation}` {share:.0%}" for operation, share in list(shares.items())[:5])
+            lines += ["", f"Where a step of {name} goes: {top}.", ""]
+    command = f"`{figures['command']}`"
+    return [*lines, f"({figures['tokens_per_step']:,} tokens a step, median of {figures['rounds']}; {command})"]
 
 
 def main(arguments: Arguments) -> int:
@@ -266,7 +286,7 @@ def main(arguments: Arguments) -> int:
                 f"{row['ratio']:.2f}x  utilisation {row['utilisation']:.0%}  spread {row['spread']:.0%}",
                 file=sys.stdout,
             )
-    write_json(
+    write_results(
         arguments.results / f"{'-'.join(('step_speed', *machine()))}.json",
         {
             "command": invocation(),

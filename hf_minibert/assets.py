@@ -25,7 +25,17 @@ def model_folder(name_or_path: str) -> str:
     references = sorted(path.name for path in checkpoints.iterdir() if path.is_dir()) if checkpoints.is_dir() else []
     if name_or_path in references:
         return str(checkpoints / name_or_path)
+    named = f", or one of {', '.join(references)}" if references else ""
     raise UserError(
-        f"there is no folder {name_or_path}; model_name_or_path is that of a run, OWNER/NAME on the Hub, or one of "
-        f"{', '.join(references)}"
+        f"there is no folder {name_or_path}; model_name_or_path is that of a run, or OWNER/NAME on the Hub{named}"
     )
+
+
+def require_tokenizer(path: str | Path) -> None:
+    """Check that a path could be that of a tokenizer, before anything is loaded.
+
+    Raises:
+        UserError: it is no folder, and could be no name on the Hub.
+    """
+    if is_nowhere(path):
+        raise UserError(f"no tokenizer folder at {path}; train one with hf-minibert train-tokenizer")

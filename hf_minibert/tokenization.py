@@ -22,6 +22,8 @@ pre-training; that space, before a ``[MASK]`` that is read as the token, is the 
 import copy
 import heapq
 import json
+import logging
+import math
 import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
@@ -29,17 +31,19 @@ from dataclasses import dataclass
 from itertools import chain, compress, count
 from pathlib import Path
 from random import Random
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import pyarrow
 import pyarrow.compute
 from numpy.typing import NDArray
 from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, pre_tokenizers, processors, trainers
-from transformers import AutoTokenizer, BertTokenizer, PreTrainedTokenizerFast
+from transformers import AutoTokenizer, BertTokenizer, PreTrainedTokenizerBase, PreTrainedTokenizerFast
 
-from hf_minibert.assets import asset
-from hf_minibert.errors import UserError, is_nowhere
+from hf_minibert.assets import asset, require_tokenizer
+from hf_minibert.errors import UserError
+
+logger = logging.getLogger(__name__)
 
 Tokens = NDArray[np.unsignedinteger]
 Lengths = NDArray[np.int64]
@@ -69,6 +73,8 @@ _WORD = (
     r"|\s{1,N}"
 ).replace("1,N", f"1,{MAX_WORD_CHARACTERS}")
 
+_SPACES_IN_TOKENS = ("\u0120", "\u2581")  # as byte-level tokenizers and SentencePiece write it
+
 _MARK = "\x1a"
 _BEGIN = _MARK + "^"  # of a piece that has no space before it
 # Where else two words always part: between a letter or digit and these, and before the last line break of some.
@@ -78,7 +84,12 @@ _NO_CUT = re.compile(rf"{_MARK}| (?=\s|\Z)")
 _PIECES_PER_TEXT = 4096
 _MAX_REMEMBERED_TOKENS = 1 << 21
 
-_CLASSIC_ALPHABET = 1_000  # BERT's own limit: rarer characters become [UNK]
+_CLASSIC_ALPHABET = 1_000  # BERT's own limit; a writing with more characters gets more
+_CLASSIC_COVERAGE = 0.9999  # of all characters of the corpus; the rest, and the words they stand in, become [UNK]
+MOST_GROWTH = 100
+"""A normalizer may make a text this many times as long; the worst that Unicode does is 18 times."""
+# What a call of transformers leaves behind in the settings that it saves, and means nothing elsewhere.
+_SETTINGS_OF_A_CALL = ("is_local", "local_files_only", "trust_remote_code", "name_or_path", "tokenizer_file")
 _SAMPLE_PIECE_CHARACTERS = 65_536
 _MAX_USES_PER_TEXT = 8  # when pieces are ranked: the name of one novel's hero is not a common word
 
@@ -155,8 +166,12 @@ def train_wordpiece(
     for index, text in enumerate(texts):
         _count_bytes(text, index)
     build = _classic_pipeline if lowercase else _lossless_pipeline
-    alphabet = _frequent_characters(texts) if lowercase else sorted(pre_tokenizers.ByteLevel.alphabet())
-    vocabulary = _learn_vocabulary(build, texts, alphabet, vocab_size, show_progress=show_progress)
+    if lowercase:
+        alphabet, continuing = _frequent_characters(texts, vocab_size)
+    else:
+        alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
+        continuing = [character for character in alphabet if character != "#"]
+    vocabulary = _learn_vocabulary(build, texts, alphabet, continuing, vocab_size, show_progress=show_progress)
     if lowercase:
         return BertTokenizer(vocab=vocabulary, do_lower_case=True)
     mask = AddedToken("[MASK]", lstrip=True, special=True)
@@ -186,20 +201,37 @@ def _classic_pipeline(vocabulary: dict[str, int]) -> Tokenizer:
     return BertTokenizer(vocab=vocabulary, do_lower_case=True).backend_tokenizer
 
 
-def _frequent_characters(texts: Sequence[str]) -> list[str]:
-    """The characters that the classic vocabulary spells words with, in a fixed order."""
-    normalizer = _classic_pipeline(SPECIAL_TOKENS).normalizer
+def _frequent_characters(texts: Sequence[str], vocab_size: int) -> tuple[list[str], list[str]]:
+    """The characters that the classic vocabulary spells words with, and those that can go on with a word.
+
+    Each in a fixed order. Chinese characters and punctuation are always words of their own, so they need no ``##``.
+    """
+    pipeline = _classic_pipeline(SPECIAL_TOKENS)
     counts: Counter[str] = Counter()
     for text in texts:
-        counts.update(normalizer.normalize_str(text))
+        counts.update(pipeline.normalizer.normalize_str(text))
     ranked = sorted((-count, character) for character, count in counts.items() if not character.isspace())
-    return sorted(character for _, character in ranked[:_CLASSIC_ALPHABET])
+    wanted = sum(negative for negative, _ in ranked) * _CLASSIC_COVERAGE
+    alphabet, continuing, covered = list[str](), list[str](), 0
+    for negative, character in ranked:
+        within = pipeline.normalizer.normalize_str(f"a{character}a")
+        continues = len(pipeline.pre_tokenizer.pre_tokenize_str(within)) == 1
+        if len(alphabet) >= _CLASSIC_ALPHABET:
+            num_fixed = len(SPECIAL_TOKENS) + len(alphabet) + len(continuing) + 1 + continues
+            if covered <= wanted or num_fixed > vocab_size:
+                break
+        alphabet.append(character)
+        covered += negative
+        if continues:
+            continuing.append(character)
+    return sorted(alphabet), sorted(continuing)
 
 
 def _learn_vocabulary(
     build: Callable[[dict[str, int]], Tokenizer],
     texts: Sequence[str],
     alphabet: list[str],
+    continuing: list[str],
     vocab_size: int,
     *,
     show_progress: bool,
@@ -210,7 +242,7 @@ def _learn_vocabulary(
     uses. So a quarter more is learnt than was asked for, and the pieces that the texts use least are dropped: 1% more
     bytes a token on held-out text.
     """
-    fixed = [*SPECIAL_TOKENS, *alphabet, *(PREFIX + character for character in alphabet if character != "#")]
+    fixed = [*SPECIAL_TOKENS, *alphabet, *(PREFIX + character for character in continuing)]
     if vocab_size < len(fixed):
         raise UserError(
             f"vocab_size {vocab_size} is too small: special tokens and alphabet alone take {len(fixed)} entries; "
@@ -233,14 +265,23 @@ def _learn_vocabulary(
     if len(learnt) < vocab_size:
         raise UserError(
             f"the corpus supports only {len(learnt)} entries, fewer than vocab_size {vocab_size}; "
-            f"give more text or --vocab_size {len(learnt)}"
+            f"give --vocab_size {len(learnt)}, or text with more words of several letters"
         )
     pieces = sorted(learnt, key=learnt.__getitem__)
+    unknown = learnt["[UNK]"]
     uses = np.zeros(len(pieces), dtype=np.int64)
+    num_tokens = num_unknown = 0
     pipeline = build(learnt)
     for start in range(0, len(texts), 64):
         for encoding in pipeline.encode_batch_fast(texts[start : start + 64], add_special_tokens=False):
-            uses += np.minimum(np.bincount(encoding.ids, minlength=len(pieces)), _MAX_USES_PER_TEXT)
+            counts = np.bincount(encoding.ids, minlength=len(pieces))
+            num_tokens, num_unknown = num_tokens + len(encoding.ids), num_unknown + int(counts[unknown])
+            uses += np.minimum(counts, _MAX_USES_PER_TEXT)
+    if num_unknown:
+        logger.warning(
+            "%.2g%% of the corpus's tokens become [UNK]: words with characters for which there is no room, or too long",
+            100 * num_unknown / num_tokens,
+        )
     uses[: len(fixed)] = np.iinfo(np.int64).max
     kept = np.sort(np.argsort(-uses, kind="stable")[:vocab_size])
     return {pieces[index]: position for position, index in enumerate(kept)}
@@ -252,8 +293,7 @@ def load_tokenizer(path: str | Path) -> PreTrainedTokenizerFast:
     Raises:
         UserError: there is no tokenizer, it is damaged, or it lacks a special token that the objectives need.
     """
-    if is_nowhere(path):
-        raise UserError(f"no tokenizer folder at {path}; train one with scripts/train_tokenizer.py")
+    require_tokenizer(path)
     try:
         tokenizer = AutoTokenizer.from_pretrained(str(path), trust_remote_code=False)
     except Exception as error:  # `tokenizers` raises plain Exception for a damaged file
@@ -261,7 +301,7 @@ def load_tokenizer(path: str | Path) -> PreTrainedTokenizerFast:
         trouble = (
             "cannot open the tokenizer" if Path(path).is_dir() else "no folder here and no tokenizer on the Hub is"
         )
-        raise UserError(f"{trouble} {path} ({reason}); train one with scripts/train_tokenizer.py") from error
+        raise UserError(f"{trouble} {path} ({reason}); train one with hf-minibert train-tokenizer") from error
     if not isinstance(tokenizer, PreTrainedTokenizerFast):
         raise UserError(
             f"the tokenizer {path} is a {type(tokenizer).__name__}, which has no tokenizer.json; convert it"
@@ -270,9 +310,58 @@ def load_tokenizer(path: str | Path) -> PreTrainedTokenizerFast:
     if missing:
         raise UserError(
             f"the tokenizer {path} lacks {', '.join(missing)}, which training needs; "
-            f"add them or train one with scripts/train_tokenizer.py"
+            f"add them or train one with hf-minibert train-tokenizer"
+        )
+    numbers = sorted(tokenizer.get_vocab().values())
+    gap = next((index for index, number in enumerate(numbers) if number != index), None)
+    if gap is not None:
+        raise UserError(
+            f"the tokenizer {path} has {len(numbers):,} entries whose ids are not 0 to {len(numbers) - 1:,}: where "
+            f"{gap} is due stands {numbers[gap]}; number them without holes, or train one with "
+            "scripts/train_tokenizer.py"
+        )
+    growth = _growth(json.loads(tokenizer.backend_tokenizer.to_str())["normalizer"])
+    if growth > MOST_GROWTH:
+        raise UserError(
+            f"the normalizer of the tokenizer {path} can make a text {growth:,.0f} times as long, more than "
+            f"{MOST_GROWTH} times; take its long replacements out of tokenizer.json, or train another"
         )
     return tokenizer
+
+
+def _growth(normalizer: dict[str, Any] | None) -> float:
+    """How many times as long a normalizer, as `tokenizer.json` has it, can make a text."""
+    if normalizer is None:
+        return 1.0
+    kind = normalizer["type"]
+    if kind == "Sequence":
+        return math.prod(_growth(step) for step in normalizer["normalizers"])
+    if kind == "Replace":  # an expression may match the nothing beside every character
+        replaced = normalizer["pattern"].get("String")
+        longest = len(normalizer["content"])
+        return max(1.0, longest / len(replaced)) if replaced else 1.0 + longest
+    if kind == "Prepend":
+        return 1.0 + len(normalizer["prepend"])
+    return 18.0 if kind in ("NFKC", "NFKD", "Precompiled") else 4.0
+
+
+def save_tokenizer(tokenizer: PreTrainedTokenizerBase, folder: str | Path) -> None:
+    """Write a tokenizer so that it opens alike everywhere: without what calls of it asked for.
+
+    `tokenizer.json` neither cuts nor pads, and the class is named so that transformers 4 opens it, too.
+    """
+    clean = copy.deepcopy(tokenizer)
+    if isinstance(clean, PreTrainedTokenizerFast):  # others have no state to forget
+        clean.backend_tokenizer.no_truncation()
+        clean.backend_tokenizer.no_padding()
+    clean.save_pretrained(folder)
+    path = Path(folder) / "tokenizer_config.json"
+    settings = json.loads(path.read_text(encoding="utf-8"))
+    for name in _SETTINGS_OF_A_CALL:
+        settings.pop(name, None)
+    if settings["tokenizer_class"] == "TokenizersBackend":  # its name since transformers 5, which knows both
+        settings["tokenizer_class"] = "PreTrainedTokenizerFast"
+    path.write_text(json.dumps(settings, indent=2, sort_keys=True, ensure_ascii=False) + "\n", encoding="utf-8")
 
 
 def adapt_tokenizer(
@@ -469,25 +558,27 @@ def token_bytes(tokenizer: PreTrainedTokenizerFast) -> list[bytes]:
     spelt = [b""] * len(tokenizer)
     for token, index in tokenizer.get_vocab().items():
         if index not in added_tokens:
-            spelt[index] = bytes(byte_of[character] for character in token.removeprefix(prefix))
+            characters = token.removeprefix(prefix)  # one that is no byte's is in the vocabulary, but never in a text
+            spelt[index] = bytes(byte_of[character] for character in characters if character in byte_of)
         elif not added_tokens[index].special:
             spelt[index] = token.encode()
     return spelt
 
 
 def word_starts(tokenizer: PreTrainedTokenizerFast) -> NDArray[np.bool_]:
-    """For each id, whether the token starts a word, that is, has no ``##``; special tokens count as words.
+    """For each id, whether the token starts a word; special tokens count as words.
 
-    Raises:
-        UserError: the tokenizer is not a WordPiece, so its tokens do not say whether they continue a word.
+    Of a WordPiece, what has no ``##``. Byte-pair and Unigram tokenizers mark the space before a word; if one marks
+    nothing, all tokens count.
     """
     prefix = _continuing_prefix(tokenizer)
-    if not prefix:
-        raise UserError("only a WordPiece tokenizer marks the tokens that continue a word; train one")
+    vocabulary = tokenizer.get_vocab()
     starts = np.ones(len(tokenizer), dtype=np.bool_)
-    for token, index in tokenizer.get_vocab().items():
-        starts[index] = not token.startswith(prefix)
-    return starts
+    for token, index in vocabulary.items():
+        starts[index] = not token.startswith(prefix) if prefix else token.startswith(_SPACES_IN_TOKENS)
+    if not prefix:
+        starts[tokenizer.all_special_ids] = True
+    return starts if prefix or starts.sum() > len(set(tokenizer.all_special_ids)) else np.ones_like(starts)
 
 
 def _continuing_prefix(tokenizer: PreTrainedTokenizerFast) -> str:

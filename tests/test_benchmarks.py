@@ -1,19 +1,25 @@
 """The comparisons of recipes and objectives, at a size at which they say nothing but run."""
 
+import ast
 import importlib
 import json
 import shutil
 import threading
+from graphlib import TopologicalSorter
 from pathlib import Path
 
 import pytest
 import torch
+from accelerate import Accelerator
 from commands import REPOSITORY, environment, write_corpus
 
 from hf_minibert import MiniBertForMaskedLM, MiniGPTForCausalLM
 from hf_minibert.errors import UserError
+from hf_minibert.finetuning import trainer
 from hf_minibert.presets import FAMILIES, build_config
-from hf_minibert.pretraining import finetune
+from hf_minibert.pretraining.arguments import PretrainArguments
+from hf_minibert.pretraining.data import read_data
+from hf_minibert.pretraining.plan import make_plan
 from hf_minibert.tokenization import load_tokenizer
 
 
@@ -26,30 +32,91 @@ def _results(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
     return tmp_path / "results"
 
 
+def test_no_benchmark_imports_another_in_a_circle() -> None:
+    """And none imports `render`, which calls them all."""
+    files = {path.stem: path for path in (REPOSITORY / "benchmarks").glob("*.py")}
+    imports: dict[str, set[str]] = {}
+    for name, path in files.items():
+        nodes = list(ast.walk(ast.parse(path.read_text(encoding="utf-8"))))
+        plain = {alias.name for node in nodes if isinstance(node, ast.Import) for alias in node.names}
+        imports[name] = (plain | {node.module for node in nodes if isinstance(node, ast.ImportFrom)}) & set(files)
+    assert not any("render" in imported for imported in imports.values())
+    order = list(TopologicalSorter(imports).static_order())
+    assert order.index("peers") < order.index("learning_efficiency")
+
+
 @pytest.mark.parametrize("size", ["mini", "small", "medium"])
 @pytest.mark.parametrize("family", FAMILIES)
 @pytest.mark.usefixtures("results")
 def test_peers_have_as_many_weights(family: str, size: str) -> None:
     """Within 5%."""
-    module = importlib.import_module("learning_efficiency")
+    peers, module = (importlib.import_module(name) for name in ("peers", "learning_efficiency"))
     config = build_config(f"{family}-{size}", "modern")
     with torch.device("meta"):
         ours = {"minibert": MiniBertForMaskedLM, "minigpt": MiniGPTForCausalLM}[family](config)
         for peer in module.PEERS[family]:
-            model = module.peer_model(peer, family, size, config.vocab_size)
+            model = peers.peer_model(peer, family, size, config.vocab_size)
             count = sum(parameter.numel() for parameter in model.parameters())
             assert count == pytest.approx(ours.num_parameters(), rel=0.05)
 
 
-def test_charts_are_drawn_from_what_is_kept(results: Path) -> None:
+def test_a_peer_stops_in_time_and_logs_when(results: Path, tmp_path: Path) -> None:
+    peers, runs = (importlib.import_module(name) for name in ("peers", "runs"))
+    arguments = PretrainArguments(
+        model="minigpt-tiny",
+        corpus=[str(write_corpus(tmp_path / "corpus.jsonl", documents=60))],
+        budget="4s",
+        max_seq_length=16,
+        output_dir=str(results / "run"),
+    )
+    plan = make_plan(arguments)
+    data = read_data(plan, Accelerator(cpu=not torch.accelerator.is_available()))
+    model, training = peers.train_peer("nanogpt", plan, data, seconds=4.0, learning_rate=1e-3, folder=results)
+    log = runs.log_of(results)
+    assert isinstance(model, peers.PlainGPT)
+    assert 0 < training["steps"] == log[-1]["step"]
+    seconds = [line["seconds"] for line in log]
+    assert seconds == sorted(seconds)
+    assert seconds[-1] >= 4.0
+    assert log[-1]["tokens"] == log[-1]["step"] * 8 * 16
+
+
+def test_charts_are_drawn_from_result_files_alone(results: Path) -> None:
     kept = REPOSITORY / "benchmarks" / "results"
-    shutil.copytree(kept, results, dirs_exist_ok=True, ignore=shutil.ignore_patterns("*.png"))
-    charts = importlib.import_module("charts")
-    for file in results.glob("*.json"):
-        charts.draw(file)
+    render = importlib.import_module("render")
+    for file in kept.glob("*.json"):
+        render.draw(Path(shutil.copy(file, results)))
     drawn = {path.name for path in results.glob("*.png")}
     assert drawn == {path.name for path in kept.glob("*.png")}
     assert {"learning_efficiency-minigpt-mini.png", "objectives-mini.png"} <= drawn
+
+
+@pytest.mark.usefixtures("results")
+def test_a_curve_has_the_mean_of_every_fifty_steps_and_every_evaluation() -> None:
+    def line(step: int, **losses: float | None) -> dict[str, float | None]:
+        return {"step": step, "tokens": 2 * step, "seconds": step / 10, **losses}
+
+    logged = [line(step, loss=9.0, mlm_loss=step / 10) for step in range(10, 120, 10)]
+    evaluated = [line(60, eval_loss=7.0, eval_mlm_loss=6.0), line(110, eval_loss=5.00004)]
+    found = importlib.import_module("runs").curves([*logged, *evaluated])
+    assert found == {
+        "training": [[50, 100, 5.0, 3.0], [100, 200, 10.0, 8.0]],  # the last ten steps are no fifty
+        "held_out": [[60, 120, 6.0, 6.0], [110, 220, 11.0, 5.0]],
+    }
+
+
+@pytest.mark.usefixtures("results")
+def test_a_run_that_diverged_has_a_curve_with_a_gap() -> None:
+    lines = [{"step": step, "tokens": step, "seconds": step, "loss": None if step > 50 else 1.0} for step in (50, 100)]
+    assert importlib.import_module("runs").curves(lines)["training"] == [[50, 50, 50, 1.0], [100, 100, 100, None]]
+
+
+def test_a_result_file_has_a_row_of_numbers_on_one_line(results: Path) -> None:
+    figures = {"rows": [[1, 2.5, None], [-3, 4e-9, 5]], "names": ["a", "[1,\n2]"], "none": [], "nested": [{"one": [1]}]}
+    importlib.import_module("runs").write_results(results / "one.json", figures)
+    text = (results / "one.json").read_text(encoding="utf-8")
+    assert json.loads(text) == figures
+    assert "    [1, 2.5, null],\n    [-3, 4e-09, 5]\n" in text
 
 
 @pytest.mark.parametrize("kind", ["cpu", "cuda"])
@@ -80,7 +147,7 @@ def test_rates_are_tried_at_once_on_a_gpu(
 @pytest.mark.slow
 def test_learning_efficiency(results: Path, tmp_path: Path) -> None:
     """Another seed adds to what is there; another corpus does not, nor another search; a test text is the measure."""
-    module, render = (importlib.import_module(name) for name in ("learning_efficiency", "render"))
+    module = importlib.import_module("learning_efficiency")
     arguments = module.Arguments(
         family="minigpt",
         size="tiny",
@@ -101,11 +168,13 @@ def test_learning_efficiency(results: Path, tmp_path: Path) -> None:
     figures = json.loads(file.read_text(encoding="utf-8"))
     assert [one["seed"] for one in figures["runs"]] == [1, 2]
     assert (figures["runs"][0], figures["peers"]) == (first["runs"][0], first["peers"])
-    assert len(list((results / "runs").glob("*/*/metrics.jsonl"))) == 2 * 3
     for one in figures["runs"]:
         for who in ("ours", "stock", "nanogpt"):
             assert one[who]["metrics"]["test_loss"] != one[who]["metrics"]["eval_loss"]
-    table = "\n".join(render.learning_efficiency(figures))
+        step, tokens, _, loss = one["ours"]["curves"]["held_out"][-1]
+        assert (step, tokens) == tuple(one["ours"]["training"][key] for key in ("steps", "tokens_seen"))
+        assert loss == pytest.approx(one["ours"]["metrics"]["eval_loss"], abs=0.01)
+    table = "\n".join(module.table(figures))
     assert f"| seed 2 | **{figures['runs'][1]['ours']['metrics']['test_bits_per_byte']:.3f}**" in table
     assert "test.jsonl" in table
     assert file.with_suffix(".png").stat().st_size > 0
@@ -119,8 +188,8 @@ def test_learning_efficiency(results: Path, tmp_path: Path) -> None:
 
 def test_ways_to_finetune(results: Path, tmp_path: Path) -> None:
     """Each is another one; what is there is not run again; a test split is none to choose by."""
-    module, render = (importlib.import_module(name) for name in ("finetuning", "render"))
-    assert {name: getattr(finetune, name) for name in module.BOTH} == module.BOTH, "which is the default"
+    module = importlib.import_module("finetuning")
+    assert {name: getattr(trainer, name) for name in module.BOTH} == module.BOTH, "which is the default"
     model = MiniBertForMaskedLM(build_config("minibert-tiny", "modern"))
     torch.nn.init.normal_(model.get_input_embeddings().weight, std=1.0)  # as large as Muon makes them
     model.save_pretrained(tmp_path / "pretrained")
@@ -142,7 +211,7 @@ def test_ways_to_finetune(results: Path, tmp_path: Path) -> None:
     assert [row["variant"] for row in figures["rows"]] == list(module.VARIANTS)
     losses = {row["metrics"]["eval_loss"] for row in figures["rows"]}
     assert len(losses) == len(figures["rows"])
-    assert len(render.finetuning(figures)) == len(figures["rows"]) + 4
+    assert len(module.table(figures)) == len(figures["rows"]) + 4
     figures["rows"] = figures["rows"][:1]
     file.write_text(json.dumps(figures), encoding="utf-8")
     arguments.variants = [figures["rows"][0]["variant"]]
@@ -159,7 +228,7 @@ def test_ways_to_finetune(results: Path, tmp_path: Path) -> None:
 
 @pytest.mark.slow
 def test_objectives(results: Path, tmp_path: Path) -> None:
-    module, render = (importlib.import_module(name) for name in ("objectives", "render"))
+    module = importlib.import_module("objectives")
     labelled = tmp_path / "labelled.jsonl"
     lines = [{"sentence": f"This is sentence {index}.", "label": index % 2} for index in range(40)]
     labelled.write_text("".join(json.dumps(line) + "\n" for line in lines), encoding="utf-8")
@@ -176,7 +245,7 @@ def test_objectives(results: Path, tmp_path: Path) -> None:
     figures = json.loads((results / "objectives-tiny.json").read_text(encoding="utf-8"))
     assert [one["objective"] for one in figures["runs"]] == list(module.OBJECTIVES)
     assert (results / "objectives-tiny.png").stat().st_size > 0
-    assert len(render.objectives(figures)) == len(module.OBJECTIVES) + 5
+    assert len(module.table(figures)) == len(module.OBJECTIVES) + 5
 
 
 @pytest.mark.slow

@@ -117,7 +117,7 @@ def test_unknown_models(model, suggestion):
     ],
 )
 def test_the_hub_is_asked_only_of_what_could_be_there(name, message, monkeypatch, tmp_path):
-    def nothing(_name):
+    def nothing(_name, **_options):
         raise OSError("nothing\nthere")
 
     monkeypatch.setattr(AutoConfig, "from_pretrained", nothing)

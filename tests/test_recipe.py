@@ -15,6 +15,7 @@ from commands import REPOSITORY, environment, write_corpus
 from hf_minibert.errors import UserError
 from hf_minibert.presets import FAMILIES, LEARNING_RATES, MODELS
 from hf_minibert.pretraining.arguments import PretrainArguments
+from hf_minibert.pretraining.optimization import EMBEDDINGS_RATE
 from hf_minibert.pretraining.plan import make_plan
 
 BENCHMARKS = REPOSITORY / "benchmarks"
@@ -37,8 +38,7 @@ def test_the_tables_baseline_is_the_default(
     found = vars(arguments) | {"tokens_per_step": tokens_per_step}
     rates, (family, size) = LEARNING_RATES["muon"]["modern"], model.split("-")
     for name, value in (recipe.BASELINES[family] | {"learning_rate": rates[size]}).items():
-        module, _, constant = name.rpartition(".")
-        assert value == (vars(importlib.import_module(module))[constant] if module else found[name]), name
+        assert value == (EMBEDDINGS_RATE if name == "EMBEDDINGS_RATE" else found[name]), name
     assert recipe.BASELINE["learning_rate"] == rates["mini"]
 
 
@@ -51,11 +51,10 @@ def test_each_variant_changes_something(recipe: ModuleType, family: str, tmp_pat
         settings = recipe.BASELINES[family] | changed
         if "tokens_per_step" in settings:
             settings["per_device_train_batch_size"] = settings.pop("tokens_per_step") // length
-        elsewhere = {}
-        for name in [name for name in settings if "." in name]:
-            module, _, constant = name.rpartition(".")
+        elsewhere = {"EMBEDDINGS_RATE": settings.pop("EMBEDDINGS_RATE")}
+        for name in [name for name in settings if name.startswith("ingredients.")]:
             elsewhere[name] = settings.pop(name)
-            assert hasattr(importlib.import_module(module), constant)
+            assert callable(getattr(recipe.ingredients, name.removeprefix("ingredients.")))
         plan = make_plan(PretrainArguments(model=f"{family}-mini", output_dir=str(tmp_path), **settings))
         arguments = vars(plan.arguments) | {"config_overrides": None, "architecture": None}
         return json.dumps([plan.config.to_dict(), arguments, elsewhere], sort_keys=True)

@@ -1,20 +1,20 @@
 """The tokenizer: lossless, deterministic, linear in time, and opened by stock classes."""
 
 import copy
-import importlib
 import json
 import random
+import re
 import subprocess
 import sys
 import time
 from pathlib import Path
-from types import ModuleType
+from typing import Any
 
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tokenizers import pre_tokenizers
+from tokenizers import Regex, Tokenizer, models, normalizers, pre_tokenizers, trainers
 from transformers import AutoTokenizer, BertTokenizer, PreTrainedTokenizerFast
 
 from hf_minibert import tokenization
@@ -26,10 +26,12 @@ from hf_minibert.tokenization import (
     adapt_tokenizer,
     load_tokenizer,
     sample_texts,
+    save_tokenizer,
     token_bytes,
     train_wordpiece,
     word_starts,
 )
+from hf_minibert.verbs import train_tokenizer as verb
 
 REPOSITORY = Path(__file__).parents[1]
 SCRIPT = REPOSITORY / "scripts" / "train_tokenizer.py"
@@ -216,7 +218,7 @@ def test_a_saved_variant_opens_with_auto_tokenizer(
     tokenizer: PreTrainedTokenizerFast, tmp_path: Path, model_type: str
 ) -> None:
     adapted = adapt_tokenizer(tokenizer, model_type=model_type, uses_token_types=True, model_max_length=64)
-    adapted.save_pretrained(tmp_path)
+    save_tokenizer(adapted, tmp_path)
     opened = AutoTokenizer.from_pretrained(tmp_path)
     texts = ["The cat [MASK] on ##the mat.", "don't  stop\n\n#x", "\U0001f600" * 3]
     assert opened(texts, texts, truncation=True) == adapted(texts, texts, truncation=True)
@@ -271,6 +273,62 @@ def test_words_of_a_tokenizer_s_own_are_not_cut(tokenizer: PreTrainedTokenizerFa
     assert DocumentEncoder(grown)(["on the cat"])[0].tolist()[-1] == len(tokenizer)
 
 
+@pytest.mark.parametrize("model_type", ["minibert", "minigpt", "classic"])
+def test_a_saved_tokenizer_holds_no_call_s_settings_and_names_a_class_that_transformers_4_knows(
+    tokenizer: PreTrainedTokenizerFast, tmp_path: Path, model_type: str
+) -> None:
+    if model_type == "classic":
+        saved = train_wordpiece(make_texts(), vocab_size=60, lowercase=True)
+    else:
+        saved = adapt_tokenizer(tokenizer, model_type=model_type, uses_token_types=True, model_max_length=64)
+    save_tokenizer(saved, tmp_path / "first")
+    opened = AutoTokenizer.from_pretrained(tmp_path / "first", local_files_only=True, trust_remote_code=False)
+    opened(["a cat", "a"], truncation=True, max_length=2, padding="max_length")
+    save_tokenizer(opened, tmp_path / "second")
+    first, second = ((tmp_path / name / "tokenizer.json").read_bytes() for name in ("first", "second"))
+    assert first == second
+    assert (json.loads(first)["truncation"], json.loads(first)["padding"]) == (None, None)
+    settings = json.loads((tmp_path / "second" / "tokenizer_config.json").read_text())
+    assert settings == json.loads((tmp_path / "first" / "tokenizer_config.json").read_text())
+    assert settings["tokenizer_class"] == ("BertTokenizer" if model_type == "classic" else "PreTrainedTokenizerFast")
+    assert len(opened("a cat and a mat", truncation=True, max_length=2)["input_ids"]) == 2, "but goes on to cut"
+
+
+@pytest.mark.parametrize("kind", ["byte-pair", "unigram", "characters"])
+def test_tokenizers_of_other_kinds_say_where_words_start_too(kind: str) -> None:
+    opened = other_tokenizer(kind)
+    starts = word_starts(opened)
+    ids = opened.encode("walking cat", add_special_tokens=False)
+    if kind == "characters":
+        assert starts.all(), "nothing is marked, so every token may be a word"
+        return
+    tokens = opened.convert_ids_to_tokens(ids)
+    assert starts[ids].tolist() == [token[0] in "\u0120\u2581" for token in tokens]
+    assert not starts.all()
+    assert starts[opened.all_special_ids].all()
+    if kind == "byte-pair":
+        assert b"".join(token_bytes(opened)[index] for index in ids) == b"walking cat"
+
+
+def other_tokenizer(kind: str) -> PreTrainedTokenizerFast:
+    """A small tokenizer that is no WordPiece."""
+    options: dict[str, Any] = {"vocab_size": 300, "special_tokens": list(SPECIAL_TOKENS), "show_progress": False}
+    if kind == "unigram":
+        backend = Tokenizer(models.Unigram())
+        backend.pre_tokenizer = pre_tokenizers.Metaspace()
+        trainer: Any = trainers.UnigramTrainer(unk_token="[UNK]", **options | {"vocab_size": 60})
+    else:
+        backend = Tokenizer(models.BPE())
+        is_byte_level = kind == "byte-pair"
+        backend.pre_tokenizer = (
+            pre_tokenizers.ByteLevel(add_prefix_space=False) if is_byte_level else pre_tokenizers.Split("", "isolated")
+        )
+        alphabet = pre_tokenizers.ByteLevel.alphabet() if is_byte_level else []
+        trainer = trainers.BpeTrainer(initial_alphabet=alphabet, **options)
+    backend.train_from_iterator(make_texts(), trainer)
+    return PreTrainedTokenizerFast(tokenizer_object=backend, **tokenization.SPECIAL_ROLES)
+
+
 def test_a_word_starts_where_there_is_no_prefix(tokenizer: PreTrainedTokenizerFast) -> None:
     starts = word_starts(tokenizer)
     ids = tokenizer.encode(" unquestionableness #x", add_special_tokens=False)
@@ -319,7 +377,7 @@ def test_impossible_vocabulary_sizes_are_refused() -> None:
 
 def test_a_classic_vocabulary_opens_as_bert_tokenizer(tmp_path: Path) -> None:
     trained = train_wordpiece(make_texts(), vocab_size=60, lowercase=True)
-    trained.save_pretrained(tmp_path)
+    save_tokenizer(trained, tmp_path)
     opened = load_tokenizer(tmp_path)
     assert type(opened) is BertTokenizer
     assert len(opened) == 60
@@ -338,6 +396,30 @@ def test_a_classic_vocabulary_opens_as_bert_tokenizer(tmp_path: Path) -> None:
     assert generative("The cat")["input_ids"] == opened("the cat", add_special_tokens=False)["input_ids"]
     with pytest.raises(UserError, match="byte-level"):
         token_bytes(opened)
+
+
+def test_a_classic_vocabulary_knows_the_characters_of_a_large_writing_or_says_what_it_does_not(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """Chinese has thousands of characters, each of which is a word."""
+    generator = random.Random(0)
+    characters = [chr(0x4E00 + number) for number in range(1_500)]
+    texts = ["".join(generator.choices(characters, k=500)) for _ in range(60)]
+    with pytest.raises(
+        UserError, match=r"supports only 15\d\d entries.* give --vocab_size 15\d\d, or text with"
+    ) as caught:
+        train_wordpiece(texts, vocab_size=8192, lowercase=True)
+    size = int(re.findall(r"--vocab_size (\d+)", str(caught.value))[0])
+    caplog.clear()
+    trained = train_wordpiece(texts, vocab_size=size, lowercase=True)
+    assert len(trained) == size
+    ids = trained("".join(texts))["input_ids"]
+    assert ids.count(trained.unk_token_id) <= len(ids) * 0.0002
+    caplog.clear()
+    small = train_wordpiece(texts, vocab_size=1_200, lowercase=True)
+    share = 100 * np.mean(np.array(small("".join(texts), add_special_tokens=False)["input_ids"]) == small.unk_token_id)
+    assert share > 5
+    assert f"{share:.2g}% of the corpus's tokens become [UNK]" in caplog.text
 
 
 def test_time_is_linear_in_text_without_spaces(tokenizer: PreTrainedTokenizerFast) -> None:
@@ -410,6 +492,42 @@ def test_a_missing_or_damaged_or_unfit_tokenizer_is_a_user_error(
         load_tokenizer(tmp_path)
 
 
+def test_a_vocabulary_with_holes_is_refused(tokenizer: PreTrainedTokenizerFast, tmp_path: Path) -> None:
+    save_tokenizer(tokenizer, tmp_path)
+    content = json.loads((tmp_path / "tokenizer.json").read_text(encoding="utf-8"))
+    last = max(content["model"]["vocab"], key=content["model"]["vocab"].__getitem__)
+    for number in (90_000, 8190):
+        content["model"]["vocab"][last] = number
+        (tmp_path / "tokenizer.json").write_text(json.dumps(content), encoding="utf-8")
+        with pytest.raises(UserError, match=r"8,192 entries whose ids are not 0 to 8,191: where 8191 is due"):
+            load_tokenizer(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("normalizer", "is_refused"),
+    [
+        (normalizers.Replace("a", "b" * 1_000), True),
+        (normalizers.Replace(Regex("."), "b" * 1_000), True),
+        (normalizers.Prepend("b" * 1_000), True),
+        (normalizers.Sequence([normalizers.Replace("a", "a" * 20)] * 3), True),
+        (normalizers.Sequence([normalizers.NFKC(), normalizers.Lowercase(), normalizers.StripAccents()][:2]), False),
+        (normalizers.Sequence([normalizers.Prepend("\u2581"), normalizers.Replace(" ", "\u2581")]), False),
+        (normalizers.BertNormalizer(), False),
+    ],
+)
+def test_a_normalizer_that_blows_up_a_text_is_refused(
+    tokenizer: PreTrainedTokenizerFast, tmp_path: Path, normalizer: Any, is_refused: bool
+) -> None:
+    bomb = copy.deepcopy(tokenizer)
+    bomb.backend_tokenizer.normalizer = normalizer
+    save_tokenizer(bomb, tmp_path)
+    if not is_refused:
+        load_tokenizer(tmp_path)
+        return
+    with pytest.raises(UserError, match=r"can make a text [\d,]+ times as long, more than 100 times"):
+        load_tokenizer(tmp_path)
+
+
 # ---------------------------------------------------------------- the script and the folder it wrote
 
 
@@ -417,17 +535,11 @@ def run_script(*flags: str | Path) -> subprocess.CompletedProcess[str]:
     return subprocess.run([sys.executable, SCRIPT, *flags], capture_output=True, text=True, check=False)
 
 
-@pytest.fixture
-def script(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
-    monkeypatch.syspath_prepend(SCRIPT.parent)
-    return importlib.import_module("train_tokenizer")
-
-
-def test_the_committed_folder_is_what_its_record_says(tokenizer: PreTrainedTokenizerFast, script: ModuleType) -> None:
+def test_the_committed_folder_is_what_its_record_says(tokenizer: PreTrainedTokenizerFast) -> None:
     folder = REPOSITORY / "tokenizer"
     training = json.loads((folder / "training.json").read_text(encoding="utf-8"))
     assert len(tokenizer) == training["arguments"]["vocab_size"] == 8192
-    assert (folder / "README.md").read_text(encoding="utf-8") == script.render_readme(training)
+    assert (folder / "README.md").read_text(encoding="utf-8") == verb.render_readme(training)
     assert all(3.5 < measured["bytes_per_token"] < 4.3 for measured in training["validation"].values())
 
 
@@ -452,12 +564,15 @@ def test_the_script_writes_a_tokenizer_and_replaces_it(tmp_path: Path) -> None:
     assert type(load_tokenizer(folder)) is BertTokenizer
     training = json.loads((folder / "training.json").read_text(encoding="utf-8"))
     assert training["sources"][0]["sampled_bytes"] <= 20_000 < training["sources"][0]["bytes"]
-    assert training["validation"][str(corpus)]["bytes_per_token"] > 1
+    assert training["validation"][corpus.name]["bytes_per_token"] > 1
+    assert str(tmp_path) not in (folder / "README.md").read_text(encoding="utf-8"), "nobody's folders are published"
+    assert str(tmp_path) not in (folder / "training.json").read_text(encoding="utf-8")
+    assert "--corpus corpus.txt" in (folder / "README.md").read_text(encoding="utf-8")
     assert "--lowercase --seed 3" in (folder / "README.md").read_text(encoding="utf-8")
     assert [path.name for path in folder.parent.iterdir()] == ["tokenizer"]  # nothing half-made is left
 
 
-def test_the_script_refuses_and_leaves_files_alone(tmp_path: Path, script: ModuleType) -> None:
+def test_the_script_refuses_and_leaves_files_alone(tmp_path: Path) -> None:
     corpus = tmp_path / "corpus.jsonl"
     corpus.write_text(json.dumps({"body": " ".join(make_texts())}) + "\n", encoding="utf-8")
     unrelated = tmp_path / "unrelated"
@@ -476,7 +591,7 @@ def test_the_script_refuses_and_leaves_files_alone(tmp_path: Path, script: Modul
         ({"validation_corpus": [str(tmp_path / "missing.txt")]}, "there is no file"),
     ):
         with pytest.raises(UserError, match=message):
-            script.main(script.TokenizerArguments(**(good | wrong)))
+            verb.main(verb.Arguments(**(good | wrong)))
     assert sorted(path.name for path in tmp_path.iterdir()) == ["corpus.jsonl", "unrelated"]
     assert (unrelated / "model.safetensors").read_text(encoding="utf-8") == "mine"
 

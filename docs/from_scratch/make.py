@@ -51,6 +51,7 @@ FIGURES = HERE / "figures.json"
 PLACE = re.compile(r"(<!-- tour:([\w-]+) -->\n).*?(<!-- end:\2 -->)", flags=re.DOTALL)
 FILES = (
     "models/modeling_transformer.py",
+    "models/masks.py",
     "models/modeling_minibert.py",
     "models/modeling_minigpt.py",
     "models/losses.py",

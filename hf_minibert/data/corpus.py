@@ -25,8 +25,10 @@ import huggingface_hub
 import pyarrow
 import pyarrow.parquet
 import zstandard
+from tqdm import tqdm
 
 from hf_minibert.data.builtin_corpus import builtin_fingerprint, prepare_builtin_corpus
+from hf_minibert.data.sources import BUILTIN, KNOWN_SUFFIXES, TEXT_FORMATS, DocumentUnit, suffix_of
 from hf_minibert.errors import UserError
 
 READER_VERSION = 1
@@ -36,17 +38,25 @@ DOCUMENT_CHARACTERS = 10_000
 """A text file is cut at the first blank line after this many characters, or by twice as many at the latest."""
 
 READ_BYTES = 1 << 16
-COMPRESSED_BYTES = 1 << 12
-"""Read at once of a compressed file: every four bytes can be 128 KiB of text."""
+DECOMPRESSED_BYTES = 1 << 20
+COMPRESSED_STEP = 1 << 10
+"""A decompressor is given so much at a time: zstd makes up to 32 MB of it, the others less."""
+MOST_EXPANSION = 1_000
+"""A file may hold this many times its size of text; what is written by people takes a tenth of its size or more."""
+FREE_EXPANSION = 1 << 26
+"""So much text is never too much for a file, however small it is."""
+MOST_DOCUMENT_BYTES = 1 << 26
+"""A row longer than this is no document: a thick book has 5 MB. Rows are held in memory whole."""
+SECONDS_BEFORE_BAR = 5.0
 
 DECOMPRESSORS: dict[str, Callable[[], Any]] = {
     ".gz": lambda: zlib.decompressobj(wbits=31),
     ".xz": lambda: lzma.LZMADecompressor(),
     ".zst": lambda: zstandard.ZstdDecompressor(max_window_size=1 << 31).decompressobj(),
 }
-TEXT_FORMATS = (".txt", ".md")
-KNOWN_SUFFIXES = (*(form + end for form in (*TEXT_FORMATS, ".jsonl") for end in ("", *DECOMPRESSORS)), ".parquet")
-
+_HIDDEN, _ELSEWHERE, _UNREADABLE = "hidden", "links that lead elsewhere", "unreadable"
+_MOST_KINDS = 8
+_PLAIN_SUFFIX = re.compile(r"(\.[a-z0-9_+-]{1,12}){1,2}")
 _BLANK_LINES = re.compile(r"\n(?:[ \t]*\n)+")
 _HUB_NAME = re.compile(r"[A-Za-z0-9][\w.-]*(/[\w.-]+)?(:[\w.+-]+)?")
 
@@ -62,10 +72,13 @@ class Corpus(ABC):
     """Documents in a fixed order. Every iteration starts anew.
 
     Attributes:
-        name: what the user asked for.
-        fingerprint: hexadecimal; changes when the documents would.
+        name: what the user asked for; `builtin` is the name of nothing else.
+        fingerprint: hexadecimal; changes when the documents would. What is read from files is told by their bytes,
+            whatever their names, places and times.
+        skipped: one line about what a folder holds and is not read; empty if there is no such thing.
         num_bytes: what an iteration reads from disk in all; None if that is not known.
         bytes_read: what the current iteration has read so far (compressed bytes, of a compressed file).
+        empty_documents: how many it has met and left out.
     """
 
     def __init__(self, name: str, fingerprint: str, num_bytes: int | None) -> None:
@@ -73,6 +86,8 @@ class Corpus(ABC):
         self.fingerprint = fingerprint
         self.num_bytes = num_bytes
         self.bytes_read = 0
+        self.empty_documents = 0
+        self.skipped = ""
 
     def __iter__(self) -> Iterator[Document]:
         """Yield the documents that have text.
@@ -80,12 +95,14 @@ class Corpus(ABC):
         Raises:
             UserError: the source is damaged, or holds no text at all.
         """
-        self.bytes_read = 0
+        self.bytes_read = self.empty_documents = 0
         is_empty = True
         for document in self._documents():
             if document.text and not document.text.isspace():
                 is_empty = False
                 yield document
+            else:
+                self.empty_documents += 1
         if is_empty:
             raise UserError(f"the corpus {self.name} has no documents: every text in it is empty")
 
@@ -106,13 +123,17 @@ def is_held_out(document_text: str, fraction: float = 0.02) -> bool:
     return document_hash(document_text) < fraction * 2**64
 
 
-def open_corpus(sources: Sequence[str], *, text_column: str = "text", streaming: bool = False) -> Corpus:
+def open_corpus(
+    sources: Sequence[str], *, text_column: str = "text", streaming: bool = False, document: DocumentUnit = "file"
+) -> Corpus:
     """The corpus that the sources name: ``builtin``, files, globs and folders, or one data set on the Hub.
 
     Args:
         sources: as a user writes them. A Hub name is ``name`` or ``name:config``; its ``train`` split is read.
         text_column: which field of a JSON row, or column of a Parquet file or Hub data set, is the text.
         streaming: read a Hub data set without storing it; what is on this machine is refused.
+        document: of a ``.txt`` or ``.md`` file, what a document is: all of it, what stands between blank lines, or a
+            line. Longer ones than `DOCUMENT_CHARACTERS` are cut. Other files have a document a row.
 
     Raises:
         UserError: a source does not exist or cannot be read. What a file's first row shows is raised here, before any
@@ -122,21 +143,37 @@ def open_corpus(sources: Sequence[str], *, text_column: str = "text", streaming:
         raise UserError(
             f"no corpus given; name 'builtin', files ({', '.join(KNOWN_SUFFIXES)}), a folder or a Hub data set"
         )
-    others = [source for source in sources if source == "builtin" or not _is_file_source(source)]
+    for source in sources:
+        try:
+            source.encode()
+        except UnicodeEncodeError as error:  # a name may be any bytes, but what tells of a run is UTF-8
+            raise UserError(f"the name {source!a} is not UTF-8; rename the file or folder") from error
+    others = [source for source in sources if source == BUILTIN or not _is_file_source(source)]
     if others and len(sources) > 1:
         raise UserError(f"{others[0]!r} cannot be combined with other sources; only files, globs and folders can")
-    if streaming and others in ([], ["builtin"]):
+    if streaming and others in ([], [BUILTIN]):
         raise UserError(f"streaming reads a data set on the Hub, but {' '.join(sources)} is here already; leave it out")
-    if others == ["builtin"]:
-        fingerprint = builtin_fingerprint()
-        return FileCorpus("builtin", [("", prepare_builtin_corpus(fingerprint))], "text", fingerprint=fingerprint)
-    if others:
-        return _open_hub_corpus(sources[0], text_column=text_column, streaming=streaming)
-    by_target: dict[Path, Path] = {}
-    for path in (path for source in sources for path in _find_files(source)):
-        by_target.setdefault(path.resolve(), path)  # overlapping globs name a file twice, it is read once
-    paths = list(by_target.values())
-    return FileCorpus(" ".join(sources), list(zip(_labels(paths), paths, strict=True)), text_column)
+    corpus: Corpus
+    if others == [BUILTIN]:
+        paths = [prepare_builtin_corpus(builtin_fingerprint())]
+        corpus = FileCorpus(BUILTIN, [("", paths[0])], "text")
+    elif others:
+        paths = []
+        corpus = _open_hub_corpus(sources[0], text_column=text_column, streaming=streaming)
+    else:
+        skipped: Counter[str] = Counter()
+        by_target: dict[Path, Path] = {}
+        for path in (path for source in sources for path in _find_files(source, skipped)):
+            by_target.setdefault(path.resolve(), path)  # overlapping globs name a file twice, it is read once
+        paths = list(by_target.values())
+        corpus = FileCorpus(" ".join(sources), list(zip(_labels(paths), paths, strict=True)), text_column, document)
+        corpus.skipped = _tell(skipped)
+    if document != "file" and not any(_format(path) in TEXT_FORMATS for path in paths):
+        raise UserError(
+            f"--document {document} says what a document of a {' or '.join(TEXT_FORMATS)} file is, but "
+            f"{corpus.name} has none: there, every row is a document; leave it out"
+        )
+    return corpus
 
 
 # ---------------------------------------------------------------- files
@@ -146,22 +183,32 @@ class FileCorpus(Corpus):
     """Text, JSON-lines and Parquet files, one after the other, each with the label its documents' ids begin with."""
 
     def __init__(
-        self, name: str, files: Sequence[tuple[str, Path]], text_column: str, *, fingerprint: str | None = None
+        self, name: str, files: Sequence[tuple[str, Path]], text_column: str, document: DocumentUnit = "file"
     ) -> None:
-        digest = hashlib.blake2b(f"reader {READER_VERSION}\0{text_column}".encode(), digest_size=16)
-        num_bytes = 0
-        for label, path in files:
-            status = path.stat()
-            num_bytes += status.st_size
-            digest.update(
-                f"\0{label}\0{path.resolve()}\0{status.st_size}\0{status.st_mtime_ns}".encode(errors="surrogateescape")
-            )
-        super().__init__(name, fingerprint or digest.hexdigest(), num_bytes)
+        super().__init__(name, "", sum(path.stat().st_size for _, path in files))
         self._files = files
         self._text_column = text_column
+        self._document = document
         for label, path in files:
             self._check_start(label, path)
         self.bytes_read = 0
+        self._states = [_state(path) for _, path in files]
+        self.fingerprint = self._digest()
+
+    def _digest(self) -> str:
+        """A hash of how the files are read and of their bytes: sizes and times can be those of another text."""
+        digest = hashlib.sha256(f"reader {READER_VERSION}\0{self._text_column}\0{self._document}".encode())
+        with tqdm(
+            total=self.num_bytes, desc=f"checking {self.name}", unit="B", unit_scale=True, delay=SECONDS_BEFORE_BAR
+        ) as bar:
+            for _, path in self._files:
+                of_file = hashlib.sha256()
+                with path.open("rb") as file:
+                    while block := file.read(DECOMPRESSED_BYTES):
+                        of_file.update(block)
+                        bar.update(len(block))
+                digest.update(f"\0{suffix_of(path)}\0{of_file.hexdigest()}".encode())
+        return digest.hexdigest()[:32]
 
     def _check_start(self, label: str, path: Path) -> None:
         """Raise what can be seen without reading a file to its end."""
@@ -176,9 +223,11 @@ class FileCorpus(Corpus):
 
     def _documents(self) -> Iterator[Document]:
         before = 0
-        for label, path in self._files:
+        for (label, path), state in zip(self._files, self._states, strict=True):
             self.bytes_read = before
             yield from self._read(label, path)
+            if _state(path) != state:
+                raise UserError(f"{path} was written to while it was read; start again when it is complete")
             before += path.stat().st_size
         self.bytes_read = before
 
@@ -190,7 +239,9 @@ class FileCorpus(Corpus):
         self.bytes_read += num_bytes
 
     def _read_text(self, label: str, path: Path) -> Iterator[Document]:
-        for number, piece in enumerate(_pieces(_decoded(path, self._count)), start=1):
+        parts = _decoded(path, self._count)
+        pieces = _pieces(parts) if self._document == "file" else _units(parts, self._document)
+        for number, piece in enumerate(pieces, start=1):
             yield Document(f"{label}#{number}", piece)
 
     def _read_json_lines(self, label: str, path: Path) -> Iterator[Document]:
@@ -209,16 +260,20 @@ class FileCorpus(Corpus):
             yield _row_document(row, label, number, where, self._text_column)
 
     def _read_parquet(self, label: str, path: Path) -> Iterator[Document]:
-        size, number = path.stat().st_size, 0
+        size, number, characters = path.stat().st_size, 0, 0
         try:
             with _open_parquet(path, self._text_column) as file:
                 columns = [name for name in ("id", self._text_column) if name in file.schema_arrow.names]
                 num_rows = max(1, file.metadata.num_rows)
-                for batch in file.iter_batches(batch_size=256, columns=columns):
+                rows_at_once = _parquet_rows_at_once(path, file, columns)
+                for batch in file.iter_batches(batch_size=rows_at_once, columns=columns):
                     self._count(size * (number + batch.num_rows) // num_rows - size * number // num_rows)
                     for row in batch.to_pylist():
                         number += 1
-                        yield _row_document(row, label, number, f"{path}, row {number}", self._text_column)
+                        document = _row_document(row, label, number, f"{path}, row {number}", self._text_column)
+                        characters += len(document.text)
+                        _check_expansion(path, characters, size)
+                        yield document
         except (pyarrow.ArrowException, OSError, UnicodeDecodeError) as error:
             raise _damaged(path, error) from error
 
@@ -232,6 +287,8 @@ def _row_document(row: dict[str, Any], label: str, number: int, where: str, text
         raise UserError(
             f"{where}: {text_column!r} is a {type(text).__name__}, not a string; choose another --text_column"
         )
+    if text and len(text) > MOST_DOCUMENT_BYTES:
+        raise _too_long(where)
     if text and not text.isascii():
         text = text.encode(errors="replace").decode()  # half a surrogate pair, which JSON can spell, is not text
     identifier = row.get("id")
@@ -243,6 +300,25 @@ def _row_document(row: dict[str, Any], label: str, number: int, where: str, text
 def _missing_column(where: str, text_column: str, columns: Any) -> UserError:
     there_are = ", ".join(map(repr, columns)) or "none"
     return UserError(f"{where} has no column {text_column!r}; choose a --text_column among {there_are}")
+
+
+def _too_long(where: str) -> UserError:
+    return UserError(f"{where} is longer than {MOST_DOCUMENT_BYTES >> 20} MiB, the most for a row; cut it into several")
+
+
+def _check_expansion(path: Path, expanded: int, size: int) -> None:
+    """Refuse a small file that goes on and on, before it fills memory or disk."""
+    if expanded > max(FREE_EXPANSION, MOST_EXPANSION * size):
+        raise UserError(
+            f"{path} holds more than {MOST_EXPANSION:,} times its {size:,} bytes, the most that is read of a "
+            f"compressed file beyond {FREE_EXPANSION >> 20} MiB; it is no text, or decompress it yourself"
+        )
+
+
+def _state(path: Path) -> tuple[int, int]:
+    """What changes when a file is written to while it is read."""
+    status = path.stat()
+    return status.st_size, status.st_mtime_ns
 
 
 def _not_utf8(path: Path, offset: int) -> UserError:
@@ -270,6 +346,19 @@ def _open_parquet(path: Path, text_column: str) -> pyarrow.parquet.ParquetFile:
     return file
 
 
+def _parquet_rows_at_once(path: Path, file: pyarrow.parquet.ParquetFile, columns: Sequence[str]) -> int:
+    """How many rows may be held at once: a repeated value is stored once, so few bytes can be many long rows."""
+    rows = 4
+    for group in range(file.metadata.num_row_groups):
+        chunks = [file.metadata.row_group(group).column(place) for place in range(file.metadata.num_columns)]
+        for chunk in chunks:
+            if chunk.path_in_schema.split(".")[0] in columns:
+                _check_expansion(path, chunk.total_uncompressed_size, path.stat().st_size)
+                if chunk.total_uncompressed_size > 100 * chunk.total_compressed_size:
+                    rows = 1
+    return rows
+
+
 def _blocks(path: Path, count: Callable[[int], None]) -> Iterator[bytes]:
     """A file's bytes, decompressed; ``count`` is told how many were read from disk."""
     offset = 0
@@ -284,36 +373,49 @@ def _blocks(path: Path, count: Callable[[int], None]) -> Iterator[bytes]:
 
 
 def decompressed(path: Path, file: BinaryIO, count: Callable[[int], None]) -> Iterator[bytes]:
-    """A file's bytes, decompressed as its suffix says, in pieces of at most some 128 MiB; told are those from disk.
+    """A file's bytes, decompressed as its suffix says, in pieces; ``count`` is told how many were read from disk.
 
     Raises:
-        UserError: a compressed file is damaged, or ends in the middle.
+        UserError: a compressed file is damaged, ends in the middle, or holds more than it may.
     """
     make = DECOMPRESSORS.get(path.suffix.lower())
-    decompressor = make() if make else None
-    while data := file.read(READ_BYTES if make is None else COMPRESSED_BYTES):
-        count(len(data))
-        if decompressor is None or make is None:
+    if make is None:
+        while data := file.read(READ_BYTES):
+            count(len(data))
             yield data
-            continue
-        while data:
-            if decompressor.eof:  # several streams in a row are one file; zeros between them are padding
-                data = data.lstrip(b"\0")
-                if not data:
-                    break
-                decompressor = make()
-            try:
-                yield decompressor.decompress(data)
-            except (zlib.error, lzma.LZMAError, zstandard.ZstdError) as error:
-                raise _damaged(path, error) from error
-            data = decompressor.unused_data if decompressor.eof else b""
-    if decompressor is not None and not decompressor.eof:
+        return
+    decompressor, parts, num_read, expanded, waiting = make(), list[bytes](), 0, 0, 0
+    while data := file.read(READ_BYTES):
+        count(len(data))
+        num_read += len(data)
+        for start in range(0, len(data), COMPRESSED_STEP):
+            step = data[start : start + COMPRESSED_STEP]
+            while step:
+                if decompressor.eof:  # several streams in a row are one file; zeros between them are padding
+                    step = step.lstrip(b"\0")
+                    if not step:
+                        break
+                    decompressor = make()
+                try:
+                    parts.append(decompressor.decompress(step))
+                except (zlib.error, lzma.LZMAError, zstandard.ZstdError) as error:
+                    raise _damaged(path, error) from error
+                expanded += len(parts[-1])
+                waiting += len(parts[-1])
+                _check_expansion(path, expanded, num_read)
+                step = decompressor.unused_data if decompressor.eof else b""
+            if waiting >= DECOMPRESSED_BYTES:
+                yield b"".join(parts)
+                parts, waiting = [], 0
+        yield b"".join(parts)
+        parts, waiting = [], 0
+    if not decompressor.eof:
         raise _damaged(path, EOFError("it ends in the middle"))
 
 
 def _lines(path: Path, count: Callable[[int], None]) -> Iterator[tuple[int, bytes]]:
     """Each line's offset in bytes, and its bytes."""
-    offset, parts = 0, list[bytes]()
+    offset, parts, waiting = 0, list[bytes](), 0
     for block in _blocks(path, count):
         *finished, rest = block.split(b"\n")
         for line in finished:
@@ -323,6 +425,9 @@ def _lines(path: Path, count: Callable[[int], None]) -> Iterator[tuple[int, byte
             offset += len(whole) + 1
             parts.clear()
         parts.append(rest)
+        waiting = len(rest) if finished else waiting + len(rest)
+        if waiting > MOST_DOCUMENT_BYTES:
+            raise _too_long(f"{path}: the line at byte {offset:,}")
     if any(parts):
         yield offset, b"".join(parts)
 
@@ -357,6 +462,30 @@ def _pieces(parts: Iterator[str]) -> Iterator[str]:
     yield buffer.rstrip("\n")
 
 
+def _units(parts: Iterator[str], document: DocumentUnit) -> Iterator[str]:
+    """The lines of a text, or what stands between its blank lines; what is too long for a document, in pieces."""
+    unit, is_blank = "", True
+    for part in parts:
+        *ended, rest = part.split("\n")
+        for fragment, is_end in (*((text, True) for text in ended), (rest, False)):
+            unit += fragment
+            is_blank = is_blank and (not fragment or fragment.isspace())
+            while len(unit) > 2 * DOCUMENT_CHARACTERS:
+                end = _cut(unit, DOCUMENT_CHARACTERS, 2 * DOCUMENT_CHARACTERS)
+                yield unit[:end]
+                unit = unit[end:]
+            if is_end and document == "line":
+                yield unit
+                unit = ""
+            elif is_end and is_blank:
+                yield unit.rpartition("\n")[0]
+                unit = ""
+            elif is_end:
+                unit += "\n"
+            is_blank = is_blank or is_end
+    yield unit.rpartition("\n")[0] if is_blank else unit
+
+
 def _cut(text: str, earliest: int, latest: int) -> int:
     """Where to cut: after blank lines, else after a line, else after a space, else at ``latest``."""
     blank = _BLANK_LINES.search(text, earliest, latest)
@@ -370,8 +499,8 @@ def _cut(text: str, earliest: int, latest: int) -> int:
 
 def _format(path: Path) -> str:
     """The suffix that says how to read it: ``.txt``, ``.md``, ``.jsonl``, ``.parquet``; "" for an unknown one."""
-    known = [suffix for suffix in KNOWN_SUFFIXES if path.name.endswith(suffix)]
-    return "." + known[0].split(".")[1] if known else ""
+    suffix = suffix_of(path)
+    return "." + suffix.split(".")[1] if suffix else ""
 
 
 def _is_file_source(source: str) -> bool:
@@ -379,39 +508,117 @@ def _is_file_source(source: str) -> bool:
     return path.exists() or any(mark in source for mark in "*?[") or _format(path) != ""
 
 
-def _find_files(source: str) -> list[Path]:
-    """The files of one source, as absolute paths in a fixed order."""
+def _find_files(source: str, skipped: Counter[str]) -> list[Path]:
+    """The files of one source, as absolute paths in a fixed order; `skipped` counts what is not read, by kind."""
     path = Path(source).expanduser()
     known = ", ".join(KNOWN_SUFFIXES)
+    here: Counter[str] = Counter()
     if path.is_dir():
-        below = (Path(parent, name) for parent, _, names in os.walk(path) for name in names)
-        visible = [file for file in below if not any(part.startswith(".") for part in file.relative_to(path).parts)]
-        found = [file for file in visible if _format(file) and file.is_file()]
+        found = _files_below(path, here)
         if not found:
-            raise UserError(f"the folder {source} has no file to read below it; known suffixes are {known}")
+            raise UserError(
+                f"the folder {source} has no file to read below it{_told(here)}; known suffixes are {known}"
+            )
     elif path.exists():
         found = [path]
     elif any(mark in source for mark in "*?["):
-        found = [match for name in glob.glob(str(path), recursive=True) if (match := Path(name)).is_file()]
+        found = _files_that_match(path, here)
         if not found:
-            raise UserError(f"no file matches {source!r}; check the pattern and the working directory {Path.cwd()}")
+            raise UserError(
+                f"no file matches {source!r}{_told(here)}; check the pattern and the working directory {Path.cwd()}"
+            )
     else:
         raise UserError(f"there is no file {source}; check the path, relative to {Path.cwd()}")
+    skipped.update(here)
     for file in found:
         if not _format(file):
             raise UserError(f"{file} has an unknown suffix; known are {known}")
         if not file.is_file():
             raise UserError(f"{file} is not a regular file; save it to disk first")
+        if not os.access(file, os.R_OK):
+            raise UserError(f"{file} cannot be read; check its permissions")
     return sorted(Path(os.path.abspath(file)) for file in found)  # not resolved: a link's name has the suffix
+
+
+def _files_below(folder: Path, skipped: Counter[str]) -> list[Path]:
+    """What a folder holds, at any depth. A link that leads out of it must be named itself: it may be anybody's."""
+
+    def count_unreadable(_error: OSError) -> None:
+        skipped[_UNREADABLE] += 1
+
+    found = []
+    for parent, folders, names in os.walk(folder, onerror=count_unreadable):
+        is_hidden = any(part.startswith(".") for part in Path(parent).relative_to(folder).parts)
+        for name in folders:  # walked through, but for links
+            if Path(parent, name).is_symlink() and not _is_below(Path(parent, name), folder):
+                skipped[_ELSEWHERE] += 1
+        for name in names:
+            file = Path(parent, name)
+            if is_hidden or name.startswith("."):
+                skipped[_HIDDEN] += 1
+            elif file.is_symlink() and not _is_below(file, folder):
+                skipped[_ELSEWHERE] += 1
+            elif not _format(file):
+                skipped[_unknown_kind(file)] += 1
+            elif not file.is_file() or not os.access(file, os.R_OK):
+                skipped[_UNREADABLE] += 1
+            else:
+                found.append(file)
+    return found
+
+
+def _files_that_match(pattern: Path, skipped: Counter[str]) -> list[Path]:
+    """What a glob names. Folders that are there as they are written are no patterns, whatever their names hold."""
+    folder = Path(pattern.anchor)
+    parts = list(pattern.parts[1:] if pattern.anchor else pattern.parts)
+    while len(parts) > 1 and (folder / parts[0]).is_dir():
+        folder /= parts.pop(0)
+    found = []
+    for name in glob.glob(os.path.join(glob.escape(str(folder)), *parts), recursive=True):
+        match = Path(name)
+        if match.is_dir():
+            if "**" not in parts:
+                skipped["folders"] += 1
+        elif not _is_below(match.parent, folder):
+            skipped[_ELSEWHERE] += 1
+        else:
+            found.append(match)
+    return found
+
+
+def _is_below(path: Path, folder: Path) -> bool:
+    """Whether a path leads into a folder, or to it, once links are followed."""
+    target, inside = os.path.realpath(path), os.path.realpath(folder)
+    return target == inside or target.startswith(os.path.join(inside, ""))
+
+
+def _unknown_kind(file: Path) -> str:
+    """What to call a file that is not read, by its suffix; a name can hold anything, a message should not."""
+    end = "".join(file.suffixes[-2:] if file.suffix.lower() in DECOMPRESSORS else file.suffixes[-1:]).lower()
+    return end if _PLAIN_SUFFIX.fullmatch(end) else "without suffix" if not end else "other suffixes"
+
+
+def _tell(skipped: Counter[str]) -> str:
+    """One line about what is not read, the commonest first."""
+    ranked = sorted(skipped.items(), key=lambda kind: (-kind[1], kind[0]))
+    kinds = [f"{kind} {number:,}" for kind, number in ranked[:_MOST_KINDS]]
+    if len(ranked) > _MOST_KINDS:
+        kinds.append(f"others {sum(number for _, number in ranked[_MOST_KINDS:]):,}")
+    total = skipped.total()
+    return f"{total:,} file{'s' if total > 1 else ''} skipped: {', '.join(kinds)}" if total else ""
+
+
+def _told(skipped: Counter[str]) -> str:
+    return f" ({_tell(skipped)})" if skipped else ""
 
 
 def _labels(paths: Sequence[Path]) -> list[str]:
     """What a file's document ids begin with: its stem; where two are equal, the path below a common folder."""
-    stems = [path.name[: path.name.rindex(_format(path))] for path in paths]
-    if max(Counter(stems).values()) == 1:
-        return stems
-    common = os.path.commonpath([path.parent for path in paths])
-    return [path.relative_to(common).as_posix() for path in paths]
+    stems = [path.name[: -len(suffix_of(path))] for path in paths]
+    if max(Counter(stems).values()) > 1:
+        common = os.path.commonpath([path.parent for path in paths])
+        stems = [path.relative_to(common).as_posix() for path in paths]
+    return [stem.encode(errors="surrogateescape").decode(errors="backslashreplace") for stem in stems]
 
 
 # ---------------------------------------------------------------- the Hub

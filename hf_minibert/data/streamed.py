@@ -5,6 +5,7 @@ ended, its parts come again. Parts lie in the cache, each with the position of t
 run nor one that goes on reads anything twice.
 """
 
+import hashlib
 import json
 import multiprocessing
 import signal
@@ -65,6 +66,10 @@ class Stream:
     def error_file(self, number: int) -> Path:
         """Says why a part could not be made."""
         return self.folder / f"part-{number:05d}-{self.run}.error"
+
+    def identity(self, first: TokenStore) -> str:
+        """A hash of what is read: the texts of the first part, and what names those that follow."""
+        return hashlib.sha256(f"{first.identity}\0{self.folder.name}".encode()).hexdigest()[:32]
 
     def num_parts(self) -> int | None:
         """How many parts there are; None as long as the end was not met."""

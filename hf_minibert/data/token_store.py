@@ -65,6 +65,8 @@ class StoreInfo:
     """How often each token id occurs in the training documents, (vocab_size,)."""
     held_out_below: int | None = None
     """Documents with smaller hashes are held out; None: a share of those that are here."""
+    empty_documents: int = 0
+    """Texts of the corpus that hold nothing, which are left out."""
 
 
 class Documents:
@@ -118,7 +120,10 @@ def _open_part(folder: Path, held_out_below: int | None, part: str) -> Documents
 
 def _open_parts(folder: Path, held_out_below: int | None) -> dict[str, Documents]:
     """The documents of the file in a store's folder: `train` and `held_out`."""
-    table = Dataset.from_file(str(folder / TOKENS_FILE)).data
+    return _parts(Dataset.from_file(str(folder / TOKENS_FILE)).data, folder, held_out_below)
+
+
+def _parts(table: pyarrow.Table, folder: Path, held_out_below: int | None) -> dict[str, Documents]:
     chunks, places = [], []
     for index, column in enumerate(table.column("input_ids").chunks):
         chunks.append(column.values.to_numpy())
@@ -134,14 +139,20 @@ def _open_parts(folder: Path, held_out_below: int | None) -> dict[str, Documents
 
 
 class TokenStore:
-    """A folder of token ids, opened without reading them; `train` and `held_out` are disjoint sets of documents."""
+    """A folder of token ids, opened without reading them; `train` and `held_out` are disjoint sets of documents.
+
+    Attributes:
+        identity: a hash of the documents' texts in their order, and of the tokenizer: what was trained on, wherever
+            the text lay and however it was stored.
+    """
 
     def __init__(self, folder: str | Path) -> None:
         self.folder = Path(folder)
         try:
             about = json.loads((self.folder / ABOUT_FILE).read_text(encoding="utf-8"))
             self.info = StoreInfo(**about)
-            parts = _open_parts(self.folder, self.info.held_out_below)
+            table = Dataset.from_file(str(self.folder / TOKENS_FILE)).data
+            parts = _parts(table, self.folder, self.info.held_out_below)
         except (OSError, KeyError, TypeError, ValueError, pyarrow.ArrowException) as error:
             raise UserError(
                 f"{self.folder} is not a whole token store ({error}); delete it, and it will be built again"
@@ -156,6 +167,10 @@ class TokenStore:
                 f"{self.folder} holds {documents:,} documents, but {self.info.documents:,} were written; "
                 "delete it, and it will be built again"
             )
+        digest = hashlib.sha256(f"{self.info.tokenizer}\0".encode())
+        for hashes in table.column("hash").chunks:
+            digest.update(hashes.to_numpy().astype("<u8").data)
+        self.identity = digest.hexdigest()[:32]
 
 
 def _threshold(hashes: NDArray[np.uint64]) -> int:
@@ -342,7 +357,8 @@ def open_token_store(
         if store.info.fingerprint == fingerprint:
             return store
         raise UserError(
-            f"{folder} holds the tokens of another corpus or tokenizer ({store.info.corpus}); give another folder"
+            f"{folder} holds the tokens of another corpus or tokenizer ({store.info.corpus}), or of an earlier version "
+            "of this program; give another folder"
         )
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise UserError(f"{folder} exists and is not a token store; give another folder")
@@ -441,5 +457,6 @@ def build_store(
         bytes=text_bytes,
         token_counts=token_counts.tolist(),
         held_out_below=held_out_below,
+        empty_documents=corpus.empty_documents,
     )
     (folder / ABOUT_FILE).write_text(json.dumps(dataclasses.asdict(about)) + "\n", encoding="utf-8")

@@ -116,13 +116,18 @@ def frequency_baselines(
     """
     vocab_size = len(tokenizer)
     counts = np.array(store.info.token_counts, dtype=np.float64)
-    counts[tokenizer.sep_token_id] += len(store.train)  # the end of each document, which `clm` predicts
-    frequencies = (counts + 1) / (counts + 1).sum()
+    is_predicted = np.ones(vocab_size, dtype=np.bool_)
+    is_predicted[tokenizer.all_special_ids] = False
+    if of_bytes:  # causal rows, which predicts all of the text and where each document ends
+        counts[tokenizer.sep_token_id] += len(store.train)
+        is_predicted[[tokenizer.sep_token_id, tokenizer.unk_token_id]] = True
+    frequencies = (counts + 1) * is_predicted / ((counts + 1) * is_predicted).sum()
     baselines = {"unigram_loss": float(-np.log(frequencies[targets]).mean())}
     if of_bytes and is_byte_level(tokenizer):
         table = np.stack([np.bincount(np.frombuffer(text, np.uint8), minlength=256) for text in token_bytes(tokenizer)])
         byte_counts = counts @ table + 1
         target_bytes = np.bincount(targets, minlength=vocab_size) @ table
         bits = -np.log2(byte_counts / byte_counts.sum())
-        baselines["byte_unigram_bits_per_byte"] = float(target_bytes @ bits / target_bytes.sum())
+        if target_bytes.any():  # else there is nothing but ends of documents
+            baselines["byte_unigram_bits_per_byte"] = float(target_bytes @ bits / target_bytes.sum())
     return baselines

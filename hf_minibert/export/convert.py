@@ -22,6 +22,7 @@ from hf_minibert.markdown import code
 from hf_minibert.models import configuration_minibert, configuration_minigpt
 from hf_minibert.models.configuration_transformer import TransformerConfig
 from hf_minibert.output_folder import replaced_folder
+from hf_minibert.tokenization import save_tokenizer
 
 SAMPLE = ("BERT reads a sentence from both sides at once.", "GPT reads it from left to right.")
 TOLERANCE = 1e-5
@@ -59,7 +60,7 @@ def export(name_or_path: str, output_dir: str, *, to: str | None = None) -> dict
         if isinstance(converted.config, EuroBertConfig) and tokenizer.mask_token_id is not None:
             converted.config.mask_token_id = tokenizer.mask_token_id
         converted.save_pretrained(folder)
-        tokenizer.save_pretrained(folder)
+        save_tokenizer(tokenizer, folder)
         ours = model if is_ours(model) else converted
         record = {
             "model": name_or_path if not Path(name_or_path).exists() else Path(name_or_path).resolve().name,

@@ -16,6 +16,7 @@ from tqdm import tqdm
 from transformers import PreTrainedModel, PrinterCallback, Trainer, set_seed
 from transformers.utils.logging import disable_progress_bar
 
+from hf_minibert.data.sources import BUILTIN
 from hf_minibert.errors import UserError
 from hf_minibert.files import write_json, write_text
 from hf_minibert.finetuning.arguments import FinetuneArguments
@@ -28,7 +29,7 @@ from hf_minibert.presets import load_config
 from hf_minibert.runs.curves import plot_curves
 from hf_minibert.runs.hardware import computes_in_bfloat16, fastest_attention, hardware, use_all_cores
 from hf_minibert.runs.results import changed_settings, environment
-from hf_minibert.tokenization import load_tokenizer
+from hf_minibert.tokenization import load_tokenizer, save_tokenizer
 
 
 def finetune(arguments: FinetuneArguments) -> int:
@@ -116,7 +117,7 @@ def _finetune(arguments: FinetuneArguments, held: ExitStack) -> int:
     bar.close()
     if trainer.is_world_process_zero():
         model.save_pretrained(staged / "model")
-        tokenizer.save_pretrained(staged / "model")
+        save_tokenizer(tokenizer, staged / "model")
         move_into(staged / "model", folder, last="config.json")
         write_metrics(folder / "metrics.jsonl", history)
         results = finetuning_results(arguments, task, model, data, rows, metrics, trainer, seconds)
@@ -191,6 +192,7 @@ def finetuning_results(
         "dataset": {
             "name": data.hub_id or Path(arguments.dataset).name,
             "hub_id": data.hub_id,
+            "is_builtin": arguments.dataset == BUILTIN,
             "train_examples": len(rows["train"]),
             "eval_examples": len(rows["eval"]),
             "labels": data.labels,

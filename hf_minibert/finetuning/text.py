@@ -1,5 +1,6 @@
 """Text classification: one text, one label."""
 
+import copy
 from collections import Counter
 from typing import Any
 
@@ -68,6 +69,7 @@ class TextClassification(Task):
 
     def encode(self, rows: Dataset, tokenizer: PreTrainedTokenizerFast, arguments: FinetuneArguments) -> Dataset:
         """Texts as token ids, the longest cut; padded later, batch by batch."""
+        tokenizer = copy.deepcopy(tokenizer)  # else `Trainer` would save the cut with its checkpoints
         return rows.map(
             lambda batch: tokenizer(batch["text"], truncation=True, max_length=arguments.max_seq_length),
             batched=True,

@@ -302,7 +302,7 @@ def _metadata(results: dict[str, Any], model_name: str, license_id: str | None) 
     ]
     metrics = {evaluation.metric_type for evaluation in evaluations}
     return ModelCardData(
-        language="en" if data_name == "builtin" else None,
+        language="en" if data.get("is_builtin") else None,
         license=license_id,
         library_name="transformers",
         pipeline_tag=pipeline_tag,
@@ -339,8 +339,7 @@ def render_card(folder: Path, repo_id: str | None = None, license_id: str | None
     Args:
         folder: the run's output folder.
         repo_id: where the model is published, for the snippets; default, they open the folder.
-        license_id: the weights' licence, as the Hub names it. Default: MIT for what learned from the builtin corpus
-            alone; else none is stated, since it depends on the text.
+        license_id: the weights' licence, as the Hub names it. Default: none is stated, since it depends on the text.
 
     Raises:
         UserError: a file or a figure that the card needs is missing, or a figure is not finite.
@@ -357,8 +356,6 @@ def render_card(folder: Path, repo_id: str | None = None, license_id: str | None
     try:
         template = {"pretrain": "pretrained.md.jinja", "finetune": "finetuned.md.jinja"}[results["kind"]]
         title = repo_id.split("/")[-1] if repo_id else results.get("preset") or folder.resolve().name
-        if license_id is None and results["kind"] == "pretrain" and results["corpus"]["name"] == "builtin":
-            license_id = "mit"
         metadata = _metadata(results, title, license_id)
         body = (
             _environment()

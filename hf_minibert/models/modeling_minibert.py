@@ -1,7 +1,6 @@
 # Copyright 2026 The hf_minibert authors.
 """MiniBERT: the Transformer in which every token sees every other, and what it is trained to predict."""
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Unpack
 
@@ -11,12 +10,6 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from transformers import initialization as init
 from transformers.activations import ACT2FN
-from transformers.masking_utils import (
-    and_masks,
-    create_bidirectional_mask,
-    find_packed_sequence_indices,
-    packed_sequence_mask_function,
-)
 from transformers.modeling_outputs import (
     BaseModelOutputWithPooling,
     MaskedLMOutput,
@@ -32,7 +25,8 @@ from transformers.utils.output_capturing import capture_outputs
 from .configuration_minibert import MiniBertConfig
 from .heads import QuestionAnsweringMixin, TokenClassificationMixin, make_classifier_dropout
 from .losses import IGNORE_INDEX, classification_loss, infer_problem_type, item_count, vocabulary_cross_entropy
-from .modeling_transformer import ForwardKwargs, Mask, TransformerBackbone, TransformerPreTrainedModel, make_norm
+from .masks import bidirectional_mask
+from .modeling_transformer import ForwardKwargs, TransformerBackbone, TransformerPreTrainedModel, make_norm
 
 
 class PoolerProjection(nn.Linear):
@@ -148,40 +142,10 @@ class MiniBertModel(MiniBertPreTrainedModel, TransformerBackbone):
         packed = position_ids if attention_mask is None else None
         position_ids = self.positions(input_ids, inputs_embeds, position_ids)
         hidden_states = self.embed(input_ids, inputs_embeds, position_ids, token_type_ids)
-        limits = []
-        if packed is not None:
-            documents = find_packed_sequence_indices(packed.expand(hidden_states.shape[0], -1))
-            if documents is not None:  # None: there is one document in each row
-                limits.append(packed_sequence_mask_function(documents))
-        if causal_rows is not None:
-            limits.append(causal_rows_mask_function(causal_rows))
-        limit = and_masks(*limits) if limits else None
-        if limit is not None and attention_mask is None and self.config._attn_implementation in ("eager", "sdpa"):
-            mask: Mask = mask_by_index(limit, hidden_states)
-        else:
-            mask = create_bidirectional_mask(self.config, hidden_states, attention_mask, and_mask_function=limit)
+        mask = bidirectional_mask(self.config, hidden_states, attention_mask, packed, causal_rows)
         hidden_states = self.transform(hidden_states, mask, position_ids, packed=packed, **kwargs)
         pooled = None if self.pooler is None else self.pooler(hidden_states, attention_mask)
         return BaseModelOutputWithPooling(last_hidden_state=hidden_states, pooler_output=pooled)
-
-
-def mask_by_index(limit: Callable[..., Tensor], hidden_states: Tensor) -> Tensor:
-    """Which tokens see which, (batch, 1, sequence, sequence), of (batch, sequence, hidden) states without padding.
-
-    `create_bidirectional_mask` makes the same, but slowly, since it calls a limit that it does not know under vmap; for
-    eager attention, which takes booleans here, it makes them numbers to add.
-    """
-    batch, length = (torch.arange(size, device=hidden_states.device) for size in hidden_states.shape[:2])
-    return limit(batch[:, None, None, None], batch.new_zeros(()), length[:, None], length)
-
-
-def causal_rows_mask_function(causal_rows: Tensor) -> Callable[[Tensor, Tensor, Tensor, Tensor], Tensor]:
-    """A limit for transformers' masks: in some rows of a batch, (batch,), no token sees a later one."""
-
-    def sees(batch: Tensor, _head: Tensor, query: Tensor, key: Tensor) -> Tensor:
-        return ~causal_rows[batch] | (key <= query)
-
-    return sees
 
 
 class MaskedLMHead(nn.Module):

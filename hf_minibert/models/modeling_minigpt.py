@@ -9,7 +9,6 @@ from torch import Tensor, nn
 from transformers.cache_utils import DynamicCache, EncoderDecoderCache
 from transformers.generation.continuous_batching.cache import PagedAttentionCache
 from transformers.generation.utils import GenerationMixin
-from transformers.masking_utils import create_bidirectional_mask, create_causal_mask
 from transformers.modeling_outputs import (
     BaseModelOutputWithPastAndCrossAttentions,
     CausalLMOutputWithCrossAttentions,
@@ -33,10 +32,10 @@ from .losses import (
     next_token_labels,
     vocabulary_cross_entropy,
 )
+from .masks import Mask, causal_mask, cross_mask
 from .modeling_transformer import (
     Attention,
     ForwardKwargs,
-    Mask,
     TransformerBackbone,
     TransformerLayer,
     TransformerPreTrainedModel,
@@ -123,6 +122,8 @@ class MiniGPTModel(MiniGPTPreTrainedModel, TransformerBackbone):
         if not is_paged:  # which has words of its own for its attention functions
             kwargs.pop("token_type_ids", None)
             self.refuse_unknown(kwargs, MiniGPTModelKwargs)
+        if input_ids is not None and input_ids.shape[1] == 0 and memory is None:
+            input_ids, attention_mask = with_beginnings(input_ids, attention_mask, self.config.bos_token_id)
         if encoder_hidden_states is not None and not self.config.add_cross_attention:
             raise ValueError("encoder_hidden_states need a model with config.add_cross_attention=True")
         packed = position_ids if attention_mask is None and memory is None else None
@@ -131,12 +132,10 @@ class MiniGPTModel(MiniGPTPreTrainedModel, TransformerBackbone):
         hidden_states = self.embed(input_ids, inputs_embeds, position_ids)
         mask: Mask = attention_mask  # where tokens of several texts are in one row: continuous batching makes it
         if not is_paged:
-            mask = create_causal_mask(self.config, hidden_states, attention_mask, memory, packed)
+            mask = causal_mask(self.config, hidden_states, attention_mask, packed, memory)
         encoder_mask = None
         if encoder_hidden_states is not None:
-            encoder_mask = create_bidirectional_mask(
-                self.config, hidden_states, encoder_attention_mask, encoder_hidden_states
-            )
+            encoder_mask = cross_mask(self.config, hidden_states, encoder_attention_mask, encoder_hidden_states)
         if use_cache and memory is None:  # after the mask: where there is a cache, none looks for documents
             memory = DynamicCache(config=self.config)
         if encoder_hidden_states is not None and memory is not None and not isinstance(memory, EncoderDecoderCache):
@@ -153,6 +152,32 @@ class MiniGPTCausalLMOutput(EitherCacheName, CausalLMOutputWithCrossAttentions):
     """Output of `MiniGPTForCausalLM`."""
 
 
+def with_beginnings(
+    input_ids: Tensor, attention_mask: Tensor | None, bos_token_id: int | None, *, place: int = 0
+) -> tuple[Tensor, Tensor | None]:
+    """An empty text is a text: it reads as the token that begins every document.
+
+    Args:
+        input_ids: (batch, sequence); the sequence may be empty.
+        attention_mask: (batch, sequence), 0 for padding, of which an empty text is all.
+        bos_token_id: the token; None, nothing is changed.
+        place: where it goes in a row that is all padding, -1 for the end, which is what `generate` continues.
+
+    Returns:
+        Both, as they are to be read.
+    """
+    if bos_token_id is None:
+        return input_ids, attention_mask
+    if input_ids.shape[1] == 0:  # of any type: tokenizers give floats where there is no number
+        beginnings = torch.full((len(input_ids), 1), bos_token_id, dtype=torch.long, device=input_ids.device)
+        return beginnings, torch.ones_like(beginnings)
+    if attention_mask is None or attention_mask.ndim != 2 or attention_mask.shape != input_ids.shape:
+        return input_ids, attention_mask
+    places = torch.arange(input_ids.shape[1], device=input_ids.device)
+    begins = (places == place % input_ids.shape[1]) & (attention_mask == 0).all(dim=1, keepdim=True)
+    return torch.where(begins, bos_token_id, input_ids), attention_mask.masked_fill(begins, 1)
+
+
 class MiniGPTForCausalLM(MiniGPTPreTrainedModel, GenerationMixin):
     """MiniGPT that continues text."""
 
@@ -164,6 +189,16 @@ class MiniGPTForCausalLM(MiniGPTPreTrainedModel, GenerationMixin):
         self.model = MiniGPTModel(config)
         self.lm_head = nn.Linear(config.hidden_size, config.vocab_size, bias=False)
         self.post_init()
+
+    def generate(self, inputs: Tensor | None = None, *settings: Any, **kwargs: Any) -> Any:
+        """Continue texts, an empty one from the token that begins every document. `GenerationMixin` takes the rest."""
+        if kwargs.get("inputs_embeds") is None:
+            inputs = kwargs.pop("input_ids", None) if inputs is None else inputs
+            if inputs is not None:
+                mask = kwargs.get("attention_mask")
+                inputs, mask = with_beginnings(inputs, mask, self.config.bos_token_id, place=-1)
+                kwargs["attention_mask"] = mask
+        return super().generate(inputs, *settings, **kwargs)  # type: ignore[misc]  # typed for a protocol of its own
 
     @can_return_tuple
     def forward(
@@ -196,6 +231,8 @@ class MiniGPTForCausalLM(MiniGPTPreTrainedModel, GenerationMixin):
         """
         targets: Tensor | None = kwargs.pop("shift_labels", None)
         if targets is None and labels is not None:
+            if labels.shape[1] == 0:  # of empty texts, in which nothing is predicted
+                labels = torch.full((len(labels), 1), IGNORE_INDEX, dtype=torch.long, device=labels.device)
             targets = next_token_labels(labels)
         outputs = self.model(
             input_ids,
@@ -284,6 +321,8 @@ class MiniGPTForSequenceClassification(MiniGPTPreTrainedModel):
         Raises:
             ValueError: several rows without a mask and without a padding token to tell where each ends.
         """
+        if input_ids is not None and past_key_values is None:
+            input_ids, attention_mask = with_beginnings(input_ids, attention_mask, self.config.bos_token_id)
         outputs = self.model(
             input_ids,
             attention_mask,

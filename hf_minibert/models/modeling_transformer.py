@@ -9,7 +9,6 @@ from typing import Any, TypedDict
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
-from torch.nn.attention.flex_attention import BlockMask
 from transformers import initialization as init
 from transformers.activations import ACT2FN
 from transformers.cache_utils import EncoderDecoderCache
@@ -21,9 +20,9 @@ from transformers.utils.generic import is_flash_attention_requested
 
 from .caches import CACHE_NAME, AnyCache, one_cache
 from .configuration_transformer import TransformerConfig
+from .masks import Mask
 
 Rotation = tuple[Tensor, Tensor]
-Mask = Tensor | BlockMask | None
 
 
 class ForwardKwargs(TypedDict, total=False):

@@ -5,6 +5,7 @@ import re
 from dataclasses import dataclass, field
 from typing import Literal
 
+from hf_minibert.data.sources import DocumentUnit
 from hf_minibert.errors import UserError
 
 ObjectiveName = Literal["mlm", "mlm+nsp", "mlm+sop", "hybrid", "clm"]
@@ -33,6 +34,9 @@ class DataArguments:
     .gz .xz .zst), or a data set on the Hub, as NAME or NAME:CONFIG."""
     text_column: str = "text"
     """The column or key that holds the text."""
+    document: DocumentUnit = "file"
+    """What a document of a .txt or .md file is: the file (cut after some 10,000 characters), what stands between
+    blank lines, or a line."""
     streaming: bool = False
     """Train on a Hub data set while it is read, a part of some 16 million tokens after the other, and at most one part
     ahead. The parts stay in the Hugging Face cache (hf_minibert/stores), at half a byte for a byte of text."""

@@ -1,7 +1,6 @@
 """The data of a pre-training run: its text, the rows to train on and to evaluate on, and baselines."""
 
 import hashlib
-import json
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -13,10 +12,12 @@ from torch import Tensor
 from hf_minibert.data.corpus import Corpus, HubStream, open_corpus
 from hf_minibert.data.loader import evaluation_batches
 from hf_minibert.data.rows import Masking, Rows, RowSettings
+from hf_minibert.data.sources import BUILTIN
 from hf_minibert.data.streamed import StreamedRows, open_stream
 from hf_minibert.data.token_store import (
     Documents,
     TokenStore,
+    cached_store,
     is_token_store,
     open_prepared_store,
     open_token_store,
@@ -32,6 +33,7 @@ EVALUATION_SEED = 0
 EVALUATION_MASKING = 0.15
 SAMPLES = 3
 FEW_DOCUMENTS = 2
+LENGTH_OF_OLD_FINGERPRINTS = 16
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,7 +45,7 @@ class RunData:
     store: TokenStore
     """Of a stream, the first part."""
     fingerprint: str
-    """Of the store, as the first process has it."""
+    """Of what is trained on, by its content."""
     train: Rows
     held_out: list[Rows]
     """Held-out rows for each reading of the objective."""
@@ -54,11 +56,19 @@ class RunData:
 
 
 def find_corpus(arguments: PretrainArguments) -> Corpus | Path:
-    """The corpus that the arguments name, or the folder that `prepare_data.py` made of one."""
+    """The corpus that the arguments name, or the folder that `prepare-data` made of one."""
     folder = Path(arguments.corpus[0])
-    if len(arguments.corpus) == 1 and is_token_store(folder) and not arguments.streaming:
+    is_prepared = arguments.corpus != [BUILTIN] and len(arguments.corpus) == 1 and is_token_store(folder)
+    if is_prepared and not arguments.streaming:
+        if arguments.document != "file":
+            raise UserError(f"{folder} is tokenised already; --document is for the command that prepares it")
         return folder
-    return open_corpus(arguments.corpus, text_column=arguments.text_column, streaming=arguments.streaming)
+    return open_corpus(
+        arguments.corpus,
+        text_column=arguments.text_column,
+        streaming=arguments.streaming,
+        document=arguments.document,
+    )
 
 
 def training_rows(plan: Plan, store: TokenStore) -> Rows:
@@ -116,25 +126,47 @@ def _baselines(plan: Plan, store: TokenStore, held_out: list[Rows]) -> dict[str,
     return baselines
 
 
-def shared_fingerprint(store: TokenStore, accelerator: Accelerator) -> str:
-    """The fingerprint of the first process's text: where nodes have copies, paths and times give each its own.
+def check_same_everywhere(store: TokenStore, accelerator: Accelerator) -> None:
+    """Nodes may each have a copy of the text.
 
     Raises:
         UserError: the text is not the same for all, or not in the same order.
     """
-    info = store.info
-    content = json.dumps([info.tokenizer, info.documents, info.tokens, info.token_counts])
-    lengths = store.train.lengths.tobytes() + store.held_out.lengths.tobytes()
-    digest = hashlib.sha256(content.encode() + lengths).digest()[:8]
-    mine = torch.tensor(list(digest + bytes.fromhex(info.fingerprint)), device=accelerator.device)
-    everyones = accelerator.gather(mine[None]).cpu()
-    if bool((everyones[:, :8] != everyones[0, :8]).any()):
+    mine = torch.tensor(list(bytes.fromhex(store.identity)), device=accelerator.device)
+    everyones = accelerator.gather(mine[None])
+    if bool((everyones != everyones[0]).any()):
         raise UserError(
             "the processes have read different text, this one "
-            f"{info.documents:,} documents with {info.tokens:,} tokens; give every node the same corpus (the builtin "
-            "one is what is installed there) and tokenizer"
+            f"{store.info.documents:,} documents with {store.info.tokens:,} tokens; give every node the same corpus "
+            "(the builtin one is what is installed there) and tokenizer"
         )
-    return bytes(everyones[0, 8:].tolist()).hex()
+
+
+def check_same_data(before: str, data: RunData) -> None:
+    """Whether a run goes on with the text that it began with.
+
+    Earlier versions noted places, sizes and times in place of the text. Then the tokens that the run made are asked,
+    which are in the cache or in the folder that it was given.
+
+    Raises:
+        UserError: it is other text or another tokenizer, or nothing is left that could tell.
+    """
+    if before == data.fingerprint or before == data.store.info.fingerprint:
+        return
+    if len(before) == LENGTH_OF_OLD_FINGERPRINTS:
+        earlier = cached_store(before)
+        if not is_token_store(earlier):
+            raise UserError(
+                "the run was begun by an earlier version, which told texts apart by place and time, and the tokens "
+                f"that it made are no longer at {earlier}, so nothing shows that the corpus is still the same; start "
+                "a run of its own in another --output_dir"
+            )
+        before = TokenStore(earlier).identity
+    if before != data.fingerprint:
+        raise UserError(
+            f"the corpus or the tokenizer is not what the run began with (text {before}, now {data.fingerprint}); "
+            "restore it, or start a run of its own in another --output_dir"
+        )
 
 
 def read_data(plan: Plan, accelerator: Accelerator) -> RunData:
@@ -151,10 +183,14 @@ def read_data(plan: Plan, accelerator: Accelerator) -> RunData:
             store = TokenStore(stream.part(0))
         else:
             store = open_token_store(corpus, plan.tokenizer)
-    fingerprint = shared_fingerprint(store, accelerator)
+    check_same_everywhere(store, accelerator)
+    fingerprint = store.identity if stream is None else stream.identity(store)
+    if isinstance(corpus, Corpus) and corpus.skipped:
+        accelerator.print(corpus.skipped)
+    empty = f", {store.info.empty_documents:,} empty ones left out" if store.info.empty_documents else ""
     accelerator.print(
         f"{store.info.corpus}{', the first part' if stream else ''}: {store.info.documents:,} documents, "
-        f"{store.info.tokens:,} tokens; "
+        f"{store.info.tokens:,} tokens{empty}; "
         f"{len(store.train):,} documents to train on, {len(store.held_out):,} held out"
     )
     if len(store.held_out) <= FEW_DOCUMENTS:

@@ -29,7 +29,7 @@ from hf_minibert.models.modeling_minibert import MiniBertForMaskedLM, MiniBertMo
 from hf_minibert.models.modeling_minigpt import MiniGPTForCausalLM
 from hf_minibert.presets import Config
 from hf_minibert.pretraining.arguments import PretrainArguments
-from hf_minibert.tokenization import adapt_tokenizer
+from hf_minibert.tokenization import adapt_tokenizer, save_tokenizer
 
 
 class HybridRows:
@@ -170,9 +170,10 @@ def write_decoder(
     decoder.save_pretrained(folder / DECODER, state_dict=decoder_weights(weights))
     for code in (folder / DECODER).glob("*.py"):
         shutil.copyfile(code, folder / code.name)
-    adapt_tokenizer(
+    adapted = adapt_tokenizer(
         tokenizer,
         model_type="minigpt",
         uses_token_types=False,
         model_max_length=config.max_position_embeddings,
-    ).save_pretrained(folder / DECODER)
+    )
+    save_tokenizer(adapted, folder / DECODER)

@@ -46,7 +46,7 @@ from hf_minibert.pretraining.checkpoint import (
     save_checkpoint,
     write_tensors,
 )
-from hf_minibert.pretraining.data import RunData, read_data
+from hf_minibert.pretraining.data import RunData, check_same_data, read_data
 from hf_minibert.pretraining.folder import check_run_folder, listed_logs, run_folder
 from hf_minibert.pretraining.objectives import combined
 from hf_minibert.pretraining.optimization import build_optimizers
@@ -74,6 +74,7 @@ from hf_minibert.pretraining.schedule import (
 )
 from hf_minibert.runs.curves import plot_curves
 from hf_minibert.runs.hardware import flops_per_token, matrix_product_rate
+from hf_minibert.tokenization import save_tokenizer
 
 logger = logging.getLogger(__name__)
 
@@ -159,11 +160,8 @@ class Pretraining:
             torch.manual_seed(self.arguments.seed + self.accelerator.process_index)  # dropout of its own for each
             return
         self.state = load_state(checkpoint)
-        if self.state.data != self.data.fingerprint:
-            raise UserError(
-                f"the corpus or the tokenizer is not what the run began with (tokens {self.state.data}, now "
-                f"{self.data.fingerprint}); restore it, or start a run of its own in another --output_dir"
-            )
+        check_same_data(self.state.data, self.data)
+        self.state.data = self.data.fingerprint
         before = json.loads((self.folder / ARGUMENTS).read_text(encoding="utf-8"))
         if self.arguments.optimizer != before["optimizer"]:
             raise UserError(
@@ -385,7 +383,7 @@ class Pretraining:
         with torch.device("meta"):  # a shell to save: FSDP has made the model an instance of a class of its own
             shell = saved_class(config)
         shell.save_pretrained(folder, state_dict=weights)
-        self.plan.tokenizer.save_pretrained(folder)
+        save_tokenizer(self.plan.tokenizer, folder)
 
 
 def speed_limit(plan: Plan, model: PretrainingModel, data: RunData, accelerator: Accelerator) -> float:

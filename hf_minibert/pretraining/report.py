@@ -9,6 +9,7 @@ from accelerate import Accelerator
 from tqdm import tqdm
 
 from hf_minibert.data.corpus import HubCorpus
+from hf_minibert.data.sources import BUILTIN
 from hf_minibert.data.streamed import StreamedRows
 from hf_minibert.files import Manifest, append_text, write_text
 from hf_minibert.presets import PretrainingModel
@@ -135,6 +136,7 @@ def summary(
         "corpus": {
             "name": hub_id or " ".join(Path(source).name for source in arguments.corpus),
             "hub_id": hub_id,
+            "is_builtin": data.store.info.corpus == BUILTIN,  # a name may be anybody's
             "documents": len(train),
             "held_out_documents": len(held_out),
             "tokens": int(train.lengths.sum()),

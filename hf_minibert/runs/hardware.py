@@ -10,6 +10,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any, Literal
 
+import psutil
 import torch
 from torch import nn
 
@@ -66,10 +67,22 @@ def has_compiler() -> bool:
 
 
 def use_all_cores(device: torch.device) -> None:
-    """Share a machine's cores between its processes on CPU: launchers leave each with one thread."""
-    if device.type == "cpu":
+    """Share a machine's cores between its processes on CPU, unless `OMP_NUM_THREADS` says how many threads to take."""
+    if device.type == "cpu" and not _are_threads_chosen():
         cores = len(os.sched_getaffinity(0)) if sys.platform == "linux" else os.cpu_count() or 1
         torch.set_num_threads(max(1, cores // int(os.environ.get("LOCAL_WORLD_SIZE", "1"))))
+
+
+def _are_threads_chosen() -> bool:
+    """Whether the user has set `OMP_NUM_THREADS`: launchers set it to 1 for those who have not."""
+    value = os.environ.get("OMP_NUM_THREADS")
+    is_launched = "LOCAL_WORLD_SIZE" in os.environ or "ACCELERATE_MIXED_PRECISION" in os.environ
+    if value != "1" or not is_launched:
+        return value is not None
+    try:
+        return psutil.Process(os.getppid()).environ().get("OMP_NUM_THREADS") is not None
+    except psutil.Error:  # the launcher's own environment is nobody's business here
+        return False
 
 
 def matrix_product_rate(device: torch.device, dtype: torch.dtype, rows: int, width: int) -> float:

@@ -3,6 +3,7 @@
 from dataclasses import replace
 
 from hf_minibert.assets import model_folder
+from hf_minibert.data.sources import require_table
 from hf_minibert.finetuning.arguments import FinetuneArguments as Arguments
 
 __all__ = ["Arguments", "main"]
@@ -10,6 +11,9 @@ __all__ = ["Arguments", "main"]
 
 def main(arguments: Arguments) -> int:
     """Train, evaluate, keep the best epoch."""
+    for source in (arguments.dataset, arguments.test_dataset):
+        if source is not None:
+            require_table(source)
     arguments = replace(arguments, model_name_or_path=model_folder(arguments.model_name_or_path))
     from hf_minibert.finetuning.finetune import finetune
 

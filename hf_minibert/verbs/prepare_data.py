@@ -7,9 +7,12 @@ many processes start::
     hf-minibert pretrain --corpus data/books --output_dir runs/books
 """
 
+import sys
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from hf_minibert.assets import require_tokenizer
+from hf_minibert.data.sources import DocumentUnit, require_corpus
 from hf_minibert.errors import UserError
 
 
@@ -24,6 +27,9 @@ class Arguments:
     NAME or NAME:CONFIG."""
     text_column: str = "text"
     """The column or key that holds the text."""
+    document: DocumentUnit = "file"
+    """What a document of a .txt or .md file is: the file (cut after some 10,000 characters), what stands between
+    blank lines, or a line."""
     streaming: bool = False
     """Read a Hub data set without downloading all of it first."""
     tokenizer: str | None = None
@@ -38,13 +44,23 @@ class Arguments:
 
 def main(arguments: Arguments) -> int:
     """Build the store, or find it built."""
+    require_corpus(arguments.corpus)
+    if arguments.tokenizer is not None:
+        require_tokenizer(arguments.tokenizer)
     from hf_minibert.data.corpus import open_corpus
     from hf_minibert.data.token_store import ABOUT_FILE, TokenStore, is_token_store, open_token_store
     from hf_minibert.output_folder import replaced_folder
     from hf_minibert.tokenization import OWN_TOKENIZER, load_tokenizer
 
     tokenizer = load_tokenizer(arguments.tokenizer or OWN_TOKENIZER)
-    corpus = open_corpus(arguments.corpus, text_column=arguments.text_column, streaming=arguments.streaming)
+    corpus = open_corpus(
+        arguments.corpus,
+        text_column=arguments.text_column,
+        streaming=arguments.streaming,
+        document=arguments.document,
+    )
+    if corpus.skipped:
+        print(corpus.skipped, file=sys.stderr)
     folder = Path(arguments.output_dir)
     if is_token_store(folder):
         store = open_token_store(corpus, tokenizer, folder=folder, max_tokens=arguments.max_tokens)
@@ -59,6 +75,8 @@ def main(arguments: Arguments) -> int:
                 path.rename(staged / path.name)
         store = TokenStore(folder)
     info = store.info
-    print(f"{info.documents:,} documents, {info.tokens:,} tokens ({info.bytes / info.tokens:.2f} bytes each)")
+    print(f"{info.documents:,} documents, {info.tokens:,} tokens ({info.bytes / max(info.tokens, 1):.2f} bytes each)")
+    if info.empty_documents:
+        print(f"{info.empty_documents:,} empty ones left out")
     print(f"{len(store.train):,} to train on, {len(store.held_out):,} held out, in {store.folder}")
     return 0

@@ -1,5 +1,7 @@
 """Pre-train a MiniBERT or MiniGPT."""
 
+from hf_minibert.assets import require_tokenizer
+from hf_minibert.data.sources import require_corpus
 from hf_minibert.pretraining.arguments import PretrainArguments as Arguments
 from hf_minibert.pretraining.saved_arguments import resumed
 
@@ -10,6 +12,9 @@ def main(arguments: Arguments) -> int:
     """Train; with --resume, the arguments of the run come first and flags override them; a new end replaces the old."""
     if arguments.resume:
         arguments = resumed(arguments)
+    require_corpus(arguments.corpus)
+    if arguments.tokenizer is not None:
+        require_tokenizer(arguments.tokenizer)
     from hf_minibert.pretraining.loop import pretrain
 
     return pretrain(arguments)

@@ -22,8 +22,8 @@ class Arguments:
     revision: str | None = None
     """Branch to commit to, made if it does not exist; default, the main branch."""
     license: str | None = None
-    """The weights' licence by the Hub's identifier, such as apache-2.0. Default: mit for what learned from the builtin
-    corpus alone; else none is stated, since it depends on the text."""
+    """The weights' licence by the Hub's identifier, such as apache-2.0. Default: none is stated, since it depends on
+    the text."""
     commit_message: str = "Upload a model trained with hf_minibert"
     """First line of the commit message."""
     dry_run: bool = False

@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 
 from hf_minibert.errors import UserError
+from hf_minibert.pretraining.saved_arguments import of_run
 
 
 @dataclass(kw_only=True)
@@ -21,8 +22,8 @@ class Arguments:
 
 def main(arguments: Arguments) -> int:
     """Read the run's own arguments, and show the step."""
+    saved = of_run(arguments.output_dir)
     from hf_minibert.pretraining.plan import make_plan
     from hf_minibert.pretraining.replay import replay
-    from hf_minibert.pretraining.saved_arguments import of_run
 
-    return replay(make_plan(of_run(arguments.output_dir)), arguments.step)
+    return replay(make_plan(saved), arguments.step)

@@ -12,6 +12,7 @@ import sys
 import textwrap
 from collections.abc import Iterator
 from dataclasses import MISSING, asdict, dataclass, field, fields
+from functools import partial
 from importlib.metadata import version
 from itertools import islice
 from pathlib import Path
@@ -19,6 +20,7 @@ from typing import TYPE_CHECKING, Any
 
 from tqdm import tqdm
 
+from hf_minibert.data.sources import DocumentUnit, require_corpus
 from hf_minibert.errors import UserError
 from hf_minibert.markdown import plain
 
@@ -41,6 +43,9 @@ class Arguments:
     equal share of `max_bytes`."""
     text_column: str = "text"
     """Where the text is in a file or data set with columns."""
+    document: DocumentUnit = "file"
+    """What a document of a .txt or .md file is: the file (cut after some 10,000 characters), what stands between
+    blank lines, or a line. Of a document, a piece of the vocabulary counts eight times at most."""
     vocab_size: int = 8192
     """Entries of the vocabulary, special tokens and the 511 byte pieces included."""
     max_bytes: int = 100_000_000
@@ -64,6 +69,18 @@ class Arguments:
             raise UserError("corpus names no source; give `builtin`, a file, a glob, a folder or a Hub name")
 
 
+def public_names(corpora: list["Corpus"]) -> list[str]:
+    """What a README may call the sources: of a local path, the last part; each name once."""
+    from hf_minibert.data.corpus import FileCorpus
+
+    names: list[str] = []
+    for corpus in corpora:
+        name = Path(corpus.name).resolve().name if isinstance(corpus, FileCorpus) else corpus.name
+        alike = sum(other == name or other.startswith(f"{name} (") for other in names)
+        names.append(f"{name} ({alike + 1})" if alike else name)
+    return names
+
+
 def read_texts(corpus: "Corpus") -> Iterator[str]:
     """The texts of a corpus, under a progress bar of bytes when somebody watches."""
     with tqdm(total=corpus.num_bytes, desc=corpus.name, unit="B", unit_scale=True, disable=None) as bar:
@@ -81,7 +98,7 @@ def measure_compression(tokenizer: "PreTrainedTokenizerFast", texts: Iterator[st
     while batch := list(islice(texts, DOCUMENTS_PER_BATCH)):
         num_bytes += sum(len(text.encode()) for text in batch)
         num_tokens += int(encode(batch)[1].sum())
-    return {"bytes": num_bytes, "tokens": num_tokens, "bytes_per_token": round(num_bytes / num_tokens, 3)}
+    return {"bytes": num_bytes, "tokens": num_tokens, "bytes_per_token": round(num_bytes / max(num_tokens, 1), 3)}
 
 
 def render_readme(training: dict[str, Any]) -> str:
@@ -89,8 +106,8 @@ def render_readme(training: dict[str, Any]) -> str:
     arguments = training["arguments"]
     words: list[str] = []
     for setting in fields(Arguments):
-        value = arguments[setting.name]
         default = setting.default if setting.default_factory is MISSING else setting.default_factory()
+        value = arguments.get(setting.name, default)
         if value != default:
             values = value if isinstance(value, list) else [] if value is True else [value]
             words += [f"--{setting.name}", *(str(item) for item in values)]
@@ -135,9 +152,10 @@ def render_readme(training: dict[str, Any]) -> str:
 
 def main(arguments: Arguments) -> int:
     """Sample the sources, train, measure, write the folder."""
+    require_corpus([*arguments.corpus, *arguments.validation_corpus])
     from hf_minibert.data.corpus import open_corpus
     from hf_minibert.output_folder import replaced_folder
-    from hf_minibert.tokenization import sample_texts, train_wordpiece
+    from hf_minibert.tokenization import sample_texts, save_tokenizer, train_wordpiece
 
     with replaced_folder(
         arguments.output_dir,
@@ -146,10 +164,14 @@ def main(arguments: Arguments) -> int:
         inputs=[*arguments.corpus, *arguments.validation_corpus],
         last="tokenizer_config.json",
     ) as folder:
-        corpora = [open_corpus([source], text_column=arguments.text_column) for source in arguments.corpus]
-        held_out = [open_corpus([source], text_column=arguments.text_column) for source in arguments.validation_corpus]
+        open_source = partial(open_corpus, text_column=arguments.text_column, document=arguments.document)
+        corpora = [open_source([source]) for source in arguments.corpus]
+        held_out = [open_source([source]) for source in arguments.validation_corpus]
+        names, held_out_names = public_names(corpora), public_names(held_out)
         sources, texts = [], list[str]()
-        for corpus in corpora:
+        for corpus, name in zip(corpora, names, strict=True):
+            if corpus.skipped:
+                print(f"{corpus.name}: {corpus.skipped}", file=sys.stderr)
             share = max(1, arguments.max_bytes // len(corpora))
             sample = sample_texts(read_texts(corpus), max_bytes=share, seed=arguments.seed)
             if sample.num_bytes < sample.seen_bytes:
@@ -158,7 +180,7 @@ def main(arguments: Arguments) -> int:
             digest = hashlib.sha256("".join(sample.texts).encode()).hexdigest()
             sources.append(
                 {
-                    "name": corpus.name,
+                    "name": name,
                     "documents": sample.seen_documents,
                     "bytes": sample.seen_bytes,
                     "sampled_bytes": sample.num_bytes,
@@ -173,12 +195,20 @@ def main(arguments: Arguments) -> int:
             show_progress=sys.stderr.isatty(),
         )
         training = {
-            "arguments": asdict(arguments) | {"output_dir": Path(arguments.output_dir).name},
+            "arguments": asdict(arguments)
+            | {
+                "output_dir": Path(arguments.output_dir).resolve().name,
+                "corpus": names,
+                "validation_corpus": held_out_names,
+            },
             "sources": sources,
-            "validation": {corpus.name: measure_compression(tokenizer, read_texts(corpus)) for corpus in held_out},
+            "validation": {
+                name: measure_compression(tokenizer, read_texts(corpus))
+                for corpus, name in zip(held_out, held_out_names, strict=True)
+            },
             "tokenizers_version": version("tokenizers"),
         }
-        tokenizer.save_pretrained(folder)
+        save_tokenizer(tokenizer, folder)
         (folder / "training.json").write_text(json.dumps(training, indent=2) + "\n", encoding="utf-8")
         (folder / "README.md").write_text(render_readme(training), encoding="utf-8")
     print(f"wrote a tokenizer of {len(tokenizer)} entries to {arguments.output_dir}")

@@ -3,8 +3,13 @@ import gzip
 import json
 import logging
 import lzma
+import os
+import shutil
+import sys
+import typing
 from collections.abc import Callable
 from importlib import metadata
+from itertools import groupby, pairwise
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -14,6 +19,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import zstandard
+from hypothesis import given
+from hypothesis import strategies as st
 
 from hf_minibert.data import builtin_corpus
 from hf_minibert.data import corpus as corpus_module
@@ -162,6 +169,48 @@ def test_a_small_text_is_one_document(tmp_path):
     assert len(list(open_corpus([str(tmp_path / "small.txt")]))) == 1
 
 
+@given(
+    lines=st.lists(st.text(st.sampled_from("ab \t"), max_size=6), max_size=12),
+    cuts=st.lists(st.integers(0, 60), max_size=5),
+    is_long=st.booleans(),
+)
+def test_a_document_can_be_a_line_or_what_stands_between_blank_lines(lines, cuts, is_long):
+    """Wherever the file's blocks end, and nothing is lost of a line that is too long for one document."""
+    if is_long:
+        lines = ["x " * DOCUMENT_CHARACTERS * 3, *lines]
+    text = "\n".join(lines)
+    ends = sorted({min(cut, len(text)) for cut in cuts} | {0, len(text)})
+    parts = [text[start:end] for start, end in pairwise(ends)]
+
+    def documents(unit):
+        return [piece for piece in corpus_module._units(iter(parts), unit) if piece.strip()]
+
+    by_line = [line for line in lines if line.strip()]
+    groups = groupby(lines, lambda line: bool(line.strip()))
+    by_blank_line = ["\n".join(block) for has_text, block in groups if has_text]
+    for unit, expected in (("line", by_line), ("blank-line", by_blank_line)):
+        if is_long:
+            assert "".join("".join(documents(unit)).split()) == "".join("".join(expected).split())
+            assert max(map(len, documents(unit))) <= 2 * DOCUMENT_CHARACTERS
+        else:
+            assert documents(unit) == expected
+
+
+def test_what_a_document_is_of_a_text_file_can_be_said(tmp_path):
+    (tmp_path / "a.txt").write_bytes(b"one\r\ntwo\r\n  \r\n\r\nthree\r\n")
+    write_rows(tmp_path / "b.jsonl", [{"text": "not\n\ncut"}])
+    read = {
+        unit: list(open_corpus([str(tmp_path)], document=unit)) for unit in typing.get_args(corpus_module.DocumentUnit)
+    }
+    assert [text for _, text in read["line"]] == ["one", "two", "three", "not\n\ncut"]
+    assert [text for _, text in read["blank-line"]] == ["one\ntwo", "three", "not\n\ncut"]
+    assert [text for _, text in read["file"]] == ["one\ntwo\n  \n\nthree", "not\n\ncut"]
+    assert all(len({name for name, _ in documents}) == len(documents) for documents in read.values())
+    assert len({open_corpus([str(tmp_path)], document=unit).fingerprint for unit in read}) == 3
+    message = error_of(tmp_path / "b.jsonl", document="line")
+    assert "--document line says what a document of a .txt or .md file is" in message
+
+
 # ---------------------------------------------------------------- sources
 
 
@@ -201,6 +250,76 @@ def test_a_link_is_read_by_its_own_suffix_and_a_name_may_contain_glob_characters
     assert list(open_corpus([str(folder / "link[1].txt")])) == [("link[1]#1", "linked")]
 
 
+def test_a_suffix_may_be_written_in_any_case(tmp_path):
+    (tmp_path / "A.TXT").write_text("a")
+    (tmp_path / "b.Md.ZST").write_bytes(COMPRESS[".zst"](b"b"))
+    write_rows(tmp_path / "c.JsonL.GZ", [{"text": "c"}], end=".gz")
+    pq.write_table(pa.table({"text": ["d"]}), tmp_path / "d.PARQUET")
+    corpus = open_corpus([str(tmp_path)])
+    assert list(corpus) == [("A#1", "a"), ("b#1", "b"), ("c#1", "c"), ("d#1", "d")]
+    assert corpus.skipped == ""
+    assert texts(open_corpus([str(tmp_path / "A.TXT")])) == ["a"]
+
+
+def test_whatever_is_left_out_of_a_folder_is_counted_and_said(folder, monkeypatch):
+    for name in ("a.pdf", "b.PDF", "b/c.tar.gz", "README", "x.\n\x1b[31m", "locked.txt", ".hidden/more.md"):
+        (folder / name).write_text("text")
+    (folder / "dangling.txt").symlink_to(folder / "nothing")
+    os.mkfifo(folder / "pipe.txt")
+    access = os.access
+    monkeypatch.setattr(os, "access", lambda path, mode: path.name != "locked.txt" and access(path, mode))
+    corpus = open_corpus([str(folder)])
+    assert texts(corpus) == ["a", "c", "z"]
+    assert corpus.skipped == (
+        "12 files skipped: hidden 3, unreadable 3, .pdf 2, .png 1, .tar.gz 1, other suffixes 1, without suffix 1"
+    )
+    assert open_corpus([str(folder / "z.txt")]).skipped == ""
+    assert "locked.txt cannot be read" in error_of(folder / "locked.txt")
+    (folder / "only").mkdir()
+    (folder / "only" / "a.pdf").touch()
+    assert "no file to read below it (1 file skipped: .pdf 1)" in error_of(folder / "only")
+
+
+def test_a_link_that_leads_out_of_a_folder_is_followed_only_if_it_is_named(tmp_path):
+    diary, folder = tmp_path / "private", tmp_path / "folder"
+    diary.mkdir()
+    folder.mkdir()
+    (diary / "diary.txt").write_text("secret")
+    (folder / "a.txt").write_text("a")
+    (folder / "again.txt").symlink_to(folder / "a.txt")
+    (folder / "diary.txt").symlink_to(diary / "diary.txt")
+    (folder / "inside").symlink_to(folder)
+    (folder / "outside").symlink_to(diary)
+    (tmp_path / "folder-too").symlink_to(folder)
+    for source in (folder, tmp_path / "folder-too"):
+        corpus = open_corpus([str(source)])
+        assert (texts(corpus), corpus.skipped) == (["a"], "2 files skipped: links that lead elsewhere 2")
+    assert "(1 file skipped: links that lead elsewhere 1)" in error_of(folder / "outs*" / "*")
+    for told in (folder / "diary.txt", folder / "outside", folder / "d*.txt"):
+        assert texts(open_corpus([str(told)])) == ["secret"]
+    (folder / "diary.txt").unlink()
+    corpus = open_corpus([str(folder / "*" / "*.txt")])
+    assert (texts(corpus), corpus.skipped) == (["a"], "1 file skipped: links that lead elsewhere 1")
+
+
+def test_a_path_that_exists_is_a_path_and_no_pattern(tmp_path):
+    for name in ("data[1]", "data1"):
+        (tmp_path / name / "sub").mkdir(parents=True)
+        (tmp_path / name / "a.txt").write_text(name)
+    corpus = open_corpus([str(tmp_path / "data[1]" / "*")])
+    assert (texts(corpus), corpus.skipped) == (["data[1]"], "1 file skipped: folders 1")
+    assert texts(open_corpus([str(tmp_path / "data[1-9]" / "*.txt")])) == ["data1"]
+    assert open_corpus([str(tmp_path / "data[1]" / "**" / "*")]).skipped == ""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere the system refuses such a name")
+def test_a_name_that_is_not_utf8_is_read_in_a_folder_and_refused_as_a_source(tmp_path):
+    path = Path(os.fsdecode(os.fsencode(tmp_path) + b"/caf\xe9.txt"))
+    path.write_text("a")
+    assert list(open_corpus([str(tmp_path)])) == [("caf\\xe9#1", "a")]
+    assert "is not UTF-8; rename" in error_of(path)
+
+
 def test_home_folder_and_relative_paths(folder, monkeypatch):
     monkeypatch.setenv("HOME", str(folder))
     monkeypatch.chdir(folder)
@@ -216,6 +335,29 @@ def test_fingerprint_changes_with_content_and_column_only(folder):
     assert open_corpus([str(path), str(folder / "z.txt")]).fingerprint != first
     write_rows(path, [{"text": "ab", "body": "b"}])
     assert open_corpus([str(path)]).fingerprint != first
+
+
+def test_a_corpus_is_its_bytes_wherever_and_whenever_they_were_written(tmp_path):
+    here, there = tmp_path / "here.jsonl", tmp_path / "there" / "copy.jsonl"
+    there.parent.mkdir()
+    write_rows(here, [{"text": "one"}, {"text": "two"}])
+    first, times = open_corpus([str(here)]).fingerprint, here.stat()
+    shutil.copyfile(here, there)
+    os.utime(here)
+    assert open_corpus([str(here)]).fingerprint == open_corpus([str(there)]).fingerprint == first
+    write_rows(here, [{"text": "one"}, {"text": "six"}])
+    os.utime(here, ns=(times.st_atime_ns, times.st_mtime_ns))
+    assert here.stat().st_size == times.st_size
+    assert open_corpus([str(here)]).fingerprint != first
+
+
+def test_a_file_that_is_written_to_while_it_is_read_is_refused(tmp_path):
+    path = write_rows(tmp_path / "a.jsonl", [{"text": "one"}, {"text": "two"}])
+    documents = iter(open_corpus([str(path)]))
+    next(documents)
+    write_rows(path, [{"text": "one"}, {"text": "two"}, {"text": "three"}])
+    with pytest.raises(UserError, match="was written to while it was read"):
+        list(documents)
 
 
 # ---------------------------------------------------------------- mistakes that opening shows
@@ -344,6 +486,57 @@ def test_corrupt_parquet(tmp_path):
     data = path.read_bytes()
     path.write_bytes(data[:4] + bytes(2_000) + data[2_004:])
     assert "a.parquet is damaged" in error_while_reading(path)
+
+
+@pytest.mark.parametrize("name", ["a.txt", "a.jsonl"])
+@pytest.mark.parametrize("end", [".xz", ".zst"])  # gzip packs a thousandfold at most
+def test_a_small_file_that_unpacks_without_end_is_refused_before_it_fills_memory(tmp_path, name, end):
+    path = tmp_path / f"{name}{end}"
+    path.write_bytes(COMPRESS[end](b"a" * (100 << 20)))
+    error = error_while_reading if name == "a.txt" else error_of  # a row is read when it is opened
+    assert f"{path} holds more than 1,000 times its" in error(path)
+    with path.open("rb") as file, pytest.raises(UserError):
+        max(map(check_size, corpus_module.decompressed(path, file, lambda _: None)))
+
+
+def check_size(block: bytes) -> int:
+    assert len(block) < 48 << 20
+    return len(block)
+
+
+def test_a_parquet_file_that_repeats_a_long_text_is_refused_before_it_fills_memory(tmp_path):
+    path = tmp_path / "a.parquet"
+    table = pa.table({"text": ["a" * (4 << 20)] * 64})
+    pq.write_table(table, path, compression="zstd", dictionary_pagesize_limit=1 << 30)
+    before = pa.total_allocated_bytes()
+    held = []
+    documents = (held.append(pa.total_allocated_bytes() - before) for _ in open_corpus([str(path)]))
+    with pytest.raises(UserError, match=r"a\.parquet holds more than 1,000 times its"):
+        list(documents)
+    assert len(held) > 10
+    assert max(held) < 32 << 20
+
+
+def test_a_row_that_is_no_document_is_refused_by_its_place(tmp_path, monkeypatch):
+    monkeypatch.setattr(corpus_module, "MOST_DOCUMENT_BYTES", 1 << 20)
+    long = "a" * (1 << 21)
+    path = write_rows(tmp_path / "a.jsonl", [{"text": "short"}, {"text": long}])
+    assert f"{path}: the line at byte 18 is longer than 1 MiB" in error_while_reading(path)
+    pq.write_table(pa.table({"text": ["short", long]}), tmp_path / "a.parquet")
+    assert "a.parquet, row 2 is longer than 1 MiB" in error_while_reading(tmp_path / "a.parquet")
+
+
+@pytest.mark.parametrize("row", ["[" * 100_000, '{"a":' * 100_000, '{"text": ' + "[" * 100_000 + "]" * 100_000 + "}"])
+def test_deeply_nested_json_is_one_clear_error(tmp_path, row):
+    (tmp_path / "a.jsonl").write_text(row)
+    assert "a.jsonl:1 is not valid JSON" in error_of(tmp_path / "a.jsonl")
+
+
+def test_empty_documents_are_counted(tmp_path):
+    corpus = open_corpus([str(write_rows(tmp_path / "a.jsonl", ROWS))])
+    for _ in range(2):
+        assert texts(corpus) == KEPT
+        assert corpus.empty_documents == 2
 
 
 def test_corpus_without_documents(tmp_path):
@@ -618,11 +811,12 @@ def test_builtin_is_extracted_once_and_cached(packages, tmp_path, monkeypatch, c
     assert corpus.bytes_read == corpus.num_bytes
     again = open_corpus(["builtin"])
     assert list(again) == documents
-    assert again.fingerprint == corpus.fingerprint == builtin_corpus.builtin_fingerprint()
+    assert again.fingerprint == corpus.fingerprint
     assert len(calls) == 1
-    assert [path.name for path in (tmp_path / "cache" / "hf_minibert").iterdir()] == [
-        f"builtin-{corpus.fingerprint}.jsonl.zst"
-    ]
+    (file,) = (tmp_path / "cache" / "hf_minibert").iterdir()
+    assert file.name == f"builtin-{builtin_corpus.builtin_fingerprint()}.jsonl.zst"
+    (tmp_path / "any").touch()
+    assert file.stat().st_mode == (tmp_path / "any").stat().st_mode, "others who share the cache may read it"
 
 
 def test_interrupted_extraction_leaves_no_file(tmp_path, monkeypatch):

@@ -1,3 +1,4 @@
+import gzip
 import json
 import multiprocessing
 import os
@@ -192,6 +193,29 @@ def test_a_changed_file_gets_another_store(tokenizer, tmp_path):
     second = open_token_store(open_corpus([str(path)]), tokenizer)
     assert second.folder != first.folder
     assert second.info.documents == first.info.documents + 1
+
+
+def test_identity_is_the_text_and_the_tokenizer_however_the_text_is_kept(tokenizer, tmp_path):
+    rows = "".join(json.dumps({"text": text}) + "\n" for text in TEXTS)
+    names = ("rows.jsonl", "copy.jsonl", "packed.jsonl.gz", "padded.jsonl", "swapped.jsonl", "other.jsonl")
+    plain, copied, packed, padded, swapped, other = (tmp_path / name for name in names)
+    for path in (plain, copied):
+        path.write_text(rows)
+    packed.write_bytes(gzip.compress(rows.encode()))
+    padded.write_text('{"text": ""}\n' + rows)
+    swapped.write_text("\n".join([*rows.splitlines()[1:], rows.splitlines()[0]]))
+    other.write_text(rows.replace("Document 17 ", "Document 71 "))
+
+    def open_store(path: Path, name: str = "tokenizer") -> TokenStore:
+        return open_token_store(open_corpus([str(path)]), {"tokenizer": tokenizer, "small": small}[name])
+
+    small = train_wordpiece(TEXTS, vocab_size=560, show_progress=False)
+    first = open_store(plain)
+    assert open_store(copied).folder == first.folder, "which is not even made anew"
+    assert open_store(packed).identity == open_store(padded).identity == first.identity
+    assert (open_store(padded).info.empty_documents, first.info.empty_documents) == (1, 0)
+    others = {open_store(swapped).identity, open_store(other).identity, open_store(plain, "small").identity}
+    assert len(others - {first.identity}) == 3
 
 
 def test_max_tokens_stops_reading(tokenizer, tmp_path, monkeypatch):

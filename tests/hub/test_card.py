@@ -52,6 +52,7 @@ PRETRAINED = {
     "num_parameters": 5_312_768,
     "corpus": {
         "name": "builtin",
+        "is_builtin": True,
         "documents": 80_123,
         "held_out_documents": 801,
         "tokens": 9_876_543,
@@ -103,7 +104,13 @@ FINETUNED = {
     "model_type": "minibert",
     "architecture": "classic",
     "base_model": "minibert",
-    "dataset": {"name": "builtin", "train_examples": 9000, "eval_examples": 1000, "labels": ["torch", "numpy"]},
+    "dataset": {
+        "name": "builtin",
+        "is_builtin": True,
+        "train_examples": 9000,
+        "eval_examples": 1000,
+        "labels": ["torch", "numpy"],
+    },
     "num_parameters": 5_312_768,
     "training": {"steps": 500, "seconds": 3723.0, "hardware": "1 GPU", "epochs": 3.0},
     "metrics": {
@@ -160,7 +167,7 @@ def test_nothing_is_undefined_and_the_metadata_parses(tmp_path: Path, results: d
     assert "\n\n\n" not in card
     data = yaml.safe_load(card.split("---\n")[1])
     assert data["library_name"] == "transformers"
-    assert data.get("license") == ("mit" if results["kind"] == "pretrain" else None)
+    assert "license" not in data
     assert data["language"] == "en"
     assert ModelCard(card).data.model_name == "model"
     assert "datasets" not in data
@@ -199,10 +206,29 @@ def test_a_classifier_stands_beside_the_commonest_label(tmp_path: Path):
     assert len(tables(card)["metric"]) == 4
 
 
+def test_a_corpus_of_one_s_own_called_builtin_is_not_the_builtin_one(tmp_path: Path):
+    for results, part in ((PRETRAINED, "corpus"), (FINETUNED, "dataset")):
+        for builtin in ({"is_builtin": False}, {}):
+            data = {name: value for name, value in results[part].items() if name != "is_builtin"} | builtin
+            card = render_card(write_run(tmp_path / "run", results | {part: data}))
+            assert "language" not in yaml.safe_load(card.split("---\n")[1])
+            assert "builtin corpus" not in card
+
+
+def test_a_classifier_says_which_f1_it_has(tmp_path: Path):
+    metrics = {"eval_accuracy": 0.9, "majority_accuracy": 0.6, "eval_macro_f1": 0.7, "eval_positive_f1": 0.8}
+    card = render_card(write_run(tmp_path, FINETUNED | {"metrics": metrics}))
+    assert [row[:2] for row in tables(card)["metric"]][1:] == [
+        ["held-out F1, the mean of all labels' (macro)", "0.7000"],
+        ["held-out F1 of the positive label, the second", "0.8000"],
+    ]
+    assert yaml.safe_load(card.split("---\n")[1])["metrics"] == ["accuracy", "f1"], "the Hub has one name"
+
+
 def test_a_licence_is_stated_where_it_is_known(tmp_path: Path):
     own_text = PRETRAINED | {"corpus": PRETRAINED["corpus"] | {"name": "books.txt"}}
     for results, given, expected in (
-        (PRETRAINED, None, "mit"),
+        (PRETRAINED, None, None),
         (PRETRAINED, "apache-2.0", "apache-2.0"),
         (own_text, None, None),
         (own_text, "cc-by-4.0", "cc-by-4.0"),
@@ -257,7 +283,7 @@ def test_names_of_the_hub_are_whole_and_local_paths_lose_their_folders(tmp_path:
 
 
 def test_names_of_the_hub_become_links_and_local_names_do_not(tmp_path: Path):
-    dataset = FINETUNED["dataset"] | {"name": "stanfordnlp/imdb", "hub_id": "stanfordnlp/imdb"}
+    dataset = FINETUNED["dataset"] | {"name": "stanfordnlp/imdb", "hub_id": "stanfordnlp/imdb", "is_builtin": False}
     folder = write_run(tmp_path, FINETUNED | {"base_model_hub_id": "me/minibert", "dataset": dataset})
     data = yaml.safe_load(render_card(folder).split("---\n")[1])
     assert (data["base_model"], data["datasets"], data.get("language")) == ("me/minibert", ["stanfordnlp/imdb"], None)

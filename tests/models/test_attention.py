@@ -12,7 +12,7 @@ from transformers.masking_utils import (
 )
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
-from hf_minibert.models.modeling_minibert import causal_rows_mask_function, mask_by_index
+from hf_minibert.models.masks import causal_rows_mask_function, mask_by_index
 
 BASES = ("MiniBertModel", "MiniGPTModel")
 PACKED = ((5, 4, 3), (1, 11), (12,))  # the lengths of the documents in each row

@@ -1,20 +1,19 @@
 import shutil
-from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
-import numpy as np
 import pytest
 import torch
 from accelerate import Accelerator
 from commands import write_corpus
 
-from hf_minibert.data.token_store import StoreInfo
+from hf_minibert.data.token_store import cached_store
 from hf_minibert.errors import UserError
+from hf_minibert.pretraining import data as data_module
 from hf_minibert.pretraining import plan as plan_module
 from hf_minibert.pretraining.arguments import PretrainArguments
-from hf_minibert.pretraining.data import read_data, shared_fingerprint
+from hf_minibert.pretraining.data import check_same_data, check_same_everywhere, find_corpus, read_data
 from hf_minibert.pretraining.plan import make_plan
 from hf_minibert.runs import hardware
 
@@ -124,36 +123,48 @@ def test_the_part_that_is_too_small_is_named(tmp_path: Path) -> None:
         read_data(plan, Accelerator(cpu=True))
 
 
-def test_nodes_with_copies_agree_and_with_different_text_are_told() -> None:
-    info = StoreInfo(
-        corpus="texts",
-        fingerprint="0123456789abcdef",
-        tokenizer="fedcba9876543210",
-        vocab_size=3,
-        documents=9,
-        tokens=6,
-        bytes=8,
-        token_counts=[1, 2, 3],
-    )
+def test_nodes_with_copies_agree_and_with_different_text_are_told(tmp_path: Path) -> None:
+    def store(name: str, count: int = 20) -> Any:
+        return read_data(make_plan(arguments(tmp_path / name, count)), Accelerator(cpu=True)).store
 
-    def store(about: StoreInfo, lengths: list[int]) -> Any:
-        part = SimpleNamespace(lengths=np.array(lengths))
-        return SimpleNamespace(info=about, train=part, held_out=part)
-
-    def gather_after(first: Any, second: Any) -> str:
-        """What the second of two processes gets."""
-        sent: list[torch.Tensor] = []
-
+    def gather_with(other: Any) -> Any:
         def gather(mine: torch.Tensor) -> torch.Tensor:
-            sent.append(mine)
-            return torch.cat(sent)
+            return torch.cat([torch.tensor([list(bytes.fromhex(other.identity))]), mine])
 
-        accelerator: Any = SimpleNamespace(device="cpu", gather=gather)
-        shared_fingerprint(first, accelerator)
-        return shared_fingerprint(second, accelerator)
+        return SimpleNamespace(device="cpu", gather=gather)
 
-    whole = store(info, [3, 1, 2])
-    assert gather_after(whole, store(replace(info, fingerprint="f" * 16), [3, 1, 2])) == info.fingerprint
-    for other in (store(replace(info, token_counts=[1, 3, 2]), [3, 1, 2]), store(info, [3, 2, 1])):
-        with pytest.raises(UserError, match="different text"):
-            gather_after(whole, other)
+    for folder in ("here", "there", "other"):
+        (tmp_path / folder).mkdir()
+    check_same_everywhere(store("here"), gather_with(store("there")))
+    with pytest.raises(UserError, match="different text, this one 20 documents"):
+        check_same_everywhere(store("here"), gather_with(store("other", 21)))
+
+
+def test_a_run_of_an_earlier_version_goes_on_if_its_tokens_show_the_same_text(tmp_path: Path) -> None:
+    """Then a run noted a place, a size and a time, which another text can have too."""
+    before, (here, there) = "0123456789abcdef", (tmp_path / "here", tmp_path / "there")
+    here.mkdir()
+    there.mkdir()
+    data = read_data(make_plan(arguments(here, 20)), Accelerator(cpu=True))
+    with pytest.raises(UserError, match="begun by an earlier version"):
+        check_same_data(before, data)
+    shutil.copytree(data.store.folder, cached_store(before))
+    check_same_data(before, data)
+    other = read_data(make_plan(arguments(there, 21)), Accelerator(cpu=True))
+    with pytest.raises(UserError, match="not what the run began with"):
+        check_same_data(before, other)
+    check_same_data(other.fingerprint, other)
+
+
+def test_a_builtin_that_is_not_the_builtin_corpus_is_named_as_what_it_is(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A folder of tokens of that name, in the working directory, is not read in its place either."""
+    monkeypatch.chdir(tmp_path)
+    data = read_data(make_plan(arguments(tmp_path, 20)), Accelerator(cpu=True))
+    shutil.copytree(data.store.folder, tmp_path / "builtin")
+    assert find_corpus(PretrainArguments(output_dir="x", corpus=["./builtin"])) == Path("builtin")
+    monkeypatch.setattr(data_module, "open_corpus", lambda sources, **_: sources)
+    assert find_corpus(PretrainArguments(output_dir="x")) == ["builtin"]
+    with pytest.raises(UserError, match="tokenised already; --document"):
+        find_corpus(PretrainArguments(output_dir="x", corpus=["./builtin"], document="line"))

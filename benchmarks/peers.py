@@ -1,0 +1,244 @@
+"""The peers of our models: stock BERT and GPT-2, trained as the stock scripts do, and nanoGPT.
+
+The stock peers are transformers' own classes in the recipe of `run_mlm.py` and `run_clm.py`. nanoGPT is written anew
+from its description, as fast plain torch: GPT-2's block without biases or dropout; one product for queries, keys and
+values; fused causal attention; smaller weights at the ends of residual branches; logits of all positions at once. See
+Karpathy 2022, github.com/karpathy/nanoGPT.
+"""
+
+import json
+import math
+import time
+from collections.abc import Callable
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import torch
+from datasets import Dataset
+from torch import Tensor, nn
+from torch.nn import functional as F
+from transformers import (
+    BertConfig,
+    BertForMaskedLM,
+    DataCollatorForLanguageModeling,
+    GPT2Config,
+    GPT2LMHeadModel,
+    Trainer,
+    TrainerCallback,
+    TrainingArguments,
+    set_seed,
+)
+from transformers.modeling_outputs import CausalLMOutput
+
+from hf_minibert.data.rows import Batch
+from hf_minibert.data.token_store import Documents
+from hf_minibert.evaluation.held_out import next_tokens
+from hf_minibert.files import write_text
+from hf_minibert.models.losses import IGNORE_INDEX, next_token_labels
+from hf_minibert.presets import SIZES
+from hf_minibert.pretraining.data import RunData
+from hf_minibert.pretraining.plan import Plan
+from runs import STEPS, device
+
+LENGTH = 512  # positions of the peers that learn them
+WARMUP = 0.05  # of nanoGPT's run
+
+
+class Block(nn.Module):
+    """Attention and feed-forward, each with its norm before."""
+
+    def __init__(self, width: int, heads: int) -> None:
+        super().__init__()
+        self.heads = heads
+        self.attention_norm, self.mlp_norm = nn.LayerNorm(width, bias=False), nn.LayerNorm(width, bias=False)
+        self.qkv, self.out = nn.Linear(width, 3 * width, bias=False), nn.Linear(width, width, bias=False)
+        self.up, self.down = nn.Linear(width, 4 * width, bias=False), nn.Linear(4 * width, width, bias=False)
+
+    def forward(self, states: Tensor) -> Tensor:
+        """(batch, sequence, width) in and out."""
+        batch, length, width = states.shape
+        parts = self.qkv(self.attention_norm(states)).view(batch, length, 3, self.heads, -1)
+        query, key, value = parts.permute(2, 0, 3, 1, 4)
+        attended = F.scaled_dot_product_attention(query, key, value, is_causal=True)
+        states = states + self.out(attended.transpose(1, 2).reshape(batch, length, width))
+        raised: Tensor = self.down(F.gelu(self.up(self.mlp_norm(states))))
+        return states + raised
+
+
+class PlainGPT(nn.Module):
+    """Called as transformers' models are, as far as the benchmarks need it."""
+
+    def __init__(self, *, vocab_size: int, hidden_size: int, num_layers: int, num_heads: int, length: int) -> None:
+        super().__init__()
+        self.tokens, self.positions = nn.Embedding(vocab_size, hidden_size), nn.Embedding(length, hidden_size)
+        self.blocks = nn.ModuleList(Block(hidden_size, num_heads) for _ in range(num_layers))
+        self.norm = nn.LayerNorm(hidden_size, bias=False)
+        self.head = nn.Linear(hidden_size, vocab_size, bias=False)
+        self.head.weight = self.tokens.weight
+        self.config = SimpleNamespace(
+            vocab_size=vocab_size, hidden_size=hidden_size, num_hidden_layers=num_layers, use_cache=False
+        )
+        for name, parameter in self.named_parameters():
+            if parameter.ndim == 2:
+                ends_branch = name.endswith(("out.weight", "down.weight"))
+                nn.init.normal_(parameter, std=0.02 / math.sqrt(2 * num_layers) if ends_branch else 0.02)
+
+    def forward(self, input_ids: Tensor, labels: Tensor | None = None, **_: Any) -> CausalLMOutput:
+        """`logits`, and with `labels` (not shifted; -100 is left out) the `loss`."""
+        states = self.tokens(input_ids) + self.positions(torch.arange(input_ids.shape[1], device=input_ids.device))
+        for block in self.blocks:
+            states = block(states)
+        logits = self.head(self.norm(states))
+        if labels is None:
+            return CausalLMOutput(logits=logits)
+        shifted = F.pad(labels[:, 1:], (0, 1), value=-100)
+        return CausalLMOutput(F.cross_entropy(logits.flatten(0, 1), shifted.flatten()), logits)
+
+
+def nanogpt_optimizer(model: nn.Module, learning_rate: float, beta2: float = 0.95) -> torch.optim.Optimizer:
+    """AdamW as nanoGPT sets it: decay 0.1 for matrices and embeddings, none for norms."""
+    matrices = [parameter for parameter in model.parameters() if parameter.ndim >= 2]
+    others = [parameter for parameter in model.parameters() if parameter.ndim < 2]
+    groups = [{"params": matrices, "weight_decay": 0.1}, {"params": others, "weight_decay": 0.0}]
+    return torch.optim.AdamW(groups, lr=learning_rate, betas=(0.9, beta2), fused=True)
+
+
+def nanogpt_schedule(warmed_up: float, progress: float) -> float:
+    """The learning rate as a share of its peak: linear warm-up, by how much of it is over, then a cosine to a tenth."""
+    return min(warmed_up, 0.1 + 0.45 * (1 + math.cos(math.pi * progress)))
+
+
+def peer_model(peer: str, family: str, size: str, vocab_size: int) -> nn.Module:
+    """The peer's model, of the same shape as ours."""
+    shape = SIZES[size]
+    width, layers, heads = shape["hidden_size"], shape["num_hidden_layers"], shape["num_attention_heads"]
+    if peer == "nanogpt":
+        return PlainGPT(vocab_size=vocab_size, hidden_size=width, num_layers=layers, num_heads=heads, length=LENGTH)
+    model: nn.Module
+    if family == "minibert":
+        bert = BertConfig(
+            vocab_size=vocab_size,
+            hidden_size=width,
+            num_hidden_layers=layers,
+            num_attention_heads=heads,
+            intermediate_size=4 * width,
+        )
+        model = BertForMaskedLM(bert)
+        return model
+    gpt2 = GPT2Config(vocab_size=vocab_size, n_embd=width, n_layer=layers, n_head=heads, n_positions=LENGTH)
+    gpt2.use_cache = False
+    model = GPT2LMHeadModel(gpt2)
+    return model
+
+
+class Budget(TrainerCallback):
+    """Ends `Trainer` when its time is over, and adds the time to each line that it logs."""
+
+    def __init__(self, seconds: float) -> None:
+        self.begin, self.seconds = time.perf_counter(), seconds
+
+    def on_train_begin(self, *_: Any, **__: Any) -> None:
+        """Start the clock."""
+        self.begin = time.perf_counter()
+
+    def elapsed(self) -> float:
+        """Seconds since training began."""
+        return time.perf_counter() - self.begin
+
+    def remaining(self) -> float:
+        """The share of the budget that is left; the stock schedule multiplies the learning rate by it."""
+        return max(0.0, 1 - self.elapsed() / self.seconds)
+
+    def on_step_end(self, *event: Any, **_: Any) -> None:
+        """Stop when nothing is left."""
+        _, _, control = event
+        control.should_training_stop = self.remaining() == 0
+
+    def on_log(self, *event: Any, **_: Any) -> None:
+        """Add the seconds to the line that has just been logged."""
+        _, state, _ = event
+        state.log_history[-1]["seconds"] = round(self.elapsed(), 3)
+
+
+def optimizer_and_schedule(
+    peer: str, model: nn.Module, learning_rate: float, clock: Budget
+) -> tuple[torch.optim.Optimizer, torch.optim.lr_scheduler.LambdaLR]:
+    """The peer's optimizer, and its schedule over the budget."""
+    if peer == "stock":
+        optimizer: torch.optim.Optimizer = torch.optim.AdamW(
+            model.parameters(), lr=learning_rate, weight_decay=0.0, fused=True
+        )
+        return optimizer, torch.optim.lr_scheduler.LambdaLR(optimizer, lambda _: clock.remaining())
+    optimizer = nanogpt_optimizer(model, learning_rate)
+    return optimizer, torch.optim.lr_scheduler.LambdaLR(
+        optimizer, lambda _: nanogpt_schedule((1 - clock.remaining()) / WARMUP, 1 - clock.remaining())
+    )
+
+
+def stock_rows(documents: Documents, length: int, cls_id: int, sep_id: int) -> Dataset:
+    """Documents joined and cut into rows, as the stock scripts do."""
+    begin, end = np.array([cls_id]), np.array([sep_id])
+    pieces = [piece for index in range(len(documents)) for piece in (begin, documents.tokens(index), end)]
+    joined = np.concatenate(pieces).astype(np.int64)
+    rows = joined[: len(joined) // length * length].reshape(-1, length)
+    return Dataset.from_dict({"input_ids": rows}).with_format("torch")
+
+
+def train_peer(
+    peer: str, plan: Plan, data: RunData, *, seconds: float, learning_rate: float, folder: Path
+) -> tuple[nn.Module, dict[str, Any]]:
+    """Train the peer of our model by `Trainer` for a time, and write its log; returns it and how it was trained."""
+    family, _, size = plan.arguments.model.partition("-")
+    set_seed(plan.arguments.seed)
+    model = peer_model(peer, family, size, plan.config.vocab_size)
+    clock = Budget(seconds)
+    tokenizer, length = plan.tokenizer, plan.arguments.max_seq_length
+    trainer = Trainer(
+        model=model,
+        args=TrainingArguments(
+            output_dir=str(folder),
+            num_train_epochs=1_000,
+            per_device_train_batch_size=8,
+            save_strategy="no",
+            logging_steps=STEPS,
+            seed=plan.arguments.seed,
+            use_cpu=not torch.accelerator.is_available(),
+            report_to="none",
+            bf16=device().type == "cuda" and peer == "nanogpt",
+        ),
+        train_dataset=stock_rows(data.store.train, length, int(tokenizer.cls_token_id), int(tokenizer.sep_token_id)),
+        data_collator=DataCollatorForLanguageModeling(tokenizer, mlm=family == "minibert"),
+        optimizers=optimizer_and_schedule(peer, model, learning_rate, clock),
+        callbacks=[clock],
+    )
+    trainer.train()
+    tokens = trainer.args.train_batch_size * length
+    lines = [line | {"tokens": line["step"] * tokens} for line in trainer.state.log_history]
+    write_text(folder / "metrics.jsonl", "".join(json.dumps(line) + "\n" for line in lines))
+    return model, {"steps": trainer.state.global_step, "precision": "bf16" if trainer.args.bf16 else "fp32"}
+
+
+def without_private_arguments(model: nn.Module, targets: Callable[[Batch], Tensor]) -> nn.Module:
+    """A stock model that ignores the arguments that only ours take; it has learned to read across documents.
+
+    Args:
+        model: masked or causal.
+        targets: see `hf_minibert.pretraining.objectives.Reading`: where a label stands at its token or after it.
+    """
+    is_shifted = targets is next_tokens
+    forward = model.forward
+
+    def plain(**inputs: Any) -> Any:
+        for name in ("full_logits", "position_ids"):
+            inputs.pop(name, None)
+        labels = inputs.pop("labels", None)
+        outputs = forward(**inputs)
+        if labels is not None:
+            predicted = next_token_labels(labels) if is_shifted else labels
+            outputs.logits = outputs.logits[predicted != IGNORE_INDEX]
+        return outputs
+
+    model.forward = plain
+    return model

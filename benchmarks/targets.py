@@ -1,0 +1,144 @@
+"""What was asked of this package, beside what the result files say of either kind of CPU."""
+
+import json
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+from learning_efficiency import time_to_loss
+from runs import RESULTS, mean
+
+Figures = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Target:
+    """A figure that was asked for."""
+
+    what: str
+    asked: str
+    file: str
+    """The result file that has it; a CPU without bfloat16 has a file of this name and `-fp32`."""
+    read: Callable[[Figures], str]
+    """The cell of the table, out of that file."""
+
+
+def rows_by_precision(figures: Figures, model: str, length: int, variant: str) -> dict[str, dict[str, Any]]:
+    """The rows of a variant of training steps: one for each precision, and one compiled."""
+    (table,) = (one for one in figures["tables"] if (one["model"], one["sequence_length"]) == (model, length))
+    rows = [(row["variant"].removeprefix(variant), row) for row in table["rows"]]
+    return {row["precision"] + rest: row for rest, row in rows if rest in ("", ", compiled")}
+
+
+def step_column(figures: Figures, *, model: str, length: int, variant: str, column: str, digits: str) -> str:
+    """A column of a variant's rows."""
+    rows = rows_by_precision(figures, model, length, variant)
+    return "; ".join(f"{precision} {row[column]:{digits}}" for precision, row in rows.items())
+
+
+def times_as_fast(
+    figures: Figures, *, model: str, length: int, variant: str, than: str, digits: str = ".2f", less: int = 0
+) -> str:
+    """How many times as fast a variant's step is as another's in the same precision, less a number."""
+    ours, others = (rows_by_precision(figures, model, length, name) for name in (variant, than))
+    both = {name: row["ratio"] / others[name]["ratio"] - less for name, row in ours.items() if name in others}
+    return "; ".join(f"{precision} {ratio:{digits}}" for precision, ratio in both.items())
+
+
+def preparation(figures: Figures) -> str:
+    """The ratios of preparing text, by the number of processes."""
+    return ", ".join(f"{row['ratio']:.1f}" for row in figures["preparation_megabytes_per_second"])
+
+
+def slowest_loader(figures: Figures) -> str:
+    """Million tokens a second."""
+    return f"{min(figures['loader_tokens_per_second'].values()) / 1e6:.1f}"
+
+
+def memory(figures: Figures) -> str:
+    """Megabytes."""
+    return f"{figures['memory']['resident_megabytes']:,}"
+
+
+def seeds(figures: Figures) -> str:
+    """The number of runs behind a mean."""
+    return f"{len(figures['runs'])} seed{'s' if len(figures['runs']) > 1 else ''}"
+
+
+def nats_below(figures: Figures) -> str:
+    """The loss of the stock model less ours."""
+    return f"{mean(figures, 'stock') - mean(figures, 'ours'):.2f} ({seeds(figures)})"
+
+
+def share_below(figures: Figures, peer: str) -> str:
+    """The same as a share of a peer's loss."""
+    return f"{1 - mean(figures, 'ours') / mean(figures, peer):.1%} ({seeds(figures)})"
+
+
+def times_to_loss(figures: Figures) -> str:
+    """Of each seed, against the stock model."""
+    return ", ".join(time_to_loss(one, "stock") for one in figures["runs"])
+
+
+def below_nanogpt(figures: Figures) -> str:
+    """Nats per character, of each seed."""
+    return ", ".join(f"{one['nanogpt']['loss'] - one['ours']['loss']:.2f}" for one in figures["runs"])
+
+
+def step_targets(model: str, length: int, asked: str) -> list[Target]:
+    """The three targets of a training step."""
+    adamw = f"{model.partition('-')[0]} modern"
+    step: dict[str, Any] = {"model": model, "length": length, "variant": adamw}
+    speed = partial(step_column, **step, column="ratio", digits=".2f")
+    utilisation = partial(step_column, **step, column="utilisation", digits=".0%")
+    surcharge = partial(times_as_fast, **step, than=f"{adamw}, Muon", digits=".0%", less=1)
+    what = f"`{model}`, {length} tokens a row"
+    return [
+        Target(f"{what}: speed of a step with AdamW, stock in fp32 = 1", f"≥ {asked}", "step_speed", speed),
+        Target("its utilisation", "≥ 70%", "step_speed", utilisation),
+        Target("extra time with Muon", "≤ 15%", "step_speed", surcharge),
+    ]
+
+
+BERT, GPT = "learning_efficiency-minibert-mini", "learning_efficiency-minigpt-mini"
+beside_nanogpt = partial(times_as_fast, model="minigpt-mini", length=256, variant="minigpt modern", than="nanoGPT")
+TARGETS = [
+    *step_targets("minibert-mini", 128, "2.0"),
+    *step_targets("minibert-mini", 512, "2.0"),
+    *step_targets("minigpt-mini", 256, "1.7"),
+    Target(
+        "`minigpt-mini`: speed of a step with AdamW, nanoGPT in the same precision = 1",
+        "≥ 1.0",
+        "step_speed",
+        beside_nanogpt,
+    ),
+    Target("speed of preparing text, tokenise-and-group = 1, in 1 and 2 processes", "≥ 5", "data_speed", preparation),
+    Target(
+        "million tokens a second of a loader process, the slowest of mlm, mlm+nsp and clm",
+        "≥ 5",
+        "data_speed",
+        slowest_loader,
+    ),
+    Target("resident MB while 1 GB of text is prepared", "≤ 1,500", "data_speed", memory),
+    Target("masked LM, 10 minutes: nats below stock BERT", "≥ 1.5", BERT, nats_below),
+    Target("masked LM, 60 minutes: time to stock's loss", "≤ 25%", f"{BERT}-60m", times_to_loss),
+    Target("causal LM, 10 minutes: fewer bits per byte than GPT-2", "≥ 13%", GPT, partial(share_below, peer="stock")),
+    Target(
+        "causal LM, 10 minutes: fewer bits per byte than nanoGPT", "≥ 13%", GPT, partial(share_below, peer="nanogpt")
+    ),
+    Target("causal LM, 10 minutes: time to GPT-2's loss", "≤ 33%", GPT, times_to_loss),
+    Target("Shakespeare by character: nats below nanoGPT", "≥ 0.2", "shakespeare", below_nanogpt),
+    Target("the same on a slower CPU", "≥ 0.2", "shakespeare-slower-cpu", below_nanogpt),
+]
+
+
+def table() -> list[str]:
+    """All targets; a cell is empty where nothing was measured."""
+
+    def cell(target: Target, suffix: str) -> str:
+        path = RESULTS / f"{target.file}{suffix}.json"
+        return target.read(json.loads(path.read_text(encoding="utf-8"))) if path.exists() else ""
+
+    rows = (f"| {one.what} | {one.asked} | {cell(one, '')} | {cell(one, '-fp32')} |" for one in TARGETS)
+    return ["| | asked | CPU with bfloat16 | CPU without |", "|---|---:|---:|---:|", *rows]

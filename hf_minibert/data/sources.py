@@ -1,0 +1,44 @@
+"""Sources of text and of tables by their names alone; importing this takes no time, so that a mistake shows at once."""
+
+from pathlib import Path
+from typing import Literal
+
+from hf_minibert.errors import UserError
+
+DocumentUnit = Literal["file", "blank-line", "line"]
+"""What a document of a text file is."""
+
+BUILTIN = "builtin"
+COMPRESSIONS = (".gz", ".xz", ".zst")
+TEXT_FORMATS = (".txt", ".md")
+TABLE_FORMATS = (".jsonl", ".json", ".csv", ".tsv", ".parquet")
+KNOWN_SUFFIXES = (*(form + end for form in (*TEXT_FORMATS, ".jsonl") for end in ("", *COMPRESSIONS)), ".parquet")
+"""How the name of a file of a corpus ends."""
+
+
+def suffix_of(path: Path) -> str:
+    """How a name ends, in lower case, if that is known: ``.txt``, ``.jsonl.gz`` ...; "" if it is not."""
+    return next((suffix for suffix in KNOWN_SUFFIXES if path.name[-len(suffix) :].lower() == suffix), "")
+
+
+def require_corpus(sources: list[str]) -> None:
+    """Check that what must be a file of a corpus is there; globs and names on the Hub are not looked at.
+
+    Raises:
+        UserError: a file is not there.
+    """
+    for source in sources:
+        path = Path(source).expanduser()
+        if suffix_of(path) and not path.exists() and not any(mark in source for mark in "*?["):
+            raise UserError(f"there is no file {source}; check the path, relative to {Path.cwd()}")
+
+
+def require_table(source: str) -> None:
+    """Check that what must be a file of a table is there; a name on the Hub is not looked at.
+
+    Raises:
+        UserError: it is not there.
+    """
+    path = Path(source)
+    if path.suffix.lower() in (*TABLE_FORMATS, *COMPRESSIONS) and not path.exists():
+        raise UserError(f"dataset {source} does not exist; give a file, a folder, or the name of a data set on the Hub")

@@ -1,0 +1,109 @@
+# Copyright 2026 The hf_minibert authors.
+"""The masks: which tokens see which. This is where BERT and GPT differ, beside what they are trained to predict.
+
+`bidirectional_mask` is MiniBERT's, `causal_mask` MiniGPT's. Either keeps documents that are packed into one row apart,
+and hides padding. `cross_mask` is that of a decoder over an encoder.
+"""
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+from torch.nn.attention.flex_attention import BlockMask
+from transformers.cache_utils import Cache
+from transformers.masking_utils import (
+    and_masks,
+    create_bidirectional_mask,
+    create_causal_mask,
+    find_packed_sequence_indices,
+    packed_sequence_mask_function,
+)
+
+from .configuration_transformer import TransformerConfig
+
+Mask = Tensor | BlockMask | None
+"""What an attention function takes: numbers to add, booleans, a block mask, or nothing where every token is seen."""
+
+
+def bidirectional_mask(
+    config: TransformerConfig,
+    hidden_states: Tensor,
+    attention_mask: Tensor | None,
+    packed: Tensor | None = None,
+    causal_rows: Tensor | None = None,
+) -> Mask:
+    """Every token sees every other.
+
+    Args:
+        config: says which attention function the mask is for.
+        hidden_states: (batch, sequence, hidden).
+        attention_mask: (batch, sequence), 0 for padding; or (batch, 1, sequence, sequence).
+        packed: (batch, sequence), positions that restart with every document of a row, if rows may hold several.
+        causal_rows: (batch,), true for rows in which no token sees a later one, as in hybrid pre-training.
+    """
+    limits = []
+    if packed is not None:
+        documents = find_packed_sequence_indices(packed.expand(hidden_states.shape[0], -1))
+        if documents is not None:  # None: there is one document in each row
+            limits.append(packed_sequence_mask_function(documents))
+    if causal_rows is not None:
+        limits.append(causal_rows_mask_function(causal_rows))
+    limit = and_masks(*limits) if limits else None
+    if limit is not None and attention_mask is None and config._attn_implementation in ("eager", "sdpa"):
+        return mask_by_index(limit, hidden_states)
+    return create_bidirectional_mask(config, hidden_states, attention_mask, and_mask_function=limit)
+
+
+def causal_mask(
+    config: TransformerConfig,
+    hidden_states: Tensor,
+    attention_mask: Tensor | None,
+    packed: Tensor | None = None,
+    cache: Cache | None = None,
+) -> Mask:
+    """A token sees itself and those before it.
+
+    Args:
+        config: says which attention function the mask is for.
+        hidden_states: (batch, sequence, hidden).
+        attention_mask: (batch, cached + sequence), 0 for padding.
+        packed: (batch, sequence), positions that restart with every document of a row, if rows may hold several.
+        cache: keys and values of earlier tokens, which all tokens see.
+    """
+    return create_causal_mask(config, hidden_states, attention_mask, cache, packed)
+
+
+def cross_mask(
+    config: TransformerConfig,
+    hidden_states: Tensor,
+    encoder_attention_mask: Tensor | None,
+    encoder_hidden_states: Tensor,
+) -> Mask:
+    """A decoder's token sees every token of the encoder.
+
+    Args:
+        config: says which attention function the mask is for.
+        hidden_states: (batch, sequence, hidden), of the decoder.
+        encoder_attention_mask: (batch, encoder's sequence), 0 for padding.
+        encoder_hidden_states: (batch, encoder's sequence, hidden).
+    """
+    return create_bidirectional_mask(config, hidden_states, encoder_attention_mask, encoder_hidden_states)
+
+
+def mask_by_index(limit: Callable[..., Tensor], hidden_states: Tensor) -> Tensor:
+    """Which tokens see which, (batch, 1, sequence, sequence), of (batch, sequence, hidden) states without padding.
+
+    `create_bidirectional_mask` makes the same, but slowly, since it calls a limit that it does not know under vmap; for
+    eager attention, which takes booleans here, it makes them numbers to add.
+    """
+    batch, length = (torch.arange(size, device=hidden_states.device) for size in hidden_states.shape[:2])
+    return limit(batch[:, None, None, None], batch.new_zeros(()), length[:, None], length)
+
+
+def causal_rows_mask_function(causal_rows: Tensor) -> Callable[[Tensor, Tensor, Tensor, Tensor], Tensor]:
+    """A limit for transformers' masks: in some rows of a batch, (batch,), no token sees a later one."""
+
+    def sees(batch: Tensor, _head: Tensor, query: Tensor, key: Tensor) -> Tensor:
+        return ~causal_rows[batch] | (key <= query)
+
+    return sees

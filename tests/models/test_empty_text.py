@@ -1,0 +1,68 @@
+"""An empty text is a text: MiniGPT reads it as the token that begins every document."""
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+from transformers import PreTrainedTokenizerFast, pipeline
+
+from hf_minibert.tokenization import adapt_tokenizer
+
+CLASSES = ("MiniGPTForSequenceClassification", "MiniGPTForCausalLM", "MiniGPTForTokenClassification", "MiniGPTModel")
+
+
+@pytest.fixture
+def gpt_tokenizer(tokenizer: PreTrainedTokenizerFast) -> PreTrainedTokenizerFast:
+    return adapt_tokenizer(tokenizer, model_type="minigpt", uses_token_types=False, model_max_length=64)
+
+
+@pytest.mark.parametrize("name", CLASSES)
+def test_every_head_reads_an_empty_text(make_model: Callable[..., Any], gpt_tokenizer: Any, name: str) -> None:
+    model = make_model(name, vocab_size=8192).eval()
+    beginning = torch.tensor([[model.config.bos_token_id]])
+    with torch.no_grad():
+        assert torch.equal(model(**gpt_tokenizer("", return_tensors="pt"))[0], model(beginning)[0])
+
+
+def test_an_empty_text_is_classified_alike_alone_and_beside_others(
+    make_model: Callable[..., Any], gpt_tokenizer: Any
+) -> None:
+    model = make_model("MiniGPTForSequenceClassification", vocab_size=8192).eval()
+    with torch.no_grad():
+        alone = model(**gpt_tokenizer("", return_tensors="pt")).logits
+        beside = model(**gpt_tokenizer(["", "a cat sat"], padding=True, return_tensors="pt")).logits
+        cat = model(**gpt_tokenizer("a cat sat", return_tensors="pt")).logits
+    torch.testing.assert_close(beside, torch.cat([alone, cat]), atol=1e-5, rtol=1e-5)
+    classify = pipeline("text-classification", model=model, tokenizer=gpt_tokenizer)
+    assert [said["score"] for said in classify(["", "a cat sat"], batch_size=2)] == pytest.approx(
+        [said["score"] for said in classify(["", "a cat sat"])]
+    )
+
+
+def test_a_classifier_learns_from_empty_texts(make_model: Callable[..., Any], gpt_tokenizer: Any) -> None:
+    model = make_model("MiniGPTForSequenceClassification", vocab_size=8192)
+    for texts in (["", ""], ["", "a cat"]):
+        outputs = model(**gpt_tokenizer(texts, padding=True, return_tensors="pt"), labels=torch.tensor([0, 1]))
+        outputs.loss.backward()
+        assert torch.isfinite(outputs.loss)
+
+
+def test_an_empty_prompt_is_continued_as_the_beginning(make_model: Callable[..., Any], gpt_tokenizer: Any) -> None:
+    model = make_model("MiniGPTForCausalLM", vocab_size=8192).eval()
+    options = {"max_new_tokens": 4, "do_sample": False, "eos_token_id": None}
+    bos = model.config.bos_token_id
+    expected = model.generate(torch.tensor([[bos]]), **options)[0].tolist()
+    alone = model.generate(**gpt_tokenizer("", return_tensors="pt"), **options)[0].tolist()
+    beside = gpt_tokenizer(["", "a cat sat"], padding=True, padding_side="left", return_tensors="pt")
+    assert alone == expected
+    assert model.generate(**beside, **options)[0, -5:].tolist() == expected
+    write = pipeline("text-generation", model=model, tokenizer=gpt_tokenizer)
+    said = write("", max_new_tokens=4, do_sample=False, max_length=None)[0]["generated_text"]
+    assert said == gpt_tokenizer.decode(expected, skip_special_tokens=True)
+
+
+def test_nothing_is_predicted_of_an_empty_text(make_model: Callable[..., Any], gpt_tokenizer: Any) -> None:
+    model = make_model("MiniGPTForCausalLM", vocab_size=8192).eval()
+    inputs = gpt_tokenizer("", return_tensors="pt")
+    assert model(**inputs, labels=inputs.input_ids).loss == 0
