@@ -1,6 +1,6 @@
 """Pre-train compact Transformers from scratch: MiniBERT and MiniGPT.
 
-Importing this package makes transformers' Auto classes know both.
+Importing this package makes transformers' Auto classes know both; its names are those of `hf_minibert.models`.
 """
 
 import importlib
@@ -10,52 +10,19 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from hf_minibert.models.configuration_minibert import MiniBertConfig
-    from hf_minibert.models.configuration_minigpt import MiniGPTConfig
-    from hf_minibert.models.modeling_minibert import (
-        MiniBertForMaskedLM,
-        MiniBertForMultipleChoice,
-        MiniBertForNextSentencePrediction,
-        MiniBertForPreTraining,
-        MiniBertForQuestionAnswering,
-        MiniBertForSequenceClassification,
-        MiniBertForTokenClassification,
-        MiniBertModel,
-    )
-    from hf_minibert.models.modeling_minigpt import (
-        MiniGPTForCausalLM,
-        MiniGPTForQuestionAnswering,
-        MiniGPTForSequenceClassification,
-        MiniGPTForTokenClassification,
-        MiniGPTModel,
-    )
-
-__all__ = [
-    "MiniBertConfig",
-    "MiniBertForMaskedLM",
-    "MiniBertForMultipleChoice",
-    "MiniBertForNextSentencePrediction",
-    "MiniBertForPreTraining",
-    "MiniBertForQuestionAnswering",
-    "MiniBertForSequenceClassification",
-    "MiniBertForTokenClassification",
-    "MiniBertModel",
-    "MiniGPTConfig",
-    "MiniGPTForCausalLM",
-    "MiniGPTForQuestionAnswering",
-    "MiniGPTForSequenceClassification",
-    "MiniGPTForTokenClassification",
-    "MiniGPTModel",
-]
+    from hf_minibert.models import *  # noqa: F403
 
 __version__ = version("hf_minibert")
 
 
 def __getattr__(name: str) -> Any:
-    """The models, which are loaded with the first of them."""
-    if name not in __all__:
+    """The models, which are loaded with the first of them that is asked for."""
+    models = importlib.import_module("hf_minibert.models")
+    if name == "__all__":
+        return models.__all__
+    if name not in models.__all__:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(importlib.import_module("hf_minibert.models"), name)
+    return getattr(models, name)
 
 
 def _starts_command() -> bool:
@@ -67,4 +34,5 @@ def _starts_command() -> bool:
 
 
 if not _starts_command():
+    __all__ = __getattr__("__all__")
     globals().update({name: __getattr__(name) for name in __all__})

@@ -195,6 +195,12 @@ def invocation() -> str:
     return f"{program} {shlex.join(words)}".strip()
 
 
+def _says_out_of_memory(error: Exception) -> bool:
+    """Whether an error is that of an allocation; PyTorch's on a CPU has no class of its own."""
+    text = str(error).lower()
+    return isinstance(error, MemoryError) or "out of memory" in text or "can't allocate memory" in text
+
+
 def run(arguments_class: type[Arguments], main: Callable[[Arguments], int]) -> NoReturn:
     """Parse, call ``main`` and exit with its status; a user's mistake ends in one line and status 2."""
     logger = logging.getLogger("hf_minibert")
@@ -206,6 +212,15 @@ def run(arguments_class: type[Arguments], main: Callable[[Arguments], int]) -> N
     except (UserError, OSError) as error:
         message = " ".join(str(error).split())
         sys.stderr.write(f"{Path(sys.argv[0]).name}: error: {message}\n")
+        sys.exit(2)
+    except (MemoryError, RuntimeError) as error:
+        if not _says_out_of_memory(error):
+            raise
+        reason = " ".join(str(error).split())[:200]
+        sys.stderr.write(
+            f"{Path(sys.argv[0]).name}: error: memory does not suffice ({reason}); make the batch or the model "
+            "smaller, and add batches up with --gradient_accumulation_steps\n"
+        )
         sys.exit(2)
     except KeyboardInterrupt:
         sys.exit(130)

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Literal, get_args
 
 import pytest
+import torch
 import yaml
 
 from hf_minibert.cli import VERBS
@@ -254,6 +255,17 @@ def test_mistakes_end_in_one_line_and_status_2(monkeypatch, capsys):
     assert capsys.readouterr().err == "script.py: error: [Errno 2] No such file: 'there'\n"
     assert ending(monkeypatch, lambda _: 0, "nowhere.yaml") == 2
     assert capsys.readouterr().err.count("\n") == 1
+
+
+def test_a_batch_that_memory_cannot_hold_is_one_line(monkeypatch, capsys):
+    def enormous(_: Example) -> int:
+        return len(torch.empty(2**55, dtype=torch.uint8))
+
+    assert ending(monkeypatch, enormous, "--output_dir", "x") == 2
+    said = capsys.readouterr().err
+    assert "error: memory does not suffice (" in said
+    assert "--gradient_accumulation_steps" in said
+    assert said.count("\n") == 1
 
 
 def test_our_own_mistakes_keep_their_traceback(monkeypatch):

@@ -63,6 +63,14 @@ def test_a_wheel_generates_with_the_checkpoint_that_it_brings(installed: Path, t
     assert done.stdout.startswith("The")
 
 
+def test_the_package_is_found_from_the_folder_above_a_clone(tmp_path: Path) -> None:
+    """Which has a folder of the package's name in it, but without the package's own file."""
+    (tmp_path / "hf_minibert" / "hf_minibert").mkdir(parents=True)
+    words = [sys.executable, "-c", "import hf_minibert; print(hf_minibert.MiniBertConfig.model_type)"]
+    done = subprocess.run(words, cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert done.stdout == "minibert\n", done.stderr
+
+
 @pytest.mark.parametrize("verb", VERBS)
 def test_every_verb_of_a_wheel_explains_itself(installed: Path, tmp_path: Path, verb: str) -> None:
     done = run(installed, tmp_path, verb, "--help")

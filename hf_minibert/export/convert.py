@@ -11,7 +11,7 @@ import torch
 import transformers
 from huggingface_hub import ModelCard, ModelCardData
 from torch import Tensor
-from transformers import AutoConfig, AutoTokenizer, EuroBertConfig, PreTrainedModel, PreTrainedTokenizerBase
+from transformers import AutoConfig, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 from transformers.utils.logging import disable_progress_bar
 
 from hf_minibert.assets import model_folder
@@ -56,9 +56,7 @@ def export(name_or_path: str, output_dir: str, *, to: str | None = None) -> dict
         output_dir, "export", "an earlier export", inputs=[name_or_path], last="config.json"
     ) as folder:
         model, tokenizer = open_checkpoint(name_or_path)
-        converted = convert(model, to)
-        if isinstance(converted.config, EuroBertConfig) and tokenizer.mask_token_id is not None:
-            converted.config.mask_token_id = tokenizer.mask_token_id
+        converted = convert(model, to, mask_token_id=tokenizer.mask_token_id)
         converted.save_pretrained(folder)
         save_tokenizer(tokenizer, folder)
         ours = model if is_ours(model) else converted
@@ -115,14 +113,14 @@ def open_checkpoint(name_or_path: str) -> tuple[PreTrainedModel, PreTrainedToken
     return model, tokenizer
 
 
-def convert(model: PreTrainedModel, to: str | None) -> PreTrainedModel:
-    """Our model as a stock one, or a stock one as ours.
+def convert(model: PreTrainedModel, to: str | None, *, mask_token_id: int | None) -> PreTrainedModel:
+    """Our model as a stock one, or a stock one as ours; `mask_token_id` is the tokenizer's.
 
     Raises:
         UserError: `to` is not what the model can become, or something in it has no counterpart.
     """
     if is_ours(model):
-        return to_stock(model, to)
+        return to_stock(model, to, mask_token_id=mask_token_id)
     ours = from_stock(model)
     if to not in (None, ours.config.model_type):
         raise UserError(f"{type(model).__name__} becomes a {ours.config.model_type}, not a {to}; leave --to out")

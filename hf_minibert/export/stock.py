@@ -173,7 +173,7 @@ WITH_UNDECLARED_DROPOUT = (transformers.GPT2ForTokenClassification, transformers
 UNDECLARED_DROPOUT = 0.1
 
 
-def to_stock(model: PreTrainedModel, to: str | None = None) -> PreTrainedModel:
+def to_stock(model: PreTrainedModel, to: str | None = None, *, mask_token_id: int | None = None) -> PreTrainedModel:
     """The stock model that computes what `model` computes.
 
     What only training uses and the stock class lacks stays behind: some dropouts, the scaled start of residual
@@ -182,6 +182,7 @@ def to_stock(model: PreTrainedModel, to: str | None = None) -> PreTrainedModel:
     Args:
         model: one of ours.
         to: the name of the counterpart; default, the one that fits.
+        mask_token_id: the tokenizer's, which EuroBERT keeps in its configuration; default, the padding token's.
 
     Raises:
         UserError: no stock class computes the same; says which field of the configuration stands in the way.
@@ -210,6 +211,8 @@ def to_stock(model: PreTrainedModel, to: str | None = None) -> PreTrainedModel:
     is_pooled = has_pooler(model)
 
     values: dict[str, Any] = {theirs: copy.deepcopy(getattr(config, ours)) for ours, theirs in counterpart.fields}
+    if counterpart is EUROBERT:  # whose default is an entry of its own vocabulary
+        values["mask_token_id"] = config.pad_token_id or 0 if mask_token_id is None else mask_token_id
     if counterpart is EUROBERT and is_pooled:
         values["classifier_pooling"] = POOLING[config.classifier_pooling]
     elif stock_class in WITH_UNDECLARED_DROPOUT:

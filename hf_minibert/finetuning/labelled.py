@@ -85,20 +85,22 @@ def load_labelled(
     names, ids = _label_ids(
         set(labels["train"]), tables["train"].class_names.get(label_column), label_column, label_names
     )
-    tidy = {split: _tidy(table, split, text_column, labels[split], names, ids) for split, table in tables.items()}
-    if "eval" not in tidy:
+    examples = {
+        split: _examples(table, split, text_column, labels[split], names, ids) for split, table in tables.items()
+    }
+    if "eval" not in examples:
         # By hash, so that copies of a text are on one side.
         sides: dict[bool, list[tuple[str, int]]] = {False: [], True: []}
-        for text, class_id in tidy["train"]:
+        for text, class_id in examples["train"]:
             sides[is_held_out(text, EVAL_FRACTION)].append((text, class_id))
         if not all(sides.values()):
-            different = len({text for text, _ in tidy["train"]})
+            different = len({text for text, _ in examples["train"]})
             raise UserError(
-                f"{source} has {len(tidy['train']):,} texts, {different:,} of them different: too few different ones "
-                "to hold some out (copies of a text stay together); give an evaluation split"
+                f"{source} has {len(examples['train']):,} texts, {different:,} of them different: too few different "
+                "ones to hold some out (copies of a text stay together); give an evaluation split"
             )
-        tidy |= {"train": sides[False], "eval": sides[True]}
-    splits = {split: _dataset(rows) for split, rows in tidy.items()}
+        examples |= {"train": sides[False], "eval": sides[True]}
+    splits = {split: _dataset(rows) for split, rows in examples.items()}
     return LabelledData(source, read.hub_id, splits["train"], splits["eval"], splits.get("test"), names, notes)
 
 
@@ -251,7 +253,7 @@ def _numbered(names: Iterable[str]) -> dict[str, int]:
     return {name: class_id for class_id, name in enumerate(names)}
 
 
-def _tidy(
+def _examples(
     table: Table, split: str, text_column: str, labels: list[str], names: list[str], ids: dict[str, int]
 ) -> list[tuple[str, int]]:
     """Texts and the class ids of their labels."""

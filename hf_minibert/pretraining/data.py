@@ -31,7 +31,7 @@ from hf_minibert.pretraining.plan import Plan
 
 EVALUATION_SEED = 0
 EVALUATION_MASKING = 0.15
-SAMPLES = 3
+NUM_SAMPLES = 3
 FEW_DOCUMENTS = 2
 LENGTH_OF_OLD_FINGERPRINTS = 16
 
@@ -209,5 +209,5 @@ def read_data(plan: Plan, accelerator: Accelerator) -> RunData:
         held_out=held_out,
         baselines=_baselines(plan, store, held_out),
         token_lengths=token_lengths(plan.tokenizer),
-        sentences=held_out_sentences(store.held_out, plan.tokenizer, SAMPLES),
+        sentences=held_out_sentences(store.held_out, plan.tokenizer, NUM_SAMPLES),
     )
