@@ -33,7 +33,11 @@ from hf_minibert.command_line import run
 from hf_minibert.files import write_text
 from runs import REPOSITORY, RESULTS
 
-DOCUMENTS = tuple(REPOSITORY / name for name in ("README.md", "benchmarks/README.md", "benchmarks/notebook.md"))
+DOCUMENTS = (
+    REPOSITORY / "README.md",
+    *sorted((REPOSITORY / "docs").glob("*.md")),
+    *sorted((REPOSITORY / "benchmarks").glob("*.md")),
+)
 BLOCK = re.compile(r"(<!-- figures:([\w-]+) -->\n).*?(<!-- end:\2 -->)", flags=re.DOTALL)
 
 TABLES: dict[str, Callable[[dict[str, Any]], list[str]]] = {

@@ -1,4 +1,4 @@
-"""From a command line to a dataclass: flags, a YAML or JSON file in their place, help from field docstrings.
+"""Read a command line into a dataclass: its fields are the flags, their docstrings the help.
 
 Every verb is ``main(arguments) -> int``, called by ``run(Arguments, main)``.
 """

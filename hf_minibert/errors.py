@@ -1,4 +1,4 @@
-"""The one exception that means: the input is wrong, the program is not; and what tells so of a name."""
+"""`UserError`, for input that is wrong; and a check of names that can be neither a folder nor a model on the Hub."""
 
 from pathlib import Path
 

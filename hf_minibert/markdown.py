@@ -1,4 +1,4 @@
-"""Text from anywhere, in Markdown: whatever it holds, it shows as itself and leaves its place on the page in none."""
+"""Escape text for Markdown, so that it shows as it is written and never breaks out of its place on the page."""
 
 import re
 

@@ -1,4 +1,4 @@
-"""The folder that a verb fills: who may have it, what of an earlier one is replaced, and how new files get there."""
+"""The folder that a verb fills: its lock, what of an earlier result is replaced, and how new files get there."""
 
 import errno
 import logging

@@ -1,81 +1,161 @@
-"""The README tells the truth: its commands run, its map is the tree, its figures are those of the files."""
+"""The pages tell the truth: commands and snippets run, links lead somewhere, the map is the tree."""
 
-import importlib.util
+import importlib
+import json
 import re
 import shlex
+import shutil
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 from commands import REPOSITORY, SCRIPTS, TINY_RUN, command, environment, write_corpus
+from transformers import PreTrainedTokenizerFast
 
+from hf_minibert import MiniBertForSequenceClassification
+from hf_minibert.cli import VERBS
 from hf_minibert.command_line import parse
+from hf_minibert.presets import build_config
 
-README = (REPOSITORY / "README.md").read_text(encoding="utf-8")
-
-
-def blocks(language: str) -> list[str]:
-    return re.findall(rf"```{language}\n(.*?)```", README, flags=re.DOTALL)
-
-
-def script_lines() -> list[str]:
-    return [line for block in blocks("bash") for line in block.splitlines() if "scripts/" in line]
+README = REPOSITORY / "README.md"
+PAGES = [README, REPOSITORY / "CONTRIBUTING.md", *sorted((REPOSITORY / "docs").glob("*.md"))]
+TEXTS = {path.relative_to(REPOSITORY).as_posix(): path.read_text(encoding="utf-8") for path in PAGES}
 
 
-def test_the_readme_names_every_script() -> None:
-    named = {re.search(r"scripts/(\w+\.py)", line)[1] for line in script_lines()}  # type: ignore[index]
-    assert named == {path.name for path in SCRIPTS.glob("*.py")}
+def blocks(language: str, text: str) -> list[str]:
+    return re.findall(rf"```{language}\n(.*?)```", text, flags=re.DOTALL)
 
 
-@pytest.mark.parametrize("line", script_lines())
-def test_every_command_has_flags_that_its_script_takes(line: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def shell_lines(text: str) -> list[str]:
+    """What the `bash` blocks of a page tell a user to type, long lines joined."""
+    return "".join(blocks("bash", text)).replace("\\\n", " ").splitlines()
+
+
+def verb_and_flags(line: str) -> tuple[str, list[str]]:
+    """The verb that a command runs, in whichever of its forms, and the words behind it; no verb if it runs none."""
     words = shlex.split(line, comments=True)
-    place = next(index for index, word in enumerate(words) if word.startswith("scripts/"))
-    path = REPOSITORY / words[place]
-    spec = importlib.util.spec_from_file_location(f"readme_{path.stem}", path)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    monkeypatch.setitem(sys.modules, spec.name, module)
-    spec.loader.exec_module(module)
-    (arguments,) = {value for name, value in vars(module).items() if name.endswith("Arguments")}
-    parse(arguments, words[place + 1 :])
+    for place, word in enumerate(words):
+        if word == "hf-minibert" or words[place : place + 2] == ["-m", "hf_minibert"]:
+            verb = place + (1 if word == "hf-minibert" else 2)
+            return words[verb], words[verb + 1 :]
+        if (script := REPOSITORY / word).parent == SCRIPTS:
+            return verb_of(script), words[place + 1 :]
+    return "", []
+
+
+def verb_of(script: Path) -> str:
+    return re.findall(r'main\("([\w-]+)"\)', script.read_text(encoding="utf-8"))[0]
+
+
+COMMANDS = list(dict.fromkeys(line for text in TEXTS.values() for line in shell_lines(text) if verb_and_flags(line)[0]))
+
+
+def test_the_pages_show_every_verb_and_the_readme_the_short_form() -> None:
+    assert {verb_and_flags(line)[0] for line in COMMANDS} == set(VERBS)
+    readme = [line for line in shell_lines(TEXTS["README.md"]) if verb_and_flags(line)[0]]
+    assert all(line.startswith("hf-minibert ") for line in readme)
+
+
+def test_every_verb_has_a_script() -> None:
+    assert {verb_of(path) for path in SCRIPTS.glob("*.py")} == set(VERBS)
+
+
+@pytest.mark.parametrize("line", COMMANDS)
+def test_every_command_has_flags_that_its_verb_takes(line: str) -> None:
+    verb, words = verb_and_flags(line)
+    parse(importlib.import_module(f"hf_minibert.verbs.{verb.replace('-', '_')}").Arguments, words)
+
+
+@pytest.mark.parametrize("page", TEXTS)
+def test_what_a_page_names_is_there(page: str) -> None:
+    """Files that commands run or read from the repository, links, and the headings that links point to."""
+    folder, text = (REPOSITORY / page).parent, TEXTS[page]
+    named = re.findall(r"(?:scripts|benchmarks|docs)/[\w/.]+", "\n".join(shell_lines(text)))
+    assert all((REPOSITORY / name).is_file() for name in named), named
+    for link in re.findall(r"\]\(([^)\s]+)\)|src=\"([^\"]+)\"", text):
+        target, _, heading = (link[0] or link[1]).partition("#")
+        if target.startswith("http"):
+            continue
+        path = folder / target if target else REPOSITORY / page
+        assert path.exists(), target
+        if heading:
+            headings = re.findall(r"^#+ (.*)$", path.read_text(encoding="utf-8"), flags=re.MULTILINE)
+            assert heading in {re.sub(r"[^\w\- ]", "", each).lower().replace(" ", "-") for each in headings}, heading
+
+
+def test_the_readme_links_every_page_and_is_short() -> None:
+    text = TEXTS["README.md"]
+    assert set(re.findall(r"\((docs/\w+\.md)\)", text)) == {page for page in TEXTS if page.startswith("docs/")}
+    assert len(text.splitlines()) <= 150
 
 
 def test_make_targets_exist() -> None:
     targets = set(re.findall(r"^([a-z-]+):", (REPOSITORY / "Makefile").read_text(), flags=re.MULTILINE))
-    named = {target for block in blocks("bash") for target in re.findall(r"^make ([a-z-]+)", block, flags=re.MULTILINE)}
+    named = {
+        target for text in TEXTS.values() for each in re.findall(r"`make ([a-z -]+)`", text) for target in each.split()
+    }
     assert named
     assert named <= targets
 
 
-def test_the_snippet_runs(tmp_path: Path) -> None:
-    corpus = write_corpus(tmp_path / "corpus.jsonl", documents=40)
-    (tmp_path / "runs").mkdir()
-    done = command("pretrain.py", tmp_path / "cache", **TINY_RUN, corpus=corpus, output_dir=tmp_path / "runs/minibert")
+@pytest.fixture(name="working_directory", scope="module")
+def _working_directory(tmp_path_factory: pytest.TempPathFactory, tokenizer: PreTrainedTokenizerFast) -> Path:
+    """Where the models lie that snippets open: a folder of a name comes before a reference checkpoint of it."""
+    folder = tmp_path_factory.mktemp("readme")
+    corpus = write_corpus(folder / "corpus.jsonl", documents=40)
+    (folder / "runs").mkdir()
+    done = command("pretrain.py", folder / "cache", **TINY_RUN, corpus=corpus, output_dir=folder / "runs/minibert")
     assert done.returncode == 0, done.stderr
-    (snippet,) = blocks("python")
+    shutil.copytree(folder / "runs/minibert", folder / "minibert-tiny")
+    MiniBertForSequenceClassification(build_config("minibert-tiny", "modern")).save_pretrained(folder / "runs/reviews")
+    tokenizer.save_pretrained(folder / "runs/reviews")
+    return folder
+
+
+SNIPPETS = [
+    (page, snippet)
+    for page, text in TEXTS.items()
+    if page != "docs/from_scratch.md"  # which shows lines of the package
+    for snippet in blocks("python", text)
+]
+
+
+@pytest.mark.parametrize(("page", "snippet"), SNIPPETS)
+def test_every_snippet_runs_and_prints(page: str, snippet: str, working_directory: Path) -> None:
     ran = subprocess.run(
         [sys.executable, "-c", snippet],
-        cwd=tmp_path,
-        env=environment(tmp_path / "cache"),
+        cwd=working_directory,
+        env=environment(working_directory / "cache"),
         capture_output=True,
         text=True,
         check=False,
     )
-    assert ran.returncode == 0, ran.stderr
-    assert "This function returns the" in ran.stdout
+    assert ran.returncode == 0, f"{page}: {ran.stderr}"
+    assert ran.stdout.strip()
 
 
 def test_the_map_is_the_tree() -> None:
-    block = re.search(r"```\n(hf_minibert/\n.*?)```", README, flags=re.DOTALL)[1]  # type: ignore[index]
-    named = set(re.findall(r"[\w/]+\.py", block))
-    named = {Path(name).name for name in named}
+    page = TEXTS["docs/how_it_is_built.md"]
+    block = re.search(r"```\n(hf_minibert/\n.*?)```", page, flags=re.DOTALL)[1]  # type: ignore[index]
+    named = {Path(name).name for name in re.findall(r"[\w/]+\.py", block)}
     real = {path.name for path in (REPOSITORY / "hf_minibert").rglob("*.py")} - {"__init__.py"}
     assert named == real
     folders = set(re.findall(r"^(\w+)/", block, flags=re.MULTILINE))
     assert all((REPOSITORY / folder).is_dir() for folder in folders)
+
+
+def test_the_first_screen_is_the_end_of_a_measured_run() -> None:
+    """`benchmarks/quickstart.py` runs the command that the README begins with, and keeps what it gave."""
+    figures = json.loads((REPOSITORY / "benchmarks/results/quickstart.json").read_text(encoding="utf-8"))
+    run = figures["runs"]["minibert-mini"]
+    printed = blocks("text", TEXTS["README.md"])[0]
+    for number in (
+        f"{run['training']['steps']:,} steps, {run['training']['tokens_seen']:,} tokens",
+        f"{run['metrics']['eval_loss']:.3f} nats per token; by frequencies alone {run['metrics']['unigram_loss']:.3f}",
+        f"accuracy {run['metrics']['eval_accuracy']:.1%}",
+    ):
+        assert number in printed
 
 
 def test_figures_are_those_of_the_files(monkeypatch: pytest.MonkeyPatch) -> None:

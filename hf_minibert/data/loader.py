@@ -1,4 +1,4 @@
-"""The order of examples: one endless list for all processes, of which each takes its part of every batch.
+"""The order of examples: one endless list, of which each process takes its part of every batch.
 
 Example k is row k mod N of epoch k div N; of a stream, whose epochs differ in length, a row that `StreamedRows`
 finds. So the place in the data is one number, the rows that were read; resuming
@@ -100,7 +100,7 @@ def training_batches(
 
 
 def _ignore_signals(_worker: int) -> None:
-    """Who stops a run may tell all its processes; the workers are needed until the step at hand is done."""
+    """Ignore SIGTERM and SIGUSR1 in a worker: the current step still needs its batches when the run is told to stop."""
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
     if sys.platform != "win32":
         signal.signal(signal.SIGUSR1, signal.SIG_IGN)

@@ -1,4 +1,4 @@
-"""Sources of text and of tables by their names alone; importing this takes no time, so that a mistake shows at once."""
+"""Check the names of sources before anything is read. This imports quickly, so that a mistake shows at once."""
 
 from pathlib import Path
 from typing import Literal

@@ -1,4 +1,4 @@
-"""Splits: the tables that a source has for training, evaluation and test; it is a file, a folder, or on the Hub.
+"""Find the tables for training, evaluation and test in a file, in a folder or on the Hub.
 
 In: what the user names, and the columns that a task asks for. Out: a `Table` for every split, and what was not read.
 """

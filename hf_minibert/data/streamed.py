@@ -192,14 +192,14 @@ def _make_parts(stream: Stream, requests: Connection) -> None:
 
 
 class Order(Protocol):
-    """Which epoch and row each of the endless list of examples is."""
+    """Tells for each of the endless list of examples which row of which epoch it is."""
 
     def locate(self, examples: Integers, *, until: int) -> tuple[Integers, Integers]:
-        """Epochs and rows of examples; all below `until` are made sure of, so that all processes wait alike."""
+        """Epochs and rows of examples. Waits, in every process alike, until all examples below `until` are there."""
         ...
 
     def close(self) -> None:
-        """Nothing more is asked."""
+        """Release what the order holds; nobody asks again."""
         ...
 
 
@@ -241,7 +241,7 @@ class StreamedOrder:
     def __init__(self, objective: StreamedRows, last_row: int | None) -> None:
         self._objective, self._stream, self._last_row = objective, objective.stream, last_row
         self._begins = [0]
-        """Of the epochs met so far and of the next."""
+        """The first example of each known epoch, and of the next."""
         self._rows_of_part: dict[int, int] = {}
         self._asked = 0
         self._process: multiprocessing.process.BaseProcess | None = None

@@ -1,4 +1,4 @@
-"""Tables: the columns that a task asks for, of a file, as they are written there.
+"""Read columns of a table file, exactly as they are written there.
 
 In: a file's path and the columns. Out: a `Table`. A cell of .csv and .tsv is text, whatever it looks like; values of
 JSON and Parquet keep their types. No type is guessed, no row is left out, and nothing is cached: a row that does not

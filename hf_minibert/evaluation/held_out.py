@@ -1,4 +1,4 @@
-"""Held-out loss, and what a model that knows nothing but frequencies would reach."""
+"""Held-out loss, and the loss of a model that knows only how frequent each token is."""
 
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any

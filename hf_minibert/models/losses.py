@@ -1,5 +1,5 @@
 # Copyright 2026 The hf_minibert authors.
-"""The losses, computed where they are needed only, and normalised so that batches can be split."""
+"""The losses: computed only where a token is predicted, and normalised so that batches can be split."""
 
 from typing import Any, Literal
 
@@ -17,10 +17,9 @@ def vocabulary_cross_entropy(
 ) -> Tensor:
     """Cross-entropy per predicted token, in nats, straight from the states that enter the decoder.
 
-    The logits of all tokens never exist at once: see `FusedCrossEntropy`. Where the decoder is not plainly its weight
-    (offloaded, quantised, with an adapter), and in float16, whose gradients need a scale to begin with, chunks are
-    computed anew for their gradient. A compiler, which has ways of its own, gets all logits in one piece, and may
-    keep them.
+    The logits of all tokens never exist at once: see `FusedCrossEntropy`. If the decoder is offloaded, quantised or
+    adapted, or in float16, whose gradients need a scale to begin with, the loss goes chunk by chunk instead, and each
+    chunk is computed again in backward. A compiler gets all logits in one piece, and may keep them.
 
     Args:
         hidden_states: (tokens, hidden).
@@ -99,14 +98,14 @@ class FusedCrossEntropy(torch.autograd.Function):
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
-        """What `forward` has found, times what comes from above."""
+        """The gradients that `forward` saved, scaled by the incoming gradient."""
         of_states, *others = ctx.saved_tensors
         scaled = (None if one is None else (one * gradient).to(ctx.weight_dtype) for one in others)
         return None if of_states is None else of_states * gradient, *scaled, None, None
 
 
 def _without_ignored(labels: Tensor) -> Tensor:
-    """Labels of which some class stands for IGNORE_INDEX; any other that is out of bounds stays so, to be refused."""
+    """Labels with class 0 in place of IGNORE_INDEX. Any other label out of bounds stays, so that torch refuses it."""
     return labels.masked_fill(labels == IGNORE_INDEX, 0)
 
 
@@ -130,7 +129,7 @@ def token_losses(hidden_states: Tensor, decoder: nn.Linear, labels: Tensor) -> T
 
 
 def item_count(labels: Tensor, num_items_in_batch: Tensor | int | None) -> Tensor | int:
-    """By how much a summed loss is divided: what the caller counted, else the labels that are predicted here."""
+    """The divisor of a summed loss: the caller's count, else the number of labels that are predicted here."""
     if num_items_in_batch is None:
         return (labels != IGNORE_INDEX).sum().clamp(min=1)
     return num_items_in_batch.to(labels.device) if isinstance(num_items_in_batch, Tensor) else num_items_in_batch

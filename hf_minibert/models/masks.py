@@ -1,5 +1,5 @@
 # Copyright 2026 The hf_minibert authors.
-"""The masks: which tokens see which. This is where BERT and GPT differ, beside what they are trained to predict.
+"""The masks: which tokens see which. BERT and GPT differ here, and in what they are trained to predict.
 
 `bidirectional_mask` is MiniBERT's, `causal_mask` MiniGPT's. Either keeps documents that are packed into one row apart,
 and hides padding. `cross_mask` is that of a decoder over an encoder.

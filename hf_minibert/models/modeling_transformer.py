@@ -26,7 +26,7 @@ Rotation = tuple[Tensor, Tensor]
 
 
 class ForwardKwargs(TypedDict, total=False):
-    """What every `forward` here takes beside its arguments, and hands on, whether or not it has a use for it."""
+    """Keywords that every `forward` takes beside its arguments and hands on; not every model uses them."""
 
     output_attentions: bool
     output_hidden_states: bool
@@ -414,7 +414,7 @@ class TransformerBackbone(TransformerPreTrainedModel):
         # The cache goes by keyword, where gradient checkpointing finds it: a layer that runs twice may fill it once.
         context = {CACHE_NAME: cache, "position_ids": position_ids, **kwargs}
         encoded = (encoder_hidden_states, encoder_attention_mask)
-        for layer in self.layers[: self.config.num_hidden_layers]:  # fewer, where a draft leaves early
+        for layer in self.layers[: self.config.num_hidden_layers]:  # assisted decoding may run only the first
             hidden_states = layer(hidden_states, attention_mask, rotation, *encoded, **context)
         return self.norm(hidden_states)
 

@@ -1,4 +1,4 @@
-"""What a pre-training run can be told: the flags of `hf-minibert pretrain`, under the headings of its help."""
+"""The flags of `hf-minibert pretrain`, under the headings of its help."""
 
 import importlib.util
 import re
@@ -38,10 +38,10 @@ class DataArguments:
     """What a document of a .txt or .md file is: the file (cut after some 10,000 characters), what stands between
     blank lines, or a line."""
     streaming: bool = False
-    """Train on a Hub data set while it is read, a part of some 16 million tokens after the other, and at most one part
-    ahead. The parts stay in the Hugging Face cache (hf_minibert/stores), at half a byte for a byte of text."""
+    """Train on a Hub data set while it is read, in parts of some 16 million tokens. At most one part is read ahead. The
+    parts stay in the Hugging Face cache (hf_minibert/stores) and take half a byte for each byte of text."""
     tokenizer: str | None = None
-    """Folder or Hub name of the tokenizer. Default: the repository's own."""
+    """Folder or Hub name of the tokenizer. Default: the one of this package."""
     max_seq_length: int | None = None
     """Tokens in a row. Default: 128 for MiniBERT, 256 for MiniGPT."""
 
@@ -51,7 +51,7 @@ class ModelArguments:
     """Model and objective."""
 
     model: str = "minibert-mini"
-    """minibert- or minigpt- and tiny, mini, small or medium."""
+    """A family and a size: minibert- or minigpt-, then tiny, mini, small or medium."""
     architecture: Literal["modern", "classic"] = "modern"
     """modern: RMSNorm, rotary positions, gated feed-forward (EuroBERT, Llama); classic: BERT, GPT-2."""
     config_overrides: str | None = None
@@ -64,7 +64,7 @@ class ModelArguments:
     """Share of tokens to predict in masked language modeling; more than BERT's 15% teaches more in a step (Wettig et
     al. 2022, arXiv:2202.08005, and benchmarks/README.md). Evaluation always takes 15%."""
     masked_share: float = 0.5
-    """Of the rows, and of the loss, in hybrid pre-training; the rest is causal."""
+    """In hybrid pre-training, the share of masked rows, and of their loss; the rest is causal."""
 
 
 @dataclass(kw_only=True)
@@ -72,11 +72,11 @@ class LengthArguments:
     """Length of the run."""
 
     budget: str | None = None
-    """Wall-clock time of training with its evaluations, such as 90s, 5m or 2h; the schedule is fitted to it."""
+    """Time for training and its evaluations, such as 90s, 5m or 2h. The learning rate falls to zero at its end."""
     max_steps: int | None = None
-    """Optimizer steps."""
+    """End after so many optimizer steps."""
     max_tokens: int | None = None
-    """Tokens that the model reads."""
+    """End when the model has read so many tokens."""
 
 
 @dataclass(kw_only=True)
@@ -95,20 +95,20 @@ class OptimizationArguments:
     weight_decay: float | None = None
     """Decay of matrices; norms, biases and embeddings have none. Default: 0.1 for minibert, 0.8 for minigpt."""
     adam_beta1: float = 0.9
-    """Memory of AdamW's mean gradient."""
+    """How much of AdamW's mean gradient each step keeps."""
     adam_beta2: float = 0.98
-    """Memory of AdamW's mean squared gradient."""
+    """How much of AdamW's mean squared gradient each step keeps."""
     adam_epsilon: float = 1e-8
-    """Least denominator of AdamW's step."""
+    """Added to the denominator of AdamW's step, so that it is never zero."""
     max_grad_norm: float = 1.0
-    """Gradients longer than this are shortened to it."""
+    """Gradients with a larger norm are scaled down to this one."""
     per_device_train_batch_size: int | None = None
     """Rows in a batch on each device. Default: as many as make 2,048 tokens, or on a CUDA GPU, which takes more in
     the same time, 16,384."""
     gradient_accumulation_steps: int = 1
     """Batches that are added up for one optimizer step."""
     seed: int = 42
-    """Of the weights, the order of the data, the masks and dropout."""
+    """Decides the first weights, the order of the data, the masks and dropout."""
 
 
 @dataclass(kw_only=True)
@@ -116,17 +116,17 @@ class HardwareArguments:
     """Hardware."""
 
     mixed_precision: Literal["no", "bf16"] | None = None
-    """Number format of the large products; weights stay in float32. Default: bf16 where the device computes in it, else
-    no."""
+    """Number format of the large matrix products; weights stay in float32. Default: bf16 if the device computes in it,
+    else no."""
     attn_implementation: Literal["eager", "sdpa", "flex_attention", "flash_attention_2"] | None = None
-    """How attention is computed. Default: eager on a CPU that computes in bfloat16, for rows of up to 256 tokens,
-    where it is faster; else sdpa."""
+    """How attention is computed. Default: sdpa; but eager on a CPU that computes in bfloat16, for rows of up to 256
+    tokens, where it is faster."""
     compile: bool | None = None
-    """Compile the model with torch.compile: some time at the start, then faster steps (benchmarks/README.md says by
-    how much). On a CPU it needs a C++ compiler. Default: on a CPU that has one, for rows of up to 256 tokens and a
-    --budget of five minutes or more; where the CPU does not compute in bfloat16, of a quarter of an hour or more."""
+    """Compile the model with torch.compile. The run starts later, and its steps are faster (benchmarks/README.md says
+    by how much). On a CPU it needs a C++ compiler. Default: yes on a CPU that has one, for rows of up to 256 tokens
+    and a --budget of five minutes or more; fifteen minutes if the CPU does not compute in bfloat16. Else no."""
     gradient_checkpointing: bool = False
-    """Compute each layer twice instead of keeping what its gradient needs: slower, for models that do not fit."""
+    """Compute each layer again for its gradient instead of storing its values: slower, but needs less memory."""
     dataloader_num_workers: int = 0
     """Processes that prepare batches beside each training process."""
 
@@ -141,12 +141,14 @@ class WatchingArguments:
     """Rows of held-out text in an evaluation. Default: as many as make 49,152 tokens, or for clm, which predicts them
     all, 24,576."""
     eval_steps: int | None = None
-    """Steps between evaluations. Default: eight evaluations a run, at least 20 steps apart; with a --budget fewer,
-    where they would take more than some 5% of it."""
+    """Steps between evaluations. Default: eight evaluations a run, at least 20 steps apart. With a --budget there are
+    fewer if they would take more than some 5% of it."""
     save_steps: int | None = None
-    """Steps between checkpoints. Default: at each evaluation or eighth of the run, and after half an hour without."""
+    """Steps between checkpoints. Default: at each evaluation, each eighth of the run, and after half an hour without
+    one."""
     save_total_limit: int = 2
-    """Checkpoints to keep; with warmup_stable_decay also the last one before the decay, from which a run can grow."""
+    """Checkpoints to keep. With warmup_stable_decay the last one before the decay is kept, too: a longer run can go on
+    from it."""
     logging_steps: int = 10
     """Steps between lines of metrics.jsonl."""
     report_to: list[str] = field(default_factory=lambda: ["tensorboard"])
@@ -172,7 +174,7 @@ class PretrainArguments(
     resume: bool = False
     """Go on from the newest checkpoint in output_dir, with the arguments of that run where no flag says otherwise."""
     overwrite_output_dir: bool = False
-    """Delete an earlier run in output_dir first."""
+    """Replace an earlier run in output_dir. Files that the run did not write stay."""
 
     def __post_init__(self) -> None:
         for name in (

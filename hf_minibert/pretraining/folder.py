@@ -1,4 +1,4 @@
-"""The folder of a pre-training run: who may have it, and the list of what the run wrote into it."""
+"""The folder of a pre-training run: its lock, and the list of what the run wrote into it."""
 
 import json
 from collections.abc import Iterator

@@ -1,4 +1,4 @@
-"""One step of an earlier run again, looked at row by row: what to do when a loss was not finite."""
+"""Compute one step of an earlier run again, row by row, to find out why a loss was not finite."""
 
 import math
 import sys

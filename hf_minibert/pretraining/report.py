@@ -1,4 +1,4 @@
-"""What a run tells people: its log, its figures, and what it learned."""
+"""What a run shows to people: its progress, its figures, and what it learned."""
 
 import json
 import math

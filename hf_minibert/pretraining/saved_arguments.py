@@ -1,4 +1,4 @@
-"""The arguments that a run keeps in its folder, for runs that go on from it."""
+"""The arguments that a run saves in its folder; `--resume` and `replay` read them."""
 
 import json
 from pathlib import Path

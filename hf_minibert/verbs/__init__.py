@@ -1,1 +1,1 @@
-"""One file for each verb of the command line: its flags, and a `main` that calls the part which does the work."""
+"""The verbs of the command line, one file each: its flags, and a `main` that calls the part that does the work."""

@@ -1,6 +1,6 @@
-"""Convert a checkpoint to what other tools open; or a stock checkpoint to one of ours.
+"""Convert a checkpoint to the form that other tools open, or a stock checkpoint to one of ours.
 
-The outputs of the two are compared on a sample text before anything takes its place.
+The outputs of both are compared on a sample text before the folder is written.
 """
 
 import textwrap
@@ -21,7 +21,7 @@ class Arguments:
     """Folder to write. Of an earlier export there, what nobody has changed is replaced, and the rest kept."""
     to: str | None = None
     """What to convert to: bert (from a classic MiniBERT), eurobert (modern), gpt2 (classic MiniGPT), llama (modern); or
-    from these back: minibert, minigpt. Default: what fits."""
+    back from these: minibert, minigpt. Default: the one that fits."""
 
     def __post_init__(self) -> None:
         if self.to is not None and self.to not in TARGETS:

@@ -11,23 +11,23 @@ class Arguments:
     """Continue a text with a pre-trained MiniGPT."""
 
     model_name_or_path: str
-    """Folder of a pre-trained MiniGPT, or its name on the Hub."""
+    """Folder of a pre-trained MiniGPT, its name on the Hub, or `minigpt-tiny`, which travels with this package."""
     prompt: str = ""
-    """The text to continue; without it, the model begins a document of its own."""
+    """The text to continue. Without it, the model begins a new document."""
     max_new_tokens: int = 100
-    """Tokens to add at most; the model may end the document sooner."""
+    """Add at most so many tokens; the model may end the document sooner."""
     temperature: float = 0.8
-    """Below 1, likely words become likelier; 0 always takes the likeliest."""
+    """Below 1, likely tokens become likelier; above 1, less likely. 0 always takes the likeliest."""
     top_k: int | None = None
     """Choose among this many likeliest tokens only."""
     top_p: float | None = 0.95
     """Choose among the likeliest tokens that together have this probability (Holtzman et al. 2020)."""
     repetition_penalty: float = 1.1
-    """Above 1, what was said before becomes less likely (Keskar et al. 2019)."""
+    """Above 1, tokens that are in the text already become less likely (Keskar et al. 2019)."""
     num_return_sequences: int = 1
-    """Continuations, one after another."""
+    """How many continuations to write."""
     seed: int = 42
-    """Of the choices: the same seed gives the same text."""
+    """Decides which tokens are drawn: the same seed gives the same text."""
 
     def __post_init__(self) -> None:
         for name in ("max_new_tokens", "top_k", "repetition_penalty", "num_return_sequences"):

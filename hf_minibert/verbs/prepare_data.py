@@ -33,7 +33,7 @@ class Arguments:
     streaming: bool = False
     """Read a Hub data set without downloading all of it first."""
     tokenizer: str | None = None
-    """Folder or Hub name of the tokenizer. Default: the repository's own."""
+    """Folder or Hub name of the tokenizer. Default: the one of this package."""
     max_tokens: int | None = None
     """Stop after this many tokens."""
 

@@ -1,6 +1,7 @@
 """Publish a finished run on the Hugging Face Hub: model, code, tokenizer, model card and the record of the run.
 
-Needs a token with write access (``hf auth login``, or the environment variable ``HF_TOKEN``), but not for --dry_run.
+This needs a token with write access (``hf auth login``, or the environment variable ``HF_TOKEN``); --dry_run needs
+none.
 """
 
 from dataclasses import dataclass
@@ -16,11 +17,11 @@ class Arguments:
     model_name_or_path: str
     """Folder of the finished run."""
     repo_id: str
-    """Repository to publish to, as OWNER/NAME; it is made if it does not exist."""
+    """Repository to publish to, as OWNER/NAME. It is made if it does not exist."""
     private: bool = False
-    """Nobody else may see the repository; an existing public one is refused."""
+    """Make the repository private. An existing public one is refused."""
     revision: str | None = None
-    """Branch to commit to, made if it does not exist; default, the main branch."""
+    """Branch to commit to. It is made if it does not exist. Default: the main branch."""
     license: str | None = None
     """The weights' licence by the Hub's identifier, such as apache-2.0. Default: none is stated, since it depends on
     the text."""

@@ -1,4 +1,4 @@
-"""Compute one step of an earlier run again and look at its rows one by one."""
+"""Compute one step of an earlier run again, and show its rows one by one."""
 
 from dataclasses import dataclass
 

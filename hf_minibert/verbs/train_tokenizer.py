@@ -1,6 +1,6 @@
 """Train a tokenizer on a corpus and write it as a folder that ``AutoTokenizer`` opens.
 
-There is nothing to launch on several processes. On a laptop the built-in corpus takes less than a minute.
+It runs in one process. On a laptop the builtin corpus takes less than a minute.
 ``training.json`` beside the tokenizer says what it was made from and how well it compresses; ``README.md`` is rendered
 from it.
 """
@@ -42,22 +42,22 @@ class Arguments:
     """What to train on: `builtin`, files, globs, folders or Hub names (also NAME:CONFIG). Each is a source with an
     equal share of `max_bytes`."""
     text_column: str = "text"
-    """Where the text is in a file or data set with columns."""
+    """The column or key that holds the text."""
     document: DocumentUnit = "file"
     """What a document of a .txt or .md file is: the file (cut after some 10,000 characters), what stands between
     blank lines, or a line. Of a document, a piece of the vocabulary counts eight times at most."""
     vocab_size: int = 8192
     """Entries of the vocabulary, special tokens and the 511 byte pieces included."""
     max_bytes: int = 100_000_000
-    """Train on a sample of at most this many bytes, which bounds the memory; what is smaller is used whole."""
+    """Train on a sample of at most this many bytes, which bounds the memory. A smaller corpus is used whole."""
     lowercase: bool = False
     """Train a classic uncased BERT WordPiece (Devlin et al. 2019), which opens as BertTokenizer and is not lossless."""
     seed: int = 0
-    """Chooses the sample."""
+    """Decides the sample."""
     validation_corpus: list[str] = field(default_factory=list)
     """Held-out sources on which to measure bytes per token."""
     corpus_description: str | None = None
-    """What the texts are and under which licence, in words, for the README; default, the names of the sources."""
+    """What the texts are, and under which licence, in words for the README. Default: the names of the sources."""
 
     def __post_init__(self) -> None:
         """Reject numbers that no corpus could satisfy."""
