@@ -67,6 +67,15 @@ def test_every_command_has_flags_that_its_verb_takes(line: str) -> None:
     parse(importlib.import_module(f"hf_minibert.verbs.{verb.replace('-', '_')}").Arguments, words)
 
 
+def test_every_benchmark_has_the_flags_that_a_page_gives_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(REPOSITORY / "benchmarks")
+    lines = [line for text in TEXTS.values() for line in shell_lines(text) if "python benchmarks/" in line]
+    assert lines
+    for line in lines:
+        _, script, *words = shlex.split(line, comments=True)
+        parse(importlib.import_module(Path(script).stem).Arguments, words)
+
+
 @pytest.mark.parametrize("page", TEXTS)
 def test_what_a_page_names_is_there(page: str) -> None:
     """Files that commands run or read from the repository, links, and the headings that links point to."""

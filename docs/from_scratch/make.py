@@ -145,7 +145,7 @@ def cross_attention() -> Table:
         for ids in (source, changed)
     )
     difference = (first.last_hidden_state - second.last_hidden_state).abs().amax(dim=-1)[0]
-    rows = [
+    rows: list[list[Any]] = [
         ["self-attention, queries × keys", " × ".join(map(str, first.attentions[0].shape[2:]))],
         ["cross-attention, queries × keys", " × ".join(map(str, first.cross_attentions[0].shape[2:]))],
         ["the decoder's tokens that change with the encoder's last", int((difference > 1e-3).sum())],
@@ -292,7 +292,7 @@ def next_sentence() -> Table:
 
 def losses() -> Table:
     """L1, L2 and L3 of one batch of eight labelled texts."""
-    config = MiniGPTConfig(**SHAPE | {"initializer_range": 0.02}, num_labels=2, lm_loss_weight=0.5)
+    config = MiniGPTConfig(**SHAPE | {"initializer_range": 0.02, "num_labels": 2, "lm_loss_weight": 0.5})
     model = MiniGPTForSequenceClassification(config).eval()
     tokens, labels = torch.randint(10, 200, (8, 12)), torch.arange(8) % 2
     found = model(tokens, torch.ones_like(tokens), labels=labels)
@@ -328,7 +328,8 @@ def sampling() -> Table:
         probabilities, kept = warm.softmax(dim=-1)[0], TopPLogitsWarper(0.95)(prompt, warm).isfinite().sum()
         best = probabilities.topk(3)
         words = [
-            f"`{tokenizer.decode(token).strip()}` {share:.0%}" for token, share in zip(best[1], best[0], strict=True)
+            f"`{str(tokenizer.decode(token)).strip()}` {share:.0%}"
+            for token, share in zip(best[1], best[0], strict=True)
         ]
         entropy = -(probabilities * probabilities.log()).sum()
         rows.append([temperature, ", ".join(words), float(entropy), int(kept)])
@@ -388,8 +389,8 @@ def draw_masks(path: Path) -> None:
     """Attention weights of both models, from the same seed, of the same ten tokens."""
     figure = Figure(figsize=(7, 3.4), layout="constrained")
     FigureCanvasAgg(figure)
-    kinds = ((MiniBertModel, MiniBertConfig), (MiniGPTModel, MiniGPTConfig))
-    for axes, (kind, config_class) in zip(figure.subplots(1, 2), kinds, strict=True):
+    models: list[Any] = [(MiniBertModel, MiniBertConfig), (MiniGPTModel, MiniGPTConfig)]
+    for axes, (kind, config_class) in zip(figure.subplots(1, 2), models, strict=True):
         set_seed(0)
         model = kind(config_class(**SHAPE)).eval()
         weights = model(torch.arange(10, 20)[None], output_attentions=True).attentions[0][0, 0]
