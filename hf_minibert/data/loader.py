@@ -101,8 +101,10 @@ def training_batches(
 
 def _ignore_signals(_worker: int) -> None:
     """Who stops a run may tell all its processes; the workers are needed until the step at hand is done."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
     if sys.platform != "win32":
+        signal.signal(signal.SIGHUP, signal.SIG_IGN)
         signal.signal(signal.SIGUSR1, signal.SIG_IGN)
 
 

@@ -1,6 +1,7 @@
 """What a pre-training run can be told: the flags of `hf-minibert pretrain`, under the headings of its help."""
 
 import importlib.util
+import math
 import re
 from dataclasses import dataclass, field
 from typing import Literal
@@ -19,7 +20,7 @@ def parse_duration(text: str) -> float:
         UserError: it is none of these, or not positive.
     """
     match = re.fullmatch(r"(\d+(?:\.\d+)?)([smhd])", text.strip())
-    if match is None or float(match[1]) <= 0:
+    if match is None or not 0 < float(match[1]) * UNITS[match[2]] < math.inf:
         raise UserError(f"budget must be a time such as 90s, 5m or 2h, got {text!r}")
     return float(match[1]) * UNITS[match[2]]
 
@@ -72,7 +73,7 @@ class LengthArguments:
     max_steps: int | None = None
     """Optimizer steps."""
     max_tokens: int | None = None
-    """Tokens that the model reads."""
+    """Tokens that the model reads, padding not counted."""
 
 
 @dataclass(kw_only=True)
@@ -87,7 +88,7 @@ class OptimizationArguments:
     lr_scheduler_type: Literal["linear", "cosine", "warmup_stable_decay"] = "linear"
     """How the rate falls to zero after the warm-up; warmup_stable_decay holds it until the last fifth."""
     warmup_steps: float = 0.05
-    """Steps of linear warm-up; below 1, their share of the run."""
+    """Steps of linear warm-up; below 1, their share of the run, but 40 steps at least; 0, none."""
     weight_decay: float | None = None
     """Decay of matrices; norms, biases and embeddings have none. Default: 0.1 for minibert, 0.8 for minigpt."""
     adam_beta1: float = 0.9
@@ -166,7 +167,8 @@ class PretrainArguments(
     output_dir: str
     """Folder for the checkpoint, its card and everything that resumes."""
     resume: bool = False
-    """Go on from the newest checkpoint in output_dir, with the arguments of that run where no flag says otherwise."""
+    """Go on from the newest checkpoint in output_dir, with the arguments of that run where no flag says otherwise. A
+    run that was stopped before its first checkpoint begins anew."""
     overwrite_output_dir: bool = False
     """Delete an earlier run in output_dir first."""
 

@@ -25,11 +25,12 @@ def _read_metrics(path: Path) -> tuple[list[dict[str, Any]], list[dict[str, Any]
     """The training and the evaluation lines by step; of a step that was repeated after a resume, the later line."""
     training: dict[int, dict[str, Any]] = {}
     evaluation: dict[int, dict[str, Any]] = {}
-    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), start=1):
+    lines = path.read_bytes().split(b"\n")
+    for number, line in enumerate(lines[:-1] if lines[-1] == b"" else lines, start=1):
         try:
-            record = json.loads(line)
+            record = json.loads(line.decode())
             (evaluation if "eval_loss" in record else training)[record["step"]] = record
-        except (json.JSONDecodeError, KeyError, TypeError) as error:
+        except (ValueError, KeyError, TypeError, RecursionError) as error:
             raise UserError(f"line {number} of {path} is not a line of metrics with a step") from error
     if not training and not evaluation:
         raise UserError(f"{path} is empty, so there is nothing to plot; scripts/pretrain.py fills it as it trains")

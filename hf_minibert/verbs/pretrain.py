@@ -2,14 +2,16 @@
 
 from hf_minibert.pretraining.arguments import PretrainArguments as Arguments
 from hf_minibert.pretraining.saved_arguments import resumed
+from hf_minibert.pretraining.stop import StopSignal
 
 __all__ = ["Arguments", "main"]
 
 
 def main(arguments: Arguments) -> int:
     """Train; with --resume, the arguments of the run come first and flags override them; a new end replaces the old."""
-    if arguments.resume:
-        arguments = resumed(arguments)
-    from hf_minibert.pretraining.loop import pretrain
+    with StopSignal() as stop:
+        if arguments.resume:
+            arguments = resumed(arguments)
+        from hf_minibert.pretraining.loop import pretrain
 
-    return pretrain(arguments)
+        return pretrain(arguments, stop)

@@ -1,0 +1,59 @@
+"""How a run is asked to stop: by signals, which it obeys once the step at hand is done and saved."""
+
+import signal
+import sys
+import time
+from types import FrameType, TracebackType
+from typing import Any, Self
+
+NAMES = ("SIGINT", "SIGTERM", "SIGHUP", "SIGUSR1")
+"""Ctrl-C, the request to end, a terminal that is gone, and how schedulers such as Slurm warn of the end."""
+TERMINATED = 143
+STATUSES = {"SIGINT": 130, "SIGHUP": 129}
+SECONDS_OF_ONE_CTRL_C = 1.0
+"""A terminal and a launcher may both pass on the same Ctrl-C."""
+
+
+class StopSignal:
+    """Remembers that a process was asked to stop. Before the first step nothing can be saved: it ends at once.
+
+    As a context manager it listens until the block ends. A second Ctrl-C ends the process at once, too.
+    """
+
+    def __init__(self) -> None:
+        self.received = False
+        self.agreed = False
+        """Whether all processes know of it."""
+        self.status = TERMINATED
+        """What the process then exits with: 143, but 130 after Ctrl-C and 129 after SIGHUP."""
+        self._has_steps = False
+        self._interrupted: float | None = None
+        self._before: dict[signal.Signals, Any] = {}
+
+    def __enter__(self) -> Self:
+        for number in (signal.Signals[name] for name in NAMES if name in signal.Signals.__members__):
+            if signal.getsignal(number) is not signal.SIG_IGN:  # as nohup asks
+                self._before[number] = signal.signal(number, self._receive)
+        return self
+
+    def __exit__(
+        self, _kind: type[BaseException] | None, _error: BaseException | None, _trace: TracebackType | None
+    ) -> None:
+        for number, handler in self._before.items():
+            signal.signal(number, handler)
+
+    def wait_for_steps(self) -> None:
+        """From here on, a signal lets the step at hand end."""
+        self._has_steps = True
+
+    def _receive(self, number: int, _frame: FrameType | None) -> None:
+        name = signal.Signals(number).name
+        if name == "SIGINT":
+            now = time.monotonic()
+            if self._interrupted is not None and now - self._interrupted > SECONDS_OF_ONE_CTRL_C:
+                raise KeyboardInterrupt
+            self._interrupted = self._interrupted or now
+        self.received, self.status = True, STATUSES.get(name, TERMINATED)
+        if not self._has_steps:
+            sys.stderr.write(f"stopped by {name} before the first step, so there is nothing to save\n")
+            sys.exit(self.status)
