@@ -64,10 +64,7 @@ BOTH: dict[str, dict[str, Any]] = {
     "lr 3e-3": {"learning_rate": 3e-3},
     "lr 1.2e-2": {"learning_rate": 1.2e-2},
     "Muon's steps half as long": {"learning_rate": 3e-3, "hf_minibert.pretraining.optimization.EMBEDDINGS_RATE": 16.0},
-    "Muon's steps twice as long": {
-        "learning_rate": 1.2e-2,
-        "hf_minibert.pretraining.optimization.EMBEDDINGS_RATE": 4.0,
-    },
+    "Muon's steps twice as long": {"learning_rate": 1.2e-2, "hf_minibert.pretraining.optimization.EMBEDDINGS_RATE": 4.0},
     "AdamW's steps half as long": {"hf_minibert.pretraining.optimization.EMBEDDINGS_RATE": 4.0},
     "AdamW's steps twice as long": {"hf_minibert.pretraining.optimization.EMBEDDINGS_RATE": 16.0},
     "norms without weights": {"ingredients.norms_without_weights": ()},
