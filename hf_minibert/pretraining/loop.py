@@ -386,7 +386,7 @@ class Pretraining:
         (The loss of a step is that of the weights before it, and held-out loss may well rise while a run learns.)
         """
         batch, counts, before = self.newest
-        self.model.eval()
+        self.model.train(False)
         with torch.no_grad(), self._uncompiled():
             now = self.model(**batch, **counts, **self.plan.objective.forward_settings(self.arguments))["loss"]
         self.model.train()
