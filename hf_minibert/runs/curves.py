@@ -69,10 +69,10 @@ def _style(axes: Axes) -> None:
     axes.xaxis.label.set_color(_INK)
 
 
-def _held_out_label(last: Mapping[str, float]) -> str:
-    label = f"held-out: {last['eval_loss']:.2f}"
+def _held_out_label(last: dict[str, Any]) -> str:
+    label = f"held-out: {_number(last, 'eval_loss'):.2f}"
     if "eval_bits_per_byte" in last:
-        label += f" ({last['eval_bits_per_byte']:.2f} bits per byte)"
+        label += f" ({_number(last, 'eval_bits_per_byte'):.2f} bits per byte)"
     return label
 
 
