@@ -63,7 +63,6 @@ def batch_grows(first: int, last: int) -> None:
             run.accelerator.gradient_accumulation_steps = run.arguments.gradient_accumulation_steps = wanted
             run.accelerator.step = 0
             run.rows_per_step = run.arguments.per_device_train_batch_size * wanted
-            run.tokens_per_step = run.rows_per_step * run.arguments.max_seq_length
 
     before_each_step(change)
 

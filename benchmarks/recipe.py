@@ -25,7 +25,6 @@ from hf_minibert.errors import UserError
 from hf_minibert.presets import FAMILIES, LEARNING_RATES, SIZES, START
 from hf_minibert.pretraining import optimization
 from hf_minibert.pretraining.arguments import PretrainArguments
-from hf_minibert.pretraining.loop import pretrain
 from hf_minibert.runs.hardware import TOKENS_PER_BATCH, hardware
 from hf_minibert.runs.results import environment
 from runs import (
@@ -35,6 +34,7 @@ from runs import (
     last_two_parts,
     log_of,
     machine,
+    pretrain_alone,
     results_of,
     results_so_far,
     unit,
@@ -179,7 +179,7 @@ def train(arguments: Arguments, folder: Path) -> int:
             settings["per_device_train_batch_size"] = value // length
         else:
             settings[name] = value
-    return pretrain(
+    return pretrain_alone(
         PretrainArguments(
             model=f"{arguments.family}-{arguments.size}",
             corpus=arguments.corpus,

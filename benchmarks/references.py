@@ -15,15 +15,18 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 import torch
-from safetensors.torch import load_file, save_file
+from transformers import AutoModelForCausalLM, AutoModelForMaskedLM
 
 from hf_minibert.command_line import run
+from hf_minibert.files import write_json
+from hf_minibert.hub.card import render_card
+from hf_minibert.presets import load_config
 from hf_minibert.pretraining.arguments import PretrainArguments
-from hf_minibert.pretraining.loop import pretrain
+from hf_minibert.tokenization import load_tokenizer, save_tokenizer
+from runs import pretrain_alone
 
 MODELS = ("minibert-tiny", "minigpt-tiny")
-KEPT = ("*.json", "*.md", "*.py", "*.png", "*.safetensors")
-LEFT_OUT = ("checksums.json", "train_state.json")
+RECORD = ("arguments.json", "results.json", "curves.png")
 
 
 @dataclass(kw_only=True)
@@ -34,7 +37,7 @@ class Arguments:
     """Files of general English."""
     output_dir: str
     """Folder for a folder of each model."""
-    max_tokens: int = 30_000_000
+    max_tokens: int = 10_000_000
     """Tokens that each model reads."""
 
 
@@ -48,7 +51,7 @@ def main(arguments: Arguments) -> int:
                 "max_tokens": arguments.max_tokens,
                 "report_to": ["none"],
             }
-            status = pretrain(PretrainArguments(model=model, output_dir=str(run_folder), **settings))
+            status = pretrain_alone(PretrainArguments(model=model, output_dir=str(run_folder), **settings))
             if status:
                 return status
             keep(run_folder, Path(arguments.output_dir) / model)
@@ -56,16 +59,22 @@ def main(arguments: Arguments) -> int:
 
 
 def keep(run_folder: Path, folder: Path) -> None:
-    """Copy a finished run without its checkpoints and logs, its weights in bfloat16."""
+    """Write a finished run without its checkpoints and logs, its weights in bfloat16."""
     folder.mkdir(parents=True, exist_ok=True)
-    for pattern in KEPT:
-        for path in run_folder.glob(pattern):
-            if path.name not in LEFT_OUT and not path.name.startswith("."):
-                shutil.copyfile(path, folder / path.name)
-    weights = {name: tensor.to(torch.bfloat16) for name, tensor in load_file(folder / "model.safetensors").items()}
-    save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
-    config = json.loads((folder / "config.json").read_text(encoding="utf-8")) | {"dtype": "bfloat16"}
-    (folder / "config.json").write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
+    for name in RECORD:
+        shutil.copyfile(run_folder / name, folder / name)
+    auto_classes = {"minibert": AutoModelForMaskedLM, "minigpt": AutoModelForCausalLM}
+    auto_class = auto_classes[load_config(str(run_folder)).model_type]
+    auto_class.from_pretrained(run_folder, dtype=torch.bfloat16).save_pretrained(folder)
+    save_tokenizer(load_tokenizer(run_folder), folder)
+    (folder / "model.safetensors").chmod(0o644)  # as git keeps it
+    for code in folder.glob("*.py"):  # which the package that they travel with has
+        code.unlink()
+    config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    config.pop("auto_map", None)
+    write_json(folder / "config.json", config)
+    card = render_card(folder, place=Path("checkpoints") / folder.name)
+    (folder / "README.md").write_text(card, encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -13,7 +13,10 @@ import torch
 
 from hf_minibert.errors import UserError
 from hf_minibert.files import write_text
+from hf_minibert.pretraining.arguments import PretrainArguments
+from hf_minibert.pretraining.loop import pretrain
 from hf_minibert.runs.hardware import computes_in_bfloat16
+from hf_minibert.runs.stopping import StopSignal
 
 REPOSITORY = Path(__file__).parents[1]
 RESULTS = Path(__file__).parent / "results"
@@ -130,3 +133,9 @@ def mean(figures: dict[str, Any], who: str) -> float:
     """The mean over the seeds of a comparison, in its own measure."""
     losses: list[float] = [one[who]["metrics"][figures["measure"]] for one in figures["runs"]]
     return statistics.mean(losses)
+
+
+def pretrain_alone(arguments: PretrainArguments) -> int:
+    """Pre-train in this process, until the end or a signal; returns the exit status."""
+    with StopSignal() as stop:
+        return pretrain(arguments, stop)

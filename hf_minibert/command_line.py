@@ -8,15 +8,19 @@ import ast
 import dataclasses
 import difflib
 import inspect
+import io
 import json
 import logging
+import math
+import os
 import shlex
 import sys
 import textwrap
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import NoneType, UnionType
-from typing import Any, Literal, NoReturn, TypeVar, Union, get_args, get_origin, get_type_hints
+from typing import Any, Literal, NoReturn, TextIO, TypeVar, Union, get_args, get_origin, get_type_hints
 
 import yaml
 
@@ -120,7 +124,18 @@ def _options(kind: Any) -> dict[str, Any]:
         return {"choices": get_args(kind)}
     if kind is bool:
         return {"type": yes_or_no, "nargs": "?", "const": True}
-    return {"type": kind}
+    return {"type": finite if kind is float else kind}
+
+
+def finite(text: str) -> float:
+    """A number that is neither infinite nor NaN."""
+    try:
+        number = float(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"invalid float value: {text!r}") from None
+    if not math.isfinite(number):
+        raise argparse.ArgumentTypeError(f"must be a finite number, got {text!r}")
+    return number
 
 
 def yes_or_no(text: str) -> bool:
@@ -201,26 +216,90 @@ def _says_out_of_memory(error: Exception) -> bool:
     return isinstance(error, MemoryError) or "out of memory" in text or "can't allocate memory" in text
 
 
+class _LastingStream(io.TextIOBase):
+    """Standard output or error, whose reader may go, or whose disk may be full, without the work being lost.
+
+    What it cannot take is lost instead. Characters that its encoding lacks are written as escapes.
+    """
+
+    def __init__(self, stream: TextIO) -> None:
+        self._stream = stream
+
+    @property
+    def encoding(self) -> str:  # type: ignore[override]
+        return self._stream.encoding or "utf-8"
+
+    def write(self, text: str) -> int:
+        try:
+            self._stream.write(text.encode(self.encoding, "backslashreplace").decode(self.encoding))
+        except OSError:
+            self._give_up()
+        return len(text)
+
+    def flush(self) -> None:
+        try:
+            self._stream.flush()
+        except OSError:
+            self._give_up()
+
+    def _give_up(self) -> None:
+        """Write to nowhere from here on, also what is still in buffers."""
+        nowhere = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(nowhere, self._stream.fileno())
+        os.close(nowhere)
+
+    def isatty(self) -> bool:
+        return self._stream.isatty()
+
+    def fileno(self) -> int:
+        return self._stream.fileno()
+
+    def close(self) -> None:
+        self.flush()
+
+
+@contextmanager
+def lasting_output() -> Iterator[None]:
+    """Let nothing that becomes of the terminal, or of whatever else reads the output, end the work in the block."""
+    for descriptor in range(3):  # a file that were opened in the place of a closed one would get what is printed
+        with suppress(OSError):
+            os.fstat(descriptor)
+            continue
+        os.open(os.devnull, os.O_RDWR)
+    before = sys.stdout, sys.stderr
+    sys.stdout, sys.stderr = (
+        _LastingStream(stream or open(os.devnull, "w", encoding="utf-8"))  # noqa: SIM115  # for as long as it is used
+        for stream in before
+    )
+    try:
+        yield
+    finally:
+        sys.stdout.flush()
+        sys.stderr.flush()
+        sys.stdout, sys.stderr = before
+
+
 def run(arguments_class: type[Arguments], main: Callable[[Arguments], int]) -> NoReturn:
     """Parse, call ``main`` and exit with its status; a user's mistake ends in one line and status 2."""
     logger = logging.getLogger("hf_minibert")
     if not logger.handlers:
         logger.addHandler(logging.StreamHandler())
         logger.setLevel(logging.INFO)
-    try:
-        sys.exit(main(parse(arguments_class)))
-    except (UserError, OSError) as error:
-        message = " ".join(str(error).split())
-        sys.stderr.write(f"{Path(sys.argv[0]).name}: error: {message}\n")
-        sys.exit(2)
-    except (MemoryError, RuntimeError) as error:
-        if not _says_out_of_memory(error):
-            raise
-        reason = " ".join(str(error).split())[:200]
-        sys.stderr.write(
-            f"{Path(sys.argv[0]).name}: error: memory does not suffice ({reason}); make the batch or the model "
-            "smaller, and add batches up with --gradient_accumulation_steps\n"
-        )
-        sys.exit(2)
-    except KeyboardInterrupt:
-        sys.exit(130)
+    with lasting_output():
+        try:
+            sys.exit(main(parse(arguments_class)))
+        except (UserError, OSError) as error:
+            message = " ".join(str(error).split())
+            sys.stderr.write(f"{Path(sys.argv[0]).name}: error: {message}\n")
+            sys.exit(2)
+        except (MemoryError, RuntimeError) as error:
+            if not _says_out_of_memory(error):
+                raise
+            reason = " ".join(str(error).split())[:200]
+            sys.stderr.write(
+                f"{Path(sys.argv[0]).name}: error: memory does not suffice ({reason}); make the batch or the model "
+                "smaller, and add batches up with --gradient_accumulation_steps\n"
+            )
+            sys.exit(2)
+        except KeyboardInterrupt:
+            sys.exit(130)

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from huggingface_hub.errors import StrictDataclassError
+from safetensors import SafetensorError
 from transformers import AutoConfig
 
 from hf_minibert.assets import model_folder
@@ -115,6 +116,35 @@ def load_config(name_or_path: str) -> Config:
     if not isinstance(config, (MiniBertConfig, MiniGPTConfig)):
         raise UserError(f"{name_or_path} is a {config.model_type}; give a MiniBERT or a MiniGPT")
     return config
+
+
+def load_pretrained(model_class: Any, name_or_path: str, **settings: Any) -> tuple[Any, set[str]]:
+    """A model with the weights of a checkpoint, and the names of those that it lacks: of a head or a pooler.
+
+    Args:
+        model_class: one of transformers' Auto classes.
+        name_or_path: a folder, or a name on the Hub.
+        settings: for `from_pretrained`.
+
+    Raises:
+        UserError: the file of weights is missing, damaged, empty or of another model.
+    """
+    try:
+        model, loaded = model_class.from_pretrained(
+            name_or_path, trust_remote_code=False, use_safetensors=True, output_loading_info=True, **settings
+        )
+    except (OSError, ValueError, RuntimeError, LookupError, SafetensorError) as error:
+        reason = " ".join(str(error).split())[:300]
+        raise UserError(f"the weights of {name_or_path} cannot be opened: {reason}") from error
+    missing = set(loaded["missing_keys"])
+    base = f"{model.base_model_prefix}."
+    lacking = sorted(name for name in missing if name.startswith(base) and not name.startswith(f"{base}pooler."))
+    if lacking:
+        raise UserError(
+            f"{name_or_path} is not a whole model: it lacks {', '.join(lacking[:3])}"
+            f"{f' and {len(lacking) - 3} more weights' if len(lacking) > 3 else ''}; save it again"
+        )
+    return model, missing
 
 
 def parse_overrides(text: str | None) -> dict[str, Any]:

@@ -1,7 +1,9 @@
 import dataclasses
 import importlib
 import json
+import os
 import re
+import subprocess
 import sys
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -281,3 +283,44 @@ def test_a_command_is_told_without_the_folders_of_its_machine(monkeypatch):
     words = ["--corpus", "/home/me/texts/a b.jsonl", "*.txt", "../data/c.txt", "--budget", "10m"]
     monkeypatch.setattr(sys, "argv", ["/here/benchmarks/speed.py", *words])
     assert invocation() == "python benchmarks/speed.py --corpus 'texts/a b.jsonl' '*.txt' data/c.txt --budget 10m"
+
+
+@pytest.mark.parametrize("number", ["nan", "inf", "-inf", "1e999", "NaN"])
+def test_a_number_is_finite(capsys, number):
+    assert f"must be a finite number, got '{number}'" in failure(capsys, f"--rate={number}")
+
+
+PRINTS = """
+import sys, logging
+from dataclasses import dataclass
+from pathlib import Path
+from hf_minibert.command_line import run
+
+@dataclass
+class Arguments:
+    done: str
+    "A file."
+
+def main(arguments):
+    for _ in range(3):
+        print("größer " * 10_000)
+        sys.stderr.write("größer " * 10_000)
+        sys.stderr.flush()
+    logging.getLogger("hf_minibert").warning("größer")
+    Path(arguments.done).write_text("done")
+    return 0
+
+run(Arguments, main)
+"""
+
+
+@pytest.mark.parametrize(
+    "output", [">&- 2>&-", "2>&-", ">/dev/full 2>/dev/full", "2>/dev/full | true", ">/dev/null 2>/dev/null"]
+)
+@pytest.mark.parametrize("encoding", ["ascii", "utf-8"])
+def test_no_work_is_lost_with_the_terminal(tmp_path, output, encoding):
+    (tmp_path / "prints.py").write_text(PRINTS)
+    words = f'set -o pipefail; "{sys.executable}" "{tmp_path / "prints.py"}" --done "{tmp_path / "done"}" {output}'
+    variables = os.environ | {"PYTHONIOENCODING": encoding, "PYTHONPATH": str(Path(__file__).parents[1])}
+    done = subprocess.run(["bash", "-c", words], env=variables, check=False, capture_output=True)
+    assert (done.returncode, (tmp_path / "done").read_text()) == (0, "done")

@@ -100,9 +100,11 @@ def training_batches(
 
 
 def _ignore_signals(_worker: int) -> None:
-    """Ignore SIGTERM and SIGUSR1 in a worker: the current step still needs its batches when the run is told to stop."""
+    """Ignore signals in a worker: the current step still needs its batches when the run is told to stop."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
     if sys.platform != "win32":
+        signal.signal(signal.SIGHUP, signal.SIG_IGN)
         signal.signal(signal.SIGUSR1, signal.SIG_IGN)
 
 

@@ -175,6 +175,7 @@ def _make_parts(stream: Stream, requests: Connection) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the run sees to these, and goes on to the end of its step
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
     if sys.platform != "win32":
+        signal.signal(signal.SIGHUP, signal.SIG_IGN)
         signal.signal(signal.SIGUSR1, signal.SIG_IGN)
     tqdm.set_lock(threading.RLock())  # not one of the system, which is left behind when this process is killed
     maker = PartMaker(stream)

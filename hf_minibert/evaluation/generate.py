@@ -13,7 +13,7 @@ from transformers.utils.logging import disable_progress_bar
 
 from hf_minibert.errors import UserError
 from hf_minibert.models.configuration_minigpt import MiniGPTConfig
-from hf_minibert.presets import load_config
+from hf_minibert.presets import load_config, load_pretrained
 from hf_minibert.tokenization import load_tokenizer
 
 
@@ -39,7 +39,10 @@ def generate(
     if not isinstance(config, MiniGPTConfig):
         raise UserError(f"{model_name_or_path} is a {config.model_type}, which does not generate text; give a MiniGPT")
     tokenizer = load_tokenizer(model_name_or_path)
-    model = AutoModelForCausalLM.from_pretrained(model_name_or_path, trust_remote_code=False).eval()
+    model, missing = load_pretrained(AutoModelForCausalLM, model_name_or_path)
+    if missing:
+        raise UserError(f"{model_name_or_path} is not a whole MiniGPT: it lacks {', '.join(sorted(missing))}")
+    model.eval()
     model.to("cuda" if torch.cuda.is_available() else "cpu")
     tokens = tokenizer(prompt).input_ids or [tokenizer.bos_token_id]
     longest = config.max_position_embeddings - max_new_tokens

@@ -175,9 +175,10 @@ class Watch(TrainerCallback):
 
     def _status(self) -> int:
         """The exit status that a signal to any of the processes asks for, or 0."""
+        mine = self._stop.status if self._stop.received else 0
         if self.trainer.args.world_size == 1:
-            return self._stop.status
-        statuses = torch.tensor(self._stop.status, device=self.trainer.args.device)
+            return mine
+        statuses = torch.tensor(mine, device=self.trainer.args.device)
         torch.distributed.all_reduce(statuses, torch.distributed.ReduceOp.MAX)
         return int(statuses)
 

@@ -19,7 +19,7 @@ from hf_minibert.finetuning.trainer import OneBar, trainer_arguments
 from hf_minibert.finetuning.unfinished import Unfinished
 from hf_minibert.output_folder import check_folder, replace_files, staged_folder
 from hf_minibert.runs.hardware import hardware
-from hf_minibert.runs.stopping import StopSignal, stop_signal
+from hf_minibert.runs.stopping import StopSignal
 
 logger = logging.getLogger(__name__)
 
@@ -42,7 +42,8 @@ def finetune(arguments: FinetuneArguments) -> int:
     run = read(arguments)
     with ExitStack() as held:
         unfinished, checkpoint = claim_folder(run, held)
-        stop = held.enter_context(stop_signal())
+        stop = held.enter_context(StopSignal())
+        stop.wait_for_steps()
         trainer, bar = build_trainer(run, unfinished, stop)
         announce(run, trainer, checkpoint)
         try:

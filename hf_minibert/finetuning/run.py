@@ -14,7 +14,7 @@ from hf_minibert.finetuning.arguments import FinetuneArguments
 from hf_minibert.finetuning.task import Task, TaskData
 from hf_minibert.finetuning.tasks import TASKS
 from hf_minibert.finetuning.unfinished import content_hash, saved_arguments
-from hf_minibert.presets import load_config
+from hf_minibert.presets import load_config, load_pretrained
 from hf_minibert.runs.hardware import computes_in_bfloat16, fastest_attention, use_all_cores
 from hf_minibert.tokenization import load_tokenizer
 
@@ -73,16 +73,14 @@ def build_model(arguments: FinetuneArguments, task: Task, data: TaskData) -> tup
             f"max_seq_length {arguments.max_seq_length} is more than the model's {config.max_position_embeddings} "
             "positions; make it smaller"
         )
-    model, loaded = task.auto_class.from_pretrained(
+    return load_pretrained(
+        task.auto_class,
         name,
-        trust_remote_code=False,
         dtype=torch.float32,  # whatever the checkpoint has: a short step is lost on weights in bfloat16
         attn_implementation=fastest_attention(arguments.max_seq_length),
-        output_loading_info=True,
         hidden_dropout_prob=arguments.hidden_dropout_prob,
         **task.config_fields(arguments, config, data),
     )
-    return model, set(loaded["missing_keys"])
 
 
 def sample(rows: Dataset, limit: int | None, seed: int) -> Dataset:

@@ -1,6 +1,7 @@
 """The flags of `hf-minibert pretrain`, under the headings of its help."""
 
 import importlib.util
+import math
 import re
 from dataclasses import dataclass, field
 from typing import Literal
@@ -20,7 +21,7 @@ def parse_duration(text: str) -> float:
         UserError: it is none of these, or not positive.
     """
     match = re.fullmatch(r"(\d+(?:\.\d+)?)([smhd])", text.strip())
-    if match is None or float(match[1]) <= 0:
+    if match is None or not 0 < float(match[1]) * UNITS[match[2]] < math.inf:
         raise UserError(f"budget must be a time such as 90s, 5m or 2h, got {text!r}")
     return float(match[1]) * UNITS[match[2]]
 
@@ -76,7 +77,7 @@ class LengthArguments:
     max_steps: int | None = None
     """End after so many optimizer steps."""
     max_tokens: int | None = None
-    """End when the model has read so many tokens."""
+    """End when the model has read so many tokens, padding not counted."""
 
 
 @dataclass(kw_only=True)
@@ -91,7 +92,7 @@ class OptimizationArguments:
     lr_scheduler_type: Literal["linear", "cosine", "warmup_stable_decay"] = "linear"
     """How the rate falls to zero after the warm-up; warmup_stable_decay holds it until the last fifth."""
     warmup_steps: float = 0.05
-    """Steps of linear warm-up; below 1, their share of the run."""
+    """Steps of linear warm-up; below 1, their share of the run, but 40 steps at least; 0, none."""
     weight_decay: float | None = None
     """Decay of matrices; norms, biases and embeddings have none. Default: 0.1 for minibert, 0.8 for minigpt."""
     adam_beta1: float = 0.9
@@ -172,7 +173,8 @@ class PretrainArguments(
     output_dir: str
     """Folder for the checkpoint, its card and everything that resumes."""
     resume: bool = False
-    """Go on from the newest checkpoint in output_dir, with the arguments of that run where no flag says otherwise."""
+    """Go on from the newest checkpoint in output_dir, with the arguments of that run where no flag says otherwise. A
+    run that was stopped before its first checkpoint begins anew."""
     overwrite_output_dir: bool = False
     """Replace an earlier run in output_dir. Files that the run did not write stay."""
 

@@ -5,11 +5,9 @@ back end and any number of processes.
 """
 
 import os
-import signal
-import sys
+from collections.abc import Iterator
 from datetime import timedelta
 from pathlib import Path
-from types import FrameType
 from typing import Any
 
 import torch
@@ -113,6 +111,27 @@ class Backend:
         # FSDP gives a part of it; ZeRO, which took the step in `backward` unless it is not finite, a plain number.
         return norm.full_tensor() if isinstance(norm, DTensor) else torch.as_tensor(norm)
 
+    def tensors(self) -> Iterator[Tensor]:
+        """This process's part of the weights and moments."""
+        yield from self.model.parameters()
+        for optimizer in self.inner_optimizers:
+            for moments in optimizer.state.values():
+                yield from (moment for moment in moments.values() if isinstance(moment, Tensor))
+
+    def is_finite(self) -> bool:
+        """Whether all weights and moments are, and their squares, with which layers compute; all processes agree."""
+        total = torch.zeros((), device=self.accelerator.device)
+        with torch.no_grad():
+            for tensor in self.tensors():
+                mine = tensor.to_local() if isinstance(tensor, DTensor) else tensor
+                total += mine.float().square().sum().to(total.device)
+        return bool(torch.isfinite(self.accelerator.reduce(total, reduction="sum")))
+
+    @property
+    def shapes(self) -> dict[str, torch.Size]:
+        """The shapes of the weights that are trained, undivided, by name."""
+        return {name: weight.shape for name, weight in self.model.named_parameters() if weight.requires_grad}
+
     def weights(self) -> dict[str, Tensor]:
         """The model's weights, whole, on the first process; of tied weights, which FSDP's gathering doubles, one."""
         weights: dict[str, Any] = get_model_state_dict(self.model, options=WHOLE)
@@ -165,6 +184,12 @@ class ZeroBackend(Backend):
             module.forward = torch.autocast(self.accelerator.device.type, torch.bfloat16)(model.forward)
         super().prepare(model, optimizers)
         self._make_moments(self.inner_optimizers[0])
+
+    def tensors(self) -> Iterator[Tensor]:
+        """See `Backend.tensors`."""
+        yield from self.model.parameters()
+        for moments in self.inner_optimizers[0].optimizer.state.values():
+            yield from (moment for moment in moments.values() if isinstance(moment, Tensor))
 
     @staticmethod
     def _make_moments(optimizer: Any) -> None:
@@ -250,21 +275,6 @@ def start_zero_on_cpu(accelerator: Accelerator, plugin: DeepSpeedPlugin) -> None
     accelerator.state.deepspeed_plugins = plugin
     for state in (PartialState(), accelerator.state):
         state.distributed_type = DistributedType.DEEPSPEED
-
-
-class StopSignal:
-    """Remembers that a process was asked to stop, so that the step at hand can end and be saved."""
-
-    def __init__(self) -> None:
-        self.received = False
-        self.agreed = False
-        """Whether all processes know of it."""
-        signal.signal(signal.SIGTERM, self._receive)
-        if sys.platform != "win32":
-            signal.signal(signal.SIGUSR1, self._receive)  # how schedulers such as Slurm warn of the end
-
-    def _receive(self, _number: int, _frame: FrameType | None) -> None:
-        self.received = True
 
 
 def generator_state(accelerator: Accelerator) -> Tensor:

@@ -3,24 +3,42 @@
 import io
 import json
 import logging
+import math
 import os
 import re
 import shutil
-from collections.abc import Callable
+import warnings
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
+from types import NoneType, UnionType
+from typing import Any, get_args, get_origin, get_type_hints
 
 import torch
 from safetensors import SafetensorError
+from safetensors.torch import load_model
+from torch import Tensor
 
 from hf_minibert.errors import UserError
-from hf_minibert.files import Manifest, digest, files_below, set_aside, share, temporary_path, write_json
+from hf_minibert.files import (
+    Manifest,
+    digest,
+    files_below,
+    is_plain_file,
+    set_aside,
+    share,
+    temporary_path,
+    write_json,
+)
+from hf_minibert.presets import PretrainingModel
+from hf_minibert.pretraining.backend import Backend, generator_file, generator_state, restore_generator
 
 logger = logging.getLogger(__name__)
 
 CHECKSUMS = "checksums.json"
 STATE = "train_state.json"
+WEIGHTS = "model.safetensors"
+MOMENTS = "optimizer.pt"
 
 
 @dataclass
@@ -29,9 +47,11 @@ class TrainState:
 
     step: int = 0
     rows: int = 0
+    """Read so far, which is the place in the data."""
     rows_per_step: int = 0
     """Of the newest step, over all processes."""
     tokens: int = 0
+    """Read so far, without padding."""
     seconds: float = 0.0
     training_seconds: float = 0.0
     """The part of them that was neither evaluation nor saving."""
@@ -42,6 +62,8 @@ class TrainState:
     skipped_steps: int = 0
     """Steps in a row, up to this one, whose gradient was not finite."""
     skipped_steps_in_all: int = 0
+    first_loss: float | None = None
+    """The loss of the first step for which it was finite."""
     decayed_for: tuple[float | None, int | None, int | None] | None = None
     """The end (seconds, steps, tokens) for which the last fall of `warmup_stable_decay` has begun."""
     data: str = ""
@@ -66,6 +88,129 @@ def write_tensors(path: Path, content: Any) -> None:
     buffer = io.BytesIO()
     torch.save(content, buffer)
     path.write_bytes(buffer.getbuffer())
+
+
+def save(
+    output_dir: Path,
+    state: TrainState,
+    backend: Backend,
+    settings: Mapping[str, Any],
+    write_model: Callable[[Path, dict[str, Tensor]], None],
+) -> None:
+    """Make a checkpoint of a run; all processes take part, since each may hold a part.
+
+    Args:
+        output_dir: the run's folder.
+        state: how far it is.
+        backend: has the weights and the moments.
+        settings: what a resumed run starts from, by the file that it is in.
+        write_model: writes what `from_pretrained` opens into a folder, given the weights.
+
+    Raises:
+        UserError: see `save_checkpoint`.
+    """
+    accelerator = backend.accelerator
+    generators = accelerator.gather(generator_state(accelerator)[None])
+    weights, moments = backend.weights(), backend.moments()
+    if accelerator.is_main_process:
+
+        def write(folder: Path) -> None:
+            write_model(folder, weights)
+            write_tensors(folder / MOMENTS, moments)
+            for rank, generator in enumerate(generators.cpu()):
+                write_tensors(folder / generator_file(accelerator, rank), generator.clone())
+            for name, content in settings.items():
+                write_json(folder / name, content)
+
+        save_checkpoint(output_dir, state, write)
+    accelerator.wait_for_everyone()
+
+
+def restore(checkpoint: Path, model: PretrainingModel, backend: Backend, prepare: Callable[[], None]) -> None:
+    """Put a model, the moments and this process's generator back as `save` found them.
+
+    Args:
+        checkpoint: one that is whole.
+        model: the run's, with new weights.
+        backend: that of the run, which does not have the model yet.
+        prepare: gives it the model, and the optimizers.
+
+    Raises:
+        UserError: a file is not what it should be, or not of this model.
+    """
+    load_weights(model, checkpoint)
+    prepare()
+    moments = read_tensors(checkpoint / MOMENTS)
+    refuse_other_moments(moments, backend.shapes, checkpoint / MOMENTS)
+    backend.restore_moments(moments)
+    if not backend.is_finite():
+        raise UserError(
+            f"weights or moments of {checkpoint} are not finite, so nothing can go on from it; delete it to go on from "
+            "the one before"
+        )
+    accelerator = backend.accelerator
+    generator = checkpoint / generator_file(accelerator, accelerator.process_index)
+    if generator.exists():  # else there were fewer processes, or another kind of device
+        try:
+            restore_generator(read_tensors(generator), accelerator)
+        except (RuntimeError, TypeError) as error:
+            raise UserError(f"{generator} is not the state of a generator; delete {checkpoint}") from error
+    accelerator.wait_for_everyone()
+
+
+def load_weights(model: PretrainingModel, checkpoint: Path) -> None:
+    """Copy weights into a model's own memory: where they lie in a mapped file decides how sums on CPU are rounded.
+
+    Raises:
+        UserError: the file is damaged, or of a model of another shape.
+    """
+    try:
+        load_model(model, checkpoint / WEIGHTS)
+    except RuntimeError as error:
+        reason = " ".join(str(error).split())
+        raise UserError(f"{checkpoint} does not fit the model that the arguments describe: {reason}") from error
+    except (SafetensorError, OSError) as error:
+        raise UserError(f"{checkpoint / WEIGHTS} holds no weights ({error}); delete {checkpoint}") from error
+
+
+def read_tensors(path: Path) -> Any:
+    """What `write_tensors` wrote; nothing else that may be in the file is run.
+
+    Raises:
+        UserError: it is something else.
+    """
+    try:
+        with warnings.catch_warnings(action="ignore"):  # what is odd about the file is said below
+            return torch.load(path, weights_only=True, map_location="cpu")
+    except Exception as error:  # each kind of damage has an exception of its own
+        reason = (str(error).strip().splitlines() or ["empty"])[0][:200]
+        raise UserError(
+            f"{path} is not as a run wrote it ({reason}); delete {path.parent} to go on from the checkpoint before"
+        ) from error
+
+
+def refuse_other_moments(moments: Any, shapes: Mapping[str, torch.Size], path: Path) -> None:
+    """Refuse moments that are not those of a model, by its parameters' shapes.
+
+    Raises:
+        UserError: names or shapes differ, or it holds something else.
+    """
+    try:
+        remembered = {
+            name: {value.shape for value in values.values() if isinstance(value, Tensor) and value.ndim}
+            for name, values in moments["state"].items()
+        }
+        listed = {name for group in moments["param_groups"] for name in group["params"]}
+    except (TypeError, LookupError, AttributeError) as error:
+        raise UserError(f"{path} holds no moments; delete {path.parent} to go on from the checkpoint before") from error
+    wrong = [name for name, found in remembered.items() if found - {shapes.get(name)}]
+    wrong += sorted(set(shapes) ^ listed) + sorted(set(remembered) - listed)
+    if wrong or not remembered:
+        what = f"{wrong[0]} is wrong" if wrong else "they are empty"
+        raise UserError(
+            f"the moments in {path} are those of another model ({what}); delete {path.parent} to go on from the "
+            "checkpoint before"
+        )
 
 
 def save_checkpoint(output_dir: Path, state: TrainState, write: Callable[[Path], None]) -> Path:
@@ -137,11 +282,20 @@ def _name(path: Path) -> re.Match[str] | None:
 
 
 def is_whole(checkpoint: Path) -> bool:
-    """Whether every file is there and as it was written."""
+    """Whether every file is there and as it was written. What is no plain file inside the folder is not looked at."""
+    inside = Manifest(checkpoint, "", {})
     try:
+        if not is_plain_file(checkpoint / CHECKSUMS):
+            return False
         checksums = json.loads((checkpoint / CHECKSUMS).read_text(encoding="utf-8"))
-        return bool(checksums) and all(digest(checkpoint / name) == one for name, one in checksums.items())
-    except (OSError, ValueError, AttributeError):  # AttributeError: JSON, but no mapping
+        paths = {name: inside.path(name) for name in checksums}
+        if STATE not in paths or not all(path is not None and is_plain_file(path) for path in paths.values()):
+            return False
+        # What decides how a run goes on is never taken from a file that nobody vouches for.
+        if any((checkpoint / name).exists() and name not in paths for name in (WEIGHTS, MOMENTS)):
+            return False
+        return all(digest(checkpoint / name) == one for name, one in checksums.items())
+    except (OSError, ValueError, AttributeError, TypeError, RecursionError):  # JSON, but no mapping
         return False
 
 
@@ -159,8 +313,42 @@ def latest_checkpoint(output_dir: Path) -> Path:
 
 
 def load_state(checkpoint: Path) -> TrainState:
-    """The state that a checkpoint was made in."""
-    return TrainState(**json.loads((checkpoint / STATE).read_text(encoding="utf-8")))
+    """The state that a checkpoint was made in.
+
+    Raises:
+        UserError: the file says something else.
+    """
+    path, kinds = checkpoint / STATE, get_type_hints(TrainState)
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+        unknown = [name for name in content if name not in kinds]
+        wrong = [name for name, value in content.items() if name in kinds and not _is_a(value, kinds[name])]
+        if unknown or wrong or f"checkpoint-{content['step']}" != checkpoint.name:
+            what = f"unknown key {unknown[0]!r}" if unknown else f"not a value of {wrong[0] if wrong else 'step'}"
+            raise ValueError(what)
+    except (OSError, ValueError, TypeError, LookupError, AttributeError, ArithmeticError, RecursionError) as error:
+        reason = " ".join(str(error).split())[:200]
+        raise UserError(
+            f"{path} does not say how far a run is ({reason}); a newer hf_minibert may have written it, else delete "
+            f"{checkpoint} to go on from the checkpoint before"
+        ) from error
+    return TrainState(**content)
+
+
+def _is_a(value: Any, kind: Any) -> bool:
+    """Whether a value from JSON is of the kind of a field; numbers must be finite, and none is negative."""
+    if get_origin(kind) is UnionType:
+        return any(_is_a(value, one) for one in get_args(kind))
+    if kind is NoneType:
+        return value is None
+    if kind in (int, float):
+        numbers = (int,) if kind is int else (int, float)
+        return isinstance(value, numbers) and not isinstance(value, bool) and math.isfinite(value) and value >= 0
+    if get_origin(kind) is tuple:
+        return isinstance(value, list) and len(value) == 3 and all(_is_a(one, float | None) for one in value)
+    if get_origin(kind) is list:
+        return isinstance(value, list) and all(isinstance(one, dict) for one in value)
+    return isinstance(value, str)
 
 
 def _newest_stable(output_dir: Path) -> Path | None:

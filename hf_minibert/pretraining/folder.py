@@ -1,6 +1,7 @@
 """The folder of a pre-training run: its lock, and the list of what the run wrote into it."""
 
 import json
+import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -14,6 +15,8 @@ from hf_minibert.output_folder import check_folder, held_folder
 from hf_minibert.pretraining.arguments import PretrainArguments
 from hf_minibert.pretraining.checkpoint import CHECKSUMS, checkpoints, is_whole, latest_checkpoint
 from hf_minibert.pretraining.saved_arguments import ARGUMENTS
+
+logger = logging.getLogger(__name__)
 
 WRITTEN = {
     ARGUMENTS,
@@ -48,11 +51,21 @@ def check_run_folder(arguments: PretrainArguments) -> None:
     """Whether the run may have its folder; nothing is written.
 
     Raises:
-        UserError: it may not, or there is no run to resume.
+        UserError: it may not.
     """
     check_folder(**folder_rules(arguments))
-    if arguments.resume:
-        latest_checkpoint(Path(arguments.output_dir))
+
+
+def newest_checkpoint(folder: Path) -> Path | None:
+    """The newest whole checkpoint of a run to resume; None if the run was stopped before it made one.
+
+    Raises:
+        UserError: it made some, none of which is left whole.
+    """
+    if checkpoints(folder) or any((folder / name).exists() for name in ("results.json", "model.safetensors")):
+        return latest_checkpoint(folder)
+    logger.info("the run in %s was stopped before its first checkpoint; it begins anew", folder)
+    return None
 
 
 @contextmanager

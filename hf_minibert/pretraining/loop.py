@@ -4,8 +4,8 @@ Read `Pretraining.run` first: for every step forward, backward, clip, step, and 
 """
 
 import dataclasses
-import json
 import logging
+import math
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, ExitStack, closing, nullcontext
 from itertools import islice
@@ -16,7 +16,6 @@ import numpy as np
 import torch
 from accelerate import Accelerator
 from accelerate.utils import set_seed
-from safetensors.torch import load_model
 from torch import Tensor
 from transformers.utils.logging import disable_progress_bar
 
@@ -24,31 +23,26 @@ from hf_minibert.data.loader import evaluation_batches, training_batches
 from hf_minibert.data.rows import Batch
 from hf_minibert.errors import UserError
 from hf_minibert.evaluation.held_out import evaluate
-from hf_minibert.files import Manifest, write_json
+from hf_minibert.files import CARD, Manifest, write_json
 from hf_minibert.hub.card import write_card
 from hf_minibert.models.losses import IGNORE_INDEX
 from hf_minibert.output_folder import move_into, staged_folder
 from hf_minibert.presets import PretrainingModel
 from hf_minibert.pretraining.arguments import PretrainArguments
-from hf_minibert.pretraining.backend import (
-    StopSignal,
-    build_backend,
-    generator_file,
-    generator_state,
-    restore_generator,
-)
+from hf_minibert.pretraining.backend import build_backend
 from hf_minibert.pretraining.checkpoint import (
     TrainState,
+    checkpoints,
     forget_checkpoints_after,
-    latest_checkpoint,
     load_state,
     prune_checkpoints,
-    save_checkpoint,
-    write_tensors,
+    remove_checkpoint,
+    restore,
+    save,
 )
 from hf_minibert.pretraining.data import RunData, check_same_data, read_data
-from hf_minibert.pretraining.folder import check_run_folder, listed_logs, run_folder
-from hf_minibert.pretraining.objectives import combined
+from hf_minibert.pretraining.folder import check_run_folder, listed_logs, newest_checkpoint, run_folder
+from hf_minibert.pretraining.objectives import combined, real_tokens
 from hf_minibert.pretraining.optimization import build_optimizers
 from hf_minibert.pretraining.plan import Plan, build_model, make_plan
 from hf_minibert.pretraining.report import (
@@ -58,9 +52,10 @@ from hf_minibert.pretraining.report import (
     ProgressBar,
     announcement,
     print_report,
+    steps_told,
     summary,
 )
-from hf_minibert.pretraining.saved_arguments import ARGUMENTS
+from hf_minibert.pretraining.saved_arguments import ARGUMENTS, read_arguments
 from hf_minibert.pretraining.schedule import (
     DECAY_SHARE,
     Clock,
@@ -74,56 +69,57 @@ from hf_minibert.pretraining.schedule import (
 )
 from hf_minibert.runs.curves import plot_curves
 from hf_minibert.runs.hardware import flops_per_token, matrix_product_rate
+from hf_minibert.runs.stopping import StopSignal
 from hf_minibert.tokenization import save_tokenizer
 
 logger = logging.getLogger(__name__)
 
 SECONDS_BETWEEN_SAVES = 1800
 MAX_SKIPPED_STEPS = 10
-TERMINATED = 143
+WORSE = 0.5
+"""Nats by which a loss may rise over that of the same batch before the step, and over the first one of the run."""
 
 
-def pretrain(arguments: PretrainArguments) -> int:
-    """Run to the end, or until SIGTERM. Returns the exit status: 0, or 143 after a SIGTERM and a checkpoint.
+def pretrain(arguments: PretrainArguments, stop: StopSignal) -> int:
+    """Run to the end, or until a signal. Returns the exit status: 0, or after a signal that of `stop`.
 
     Raises:
-        UserError: the arguments ask for something that cannot be.
+        UserError: the arguments ask for something that cannot be, or the run has diverged.
     """
     disable_progress_bar()  # of saving and loading, which are short and would break ours
     torch.set_flush_denormal(True)  # AdamW on subnormal moments is many times slower on CPUs
     check_run_folder(arguments)
-    if arguments.resume and is_finished(arguments):
-        logger.info(
-            "%s is already finished; to go on, give a later --budget, --max_steps or --max_tokens",
-            arguments.output_dir,
-        )
+    folder, end = Path(arguments.output_dir), End.of(arguments)
+    checkpoint = newest_checkpoint(folder) if arguments.resume else None
+    if checkpoint is not None and is_finished(checkpoint, end):
+        if not (folder / CARD).exists():
+            logger.info("%s was finished, but for its model card, which is now %s", folder, write_card(folder))
+        logger.info("%s is already finished; to go on, give a later --budget, --max_steps or --max_tokens", folder)
         return 0
+    if checkpoint is not None:
+        checkpoint = resume_point(checkpoint, end)
     with ExitStack() as held:
-        return Pretraining(make_plan(arguments), held).run()
+        return Pretraining(make_plan(arguments), held, checkpoint).run(stop)
 
 
-def is_finished(arguments: PretrainArguments) -> bool:
-    """Whether the run in a folder came to the end that the arguments ask for, and told what was learned."""
-    folder = Path(arguments.output_dir)
-    if not (folder / RESULTS).exists():
-        return False
-    state = load_state(latest_checkpoint(folder))
-    told = json.loads((folder / RESULTS).read_text(encoding="utf-8"))["training"]["steps"]
-    return bool(told == state.step and End.of(arguments).progress(state) >= 1)
+def is_finished(checkpoint: Path, end: End) -> bool:
+    """Whether the run with this newest checkpoint came to an end, and told what was learned."""
+    state = load_state(checkpoint)
+    return steps_told(checkpoint.parent) == state.step and end.progress(state) >= 1
 
 
 class Pretraining:
     """One run: everything that it is built from, and the steps."""
 
-    def __init__(self, plan: Plan, held: ExitStack) -> None:
-        """`held` keeps the run's folder from others until it is closed."""
+    def __init__(self, plan: Plan, held: ExitStack, checkpoint: Path | None) -> None:
+        """Begin, or go on from a checkpoint; `held` keeps the run's folder from others until it is closed."""
         self.plan, self.arguments, self.folder = plan, plan.arguments, plan.folder
         self.backend = build_backend(self.arguments, self.folder)
         self.accelerator = self.backend.accelerator
         self.data = read_data(plan, self.accelerator)
         if self.accelerator.is_main_process:
             held.enter_context(run_folder(self.arguments))  # not before the corpus was read without a mistake
-            if not self.arguments.resume:  # a resumed run is checked against its checkpoint first
+            if checkpoint is None:  # a resumed run is checked against its checkpoint first
                 write_json(self.folder / ARGUMENTS, self._saved_arguments())
         self.accelerator.wait_for_everyone()
         named = {"name": self.folder.resolve().name}
@@ -138,42 +134,32 @@ class Pretraining:
             * self.arguments.gradient_accumulation_steps
             * self.accelerator.num_processes
         )
-        self.tokens_per_step = self.rows_per_step * self.arguments.max_seq_length
-        self._build_or_resume()
+        self.newest: tuple[Batch, dict[str, Tensor], Tensor]
+        """The last batch of the newest step, what the step counted, and the batch's part of its loss."""
+        self.unproven: Path | None = None
+        """The checkpoint of this process from which no step has gone well yet."""
+        self._build_or_resume(checkpoint)
         self.tokens_per_second_limit = speed_limit(plan, self.model, self.data, self.accelerator)
         self.log = MetricsLog(self.folder, self.accelerator, self.state)
 
-    def _build_or_resume(self) -> None:
+    def _build_or_resume(self, checkpoint: Path | None) -> None:
         """The model, the optimizer and how far they are."""
         set_seed(self.arguments.seed)
-        checkpoint = resume_point(self.folder, self.end) if self.arguments.resume else None
         self.model = build_model(self.plan)
-        if checkpoint is not None:
-            load_weights(self.model, checkpoint)
-        if self.arguments.gradient_checkpointing:
-            self.model.gradient_checkpointing_enable()  # type: ignore[no-untyped-call]
-        if self.arguments.compile:
-            self.backend.compile(self.model)
-        self.backend.prepare(self.model, build_optimizers(self.model, self.arguments, self.arguments.learning_rate))
         if checkpoint is None:
+            self._prepare()
             self.state = TrainState(data=self.data.fingerprint, samples_before=self._predict())
-            torch.manual_seed(self.arguments.seed + self.accelerator.process_index)  # dropout of its own for each
             return
         self.state = load_state(checkpoint)
         check_same_data(self.state.data, self.data)
         self.state.data = self.data.fingerprint
-        before = json.loads((self.folder / ARGUMENTS).read_text(encoding="utf-8"))
+        before = read_arguments(self.folder)
         if self.arguments.optimizer != before["optimizer"]:
             raise UserError(
                 f"the run's moments are those of {before['optimizer']}, so it cannot go on with --optimizer "
                 f"{self.arguments.optimizer}; leave the flag out"
             )
-        self.backend.restore_moments(torch.load(checkpoint / "optimizer.pt", weights_only=True, map_location="cpu"))
-        torch.manual_seed(self.arguments.seed + self.accelerator.process_index)
-        generator = checkpoint / generator_file(self.accelerator, self.accelerator.process_index)
-        if generator.exists():  # else there were fewer processes, or another kind of device
-            restore_generator(torch.load(generator, weights_only=True), self.accelerator)
-        self.accelerator.wait_for_everyone()  # all have read the arguments
+        restore(checkpoint, self.model, self.backend, self._prepare)  # after which all have read the arguments
         if self.accelerator.is_main_process:
             changes = [
                 f"{name} {before.get(name)} -> {value}"
@@ -185,22 +171,38 @@ class Pretraining:
             changed = f"; changed: {', '.join(changes)}" if changes else ""
             self.accelerator.print(f"resuming from {checkpoint}, step {self.state.step}{changed}")
 
+    def _prepare(self) -> None:
+        """Give the model and its optimizers to the back end."""
+        if self.arguments.gradient_checkpointing:
+            self.model.gradient_checkpointing_enable()  # type: ignore[no-untyped-call]
+        if self.arguments.compile:
+            self.backend.compile(self.model)
+        self.backend.prepare(self.model, build_optimizers(self.model, self.arguments, self.arguments.learning_rate))
+        torch.manual_seed(self.arguments.seed + self.accelerator.process_index)  # dropout of its own for each
+
     def _saved_arguments(self) -> dict[str, Any]:
         """What a resumed run starts from."""
         return dataclasses.asdict(self.arguments) | {"resume": False, "overwrite_output_dir": False}
 
-    def run(self) -> int:
-        """The loop. Returns the exit status."""
+    def run(self, stop: StopSignal) -> int:
+        """The loop. Returns the exit status.
+
+        Raises:
+            UserError: the run has diverged; checkpoints are as they were before it did.
+        """
         arguments, accelerator, state = self.arguments, self.accelerator, self.state
         accelerator.print(announcement(self.plan, self.model, accelerator))
-        stop = StopSignal()  # before there are workers
         batches = training_batches(
             self.data.train,
             batch_size=arguments.per_device_train_batch_size,
             rank=accelerator.process_index,
             world_size=accelerator.num_processes,
             first_row=state.rows,
-            last_row=self.end.last_row(state, self.rows_per_step, self.tokens_per_step),
+            last_row=self.end.last_row(
+                state,
+                self.rows_per_step,
+                None if self.plan.objective.is_padded else self.rows_per_step * arguments.max_seq_length,
+            ),
             num_workers=arguments.dataloader_num_workers,
         )
         clock = Clock(state)
@@ -208,6 +210,7 @@ class Pretraining:
         line, held_out = dict[str, float](), dict[str, float]()
         is_trapezoid = arguments.lr_scheduler_type == "warmup_stable_decay"
         self.model.train()
+        stop.wait_for_steps()
         with closing(batches), ProgressBar(progress, is_shown=accelerator.is_main_process) as bar:
             if arguments.compile:
                 bar.set_postfix_str("compiling")
@@ -221,8 +224,9 @@ class Pretraining:
                 before, progress = progress, self.end.progress(state)
                 clock.add(losses)
                 if not line or state.step % arguments.logging_steps == 0 or progress >= 1:
-                    line = clock.line(self.tokens_per_step, accelerator)
+                    line = clock.line(state.tokens, accelerator)
                     line["utilisation"] = line["tokens_per_second"] / self.tokens_per_second_limit
+                    line["skipped_steps"] = state.skipped_steps_in_all
                     self.log.write(state, line)
                 bar.show(progress, state, line, held_out)
                 clock.pause()
@@ -235,24 +239,28 @@ class Pretraining:
                 is_last = stop.agreed or progress >= 1
                 falls_next = is_trapezoid and before < 1 - DECAY_SHARE <= progress
                 if is_due(state.step, arguments.save_steps, is_milestone or is_late) or falls_next or is_last:
-                    self.save()
+                    self.save(is_end=progress >= 1)
                     saved = state.seconds
                 clock.go_on()
         if progress < 1:
             accelerator.print(f"stopped by a signal at step {state.step}; go on with --resume")
         else:
-            self.finish(held_out or self.measure())
+            held_out = held_out or self.measure()
+            if not math.isfinite(held_out["eval_loss"]):
+                raise self.divergence("the held-out loss is not finite")
+            self.finish(held_out)
+            self._prune()
         accelerator.wait_for_everyone()
         self.backend.close()
         if accelerator.is_main_process and (manifest := Manifest.read(self.folder)) is not None:
             manifest.note_growth(is_over=True)
-        return 0 if progress >= 1 else TERMINATED
+        return 0 if progress >= 1 else stop.status
 
     def step(self, batches: Iterator[Batch], progress: float, stop: StopSignal) -> dict[str, Tensor]:
         """One optimizer step. Returns this process's part of the mean losses, and what else the log shows."""
         arguments, accelerator, state = self.arguments, self.accelerator, self.state
         micro_batches = list(islice(batches, arguments.gradient_accumulation_steps))
-        counts = self.count(micro_batches, stop)  # on the CPU, since a GPU would have to be waited for
+        counts, tokens = self.count(micro_batches, stop)  # on the CPU, since a GPU would have to be waited for
         factor = learning_rate_factor(arguments.lr_scheduler_type, arguments.warmup_steps, state.step, progress)
         for optimizer in self.backend.optimizers:
             for group in optimizer.param_groups:
@@ -265,40 +273,49 @@ class Pretraining:
                 # Each loss is this batch's part of the step's mean already; undo the averaging that follows.
                 accelerator.backward(losses["loss"] * (len(micro_batches) * accelerator.num_processes))
             sums = {name: loss.detach() + sums.get(name, 0.0) for name, loss in losses.items()}
+            self.newest = batch, counts, losses["loss"].detach()
         grad_norm = self.backend.clip_gradients(arguments.max_grad_norm)
         decays = arguments.lr_scheduler_type == "warmup_stable_decay" and progress >= 1 - DECAY_SHARE
         if decays:
             state.decayed_for = dataclasses.astuple(self.end)
         state.step += 1
         state.rows, state.rows_per_step = state.rows + self.rows_per_step, self.rows_per_step
-        state.tokens += self.tokens_per_step
+        state.tokens += tokens
+        if state.first_loss is None:
+            loss = float(accelerator.reduce(sums["loss"], reduction="sum"))
+            state.first_loss = loss if math.isfinite(loss) else None
         if torch.isfinite(grad_norm):
             for optimizer in self.backend.optimizers:
                 optimizer.step()
             state.skipped_steps = 0
+            self._prune()
         else:
             state.skipped_steps += 1
             state.skipped_steps_in_all += 1
         for optimizer in self.backend.optimizers:
             optimizer.zero_grad()
         if state.skipped_steps > MAX_SKIPPED_STEPS:
-            raise UserError(
+            raise self.divergence(
                 f"loss or gradient were not finite in {state.skipped_steps} steps in a row, up to step {state.step} "
-                f"(rows {state.rows - self.rows_per_step:,} to {state.rows - 1:,}); look at it with hf-minibert replay "
-                f"--output_dir {self.folder} --step {state.step}, and resume from the checkpoint before with a smaller "
-                "--learning_rate"
+                f"(rows {state.rows - self.rows_per_step:,} to {state.rows - 1:,}; hf-minibert replay --output_dir "
+                f"{self.folder} --step {state.step} looks at them)"
             )
         return sums | {"grad_norm": grad_norm, "learning_rate": torch.tensor(arguments.learning_rate * factor)}
 
-    def count(self, micro_batches: list[Batch], stop: StopSignal) -> dict[str, Tensor]:
-        """Step totals over all batches and processes, by the argument of `forward`; all learn whether one must stop."""
+    def count(self, micro_batches: list[Batch], stop: StopSignal) -> tuple[dict[str, Tensor], int]:
+        """Step totals over all batches and processes, by the argument of `forward`, and the tokens without padding.
+
+        All learn whether one must stop.
+        """
         counts = self.plan.objective.counts
         totals = [sum(int(count(batch)) for batch in micro_batches) for count in counts.values()]
-        everyones = torch.tensor([*totals, int(stop.received)], device=self.accelerator.device)
+        tokens, stops = sum(map(real_tokens, micro_batches)), int(stop.received)
+        everyones = torch.tensor([*totals, tokens, stops], device=self.accelerator.device)
         if self.accelerator.num_processes > 1:
             everyones = self.accelerator.reduce(everyones, reduction="sum")
-        stop.agreed = bool(everyones[-1] > 0) if self.accelerator.num_processes > 1 else stop.received
-        return dict(zip(counts, everyones[:-1].clamp(min=1), strict=True))
+            tokens, stops = everyones[-2:].tolist()
+        stop.agreed = stops > 0
+        return dict(zip(counts, everyones[:-2].clamp(min=1), strict=True)), tokens
 
     def forward(self, batch: Batch, counts: dict[str, Tensor]) -> dict[str, Tensor]:
         """One batch's part of the step's mean loss, in all and by its parts; `counts`: see `count`."""
@@ -338,21 +355,66 @@ class Pretraining:
             plot_curves(self.log.path, self.folder / CURVES, baselines=by_frequencies)
         return metrics
 
-    def save(self) -> None:
-        """Make a checkpoint; then forget the oldest. All processes take part, since each may hold a part."""
-        generators = self.accelerator.gather(generator_state(self.accelerator)[None])
-        weights, moments = self.backend.weights(), self.backend.moments()
+    def save(self, *, is_end: bool) -> None:
+        """Make a checkpoint, unless the run is astray; how it fares decides which earlier ones go.
+
+        Raises:
+            UserError: it cannot come back, or should end here.
+        """
+        state = self.state
+        if not self.backend.is_finite():
+            raise self.divergence(f"weights or moments are not finite after step {state.step}")
+        if state.skipped_steps:
+            reason = "loss or gradient were not finite"
+        elif astray := self.astray():
+            reason = astray
+        else:
+            arguments = {ARGUMENTS: self._saved_arguments()}
+            save(self.folder, state, self.backend, arguments, self._write_model)
+            self.unproven = self.folder / f"checkpoint-{state.step}"
+            return
+        if is_end:
+            raise self.divergence(f"the run ends at step {state.step} astray: {reason}")
         if self.accelerator.is_main_process:
+            logger.warning("step %d is not saved, and no checkpoint goes: %s", state.step, reason)
 
-            def write(checkpoint: Path) -> None:
-                self._write_model(checkpoint, weights)
-                write_tensors(checkpoint / "optimizer.pt", moments)
-                for rank, state in enumerate(generators.cpu()):
-                    write_tensors(checkpoint / generator_file(self.accelerator, rank), state.clone())
+    def astray(self) -> str | None:
+        """What is wrong with the weights that the newest step left, as far as the batch that led to them tells.
 
-            save_checkpoint(self.folder, self.state, write)
+        (The loss of a step is that of the weights before it, and held-out loss may well rise while a run learns.)
+        """
+        batch, counts, before = self.newest
+        self.model.train(False)
+        with torch.no_grad(), self._uncompiled():
+            now = self.model(**batch, **counts, **self.plan.objective.forward_settings(self.arguments))["loss"]
+        self.model.train()
+        parts = self.accelerator.reduce(torch.stack((before, now)).float(), reduction="sum")
+        before, now = (parts * self.arguments.gradient_accumulation_steps).tolist()
+        if not math.isfinite(now):
+            return "its loss is not finite"
+        if now - before > WORSE:
+            return f"it took the loss of its own batch from {before:.3f} to {now:.3f}"
+        if self.state.first_loss is not None and now - self.state.first_loss > WORSE:
+            return f"the loss is {now:.3f}, and was {self.state.first_loss:.3f} when the run began"
+        return None
+
+    def _prune(self) -> None:
+        """Forget the oldest checkpoints once a step from the newest has gone well."""
+        if self.unproven is not None and self.accelerator.is_main_process:
             prune_checkpoints(self.folder, self.arguments.save_total_limit)
-        self.accelerator.wait_for_everyone()
+        self.unproven = None
+
+    def divergence(self, reason: str) -> UserError:
+        """What ends a run that has diverged; a checkpoint from which no step went well goes if there is one before."""
+        left = [one for one in checkpoints(self.folder) if one != self.unproven]
+        self.accelerator.wait_for_everyone()  # all have looked
+        if left and self.unproven is not None and self.accelerator.is_main_process:
+            remove_checkpoint(self.unproven)
+        kept = left or ([self.unproven] if self.unproven is not None else [])
+        where = f"go on from {kept[0].name}" if kept else "begin anew"
+        return UserError(
+            f"{reason}; {where} with --resume and a --learning_rate below {self.arguments.learning_rate:g}"
+        )
 
     def finish(self, metrics: dict[str, float]) -> None:
         """Put the model into the run's folder, and tell what was learned."""
@@ -396,16 +458,3 @@ def speed_limit(plan: Plan, model: PretrainingModel, data: RunData, accelerator:
     rows = arguments.per_device_train_batch_size * arguments.max_seq_length
     rate = matrix_product_rate(accelerator.device, dtype, rows, plan.config.hidden_size)
     return float(accelerator.num_processes * rate / arithmetic)
-
-
-def load_weights(model: PretrainingModel, checkpoint: Path) -> None:
-    """Copy weights into a model's own memory: where they lie in a mapped file decides how sums on CPU are rounded.
-
-    Raises:
-        UserError: the checkpoint is of a model of another shape.
-    """
-    try:
-        load_model(model, checkpoint / "model.safetensors")
-    except RuntimeError as error:
-        reason = " ".join(str(error).split())
-        raise UserError(f"{checkpoint} does not fit the model that the arguments describe: {reason}") from error

@@ -72,6 +72,8 @@ class Objective:
     """How held-out text is read."""
     counts: Mapping[str, Callable[[Batch], Tensor]]
     """What a step counts over all its batches and processes, by the arguments of `forward` that take the sums."""
+    is_padded: bool = False
+    """Whether rows are filled up with padding, so that they differ in how many tokens they have."""
     losses: tuple[str, ...] = ()
     """The parts of the loss, by their names in the model's output."""
     logits: str = "logits"
@@ -125,6 +127,11 @@ def predicted(batch: Batch) -> Tensor:
     return (batch["labels"] != IGNORE_INDEX).sum()
 
 
+def real_tokens(batch: Batch) -> int:
+    """How many tokens a batch has, without padding."""
+    return int(batch["attention_mask"].sum()) if "attention_mask" in batch else batch["input_ids"].numel()
+
+
 def predicted_in(kind: str) -> Callable[[Batch], Tensor]:
     """How many tokens are predicted in the masked or in the causal rows of a hybrid batch."""
     return lambda batch: (batch["labels"] != IGNORE_INDEX).sum(dim=1)[batch["causal_rows"] == (kind == "causal")].sum()
@@ -144,6 +151,7 @@ def _paired(rows: type[NextSentenceRows], words: str) -> Objective:
         rows=make,
         readings=(Reading(name="mlm", words="masked-LM", rows=make),),
         counts={"num_items_in_batch": predicted, "num_sentences_in_batch": pairs},
+        is_padded=True,
         losses=("mlm_loss", "nsp_loss"),
         logits="prediction_logits",
         samples=partial(fill_ins, logits="prediction_logits"),

@@ -11,9 +11,8 @@ from tqdm import tqdm
 
 from hf_minibert.data.loader import training_batches
 from hf_minibert.errors import UserError
-from hf_minibert.pretraining.checkpoint import TrainState, checkpoints, is_whole, load_state
+from hf_minibert.pretraining.checkpoint import TrainState, checkpoints, is_whole, load_state, load_weights
 from hf_minibert.pretraining.data import read_data
-from hf_minibert.pretraining.loop import load_weights
 from hf_minibert.pretraining.plan import Plan, build_model
 
 SHOWN_ROWS = 3

@@ -9,13 +9,14 @@ from accelerate import Accelerator
 from tqdm import tqdm
 
 from hf_minibert.data.corpus import HubCorpus
+from hf_minibert.data.loader import evaluation_batches
 from hf_minibert.data.sources import BUILTIN
 from hf_minibert.data.streamed import StreamedRows
 from hf_minibert.files import Manifest, append_text, write_text
 from hf_minibert.presets import PretrainingModel
 from hf_minibert.pretraining.checkpoint import TrainState
 from hf_minibert.pretraining.data import RunData
-from hf_minibert.pretraining.objectives import Objective
+from hf_minibert.pretraining.objectives import Objective, real_tokens
 from hf_minibert.pretraining.plan import Plan
 from hf_minibert.pretraining.schedule import DEFAULT_BUDGET
 from hf_minibert.runs.hardware import hardware
@@ -38,8 +39,9 @@ class MetricsLog:
         self.path, self._accelerator = folder / METRICS, accelerator
         for path in (self.path, folder / SAMPLES) if accelerator.is_main_process else ():
             if path.exists():
-                lines = path.read_text(encoding="utf-8").splitlines()
-                write_text(path, "".join(f"{line}\n" for line in lines if _step(line) <= state.step))
+                lines = path.read_bytes().split(b"\n")  # what else ends lines for Python may stand in a sample
+                kept = [line.decode() for line in lines if _step(line, has_numbers=path == self.path) <= state.step]
+                write_text(path, "".join(f"{line}\n" for line in kept))
         manifest = Manifest.read(folder) if accelerator.is_main_process else None
         if manifest is not None:
             manifest.grow([METRICS, SAMPLES])
@@ -59,12 +61,24 @@ class MetricsLog:
             append_text(self.path.with_name(SAMPLES), line + "\n")
 
 
-def _step(line: str) -> float:
-    """The step of a line; a line that was cut off when the run was killed has none."""
+def _step(line: bytes, *, has_numbers: bool) -> float:
+    """The step of a line; one that was cut off when the run was killed, or is damaged, has none, which is infinite."""
     try:
-        return float(json.loads(line)["step"])
-    except json.JSONDecodeError:
-        return float("inf")
+        content = json.loads(line.decode())
+        if has_numbers and not all(value is None or isinstance(value, int | float) for value in content.values()):
+            return math.inf
+        step = content["step"]
+    except (ValueError, LookupError, TypeError, AttributeError, RecursionError):
+        return math.inf
+    return float(step) if isinstance(step, int) else math.inf
+
+
+def steps_told(folder: Path) -> int | None:
+    """The step at which `results.json` says what was learned; None if it is missing or damaged."""
+    try:
+        return int(json.loads((folder / RESULTS).read_text(encoding="utf-8"))["training"]["steps"])
+    except (OSError, ValueError, LookupError, TypeError, RecursionError):
+        return None
 
 
 class ProgressBar(tqdm):  # type: ignore[misc]  # tqdm publishes no types
@@ -83,6 +97,8 @@ class ProgressBar(tqdm):  # type: ignore[misc]  # tqdm publishes no types
     def show(self, progress: float, state: TrainState, line: dict[str, float], held_out: dict[str, float]) -> None:
         """Move on; `line` and `held_out` are the newest metrics of training and evaluation."""
         text = f"step {state.step}, loss {line['loss']:.3f}, {line['tokens_per_second']:,.0f} tokens/s"
+        if state.skipped_steps_in_all:
+            text += f", {state.skipped_steps_in_all} skipped"
         if held_out:
             text += f", held-out {held_out['eval_loss']:.3f}"
         self.set_postfix_str(text, refresh=False)
@@ -122,6 +138,7 @@ def summary(
     arguments, train, held_out = plan.arguments, data.store.train, data.store.held_out
     processes = accelerator.num_processes
     length, rows = arguments.max_seq_length, arguments.per_device_train_batch_size
+    evaluated = evaluation_batches(data.held_out[0], batch_size=64, max_rows=arguments.max_eval_samples)
     hub_id = data.corpus.hub_id if isinstance(data.corpus, HubCorpus) else None
     tokenizer = Path(arguments.tokenizer or OWN_TOKENIZER)
     is_streamed = isinstance(data.train, StreamedRows)
@@ -141,7 +158,7 @@ def summary(
             "held_out_documents": len(held_out),
             "tokens": int(train.lengths.sum()),
             "held_out_tokens": int(held_out.lengths.sum()),
-            "evaluated_tokens": min(arguments.max_eval_samples, data.held_out[0].num_rows) * length,
+            "evaluated_tokens": sum(map(real_tokens, evaluated)),
             "bytes": data.store.info.bytes,
         }
         | ({"is_first_part": True} if is_streamed else {}),
@@ -152,9 +169,10 @@ def summary(
         },
         "training": {
             "steps": state.step,
+            "skipped_steps": state.skipped_steps_in_all,
             "tokens_seen": state.tokens,
             "seconds": round(state.seconds, 1),
-            **({} if is_streamed else {"epochs": state.tokens / (data.train.num_rows * length)}),
+            **({} if is_streamed else {"epochs": state.rows / data.train.num_rows}),
             "tokens_per_second": state.tokens / (state.training_seconds - state.compile_seconds),
             "global_batch_size": rows * arguments.gradient_accumulation_steps * processes,
             "max_seq_length": length,
@@ -180,6 +198,8 @@ def print_report(results: dict[str, Any], objective: Objective, folder: Path, ca
         f"\n{results['preset']} ({results['num_parameters'] / 1e6:.1f}M parameters) after {training['steps']:,} steps, "
         f"{training['tokens_seen']:,} tokens. On held-out documents:"
     )
+    if training["skipped_steps"]:
+        out(f"  warning: {training['skipped_steps']:,} steps were left out, as loss or gradient were not finite")
     for reading in objective.readings:
         is_first = reading is objective.readings[0]
         loss = metrics.get(f"eval_{reading.name}_loss", metrics["eval_loss"])

@@ -1,12 +1,15 @@
 """The arguments that a run saves in its folder; `--resume` and `replay` read them."""
 
 import json
+import logging
 from pathlib import Path
 from typing import Any
 
 from hf_minibert.command_line import parse
 from hf_minibert.errors import UserError
 from hf_minibert.pretraining.arguments import PretrainArguments
+
+logger = logging.getLogger(__name__)
 
 ARGUMENTS = "arguments.json"
 ENDS = ("budget", "max_steps", "max_tokens")
@@ -20,7 +23,7 @@ def of_run(folder: str) -> PretrainArguments:
     Raises:
         UserError: the folder holds none.
     """
-    return parse(PretrainArguments, ["--output_dir", folder], defaults=_read(folder, "replay"))
+    return parse(PretrainArguments, ["--output_dir", folder], defaults=_current(folder, "replay"))
 
 
 def resumed(arguments: PretrainArguments) -> PretrainArguments:
@@ -29,15 +32,44 @@ def resumed(arguments: PretrainArguments) -> PretrainArguments:
     Raises:
         UserError: the folder holds none.
     """
-    settings = _read(arguments.output_dir, "resume")
+    settings = _current(arguments.output_dir, "resume")
     if any(vars(arguments)[end] is not None for end in ENDS):
         settings = {name: value for name, value in settings.items() if name not in ENDS}
     return parse(PretrainArguments, defaults=settings)
 
 
-def _read(folder: str, verb: str) -> dict[str, Any]:
-    saved = Path(folder) / ARGUMENTS
-    if not saved.is_file():
-        raise UserError(f"nothing to {verb}: {saved} is missing; output_dir must be the folder of an earlier run")
-    settings: dict[str, Any] = json.loads(saved.read_text(encoding="utf-8"))
-    return {name: value for name, value in settings.items() if name not in RETIRED}
+def _current(folder: str, verb: str) -> dict[str, Any]:
+    """The arguments of the run in a folder that this version knows."""
+    if not (Path(folder) / ARGUMENTS).is_file() and not any(Path(folder).glob(f"checkpoint-*/{ARGUMENTS}")):
+        missing = Path(folder) / ARGUMENTS
+        raise UserError(f"nothing to {verb}: {missing} is missing; output_dir must be the folder of an earlier run")
+    return {name: value for name, value in read_arguments(Path(folder)).items() if name not in RETIRED}
+
+
+def read_arguments(folder: Path) -> dict[str, Any]:
+    """What `arguments.json` of a run says; where that is damaged, what the copy in its newest whole checkpoint says.
+
+    Raises:
+        UserError: there is no such copy.
+    """
+    try:
+        return _read(folder / ARGUMENTS)
+    except (OSError, ValueError, RecursionError) as error:
+        from hf_minibert.pretraining.checkpoint import checkpoints, is_whole  # loads torch
+
+        reason = " ".join(str(error).split())[:200]
+        for checkpoint in checkpoints(folder):
+            if (checkpoint / ARGUMENTS).exists() and is_whole(checkpoint):
+                logger.warning("%s is damaged (%s); taking the copy in %s", folder / ARGUMENTS, reason, checkpoint.name)
+                return _read(checkpoint / ARGUMENTS)
+        raise UserError(
+            f"{folder / ARGUMENTS} is damaged ({reason}), and no checkpoint has a copy; give another output_dir, or "
+            "--overwrite_output_dir to begin anew"
+        ) from error
+
+
+def _read(path: Path) -> dict[str, Any]:
+    settings = json.loads(path.read_text(encoding="utf-8"))
+    if not isinstance(settings, dict) or not isinstance(settings.get("optimizer"), str):
+        raise ValueError("not the arguments of a run")
+    return settings

@@ -12,11 +12,13 @@ from accelerate import Accelerator
 from torch import Tensor
 
 from hf_minibert.pretraining.arguments import PretrainArguments, parse_duration
-from hf_minibert.pretraining.checkpoint import TrainState, latest_checkpoint, load_state, stable_checkpoint
+from hf_minibert.pretraining.checkpoint import TrainState, load_state, stable_checkpoint
 
 logger = logging.getLogger(__name__)
 
 DEFAULT_BUDGET = "5m"
+LEAST_WARMUP_STEPS = 40
+"""Where the warm-up is a share of a run. A short run that reached the peak in one or two steps would diverge."""
 DECAY_SHARE = 0.2
 """The share of a run with `warmup_stable_decay` in which the rate falls."""
 EVALUATIONS = 8
@@ -41,10 +43,17 @@ class End:
         seconds = None if budget is None else parse_duration(budget)
         return cls(seconds, arguments.max_steps, arguments.max_tokens)
 
-    def last_row(self, state: TrainState, rows_per_step: int, tokens_per_step: int) -> int | None:
-        """How many rows the run will have read; None if time alone decides."""
+    def last_row(self, state: TrainState, rows_per_step: int, tokens_per_step: int | None) -> int | None:
+        """How many rows the run will have read at most; None if that is not known.
+
+        Args:
+            state: how far the run is.
+            rows_per_step: rows of a step.
+            tokens_per_step: tokens of a step; None where rows are padded, each as its text is.
+        """
         steps = [self.steps - state.step] if self.steps is not None else []
-        steps += [-((state.tokens - self.tokens) // tokens_per_step)] if self.tokens is not None else []
+        if self.tokens is not None and tokens_per_step is not None:
+            steps.append(-((state.tokens - self.tokens) // tokens_per_step))
         return state.rows + max(0, min(steps)) * rows_per_step if steps else None
 
     def progress(self, state: TrainState) -> float:
@@ -62,10 +71,19 @@ def learning_rate_factor(kind: str, warmup_steps: float, step: int, progress: fl
 
     Args:
         kind: linear, cosine or warmup_stable_decay.
-        warmup_steps: steps of linear warm-up, or their share of the run if below 1.
+        warmup_steps: steps of linear warm-up, or their share of the run if below 1: then `LEAST_WARMUP_STEPS` at least.
         step: steps done.
         progress: how much of the run is done, 0 to 1.
     """
+    factor = _factor(kind, warmup_steps, step, progress)
+    if not 0 < warmup_steps < 1:
+        return factor
+    # The steps of the run need not be known: while so few are done, the rate is what either warm-up allows.
+    return min(factor, (step + 1) / LEAST_WARMUP_STEPS)
+
+
+def _factor(kind: str, warmup_steps: float, step: int, progress: float) -> float:
+    """The same without a least warm-up."""
     if warmup_steps >= 1:
         if step < warmup_steps:
             return (step + 1) / warmup_steps
@@ -104,6 +122,7 @@ class Clock:
     def __init__(self, state: TrainState) -> None:
         now = time.perf_counter()
         self._begin, self._training_begin = now - state.seconds, now - state.training_seconds
+        self._tokens = state.tokens
         self._start_line()
 
     def _start_line(self) -> None:
@@ -123,14 +142,18 @@ class Clock:
         self._sums = {name: loss + self._sums.get(name, 0.0) for name, loss in losses.items()}
         self._sums |= {name: losses[name] for name in ("grad_norm", "learning_rate")}
 
-    def line(self, tokens_per_step: int, accelerator: Accelerator) -> dict[str, float]:
-        """Mean losses and speed since the last line, over all processes, and the newest gradient norm and rate."""
+    def line(self, tokens: int, accelerator: Accelerator) -> dict[str, float]:
+        """Mean losses and speed since the last line, over all processes, and the newest gradient norm and rate.
+
+        `tokens`: that all processes have read so far.
+        """
         latest = {name: float(self._sums.pop(name)) for name in ("grad_norm", "learning_rate")}
         values = torch.stack(list(self._sums.values())) / self._steps
         if accelerator.num_processes > 1:
             values = accelerator.reduce(values, reduction="sum")
-        speed = self._steps * tokens_per_step / (time.perf_counter() - self._line_begin)
+        speed = (tokens - self._tokens) / (time.perf_counter() - self._line_begin)
         line = dict(zip(self._sums, values.tolist(), strict=True)) | latest | {"tokens_per_second": speed}
+        self._tokens = tokens
         self._start_line()
         return line
 
@@ -155,12 +178,11 @@ def share_seconds(clock: Clock, accelerator: Accelerator) -> tuple[float, float]
     return total, training
 
 
-def resume_point(folder: Path, end: End) -> Path:
+def resume_point(newest: Path, end: End) -> Path:
     """The checkpoint to go on from: the newest, but where it has decayed for another end, the newest before that."""
-    newest = latest_checkpoint(folder)
     decayed_for = load_state(newest).decayed_for
     if decayed_for is None or tuple(decayed_for) == dataclasses.astuple(end):
         return newest
-    stable = stable_checkpoint(folder)
+    stable = stable_checkpoint(newest.parent)
     logger.info("the learning rate had begun to fall for the earlier end; going on from %s, before that", stable)
     return stable

@@ -25,11 +25,12 @@ def _read_metrics(path: Path) -> tuple[list[dict[str, Any]], list[dict[str, Any]
     """The training and the evaluation lines by step; of a step that was repeated after a resume, the later line."""
     training: dict[int, dict[str, Any]] = {}
     evaluation: dict[int, dict[str, Any]] = {}
-    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), start=1):
+    lines = path.read_bytes().split(b"\n")
+    for number, line in enumerate(lines[:-1] if lines[-1] == b"" else lines, start=1):
         try:
-            record = json.loads(line)
+            record = json.loads(line.decode())
             (evaluation if "eval_loss" in record else training)[record["step"]] = record
-        except (json.JSONDecodeError, KeyError, TypeError) as error:
+        except (ValueError, KeyError, TypeError, RecursionError) as error:
             raise UserError(f"line {number} of {path} is not a line of metrics with a step") from error
     if not training and not evaluation:
         raise UserError(f"{path} is empty, so there is nothing to plot; scripts/pretrain.py fills it as it trains")
@@ -68,10 +69,10 @@ def _style(axes: Axes) -> None:
     axes.xaxis.label.set_color(_INK)
 
 
-def _held_out_label(last: Mapping[str, float]) -> str:
-    label = f"held-out: {last['eval_loss']:.2f}"
+def _held_out_label(last: dict[str, Any]) -> str:
+    label = f"held-out: {_number(last, 'eval_loss'):.2f}"
     if "eval_bits_per_byte" in last:
-        label += f" ({last['eval_bits_per_byte']:.2f} bits per byte)"
+        label += f" ({_number(last, 'eval_bits_per_byte'):.2f} bits per byte)"
     return label
 
 

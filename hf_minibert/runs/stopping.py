@@ -1,42 +1,59 @@
-"""How a run is asked to stop, so that the step at hand can end and be saved."""
+"""How a run is asked to stop: by signals, which it obeys once the step at hand is done and saved."""
 
 import signal
 import sys
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
-from types import FrameType
+from types import FrameType, TracebackType
+from typing import Any, Self
 
-SECONDS_BETWEEN = 1.0
-"""A Ctrl-C that comes sooner than this after another is the same one: a launcher passes it on."""
-_STATUSES = {signal.SIGINT: 130, signal.SIGTERM: 143}
-if sys.platform != "win32":
-    _STATUSES |= {signal.SIGHUP: 129, signal.SIGUSR1: 143}  # the last is how schedulers such as Slurm warn of the end
+NAMES = ("SIGINT", "SIGTERM", "SIGHUP", "SIGUSR1")
+"""Ctrl-C, the request to end, a terminal that is gone, and how schedulers such as Slurm warn of the end."""
+TERMINATED = 143
+STATUSES = {"SIGINT": 130, "SIGHUP": 129}
+SECONDS_OF_ONE_CTRL_C = 1.0
+"""A terminal and a launcher may both pass on the same Ctrl-C."""
 
 
 class StopSignal:
-    """Remembers that the process was asked to stop."""
+    """Remembers that a process was asked to stop. Before the first step nothing can be saved: it ends at once.
+
+    As a context manager it listens until the block ends. A second Ctrl-C ends the process at once, too.
+    """
 
     def __init__(self) -> None:
-        self.status = 0
-        """The exit status of a run that was stopped so, such as 130 after Ctrl-C; 0: it was not asked to."""
-        self._time = 0.0
+        self.received = False
+        self.agreed = False
+        """Whether all processes know of it."""
+        self.status = TERMINATED
+        """What the process then exits with: 143, but 130 after Ctrl-C and 129 after SIGHUP."""
+        self._has_steps = False
+        self._interrupted: float | None = None
+        self._before: dict[signal.Signals, Any] = {}
+
+    def __enter__(self) -> Self:
+        for number in (signal.Signals[name] for name in NAMES if name in signal.Signals.__members__):
+            if signal.getsignal(number) is not signal.SIG_IGN:  # as nohup asks
+                self._before[number] = signal.signal(number, self._receive)
+        return self
+
+    def __exit__(
+        self, _kind: type[BaseException] | None, _error: BaseException | None, _trace: TracebackType | None
+    ) -> None:
+        for number, handler in self._before.items():
+            signal.signal(number, handler)
+
+    def wait_for_steps(self) -> None:
+        """From here on, a signal lets the step at hand end."""
+        self._has_steps = True
 
     def _receive(self, number: int, _frame: FrameType | None) -> None:
-        status = _STATUSES[signal.Signals(number)]
-        if status == self.status == _STATUSES[signal.SIGINT] and time.monotonic() - self._time > SECONDS_BETWEEN:
-            raise KeyboardInterrupt
-        self.status, self._time = status, time.monotonic()
-
-
-@contextmanager
-def stop_signal() -> Iterator[StopSignal]:
-    """Have SIGTERM, SIGUSR1, SIGHUP and Ctrl-C noted while the block lasts; a second Ctrl-C ends it at once."""
-    stop = StopSignal()
-    heeded = [number for number in _STATUSES if signal.getsignal(number) is not signal.SIG_IGN]  # nohup's is ignored
-    before = {number: signal.signal(number, stop._receive) for number in heeded}
-    try:
-        yield stop
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
+        name = signal.Signals(number).name
+        if name == "SIGINT":
+            now = time.monotonic()
+            if self._interrupted is not None and now - self._interrupted > SECONDS_OF_ONE_CTRL_C:
+                raise KeyboardInterrupt
+            self._interrupted = self._interrupted or now
+        self.received, self.status = True, STATUSES.get(name, TERMINATED)
+        if not self._has_steps:
+            sys.stderr.write(f"stopped by {name} before the first step, so there is nothing to save\n")
+            sys.exit(self.status)

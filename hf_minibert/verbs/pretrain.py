@@ -4,17 +4,19 @@ from hf_minibert.assets import require_tokenizer
 from hf_minibert.data.sources import require_corpus
 from hf_minibert.pretraining.arguments import PretrainArguments as Arguments
 from hf_minibert.pretraining.saved_arguments import resumed
+from hf_minibert.runs.stopping import StopSignal
 
 __all__ = ["Arguments", "main"]
 
 
 def main(arguments: Arguments) -> int:
     """Train; with --resume, the arguments of the run come first and flags override them; a new end replaces the old."""
-    if arguments.resume:
-        arguments = resumed(arguments)
-    require_corpus(arguments.corpus)
-    if arguments.tokenizer is not None:
-        require_tokenizer(arguments.tokenizer)
-    from hf_minibert.pretraining.loop import pretrain
+    with StopSignal() as stop:
+        if arguments.resume:
+            arguments = resumed(arguments)
+        require_corpus(arguments.corpus)
+        if arguments.tokenizer is not None:
+            require_tokenizer(arguments.tokenizer)
+        from hf_minibert.pretraining.loop import pretrain
 
-    return pretrain(arguments)
+        return pretrain(arguments, stop)

@@ -1,16 +1,20 @@
 import json
 import logging
+import os
+import pickle
 import shutil
 import signal
 from pathlib import Path
 
 import pytest
+import torch
 
 from hf_minibert.errors import UserError
 from hf_minibert.files import TEMPORARY, Manifest
 from hf_minibert.pretraining import checkpoint as checkpoint_module
 from hf_minibert.pretraining.checkpoint import (
     CHECKSUMS,
+    MOMENTS,
     STATE,
     TrainState,
     checkpoints,
@@ -18,6 +22,8 @@ from hf_minibert.pretraining.checkpoint import (
     latest_checkpoint,
     load_state,
     prune_checkpoints,
+    read_tensors,
+    refuse_other_moments,
     save_checkpoint,
 )
 
@@ -135,6 +141,11 @@ def flip_a_byte(folder: Path) -> None:
     path.write_bytes(content)
 
 
+def add_checksum(folder: Path, name: str) -> None:
+    checksums = json.loads((folder / CHECKSUMS).read_text())
+    (folder / CHECKSUMS).write_text(json.dumps({name: "0" * 64} | checksums))
+
+
 DAMAGE = {
     "a flipped byte": flip_a_byte,
     "a missing file": lambda folder: (folder / "logs" / "line.txt").unlink(),
@@ -145,6 +156,15 @@ DAMAGE = {
     "half of the checksums": lambda folder: (folder / CHECKSUMS).write_text('{"model.saf'),
     "checksums of another kind": lambda folder: (folder / CHECKSUMS).write_text('["model.safetensors"]'),
     "binary checksums": lambda folder: (folder / CHECKSUMS).write_bytes(b"\xff\xfe"),
+    "deep checksums": lambda folder: (folder / CHECKSUMS).write_text("[" * 100_000),
+    "a device among the checksums": lambda folder: add_checksum(folder, "/dev/zero"),
+    "a file elsewhere among the checksums": lambda folder: add_checksum(folder, "../checkpoint-9/train_state.json"),
+    "a pipe among the checksums": lambda folder: (os.mkfifo(folder / "pipe"), add_checksum(folder, "pipe")),
+    "moments without a checksum": lambda folder: (folder / MOMENTS).write_bytes(b"others"),
+    "a link for checksums": lambda folder: (
+        (folder / CHECKSUMS).unlink(),
+        (folder / CHECKSUMS).symlink_to("/dev/zero"),
+    ),
     "nothing in it": lambda folder: (shutil.rmtree(folder), folder.mkdir()),
 }
 
@@ -179,6 +199,61 @@ def test_nothing_to_resume(tmp_path, damaged):
         flip_a_byte(*save(tmp_path, 1))
     with pytest.raises(UserError, match="has no whole checkpoint; start the run without --resume"):
         latest_checkpoint(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("content", "reason"),
+    [
+        (b"", "Expecting value"),
+        (b"[]", "train_state.json"),
+        (b"\xff\xfe", "utf-8"),
+        (b"[" * 100_000, "recursion"),
+        (b'{"step": 1, "luck": 7}', "unknown key 'luck'"),
+        (b'{"step": "1"}', "not a value of step"),
+        (b'{"step": 2}', "not a value of step"),
+        (b'{"step": 1, "tokens": -1}', "not a value of tokens"),
+        (b'{"step": 1, "seconds": NaN}', "not a value of seconds"),
+        (b'{"step": 1, "seconds": 1' + b"0" * 400 + b"}", "train_state.json"),
+        (b'{"step": 1, "decayed_for": [1]}', "not a value of decayed_for"),
+        (b'{"step": 1, "samples_before": [3]}', "not a value of samples_before"),
+    ],
+)
+def test_a_state_that_says_something_else_is_refused(tmp_path, content, reason):
+    (folder,) = save(tmp_path, 1)
+    (folder / STATE).write_bytes(content)
+    with pytest.raises(UserError, match=reason) as refused:
+        load_state(folder)
+    assert str(folder / STATE) in str(refused.value)
+
+
+def test_nothing_but_tensors_is_read(tmp_path):
+    for number, content in enumerate(
+        (b"", b"half", pickle.dumps(print), pickle.dumps(print, protocol=2), pickle.dumps({"state": {}})[:-3])
+    ):
+        path = tmp_path / f"{number}.pt"
+        path.write_bytes(content)
+        with pytest.raises(UserError, match="is not as a run wrote it"):
+            read_tensors(path)
+
+
+def test_moments_are_those_of_the_model():
+    shapes = {"one": torch.Size([2, 3]), "two": torch.Size([4])}
+    moment = {"step": torch.tensor(3.0), "exp_avg": torch.zeros(2, 3)}
+    groups = [{"params": ["one"]}, {"params": ["two"]}]
+    path = Path("checkpoint-1/optimizer.pt")
+    refuse_other_moments({"state": {"one": moment}, "param_groups": groups}, shapes, path)
+    others = [
+        {"state": {"one": moment | {"exp_avg": torch.zeros(3, 2)}}, "param_groups": groups},
+        {"state": {"three": moment}, "param_groups": groups},
+        {"state": {"one": moment}, "param_groups": groups[:1]},
+        {"state": {}, "param_groups": groups},
+        {"state": [moment], "param_groups": groups},
+        [1, 2],
+        {},
+    ]
+    for other in others:
+        with pytest.raises(UserError, match=r"moments.*delete checkpoint-1 to go on"):
+            refuse_other_moments(other, shapes, path)
 
 
 # ---------------------------------------------------------------- order

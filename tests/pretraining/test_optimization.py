@@ -83,7 +83,7 @@ def test_warmup_is_linear_and_the_same_in_steps_and_as_a_share(warmup_steps):
 
 def test_shapes_by_hand():
     def factor(kind: str, progress: float) -> float:
-        return learning_rate_factor(kind, 0.2, 17, progress)
+        return learning_rate_factor(kind, 0.2, 170, progress)
 
     assert [factor("linear", progress) for progress in (0.1, 0.2, 0.6, 0.8, 1)] == pytest.approx([0.5, 1, 0.5, 0.25, 0])
     assert [factor("cosine", progress) for progress in (0.1, 0.2, 0.6, 1)] == pytest.approx([0.5, 1, 0.5, 0])

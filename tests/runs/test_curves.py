@@ -117,3 +117,11 @@ def test_unreadable_metrics_leave_the_old_picture(tmp_path: Path, content: str, 
     with pytest.raises(UserError, match=message):
         plot_curves(tmp_path / "metrics.jsonl", tmp_path / "curves.png")
     assert (tmp_path / "curves.png").read_text(encoding="utf-8") == "old"
+
+
+def test_a_held_out_loss_that_is_not_finite_is_no_error(tmp_path: Path) -> None:
+    lines = [{"step": 1, "tokens": 8, "loss": 9.0, "learning_rate": 0.1}]
+    lines += [{"step": 1, "tokens": 8, "eval_loss": None, "eval_bits_per_byte": None}]
+    (tmp_path / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    plot_curves(tmp_path / "metrics.jsonl", tmp_path / "curves.png")
+    assert (tmp_path / "curves.png").read_bytes().startswith(b"\x89PNG")
