@@ -7,6 +7,7 @@ none.
 from dataclasses import dataclass
 from pathlib import Path
 
+from hf_minibert.assets import model_folder
 from hf_minibert.errors import UserError
 
 
@@ -40,7 +41,7 @@ def _size(number: int) -> str:
 
 def main(arguments: Arguments) -> int:
     """Show what goes up, then upload it."""
-    folder = Path(arguments.model_name_or_path)
+    folder = Path(model_folder(arguments.model_name_or_path))
     if not folder.is_dir():
         raise UserError(f"there is no folder {folder}; model_name_or_path is that of a finished run")
     from huggingface_hub import get_token
