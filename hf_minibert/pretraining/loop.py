@@ -77,7 +77,9 @@ logger = logging.getLogger(__name__)
 SECONDS_BETWEEN_SAVES = 1800
 MAX_SKIPPED_STEPS = 10
 WORSE = 0.5
-"""Nats by which a loss may rise over that of the same batch before the step, and over the first one of the run."""
+"""Nats by which a step may make the loss of its batch worse, and a whole run its first loss."""
+MUCH_WORSE = 2.0
+"""Nats by which the loss of a single step may be worse than the first one: small batches differ."""
 
 
 def pretrain(arguments: PretrainArguments, stop: StopSignal) -> int:
@@ -136,6 +138,8 @@ class Pretraining:
         )
         self.newest: tuple[Batch, dict[str, Tensor], Tensor]
         """The last batch of the newest step, what the step counted, and the batch's part of its loss."""
+        self.step_loss: Tensor
+        """This process's part of the loss of the newest step."""
         self.unproven: Path | None = None
         """The checkpoint of this process from which no step has gone well yet."""
         self._build_or_resume(checkpoint)
@@ -239,7 +243,7 @@ class Pretraining:
                 is_last = stop.agreed or progress >= 1
                 falls_next = is_trapezoid and before < 1 - DECAY_SHARE <= progress
                 if is_due(state.step, arguments.save_steps, is_milestone or is_late) or falls_next or is_last:
-                    self.save(is_end=progress >= 1)
+                    self.save(held_out["eval_loss"] if progress >= 1 else None)
                     saved = state.seconds
                 clock.go_on()
         if progress < 1:
@@ -274,6 +278,7 @@ class Pretraining:
                 accelerator.backward(losses["loss"] * (len(micro_batches) * accelerator.num_processes))
             sums = {name: loss.detach() + sums.get(name, 0.0) for name, loss in losses.items()}
             self.newest = batch, counts, losses["loss"].detach()
+        self.step_loss = sums["loss"]
         grad_norm = self.backend.clip_gradients(arguments.max_grad_norm)
         decays = arguments.lr_scheduler_type == "warmup_stable_decay" and progress >= 1 - DECAY_SHARE
         if decays:
@@ -355,8 +360,10 @@ class Pretraining:
             plot_curves(self.log.path, self.folder / CURVES, baselines=by_frequencies)
         return metrics
 
-    def save(self, *, is_end: bool) -> None:
-        """Make a checkpoint, unless the run is astray; how it fares decides which earlier ones go.
+    def save(self, held_out: float | None) -> None:
+        """Make a checkpoint, unless the run is astray; earlier ones go once a step from it went well.
+
+        `held_out`: the held-out loss, at the end of the run.
 
         Raises:
             UserError: it cannot come back, or should end here.
@@ -366,20 +373,20 @@ class Pretraining:
             raise self.divergence(f"weights or moments are not finite after step {state.step}")
         if state.skipped_steps:
             reason = "loss or gradient were not finite"
-        elif astray := self.astray():
+        elif astray := self.astray(held_out):
             reason = astray
         else:
             arguments = {ARGUMENTS: self._saved_arguments()}
             save(self.folder, state, self.backend, arguments, self._write_model)
             self.unproven = self.folder / f"checkpoint-{state.step}"
             return
-        if is_end:
+        if held_out is not None:
             raise self.divergence(f"the run ends at step {state.step} astray: {reason}")
         if self.accelerator.is_main_process:
             logger.warning("step %d is not saved, and no checkpoint goes: %s", state.step, reason)
 
-    def astray(self) -> str | None:
-        """What is wrong with the weights that the newest step left, as far as the batch that led to them tells.
+    def astray(self, held_out: float | None) -> str | None:
+        """What is wrong with the weights that the newest step left, if anything; at the end, with the held-out loss.
 
         (The loss of a step is that of the weights before it, and held-out loss may well rise while a run learns.)
         """
@@ -388,15 +395,16 @@ class Pretraining:
         with torch.no_grad(), self._uncompiled():
             now = self.model(**batch, **counts, **self.plan.objective.forward_settings(self.arguments))["loss"]
         self.model.train()
-        parts = self.accelerator.reduce(torch.stack((before, now)).float(), reduction="sum")
-        before, now = (parts * self.arguments.gradient_accumulation_steps).tolist()
-        if not math.isfinite(now):
+        losses = self.accelerator.reduce(torch.stack((self.step_loss, before, now)).float(), reduction="sum")
+        loss, before, now = losses.tolist()
+        rise = (now - before) * self.arguments.gradient_accumulation_steps
+        if not math.isfinite(rise):
             return "its loss is not finite"
-        if now - before > WORSE:
-            return f"it took the loss of its own batch from {before:.3f} to {now:.3f}"
-        if self.state.first_loss is not None and now - self.state.first_loss > WORSE:
-            return f"the loss is {now:.3f}, and was {self.state.first_loss:.3f} when the run began"
-        return None
+        if rise > WORSE:
+            return f"a step made the loss of its own batch worse by {rise:.3f}"
+        first = loss if self.state.first_loss is None else self.state.first_loss
+        least, most = (loss, MUCH_WORSE) if held_out is None else (min(loss, held_out), WORSE)
+        return f"the loss is {least:.3f}, and was {first:.3f} when the run began" if least - first > most else None
 
     def _prune(self) -> None:
         """Forget the oldest checkpoints once a step from the newest has gone well."""
