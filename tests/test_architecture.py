@@ -29,7 +29,7 @@ ALLOWED = {
     "output_folder": {"files", "errors"},
     "command_line": {"errors"},
     "verbs": {"command_line", "data", "pretraining", "finetuning", "evaluation", "export", "hub", "tokenization"}
-    | {"assets", "files", "output_folder", "markdown", "errors"},
+    | {"runs", "assets", "files", "output_folder", "markdown", "errors"},
     "cli": {"command_line", "verbs"},
     "__main__": {"cli"},
     "tokenization": {"assets", "errors"},

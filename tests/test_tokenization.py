@@ -473,7 +473,7 @@ def test_a_document_larger_than_the_sample_is_sampled_in_pieces() -> None:
 def test_a_missing_or_damaged_or_unfit_tokenizer_is_a_user_error(
     tokenizer: PreTrainedTokenizerFast, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    with pytest.raises(UserError, match=r"no tokenizer folder at .*train_tokenizer\.py"):
+    with pytest.raises(UserError, match=r"no tokenizer folder at .*hf-minibert train-tokenizer"):
         load_tokenizer(tmp_path / "missing")
     with pytest.raises(UserError, match="no tokenizer folder at missing"):
         load_tokenizer("missing")

@@ -297,4 +297,6 @@ def test_numbers_are_finite(
     for name in [*names, "hidden_dropout_prob"]:
         words = ["--model_name_or_path", "x", "--output_dir", str(tmp_path / "out"), f"--{name}={value}"]
         assert call("finetune.py", monkeypatch, *words) == 2
-        assert capsys.readouterr().err.endswith(f"{name} must be a finite number, got {value}\n")
+        assert capsys.readouterr().err.endswith(f"argument --{name}: must be a finite number, got {value!r}\n")
+        with pytest.raises(UserError, match=f"{name} must be a finite number, got {value}"):
+            FinetuneArguments(model_name_or_path="x", output_dir="y", **{name: float(value)})

@@ -193,7 +193,11 @@ REFUSALS = {
     "another architecture": (None, ["--to", "eurobert"], "norm_type='layer_norm' where it has 'rms_norm'"),
     "another mask": (None, ["--to", "gpt2"], "has no gpt2 class; it may become bert or eurobert"),
     "what it is": (None, ["--to", "minibert"], "has no minibert class"),
-    "unknown": (None, ["--to", "roberta"], "invalid choice: 'roberta'"),
+    "unknown": (
+        None,
+        ["--to", "roberta"],
+        "to must be one of bert, eurobert, gpt2, llama, min",
+    ),
     "not a folder": (None, ["--output_dir", "{}/config.json"], "is a file"),
     "the model's folder": (None, ["--output_dir", "{}"], "is the model itself"),
     "somebody's folder": (None, ["--output_dir", "{}/.."], "holds something other than an earlier export"),

@@ -60,6 +60,7 @@ def test_a_run_leaves_everything_that_it_promises(minibert: tuple[Path, Any]) ->
     assert (run / "curves.png").read_bytes().startswith(b"\x89PNG")
     assert {path.name for path in run.glob("*.py")} == {
         "caches.py",
+        "masks.py",
         "configuration_minibert.py",
         "configuration_transformer.py",
         "heads.py",
