@@ -13,6 +13,7 @@ from commands import LAUNCH, call, command, environment, metrics, write_corpus
 from transformers import AutoModel, AutoModelForCausalLM, AutoModelForMaskedLM, AutoTokenizer, pipeline
 
 import hf_minibert
+from hf_minibert.files import MANIFEST
 from hf_minibert.pretraining.checkpoint import is_whole
 
 SMALL: dict[str, Any] = {
@@ -68,7 +69,7 @@ def test_a_run_leaves_everything_that_it_promises(minibert: tuple[Path, Any]) ->
         "modeling_minibert.py",
         "modeling_transformer.py",
     }
-    assert not list(run.glob(".*"))
+    assert [path.name for path in run.glob(".*")] == [MANIFEST]
     assert is_whole(run / "checkpoint-10")
     assert len(list(run.glob("checkpoint-*"))) == 1
     assert any((run / "logs").rglob("events.out.tfevents.*"))
