@@ -158,7 +158,7 @@ class Backend:
         set_optimizer_state_dict(self.model, self.inner_optimizers, optim_state_dict=moments, options=WHOLE)
 
     def close(self) -> None:
-        """Let go of the model. The process group ends later: two that hold it last can wait for each other."""
+        """Free the model, then end the trackers and the process group. In another order processes may hang."""
         self.wrapped, *self.optimizers = self.accelerator.free_memory(self.wrapped, *self.optimizers)
         self.accelerator.end_training()
 

@@ -192,7 +192,7 @@ class Pretraining:
         """The loop. Returns the exit status.
 
         Raises:
-            UserError: the run diverges; a checkpoint to go on from stays.
+            UserError: the run diverges; a checkpoint to go on from stays, if one was made.
         """
         arguments, accelerator, state = self.arguments, self.accelerator, self.state
         accelerator.print(announcement(self.plan, self.model, accelerator))
