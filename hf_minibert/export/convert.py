@@ -36,10 +36,10 @@ AUTO_CLASSES = {
 
 
 def export(name_or_path: str, output_dir: str, *, to: str | None = None) -> dict[str, Any]:
-    """Write `output_dir`; of an earlier export there, what nobody has changed is replaced.
+    """Convert a checkpoint into `output_dir`. Unchanged files of an earlier export there are replaced.
 
     Args:
-        name_or_path: a checkpoint's folder or name on the Hub; of a class in `export.stock.COUNTERPARTS`.
+        name_or_path: a checkpoint's folder or name on the Hub; its class must be in `export.stock.COUNTERPARTS`.
         output_dir: the folder to write.
         to: the `model_type` to convert to; default, the one that fits.
 
@@ -132,7 +132,7 @@ def check(
 ) -> float:
     """How far the outputs of the model in `folder` lie from `model`'s, relative to their size (at least 1).
 
-    In float32, whatever the weights are stored in, which may change `model`.
+    Computes in float32, into which it converts `model`.
 
     Raises:
         UserError: the tokens or the outputs differ.
@@ -168,12 +168,12 @@ def encode_sample(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) ->
 
 @torch.no_grad()
 def outputs(model: PreTrainedModel, inputs: dict[str, Tensor]) -> list[Tensor]:
-    """All that a model computes, in float32; what it caches for a next call is left out."""
+    """All output tensors of a model, in float32, without its cache; converts the model to float32."""
     return [value for value in model.float().eval()(**inputs).to_tuple() if isinstance(value, Tensor)]
 
 
 def opening(record: dict[str, Any], name: str) -> str:
-    """The code that opens an export, where `name` is Python for its folder."""
+    """Python code that opens an export; `name` is the Python expression for its folder."""
     auto_class, trust = record["auto_class"], ", trust_remote_code=True" if record["trust_remote_code"] else ""
     return f"""from transformers import {auto_class}, AutoTokenizer
 
@@ -183,7 +183,7 @@ tokenizer = AutoTokenizer.from_pretrained({name})
 
 
 def render_readme(record: dict[str, Any], source: Path) -> str:
-    """The README of an export; licence, language and data sets are those of the original's, if it has one."""
+    """The README of an export, with licence, language and data sets from the original's README, if it has one."""
     known = ModelCard.load(source, ignore_metadata_errors=True).data if source.is_file() else ModelCardData()
     metadata = ModelCardData(
         license=known.get("license"),

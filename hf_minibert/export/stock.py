@@ -39,7 +39,7 @@ Pairs = tuple[tuple[str, str], ...]
 
 
 def pairs(text: str) -> Pairs:
-    """Names of ours and of the stock class, written `ours=stock`, or once where they are equal."""
+    """Pairs (ours, stock) of names, from words `ours=stock`; a name alone stands for both."""
     return tuple((pair.split("=")[0], pair.split("=")[-1]) for pair in text.split())
 
 
@@ -51,15 +51,15 @@ class Counterpart:
     stock_config: type[PreTrainedConfig]
     heads: dict[type[PreTrainedModel], type[PreTrainedModel]]
     fields: Pairs
-    """Fields of the configurations that mean the same; a name may have several partners."""
+    """Pairs of configuration fields that mean the same; a field may be in several pairs."""
     always: dict[str, Any]
-    """Our fields that the stock model lacks, and the value that it implicitly uses."""
+    """Our fields that the stock model lacks, with the values that it implicitly uses."""
     always_pooled: dict[str, Any] = dataclasses.field(default_factory=dict)
-    """The same, where the model has a pooler."""
+    """More of `always`, for models with a pooler."""
     stock_always: dict[str, Any] = dataclasses.field(default_factory=dict)
-    """Stock fields that our model lacks, and the value that it implicitly uses."""
+    """Stock fields that our model lacks, with the values that it implicitly uses."""
     weights: Pairs
-    """Parts of the names of weights, replaced in this order; ours with one stock name lie side by side there."""
+    """Parts of weight names, replaced in this order; our weights with the same stock name are joined into one."""
     transposed: tuple[str, ...] = ()
     """Stock weights that are stored (in, out)."""
 
@@ -168,7 +168,7 @@ LLAMA = Counterpart(
     weights=pairs(LLAMA_WEIGHTS + "token_classifier=score"),
 )
 COUNTERPARTS = (BERT, EUROBERT, GPT2, LLAMA)
-# They read a field that their configurations do not declare, and without it drop out a tenth.
+# These read `classifier_dropout`, which their configurations do not declare; without it they drop out a tenth.
 WITH_UNDECLARED_DROPOUT = (transformers.GPT2ForTokenClassification, transformers.LlamaForTokenClassification)
 UNDECLARED_DROPOUT = 0.1
 
@@ -176,7 +176,7 @@ UNDECLARED_DROPOUT = 0.1
 def to_stock(model: PreTrainedModel, to: str | None = None, *, mask_token_id: int | None = None) -> PreTrainedModel:
     """The stock model that computes what `model` computes.
 
-    What only training uses and the stock class lacks stays behind: some dropouts, the scaled start of residual
+    Lost is what only training uses and the stock class lacks: some dropouts, the scaled start of residual
     projections, and the language-model loss and head beside MiniGPT's classifier.
 
     Args:
@@ -304,12 +304,12 @@ def from_stock(stock: PreTrainedModel) -> PreTrainedModel:
 
 
 def has_pooler(model: PreTrainedModel) -> bool:
-    """Whether one vector is made of a sequence, and `config` says how."""
+    """Whether the model pools a sequence into one vector."""
     return any("pooler." in name for name in model.state_dict())
 
 
 def obstacles(model: PreTrainedModel, counterpart: Counterpart) -> list[str]:
-    """What keeps our model from being one of this counterpart, in words."""
+    """The reasons, in words, why our model cannot become one of this counterpart; empty if it can."""
     config, is_pooled = model.config, has_pooler(model)
     rules = counterpart.always | (counterpart.always_pooled if is_pooled else {})
     values = {name: getattr(config, name) for name in rules}
@@ -343,7 +343,7 @@ def stock_names(model: PreTrainedModel, stock: PreTrainedModel, counterpart: Cou
 
 
 def load(model: PreTrainedModel, weights: dict[str, Tensor], like: PreTrainedModel) -> PreTrainedModel:
-    """`model` with all its weights, in the type, place and mode of the model that they came from."""
+    """Load all `weights` into `model`, and give it the dtype, device and mode of `like`. Returns `model`."""
     model.load_state_dict(weights)
     if like.can_generate():
         model.generation_config = copy.deepcopy(like.generation_config)

@@ -10,7 +10,7 @@ class Target:
     """Something that a checkpoint can become."""
 
     words: str
-    """What it is, for people."""
+    """What people call it."""
     module: str
     """The module that writes it: `export(name_or_path, output_dir, to=...)` returns a record of what was written, and
     `opening(record, folder)` the code that opens it."""

@@ -1,7 +1,7 @@
-"""What ends a fine-tuning before its time, and what it goes on from.
+"""How a fine-tuning ends early, and how it goes on from a checkpoint.
 
-What is not finite ends it for good. A signal ends it with a checkpoint, from which it goes on as if nothing had
-happened.
+A loss, gradient, weight or metric that is not finite ends it for good. A signal ends it with a checkpoint; resumed
+from there, it gives the result that it would have given.
 """
 
 import math
@@ -25,9 +25,9 @@ from hf_minibert.runs.stopping import StopSignal
 
 
 class DurableTrainer(ProportionateTrainer):
-    """It stops at what is not finite, and its checkpoints, which lie in the folder `unfinished`, hold all of it.
+    """`Trainer` that stops at values that are not finite, and whose checkpoints (in `unfinished`) hold all its state.
 
-    `Trainer` restores weights, moments, rates and the generators of dropout. What it forgets is in `progress.json`: the
+    `Trainer` restores weights, moments, rates and the generators of dropout. It forgets what `progress.json` holds: the
     order of the epoch at hand, the losses since the last line of the log, and the time.
     """
 
@@ -40,11 +40,11 @@ class DurableTrainer(ProportionateTrainer):
         self._progress: dict[str, Any] | None = None
 
     def train_from(self, checkpoint: Path | None) -> None:
-        """Train to the end, from a checkpoint on if there is one, and take the best weights.
+        """Train to the end, from a checkpoint on if there is one, and load the best weights.
 
         Raises:
-            UserError: the loss, a gradient or the weights are not finite, or the disk does not take a checkpoint.
-            Stopped: a signal has asked for it, and there is a checkpoint.
+            UserError: loss, gradient, weights or metrics are not finite, or a checkpoint cannot be written.
+            Stopped: a signal asked for it, and a checkpoint is saved.
         """
         self._begin = time.perf_counter()
         if checkpoint is None:
@@ -59,7 +59,7 @@ class DurableTrainer(ProportionateTrainer):
         self.seconds = time.perf_counter() - self._begin
 
     def _take_best(self, checkpoint: Path) -> None:
-        """What `train` would end with, if it had no step to do."""
+        """Load the state and the best weights, as `train` would at its end; no step is left."""
         assert self._progress is not None
         self.state = TrainerState.load_from_json(str(checkpoint / "trainer_state.json"))
         assert self.model is not None
@@ -67,7 +67,7 @@ class DurableTrainer(ProportionateTrainer):
         self.callback_handler.on_train_begin(self.args, self.state, self.control)
 
     def restore_progress(self) -> None:
-        """What `Trainer` forgets; to be called when it has restored the rest."""
+        """Restore what `Trainer` forgets; call it once `Trainer` has restored the rest."""
         if self._progress is not None and not self._progress["is_last"]:
             self._tr_loss.fill_(self._progress["loss_sums"][self.args.process_index])
             self._globalstep_last_logged = self._progress["logged_step"]
@@ -82,20 +82,20 @@ class DurableTrainer(ProportionateTrainer):
         return self._order
 
     def training_step(self, *arguments: Any, **more: Any) -> Tensor:
-        """As usual, and a look at the loss."""
+        """As `Trainer`, and note whether the loss is finite."""
         loss = super().training_step(*arguments, **more)
         self._loss_is_finite = torch.isfinite(loss) & self._loss_is_finite.to(loss.device)
         return loss
 
     def _clip_grad_norm(self, model: nn.Module) -> Any:
-        """As usual, before the optimizer's step; with several processes, the gradient is already that of all."""
+        """As `Trainer`; end the training if loss or gradient (already that of all processes) are not finite."""
         norm = super()._clip_grad_norm(model)  # type: ignore[no-untyped-call]
         if not (torch.isfinite(torch.as_tensor(norm)) & self._loss_is_finite):
             self.diverge("its loss or gradient is", self.state.global_step + 1)
         return norm
 
     def diverge(self, what: str, step: int) -> NoReturn:
-        """End it, without its checkpoints: with the same arguments they lead to the same end."""
+        """Delete the checkpoints and raise a UserError: with the same arguments they would diverge again."""
         if self.args.should_save:
             self.unfinished.forget()
         raise UserError(
@@ -110,7 +110,7 @@ class DurableTrainer(ProportionateTrainer):
             self.diverge("a weight is", self.state.global_step)
 
     def _save_checkpoint(self, model: nn.Module, trial: Any) -> None:
-        """As usual, and what `Trainer` forgets; only then is it whole."""
+        """Save as `Trainer` does, add what it forgets, and only then declare the checkpoint whole."""
         step = self.state.global_step
         with disk_errors(
             f"the checkpoint of step {step} could not be written",
@@ -118,7 +118,7 @@ class DurableTrainer(ProportionateTrainer):
         ):
             super()._save_checkpoint(model, trial)
             loss_sums = gather_object([float(self._tr_loss)])
-            self.accelerator.wait_for_everyone()  # each has written its generators
+            self.accelerator.wait_for_everyone()  # all have written their generators
             if self.args.should_save:
                 best = self.state.best_global_step
                 progress = {
@@ -140,16 +140,16 @@ def is_epoch_end(state: TrainerState) -> bool:
 
 
 class KnownOrder(LengthGroupedSampler):
-    """The order of another sampler, which all processes walk, and which can be walked again."""
+    """Another sampler's order, the same on all processes; `begin`, saved in a checkpoint, gives it again."""
 
     def __init__(self, sampler: LengthGroupedSampler, begin: str | None) -> None:
-        """`begin`: the state of the generator that the first order is drawn from, in hexadecimal; default, as it is."""
+        """`begin`: the generator's state before the first order, in hexadecimal; None takes the present state."""
         super().__init__(sampler.batch_size, lengths=sampler.lengths)
         self.begin = begin
         self._is_known = begin is not None
 
     def __iter__(self) -> Iterator[int]:
-        """Draws as the sampler would, from the first process's generator: dropout has drawn differently in each."""
+        """Draw an order from the first process's generator: dropout has moved each process's to another state."""
         begin = [self.begin if self._is_known else torch.get_rng_state().numpy().tobytes().hex()]
         broadcast_object_list(begin)
         self.begin, self._is_known = begin[0], False
@@ -183,29 +183,29 @@ class Watch(TrainerCallback):
         return int(statuses)
 
     def on_train_begin(self, *_event: Any, **_: Any) -> None:
-        """The rest of what a checkpoint holds."""
+        """Restore the rest of the checkpoint, which `Trainer` forgets."""
         self.trainer.restore_progress()
 
     def on_step_end(self, *event: Any, **_: Any) -> None:
-        """Have a checkpoint saved if the end is asked for; an epoch has one when it is measured."""
+        """Ask for a checkpoint if a signal came; at the end of an epoch there is one anyway."""
         _, state, control = event
         if self._status() and not is_epoch_end(state):
             self.trainer.check_weights()
             control.should_save = True
 
     def on_evaluate(self, *event: Any, **kwargs: Any) -> None:
-        """Look at the figures, and at the weights, before they are saved."""
+        """Check that metrics and weights are finite, before a checkpoint is saved."""
         _, state, _ = event
         if not all(math.isfinite(value) for value in kwargs["metrics"].values()):
             self.trainer.diverge("a figure of its evaluation is", state.global_step)
         self.trainer.check_weights()
 
     def on_save(self, *event: Any, **_: Any) -> None:
-        """There is a checkpoint now."""
+        """Stop if a signal came, now that a checkpoint is saved."""
         self._end(event[1].global_step)
 
     def on_prediction_step(self, *event: Any, **_: Any) -> None:
-        """At the end, when all is trained and saved, there is nothing to wait for."""
+        """After training, stop at once if a signal came: everything is saved."""
         if not self.trainer.is_in_train:
             self._end(event[1].global_step)
 

@@ -27,10 +27,10 @@ logger = logging.getLogger(__name__)
 def finetune(arguments: FinetuneArguments) -> int:
     """Train, evaluate after every epoch, keep the best, test once, and write the card.
 
-    All is written beside an earlier result, which it replaces at the end, whole.
+    An earlier result in output_dir stays until the new one is whole, and is then replaced.
 
     Returns:
-        The exit status: 0, or after a signal and a checkpoint 143 (SIGTERM, SIGUSR1) or 130 (Ctrl-C).
+        The exit status: 0; after a signal and a checkpoint 143 (SIGTERM, SIGUSR1), 130 (Ctrl-C) or 129 (SIGHUP).
 
     Raises:
         UserError: the arguments or the data are not acceptable, or the fine-tuning diverges.
@@ -49,7 +49,7 @@ def finetune(arguments: FinetuneArguments) -> int:
         try:
             trainer.train_from(checkpoint)
             history = list(trainer.state.log_history)
-            metrics = trainer.evaluate()  # the best epoch again, which is no part of the curve
+            metrics = trainer.evaluate()  # the best epoch again, after `history` is taken for the curve
             if "test" in run.rows:
                 metrics |= trainer.evaluate(run.rows["test"], metric_key_prefix="test")
         except Stopped as stopped:
@@ -92,7 +92,7 @@ def build_trainer(run: Run, unfinished: Unfinished, stop: StopSignal) -> tuple[D
 
 
 def quiet() -> None:
-    """Let nothing but our own lines and bar be seen."""
+    """Silence all progress bars and messages but our own, and flush subnormal numbers to zero."""
     disable_progress_bar()  # of saving and loading, which are short and would break ours
     disable_progress_bars()  # of reading and tokenizing, which are short beside training
     logging.getLogger("transformers.trainer").setLevel(logging.ERROR)  # it takes tied weights for missing ones
@@ -100,7 +100,7 @@ def quiet() -> None:
 
 
 def announce(run: Run, trainer: DurableTrainer, checkpoint: Path | None) -> None:
-    """Say what is about to be done."""
+    """Print what will be trained, on which data and device."""
     if not trainer.is_world_process_zero():
         return
     rows = run.rows

@@ -1,4 +1,4 @@
-"""The folder of a fine-tuning: who may have it, and what of an unfinished or an earlier one is there."""
+"""The folder of a fine-tuning: who may use it, and whether it holds an unfinished or a finished fine-tuning."""
 
 import json
 import logging
@@ -22,7 +22,7 @@ ARGUMENTS, RESULTS = "arguments.json", "results.json"
 
 
 def folder_rules(arguments: FinetuneArguments) -> dict[str, Any]:
-    """What a fine-tuning wants of its folder, as `hf_minibert.output_folder` takes it.
+    """The rules for a fine-tuning's folder, as arguments of `check_folder` and `kept_folder`.
 
     Raises:
         UserError: it holds an unfinished fine-tuning, and the arguments do not say what to do about that.
@@ -45,10 +45,10 @@ def folder_rules(arguments: FinetuneArguments) -> dict[str, Any]:
 
 
 def is_finished(arguments: FinetuneArguments) -> bool:
-    """Whether there is nothing to resume, since the folder holds the result that the arguments ask for.
+    """Whether --resume has nothing to do: the folder holds the result that the arguments ask for.
 
     Raises:
-        UserError: it holds that of other arguments.
+        UserError: it holds the result of other arguments, or a damaged one.
     """
     folder = Path(arguments.output_dir)
     if not arguments.resume or not folder.is_dir():
@@ -74,10 +74,10 @@ def is_finished(arguments: FinetuneArguments) -> bool:
 
 
 def claim_folder(run: Run, held: ExitStack) -> tuple[Unfinished, Path | None]:
-    """Keep the folder from others until `held` is closed, and note there what is asked for.
+    """Lock the folder until `held` is closed, and note in it what is asked for.
 
     Returns:
-        The place for checkpoints, and the one to go on from.
+        The place for checkpoints, and the checkpoint to go on from, if there is one.
     """
     arguments, processes = run.arguments, run.processes
     unfinished = Unfinished(arguments.output_dir)
@@ -104,7 +104,7 @@ def claim_folder(run: Run, held: ExitStack) -> tuple[Unfinished, Path | None]:
 
 
 def forget_what_is_no_use(unfinished: Unfinished) -> None:
-    """Delete what cannot be resumed, so that nothing stands in the way of the next try."""
+    """Delete an unfinished fine-tuning without a whole checkpoint, and an empty list of files."""
     if unfinished.folder.exists() and unfinished.checkpoint() is None:
         unfinished.forget()
     folder = unfinished.folder.parent

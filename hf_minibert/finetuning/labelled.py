@@ -25,7 +25,7 @@ BUILTIN_LABELS = 8
 BUILTIN_PER_LABEL = 1_000
 LABELS_SHOWN = 20
 SECRET_LABEL = "-1"
-"""What stands in the place of labels that are kept secret, as those of GLUE's test splits are."""
+"""Stands in place of labels that are kept secret, as in GLUE's test splits."""
 
 
 @dataclass(frozen=True)
@@ -40,7 +40,7 @@ class LabelledData:
     test: Dataset | None
     labels: list[str]
     notes: list[str]
-    """What a user should know of the reading: what was left out."""
+    """Lines that tell the user what was left out."""
 
 
 def load_labelled(
@@ -51,7 +51,7 @@ def load_labelled(
     label_column: str = "label",
     label_names: list[str] | None = None,
 ) -> LabelledData:
-    """Read labelled text. Where there is no evaluation split, a tenth of the training split becomes it, by hash.
+    """Read labelled text. Without an evaluation split, a tenth of the training split, chosen by hash, becomes it.
 
     Args:
         source: `builtin`, a file (.jsonl .json .csv .tsv .parquet, also compressed), a folder with files named after
@@ -62,7 +62,7 @@ def load_labelled(
         label_names: the labels, in the order of their class ids; or what the class ids 0, 1, ... in the column mean.
 
     Raises:
-        UserError: something is missing, unreadable, or not what it must be.
+        UserError: a file, column or label is missing, unreadable or not acceptable.
     """
     columns = {"text_column": text_column, "label_column": label_column}
     if text_column == label_column:
@@ -105,7 +105,7 @@ def load_labelled(
 
 
 def label_counts(labels: list[str], splits: dict[str, Dataset]) -> list[str]:
-    """Lines for a person: how many texts of each split have which label, of the first labels if there are many."""
+    """Lines for a person: how many texts of each split have each label; of many labels, the first ones."""
     counts = {split: Counter(rows["label"]) for split, rows in splits.items()}
     first = [shown(label) for label in labels[:LABELS_SHOWN]]
     width = max(map(len, ["label", *first]))
@@ -161,7 +161,7 @@ def _is_missing(value: Any) -> bool:
 
 
 def _label_text(value: Any) -> str | None:
-    """A label as text: a whole number is one, whether its column's type is integer or, for a gap, float."""
+    """A label as text. A whole number is 1, not 1.0, also where a gap has made its column one of floats."""
     if isinstance(value, bool):
         return str(value).lower()
     if isinstance(value, float):
@@ -172,7 +172,7 @@ def _label_text(value: Any) -> str | None:
 
 
 def _checked(table: Table, labels: list[str | None], column: str) -> list[str]:
-    """The labels, if every row has one."""
+    """The same labels; raises a UserError if a row has none."""
     secret = SECRET_LABEL if column in table.class_names else None  # elsewhere it is a label like any other
     for index, label in enumerate(labels):
         if label is None or label == secret:
@@ -189,7 +189,7 @@ _NUMBER = re.compile(r"[+-]?[0-9]+(\.[0-9]+)?")
 
 
 def _order(label: str) -> tuple[bool, float, str]:
-    """Numbers first, by their value; names as text."""
+    """A sort key: numbers first, by their value; then names, as text."""
     is_number = _NUMBER.fullmatch(label) is not None
     return (not is_number, float(label) if is_number else 0.0, label)
 
@@ -197,13 +197,13 @@ def _order(label: str) -> tuple[bool, float, str]:
 def _label_ids(
     there: set[str], own_names: list[str] | None, column: str, given: list[str] | None
 ) -> tuple[list[str], dict[str, int]]:
-    """The labels in the order of their class ids, and the class id of all that may be written for them.
+    """The labels in the order of their class ids, and the class id of everything that may be written for a label.
 
     Args:
         there: the labels of the training split.
-        own_names: those that the column's type has.
-        column: what messages call it.
-        given: those that the user gives.
+        own_names: the labels that the column's type lists, if it does.
+        column: its name, for messages.
+        given: the labels that the user gives, if any.
     """
     if given is None:
         names = own_names or sorted(there, key=_order)
@@ -217,7 +217,7 @@ def _label_ids(
 
 
 def _given_ids(there: set[str], own_names: list[str] | None, column: str, given: list[str]) -> dict[str, int]:
-    """The same where the user names the labels: those that are written, in their order, or what class ids mean."""
+    """The class ids of `_label_ids` where the user gives the labels: the written ones, or names for class ids."""
     for name, count in Counter(given).items():
         if count > 1 or not name:
             raise UserError(f"--label_names gives the name {name!r}{' twice' * (count > 1)}; name each label once")
@@ -230,7 +230,7 @@ def _given_ids(there: set[str], own_names: list[str] | None, column: str, given:
         own_ids = _numbered(own_names)
         if set(given) == set(own_names):
             return ids
-        for name in given:  # they are called so from now on
+        for name in given:  # they replace the own names
             if own_ids.get(name, by_name[name]) != by_name[name]:
                 raise UserError(f"{begin} {shown(name)} is class id {own_ids[name]} of {listed(own_names)}")
         return ids | own_ids

@@ -23,7 +23,7 @@ METRICS = "metrics.jsonl"
 def write_result(
     folder: Path, run: Run, trainer: DurableTrainer, history: list[dict[str, Any]], metrics: dict[str, float]
 ) -> dict[str, Any]:
-    """All files of the result, of which the card is rendered last. Returns what `results.json` holds."""
+    """Write all files of the result, the card last. Returns the content of `results.json`."""
     run.model.save_pretrained(folder)
     save_tokenizer(run.tokenizer, folder)
     write_json(folder / ARGUMENTS, saved_arguments(run.arguments))
@@ -38,7 +38,7 @@ def write_result(
 
 
 def closing_lines(run: Run, results: dict[str, Any]) -> list[str]:
-    """What was learned, for people, and where it is."""
+    """Lines for people: what the model has learned, and where it is."""
     task, folder = run.task, Path(run.arguments.output_dir)
     lines = task.report(results)
     if results["metrics"][f"eval_{task.best_metric}"] <= results["metrics"][task.baseline]:
@@ -50,7 +50,7 @@ def closing_lines(run: Run, results: dict[str, Any]) -> list[str]:
 
 
 def finetuning_results(run: Run, trainer: DurableTrainer, metrics: dict[str, float]) -> dict[str, Any]:
-    """The run in figures, `results.json`: what the card is rendered from."""
+    """The content of `results.json`: the run in figures, from which the card is rendered."""
     arguments, task, data, rows, model = run.arguments, run.task, run.data, run.rows, run.model
     config = model.config
     names = [f"{split}_{metric}" for split in ("eval", "test") for metric in ("loss", *task.metrics)]

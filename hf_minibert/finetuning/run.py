@@ -1,4 +1,4 @@
-"""What a fine-tuning is made of, read and checked: data and a pre-trained model in, both ready to train out."""
+"""Read and check what a fine-tuning needs: data and a pre-trained model, both ready to train."""
 
 import dataclasses
 from dataclasses import dataclass
@@ -27,19 +27,19 @@ class Run:
     task: Task
     data: TaskData
     rows: dict[str, Dataset]
-    """The splits as the model takes them."""
+    """The splits, encoded as the model takes them."""
     tokenizer: PreTrainedTokenizerFast
     model: PreTrainedModel
     new_weights: set[str]
-    """The names of those that are not pre-trained."""
+    """The names of the weights that are not pre-trained."""
     processes: PartialState
 
 
 def read(arguments: FinetuneArguments) -> Run:
-    """The data, and the model that it is for.
+    """Read the data and the model that the arguments name.
 
     Raises:
-        UserError: one of them is missing or not acceptable, or not what an unfinished fine-tuning was begun with.
+        UserError: one of them is missing or not acceptable.
     """
     load_config(arguments.model_name_or_path)  # a mistake in the name shows best here
     tokenizer = load_tokenizer(arguments.model_name_or_path)
@@ -63,8 +63,8 @@ def build_model(arguments: FinetuneArguments, task: Task, data: TaskData) -> tup
     """The pre-trained model with the task's head, and the names of the weights that are new.
 
     Raises:
-        UserError: it is not one of ours, its positions are fewer than the texts may have, or it has a head for
-            something else.
+        UserError: it is not one of ours, has fewer positions than max_seq_length, or has a head for something
+            else.
     """
     name = arguments.model_name_or_path
     config = load_config(name)
@@ -76,7 +76,7 @@ def build_model(arguments: FinetuneArguments, task: Task, data: TaskData) -> tup
     return load_pretrained(
         task.auto_class,
         name,
-        dtype=torch.float32,  # whatever the checkpoint has: a short step is lost on weights in bfloat16
+        dtype=torch.float32,  # also for a checkpoint in bfloat16, whose rounding would lose short steps
         attn_implementation=fastest_attention(arguments.max_seq_length),
         hidden_dropout_prob=arguments.hidden_dropout_prob,
         **task.config_fields(arguments, config, data),
@@ -84,12 +84,12 @@ def build_model(arguments: FinetuneArguments, task: Task, data: TaskData) -> tup
 
 
 def sample(rows: Dataset, limit: int | None, seed: int) -> Dataset:
-    """At most so many rows, from anywhere, since a file may be sorted by label; all of them without a limit."""
+    """At most `limit` rows, drawn at random, since a file may be sorted by label; all rows without a limit."""
     return rows if limit is None else rows.shuffle(seed=seed).select(range(min(limit, len(rows))))
 
 
 def fingerprint(run: Run) -> dict[str, Any]:
-    """What decides the result: the arguments, the content of what they name, and the number of processes."""
+    """All that decides the result: the arguments, the content of what they name, and the number of processes."""
     weights = run.model.state_dict()
     return {
         "arguments": saved_arguments(run.arguments),

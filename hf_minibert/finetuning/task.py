@@ -24,7 +24,7 @@ class TaskData:
     labels: list[str]
     """The name of every class id; empty where the task has no labels."""
     notes: list[str]
-    """What a user should know of the reading: what was left out."""
+    """Lines that tell the user what was left out."""
 
 
 class Task(ABC):
@@ -33,11 +33,11 @@ class Task(ABC):
     auto_class: ClassVar[Any]
     """The Auto class that opens the head."""
     metrics: ClassVar[tuple[str, ...]]
-    """What `results.json` keeps of an evaluation, beside the loss."""
+    """The metrics that `results.json` keeps of an evaluation, beside the loss."""
     best_metric: ClassVar[str]
     """The metric that chooses the best epoch, and that curves show; higher is better."""
     baseline: ClassVar[str]
-    """The name, in `results.json`, of what `best_metric` is without any learning."""
+    """The name, in `results.json`, of the value that `best_metric` has without any learning."""
     baseline_words: ClassVar[str]
     """What that baseline does, for people."""
 
@@ -58,7 +58,7 @@ class Task(ABC):
         """What the head needs in the configuration of the pre-trained model.
 
         Raises:
-            UserError: the model has a head already, for something else.
+            UserError: the model already has a head for something else.
         """
 
     @abstractmethod
@@ -75,7 +75,7 @@ class Task(ABC):
 
     @abstractmethod
     def baselines(self, rows: dict[str, Dataset]) -> dict[str, float]:
-        """What needs no learning, by the names that `results.json` has for it; `baseline` among them."""
+        """Scores that need no learning, by their names in `results.json`; `baseline` is among them."""
 
     @abstractmethod
     def report(self, results: dict[str, Any]) -> list[str]:

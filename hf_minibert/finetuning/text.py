@@ -68,7 +68,7 @@ class TextClassification(Task):
         return fields | {"lm_loss_weight": arguments.lm_loss_weight}
 
     def encode(self, rows: Dataset, tokenizer: PreTrainedTokenizerFast, arguments: FinetuneArguments) -> Dataset:
-        """Texts as token ids, the longest cut; padded later, batch by batch."""
+        """Texts as token ids, cut to `max_seq_length`; the collator pads them."""
         tokenizer = copy.deepcopy(tokenizer)  # else `Trainer` would save the cut with its checkpoints
         return rows.map(
             lambda batch: tokenizer(batch["text"], truncation=True, max_length=arguments.max_seq_length),
@@ -109,6 +109,6 @@ class TextClassification(Task):
         return lines
 
     def headline(self, results: dict[str, Any]) -> str:
-        """On how many examples it is right."""
+        """The share of held-out examples on which the model is right."""
         share, count = results["metrics"]["eval_accuracy"], results["dataset"]["eval_examples"]
         return f"It is right on {100 * share:.1f}% of the {count:,} examples that were held out."

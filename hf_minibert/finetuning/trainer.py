@@ -14,7 +14,7 @@ from hf_minibert.finetuning.arguments import FinetuneArguments
 USUAL_RMS = 0.05
 """Matrices up to this root mean square learn at the rate itself, larger ones in proportion (benchmarks/README.md)."""
 NEW_WEIGHTS_RATE = 10.0
-"""What is not pre-trained, the classifier, learns so many times as fast (benchmarks/README.md)."""
+"""New weights, those of the classifier, learn this many times as fast (benchmarks/README.md)."""
 
 
 class ProportionateTrainer(Trainer):
@@ -27,13 +27,13 @@ class ProportionateTrainer(Trainer):
     def __init__(self, *, new_weights: set[str], **arguments: Any) -> None:
         super().__init__(**arguments)
         assert self.model is not None
-        self._factors = {  # of the weights that a fine-tuning begins with, wherever it goes on
+        self._factors = {  # from the pre-trained weights, also when resumed
             id(parameter): rate_factor(parameter, is_new=name in new_weights)
             for name, parameter in self.model.named_parameters()
         }
 
     def create_optimizer(self, model: Any = None) -> torch.optim.Optimizer:
-        """The usual one; each parameter that learns at another rate has a group of its own, and decays as all do."""
+        """`Trainer`'s; each parameter with another rate gets its own group, and decays as fast as the others."""
         assert self.optimizer is None, "rates would be multiplied again"
         optimizer = super().create_optimizer(model)
         usual, others = list[dict[str, Any]](), list[dict[str, Any]]()
@@ -51,7 +51,7 @@ class ProportionateTrainer(Trainer):
 
 @torch.no_grad()
 def rate_factor(parameter: Tensor, *, is_new: bool) -> float:
-    """How many times the learning rate a parameter is fine-tuned with: once, if it is a pre-trained norm or bias."""
+    """The factor on the learning rate for a parameter; 1 for pre-trained norms and biases."""
     if is_new:
         return NEW_WEIGHTS_RATE
     if parameter.ndim != 2:
@@ -63,7 +63,7 @@ class OneBar(TrainerCallback):
     """One progress bar for training and evaluations, in place of `Trainer`'s bars and the dictionaries between them."""
 
     def __init__(self, metric: str) -> None:
-        """`metric` is shown beside the loss: one that an evaluation gives, a share of one."""
+        """`metric`: the metric of an evaluation to show beside the loss; a share of one."""
         self._metric = metric
         self._shown: dict[str, str] = {}
         self._batches = 0
@@ -94,13 +94,13 @@ class OneBar(TrainerCallback):
         self._bar.set_postfix(self._shown)
 
     def on_prediction_step(self, *_event: Any, **_: Any) -> None:
-        """Say that it goes on, though the bar stands still."""
+        """Show that the evaluation goes on, while the bar stands still."""
         self._batches += 1
         if self._batches % 10 == 1:
             self._bar.set_description(f"evaluating, batch {self._batches}")
 
     def on_evaluate(self, *_event: Any, **_: Any) -> None:
-        """The next evaluation counts anew."""
+        """Let the next evaluation count from 0."""
         self._batches = 0
 
     def close(self) -> None:
@@ -112,9 +112,9 @@ class OneBar(TrainerCallback):
 def trainer_arguments(
     arguments: FinetuneArguments, folder: Path, metric: str, num_examples: int, num_processes: int
 ) -> TrainingArguments:
-    """What `Trainer` is told: ours by name, and its own means of evaluating each epoch and keeping the best.
+    """Arguments for `Trainer`: ours, and those that make it evaluate each epoch and keep the best.
 
-    Its checkpoints are in a `folder` of their own. The best of them is the one whose `metric` is highest.
+    `Trainer` puts its checkpoints into `folder`. The best is the one with the highest `metric`.
     """
     steps_per_epoch = math.ceil(
         num_examples / (arguments.per_device_train_batch_size * num_processes) / arguments.gradient_accumulation_steps

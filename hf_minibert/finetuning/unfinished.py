@@ -1,7 +1,7 @@
-"""A fine-tuning that has not come to its end: what it was asked for, and its checkpoints.
+"""An unfinished fine-tuning: what was asked for, and its checkpoints.
 
-They lie in a folder of their own inside output_dir, which nothing else opens, while an earlier result stays beside it.
-A checkpoint is one of `Trainer`'s that has a list of its files' checksums; without it, the checkpoint is not whole.
+Both lie in a folder of their own inside output_dir, which nothing else opens; an earlier result stays beside it.
+A checkpoint is `Trainer`'s, with a list of its files' checksums; without that list it is not whole.
 """
 
 import hashlib
@@ -19,21 +19,21 @@ from hf_minibert.output_folder import UNFINISHED, discard
 BEGUN = "begun.json"
 PROGRESS = "progress.json"
 FREE = ("output_dir", "resume", "overwrite_output_dir", "model_name_or_path", "dataset", "test_dataset")
-"""Arguments that another process may give otherwise; what the last three name is compared by content."""
+"""Arguments that may differ when a fine-tuning is resumed; what the last three name is compared by content."""
 DAMAGED = (OSError, ValueError, LookupError, TypeError, AttributeError, RecursionError)
 
 
 class Unfinished:
-    """The folder of an unfinished fine-tuning inside output_dir; perhaps it is not there."""
+    """The folder of an unfinished fine-tuning inside output_dir; it need not exist."""
 
     def __init__(self, output_dir: str | Path) -> None:
         self.folder = Path(output_dir) / UNFINISHED
 
     def begun(self) -> dict[str, Any] | None:
-        """What was asked for, if a fine-tuning was begun: its `arguments`, and what tells the rest of its inputs.
+        """What `begin` noted: the `arguments`, and hashes of the other inputs; None if nothing was begun.
 
         Raises:
-            UserError: it is not as it was written.
+            UserError: the file is damaged.
         """
         path = self.folder / BEGUN
         try:
@@ -48,13 +48,13 @@ class Unfinished:
             ) from error
 
     def begin(self, asked: dict[str, Any]) -> None:
-        """Note what is asked for; of what was there before, nothing stays."""
+        """Empty the folder, and note what is asked for."""
         discard(self.folder)
         self.folder.mkdir()
         write_json(self.folder / BEGUN, asked)
 
     def checkpoint(self) -> Path | None:
-        """The newest that is whole, as is the best one, which the end needs."""
+        """The newest whole checkpoint whose best checkpoint, which the end needs, is whole, too; else None."""
         found = sorted(self.folder.glob("checkpoint-*"), key=_step, reverse=True)
         return next(filter(self._is_whole, found), None)
 
@@ -71,7 +71,7 @@ class Unfinished:
             return False
 
     def seal(self, checkpoint: Path, progress: dict[str, Any]) -> None:
-        """Declare a checkpoint whole, with the name of the `best` in its progress; then forget all but these two."""
+        """Declare a checkpoint whole; then delete all others but the one that `progress` names as the best."""
         checksums = {name: digest(checkpoint / name) for name in files_below(checkpoint)}
         write_json(checkpoint / PROGRESS, progress | {"checksums": checksums})
         for other in self.folder.glob("checkpoint-*"):
@@ -79,7 +79,7 @@ class Unfinished:
                 discard(other)
 
     def forget(self) -> None:
-        """Delete it."""
+        """Delete the folder."""
         discard(self.folder)
 
 
@@ -89,7 +89,7 @@ def _step(checkpoint: Path) -> int:
 
 
 def read_progress(checkpoint: Path) -> dict[str, Any]:
-    """What `seal` noted."""
+    """Read what `seal` noted in a checkpoint."""
     progress: dict[str, Any] = json.loads((checkpoint / PROGRESS).read_text(encoding="utf-8"))
     return progress
 
@@ -104,15 +104,15 @@ def content_hash(parts: Iterable[Any]) -> str:
 
 
 def refuse_changes(before: dict[str, Any], now: dict[str, Any], folder: str) -> None:
-    """Refuse to go on with something else than what was begun.
+    """Refuse to resume with other inputs than the fine-tuning was begun with.
 
     Args:
         before: what was begun, as `Unfinished.begun` returns it.
-        now: the same of what is asked for.
-        folder: what the message calls it.
+        now: what is asked for now, in the same form.
+        folder: the name of the folder, for the message.
 
     Raises:
-        UserError: one of them is not the same.
+        UserError: an argument or an input differs.
     """
     remedy = "restore it to go on, or begin anew with --overwrite_output_dir"
     if changes := changed_arguments(before["arguments"], now["arguments"]):
@@ -124,11 +124,11 @@ def refuse_changes(before: dict[str, Any], now: dict[str, Any], folder: str) -> 
 
 
 def changed_arguments(before: dict[str, Any], now: dict[str, Any]) -> str:
-    """The arguments that matter and are not the same, for a message; empty if there are none."""
+    """The arguments that differ, except those in `FREE`, as words for a message; empty if there are none."""
     names = [name for name in now if name not in FREE and before.get(name) != now[name]]
     return ", ".join(f"{name} was {before.get(name)}, now {now[name]}" for name in names)
 
 
 def saved_arguments(arguments: FinetuneArguments) -> dict[str, Any]:
-    """Arguments as they are kept: without what says how a process was started."""
+    """Arguments as they are saved: with the two flags that say how to begin, such as --resume, turned off."""
     return asdict(arguments) | {"resume": False, "overwrite_output_dir": False}

@@ -97,7 +97,7 @@ class Backend:
         self.inner_optimizers = [optimizer.optimizer for optimizer in self.optimizers]
 
     def compile(self, model: nn.Module) -> None:
-        """Compile the model in one graph, whatever number of tokens is predicted; or what FSDP leaves whole of it."""
+        """Compile the model as one graph, for any number of predicted tokens; with FSDP, each layer by itself."""
         if not self.accelerator.is_fsdp2:
             model.compile(fullgraph=True)
             return
@@ -106,9 +106,9 @@ class Backend:
                 module.compile()
 
     def clip_gradients(self, max_norm: float) -> Tensor:
-        """Shorten gradients to a norm; the norm that they had."""
+        """Scale the gradients down to `max_norm`, if their norm is larger. Returns the norm that they had."""
         norm = self.accelerator.clip_grad_norm_(self.wrapped.parameters(), max_norm)
-        # FSDP gives a part of it; ZeRO, which took the step in `backward` unless it is not finite, a plain number.
+        # FSDP returns a DTensor; ZeRO a plain number: its `backward` has taken the step, if the norm was finite.
         return norm.full_tensor() if isinstance(norm, DTensor) else torch.as_tensor(norm)
 
     def tensors(self) -> Iterator[Tensor]:
@@ -119,7 +119,7 @@ class Backend:
                 yield from (moment for moment in moments.values() if isinstance(moment, Tensor))
 
     def is_finite(self) -> bool:
-        """Whether all weights and moments are, and their squares, with which layers compute; all processes agree."""
+        """Whether weights, moments and their squares are finite (layers square); the same answer on all processes."""
         total = torch.zeros((), device=self.accelerator.device)
         with torch.no_grad():
             for tensor in self.tensors():
@@ -133,7 +133,7 @@ class Backend:
         return {name: weight.shape for name, weight in self.model.named_parameters() if weight.requires_grad}
 
     def weights(self) -> dict[str, Tensor]:
-        """The model's weights, whole, on the first process; of tied weights, which FSDP's gathering doubles, one."""
+        """The model's weights, undivided, on the first process; tied weights, which FSDP gathers twice, appear once."""
         weights: dict[str, Any] = get_model_state_dict(self.model, options=WHOLE)
         tied = self.model._tied_weights_keys if self.model.config.tie_word_embeddings else {}
         return {name: weight for name, weight in weights.items() if name not in tied}
@@ -158,7 +158,7 @@ class Backend:
         set_optimizer_state_dict(self.model, self.inner_optimizers, optim_state_dict=moments, options=WHOLE)
 
     def close(self) -> None:
-        """Let go of the model. The process group ends later: two that hold it last can wait for each other."""
+        """Free the model, then end the trackers and the process group. In another order processes may hang."""
         self.wrapped, *self.optimizers = self.accelerator.free_memory(self.wrapped, *self.optimizers)
         self.accelerator.end_training()
 
@@ -231,10 +231,10 @@ class ZeroBackend(Backend):
 
 
 def zero_plugin(arguments: PretrainArguments) -> DeepSpeedPlugin | None:
-    """How DeepSpeed is to work, if the launcher asks for it; batches and clipping are those of the arguments.
+    """Settings for DeepSpeed if the launcher asks for it, else None; the arguments decide batches and clipping.
 
     Raises:
-        UserError: it is asked for something that this script does not do with it.
+        UserError: the launcher or the arguments ask for something that this script does not do with DeepSpeed.
     """
     if os.environ.get("ACCELERATE_USE_DEEPSPEED", "false").lower() != "true":
         return None
@@ -265,10 +265,10 @@ def zero_plugin(arguments: PretrainArguments) -> DeepSpeedPlugin | None:
 
 
 def start_zero_on_cpu(accelerator: Accelerator, plugin: DeepSpeedPlugin) -> None:
-    """Make accelerate, which takes DDP on CPUs whatever the launcher says, hand the steps to DeepSpeed."""
+    """Make accelerate use DeepSpeed on CPUs, where it uses DDP whatever the launcher says."""
     import deepspeed
 
-    # Else it compiles sums of its own at the start, for most of a minute, which only one node could use.
+    # Else DeepSpeed spends most of a minute at the start compiling sums of its own, which work on one node only.
     deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False
     plugin.set_mixed_precision("no")
     plugin.select(_from_accelerator_state=True)
@@ -284,12 +284,12 @@ def generator_state(accelerator: Accelerator) -> Tensor:
 
 
 def generator_file(accelerator: Accelerator, rank: int) -> str:
-    """The file of a checkpoint with that state. CPU and GPU have files of their own: neither can read the other's."""
+    """The checkpoint's file with one process's `generator_state`. CPU and GPU cannot read each other's."""
     return f"generator-{accelerator.device.type}-{rank}.pt"
 
 
 def restore_generator(state: Tensor, accelerator: Accelerator) -> None:
-    """Put back what `generator_state` took."""
+    """Set this process's generator to what `generator_state` returned."""
     if accelerator.device.type == "cuda":
         torch.cuda.set_rng_state(state)
     else:

@@ -1,4 +1,4 @@
-"""Checkpoints: folders that `from_pretrained` opens and that a run resumes from, each whole or not there at all."""
+"""Checkpoints: folders that `from_pretrained` opens and a run resumes from. Each appears whole or not at all."""
 
 import io
 import json
@@ -43,20 +43,20 @@ MOMENTS = "optimizer.pt"
 
 @dataclass
 class TrainState:
-    """How far a run is. All that decides what the next step does, but for weights, moments and dropout's generator."""
+    """How far a run is: all that decides its next step, except weights, moments and dropout's generator."""
 
     step: int = 0
     rows: int = 0
-    """Read so far, which is the place in the data."""
+    """Rows read so far: the place in the data."""
     rows_per_step: int = 0
-    """Of the newest step, over all processes."""
+    """Rows of the newest step, over all processes."""
     tokens: int = 0
-    """Read so far, without padding."""
+    """Tokens read so far, without padding."""
     seconds: float = 0.0
     training_seconds: float = 0.0
-    """The part of them that was neither evaluation nor saving."""
+    """The part of `seconds` without evaluations and saving."""
     compile_seconds: float = 0.0
-    """The part of them in which the model was compiled; the schedule leaves it out."""
+    """The part of `seconds` in which the model was compiled; the schedule leaves it out."""
     evaluated_step: int = 0
     """The step of the newest evaluation."""
     skipped_steps: int = 0
@@ -65,7 +65,7 @@ class TrainState:
     first_loss: float | None = None
     """The loss of the first step for which it was finite."""
     decayed_for: tuple[float | None, int | None, int | None] | None = None
-    """The end (seconds, steps, tokens) for which the last fall of `warmup_stable_decay` has begun."""
+    """The end (seconds, steps, tokens) towards which the rate of `warmup_stable_decay` has begun to fall."""
     data: str = ""
     """Fingerprint of the token store."""
     samples_before: list[dict[str, Any]] = field(default_factory=list)
@@ -73,7 +73,7 @@ class TrainState:
 
 
 def _sync(path: Path) -> None:
-    """Wait until a file or folder is on the disk; Windows does not open folders, nor sync what is open for reading."""
+    """Wait until a file or folder is on the disk. Does nothing on Windows, which syncs no folder or read-only file."""
     if os.name != "posix":
         return
     descriptor = os.open(path, os.O_RDONLY)
@@ -103,8 +103,8 @@ def save(
         output_dir: the run's folder.
         state: how far it is.
         backend: has the weights and the moments.
-        settings: what a resumed run starts from, by the file that it is in.
-        write_model: writes what `from_pretrained` opens into a folder, given the weights.
+        settings: JSON that a resumed run starts from, by file name.
+        write_model: writes into a folder, from the weights, what `from_pretrained` opens.
 
     Raises:
         UserError: see `save_checkpoint`.
@@ -127,13 +127,13 @@ def save(
 
 
 def restore(checkpoint: Path, model: PretrainingModel, backend: Backend, prepare: Callable[[], None]) -> None:
-    """Put a model, the moments and this process's generator back as `save` found them.
+    """Restore the weights, the moments and this process's generator from a checkpoint that `save` made.
 
     Args:
-        checkpoint: one that is whole.
-        model: the run's, with new weights.
-        backend: that of the run, which does not have the model yet.
-        prepare: gives it the model, and the optimizers.
+        checkpoint: a whole one.
+        model: the run's model, with new weights.
+        backend: the run's back end, which does not have the model yet.
+        prepare: gives the back end the model and the optimizers.
 
     Raises:
         UserError: a file is not what it should be, or not of this model.
@@ -159,7 +159,7 @@ def restore(checkpoint: Path, model: PretrainingModel, backend: Backend, prepare
 
 
 def load_weights(model: PretrainingModel, checkpoint: Path) -> None:
-    """Copy weights into a model's own memory: where they lie in a mapped file decides how sums on CPU are rounded.
+    """Copy weights into the model's own memory: used from a mapped file, they would change how CPU sums are rounded.
 
     Raises:
         UserError: the file is damaged, or of a model of another shape.
@@ -174,10 +174,10 @@ def load_weights(model: PretrainingModel, checkpoint: Path) -> None:
 
 
 def read_tensors(path: Path) -> Any:
-    """What `write_tensors` wrote; nothing else that may be in the file is run.
+    """Read what `write_tensors` wrote; code that may hide in the file does not run.
 
     Raises:
-        UserError: it is something else.
+        UserError: the file is damaged, or holds something else.
     """
     try:
         with warnings.catch_warnings(action="ignore"):  # what is odd about the file is said below
@@ -190,10 +190,10 @@ def read_tensors(path: Path) -> Any:
 
 
 def refuse_other_moments(moments: Any, shapes: Mapping[str, torch.Size], path: Path) -> None:
-    """Refuse moments that are not those of a model, by its parameters' shapes.
+    """Refuse moments whose names or shapes are not those of the model's parameters.
 
     Raises:
-        UserError: names or shapes differ, or it holds something else.
+        UserError: names or shapes differ, or `moments` are something else.
     """
     try:
         remembered = {
@@ -214,12 +214,12 @@ def refuse_other_moments(moments: Any, shapes: Mapping[str, torch.Size], path: P
 
 
 def save_checkpoint(output_dir: Path, state: TrainState, write: Callable[[Path], None]) -> Path:
-    """Make `checkpoint-<step>`: `write` fills a folder of another name, which then takes its place.
+    """Make `checkpoint-<step>`: `write` fills a temporary folder, which then gets that name.
 
-    The last file written holds the checksums of the others, and the folder is renamed when all is on the disk.
+    The checksums of all files are written last; the folder is renamed once everything is on the disk.
 
     Raises:
-        UserError: the disk does not take it; earlier checkpoints are as they were.
+        UserError: it cannot be written; earlier checkpoints stay as they were.
     """
     folder = output_dir / f"checkpoint-{state.step}"
     temporary, replaced = temporary_path(output_dir), temporary_path(output_dir)
@@ -254,7 +254,7 @@ def save_checkpoint(output_dir: Path, state: TrainState, write: Callable[[Path],
 
 
 def _keep_what_is_not_listed(folder: Path, manifest: Manifest) -> None:
-    """Give a file, or a folder with files that the run did not write, another name if it has that of a checkpoint."""
+    """Rename what stands in a checkpoint's place, if it is no folder or has files that the run did not write."""
     if not os.path.lexists(folder):
         return
     is_folder = folder.is_dir() and not folder.is_symlink()
@@ -263,7 +263,7 @@ def _keep_what_is_not_listed(folder: Path, manifest: Manifest) -> None:
 
 
 def remove_checkpoint(checkpoint: Path) -> None:
-    """Delete what the run wrote there; where it lists its files, all else stays."""
+    """Delete a checkpoint: only the files on the run's list, or the whole folder if the run has no list."""
     manifest = Manifest.read(checkpoint.parent)
     if manifest is None:
         shutil.rmtree(checkpoint)
@@ -282,7 +282,7 @@ def _name(path: Path) -> re.Match[str] | None:
 
 
 def is_whole(checkpoint: Path) -> bool:
-    """Whether every file is there and as it was written. What is no plain file inside the folder is not looked at."""
+    """Whether every file is there and unchanged. Anything but a plain file inside the folder counts as damage."""
     inside = Manifest(checkpoint, "", {})
     try:
         if not is_plain_file(checkpoint / CHECKSUMS):
@@ -291,7 +291,7 @@ def is_whole(checkpoint: Path) -> bool:
         paths = {name: inside.path(name) for name in checksums}
         if STATE not in paths or not all(path is not None and is_plain_file(path) for path in paths.values()):
             return False
-        # What decides how a run goes on is never taken from a file that nobody vouches for.
+        # Weights and moments without a checksum are never used.
         if any((checkpoint / name).exists() and name not in paths for name in (WEIGHTS, MOMENTS)):
             return False
         return all(digest(checkpoint / name) == one for name, one in checksums.items())
@@ -300,7 +300,7 @@ def is_whole(checkpoint: Path) -> bool:
 
 
 def latest_checkpoint(output_dir: Path) -> Path:
-    """The newest checkpoint that is whole; damaged ones are passed over, saying so.
+    """The newest whole checkpoint; a warning names each newer one that is damaged.
 
     Raises:
         UserError: there is none.
@@ -313,10 +313,10 @@ def latest_checkpoint(output_dir: Path) -> Path:
 
 
 def load_state(checkpoint: Path) -> TrainState:
-    """The state that a checkpoint was made in.
+    """Read how far the run was when it made the checkpoint.
 
     Raises:
-        UserError: the file says something else.
+        UserError: the file is damaged, or has names or values that this version does not know.
     """
     path, kinds = checkpoint / STATE, get_type_hints(TrainState)
     try:
@@ -336,7 +336,7 @@ def load_state(checkpoint: Path) -> TrainState:
 
 
 def _is_a(value: Any, kind: Any) -> bool:
-    """Whether a value from JSON is of the kind of a field; numbers must be finite, and none is negative."""
+    """Whether a JSON value has the type of a field; numbers must also be finite and not negative."""
     if get_origin(kind) is UnionType:
         return any(_is_a(value, one) for one in get_args(kind))
     if kind is NoneType:
@@ -370,14 +370,14 @@ def stable_checkpoint(output_dir: Path) -> Path:
 
 
 def forget_checkpoints_after(output_dir: Path, step: int) -> None:
-    """Delete checkpoints of later steps, which a resumed run makes again: they were damaged, or passed over."""
+    """Delete the checkpoints after `step`, damaged or not taken to resume from: the resumed run makes them again."""
     for checkpoint in checkpoints(output_dir):
         if int(checkpoint.name.removeprefix("checkpoint-")) > step:
             remove_checkpoint(checkpoint)
 
 
 def prune_checkpoints(output_dir: Path, keep: int) -> None:
-    """Delete all but the newest, and the newest from before the learning rate fell for good."""
+    """Delete all but the `keep` newest; once the rate falls for good, also keep the newest from before that."""
     found = checkpoints(output_dir)
     has_decayed = bool(found) and load_state(found[0]).decayed_for is not None
     stable = _newest_stable(output_dir) if has_decayed else None

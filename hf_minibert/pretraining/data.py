@@ -41,11 +41,11 @@ class RunData:
     """What a run reads: training and held-out rows, and what an evaluation compares with."""
 
     corpus: Corpus | Path
-    """Where the text comes from, or a folder in which it lies tokenised."""
+    """The source of the text, or the folder that holds it tokenised."""
     store: TokenStore
-    """Of a stream, the first part."""
+    """The tokens; of a stream, those of its first part."""
     fingerprint: str
-    """Of what is trained on, by its content."""
+    """Identifies the data by its content."""
     train: Rows
     held_out: list[Rows]
     """Held-out rows for each reading of the objective."""
@@ -56,7 +56,11 @@ class RunData:
 
 
 def find_corpus(arguments: PretrainArguments) -> Corpus | Path:
-    """The corpus that the arguments name, or the folder that `prepare-data` made of one."""
+    """The corpus that the arguments name, or the folder that `prepare-data` made of one.
+
+    Raises:
+        UserError: there is no such corpus, or the arguments do not suit it.
+    """
     folder = Path(arguments.corpus[0])
     is_prepared = arguments.corpus != [BUILTIN] and len(arguments.corpus) == 1 and is_token_store(folder)
     if is_prepared and not arguments.streaming:
@@ -81,7 +85,7 @@ def training_rows(plan: Plan, store: TokenStore) -> Rows:
 
 
 def held_out_rows(plan: Plan, reading: Reading, documents: Documents) -> Rows:
-    """Rows of documents that are not trained on, with masks of their own that no setting changes.
+    """Rows of documents that are not trained on; share and seed of their masks are the same in every run.
 
     Raises:
         UserError: the documents are too few or too short.
@@ -115,7 +119,7 @@ def _rows(plan: Plan, make: MakeRows, documents: Documents, part: str, *, for_ev
 
 
 def _baselines(plan: Plan, store: TokenStore, held_out: list[Rows]) -> dict[str, float]:
-    """What frequencies alone would reach on the rows of an evaluation; of a second reading, under its name."""
+    """What token frequencies alone reach on the rows of an evaluation; a second reading's loss carries its name."""
     baselines: dict[str, float] = {}
     for reading, rows in zip(plan.objective.readings, held_out, strict=True):
         batches = evaluation_batches(rows, batch_size=64, max_rows=plan.arguments.max_eval_samples)
@@ -127,10 +131,10 @@ def _baselines(plan: Plan, store: TokenStore, held_out: list[Rows]) -> dict[str,
 
 
 def check_same_everywhere(store: TokenStore, accelerator: Accelerator) -> None:
-    """Nodes may each have a copy of the text.
+    """Check that all processes read the same text: nodes may each have a copy.
 
     Raises:
-        UserError: the text is not the same for all, or not in the same order.
+        UserError: the copies, or the order of their documents, differ.
     """
     mine = torch.tensor(list(bytes.fromhex(store.identity)), device=accelerator.device)
     everyones = accelerator.gather(mine[None])
@@ -143,13 +147,13 @@ def check_same_everywhere(store: TokenStore, accelerator: Accelerator) -> None:
 
 
 def check_same_data(before: str, data: RunData) -> None:
-    """Whether a run goes on with the text that it began with.
+    """Check that a run goes on with the text that it began with; `before` is the fingerprint that it saved.
 
-    Earlier versions noted places, sizes and times in place of the text. Then the tokens that the run made are asked,
-    which are in the cache or in the folder that it was given.
+    Fingerprints of earlier versions are of the files' places, sizes and times. For these, compare the tokens that the
+    run made, which are in the cache or in the folder that it was given.
 
     Raises:
-        UserError: it is other text or another tokenizer, or nothing is left that could tell.
+        UserError: the text or the tokenizer differs, or the tokens of an earlier version are gone.
     """
     if before == data.fingerprint or before == data.store.info.fingerprint:
         return

@@ -31,11 +31,11 @@ WRITTEN = {
     "tokenizer.json",
     "tokenizer_config.json",
 }
-"""Beside checkpoints and code: what runs wrote before they listed it."""
+"""Files that runs wrote, besides checkpoints and code, before runs kept a list of their files."""
 
 
 def folder_rules(arguments: PretrainArguments) -> dict[str, Any]:
-    """What the run wants of its folder, as `hf_minibert.output_folder` takes it."""
+    """The rules for the run's folder, as arguments of `check_folder` and `held_folder`."""
     return {
         "output_dir": arguments.output_dir,
         "verb": "pretrain",
@@ -48,7 +48,7 @@ def folder_rules(arguments: PretrainArguments) -> dict[str, Any]:
 
 
 def check_run_folder(arguments: PretrainArguments) -> None:
-    """Whether the run may have its folder; nothing is written.
+    """Check that the run may have its folder; write nothing.
 
     Raises:
         UserError: it may not.
@@ -60,7 +60,7 @@ def newest_checkpoint(folder: Path) -> Path | None:
     """The newest whole checkpoint of a run to resume; None if the run was stopped before it made one.
 
     Raises:
-        UserError: it made some, none of which is left whole.
+        UserError: it made some, but none is whole.
     """
     if checkpoints(folder) or any((folder / name).exists() for name in ("results.json", "model.safetensors")):
         return latest_checkpoint(folder)
@@ -70,10 +70,10 @@ def newest_checkpoint(folder: Path) -> Path | None:
 
 @contextmanager
 def run_folder(arguments: PretrainArguments) -> Iterator[None]:
-    """Make the run's folder, without an earlier run unless that goes on, and keep others from it until the block ends.
+    """Make the run's folder, and lock it until the block ends; an earlier run in it goes, unless that is resumed.
 
     Raises:
-        UserError: as `check_run_folder`, if something came into the folder since that was called.
+        UserError: as `check_run_folder`: the folder may have changed since that was called.
     """
     is_listed = Manifest.read(Path(arguments.output_dir)) is not None
     with held_folder(**folder_rules(arguments)) as folder:
@@ -83,7 +83,7 @@ def run_folder(arguments: PretrainArguments) -> Iterator[None]:
 
 
 def list_earlier_files(folder: Path) -> None:
-    """Begin the list of a run that was begun when runs had none, as far as its files tell whose they are."""
+    """Make the list of files for a run of an earlier version, which kept none, from the files known to be its own."""
     manifest = Manifest(folder, "pretrain", {})
     for name in filter(WRITTEN.__contains__, files_below(folder)):
         if name != CARD or is_generated((folder / CARD).read_text(encoding="utf-8", errors="replace")):
@@ -96,7 +96,7 @@ def list_earlier_files(folder: Path) -> None:
 
 @contextmanager
 def listed_logs(folder: Path, accelerator: Accelerator) -> Iterator[None]:
-    """Put what trackers write into the run's folder while they start, and go on with, on its list."""
+    """Put the files below logs/ that trackers write in the block on the run's list, as files that keep growing."""
 
     def times() -> dict[str, int]:
         return {name: (folder / name).stat().st_mtime_ns for name in files_below(folder) if name.startswith("logs/")}

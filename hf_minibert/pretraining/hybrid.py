@@ -1,7 +1,7 @@
 """Hybrid pre-training: one MiniBERT learns from masked and from causal rows, and is an encoder and a decoder.
 
-GPT-BERT: Charpentier and Samuel 2024, arXiv:2410.24159. All that belongs to it alone is here: its rows, its losses, and
-the decoder that its weights are.
+GPT-BERT: Charpentier and Samuel 2024, arXiv:2410.24159. Its rows, its losses and the decoder made of its
+weights are all in this file.
 """
 
 import shutil
@@ -33,7 +33,7 @@ from hf_minibert.tokenization import adapt_tokenizer, save_tokenizer
 
 
 class HybridRows:
-    """Masked and causal rows in one batch. In both, a label stands where its token does.
+    """Masked and causal rows in one batch. In both, a token's label is at the token's own position.
 
     Which rows are causal is drawn for each (epoch, row).
     """
@@ -64,11 +64,11 @@ class MiniBertForHybridPreTrainingOutput(ModelOutput):
 
 
 class MiniBertForHybridPreTraining(MiniBertForMaskedLM):
-    """MiniBERT that learns both to fill in and to go on, with one set of weights, for an encoder and a decoder.
+    """MiniBERT that learns to fill in masked tokens and to continue a text, with one set of weights for both.
 
-    Some rows of a batch hide tokens, others what comes later; in both, the state before a token predicts it (GPT-BERT,
-    Charpentier and Samuel 2024, arXiv:2410.24159). What is learned opens as `MiniBertForMaskedLM`, and by `as_decoder`
-    as `MiniGPTForCausalLM`.
+    Masked rows hide some tokens, causal rows all later ones; in both, the state before a token predicts it (GPT-BERT,
+    Charpentier and Samuel 2024, arXiv:2410.24159). The trained weights open as `MiniBertForMaskedLM`, and through
+    `as_decoder` as `MiniGPTForCausalLM`.
     """
 
     def forward(
@@ -84,7 +84,7 @@ class MiniBertForHybridPreTraining(MiniBertForMaskedLM):
         full_logits: bool | None = None,
         **kwargs: Unpack[MiniBertModelKwargs],
     ) -> MiniBertForHybridPreTrainingOutput | MaskedLMOutput:
-        """The loss of both kinds of rows; without `causal_rows`, or asked for logits, as `MiniBertForMaskedLM`.
+        """The loss of both kinds of rows; without `causal_rows` or labels, or with `full_logits`, the parent's output.
 
         Args:
             input_ids: (batch, sequence).
@@ -92,9 +92,9 @@ class MiniBertForHybridPreTraining(MiniBertForMaskedLM):
             position_ids: see `MiniBertModel.forward`.
             labels: (batch, sequence); -100 where nothing is predicted.
             causal_rows: (batch,), true for rows in which no token sees a later one.
-            num_items_in_batch: tokens predicted in the other rows over all accumulation steps; default, this batch's.
-            num_causal_items_in_batch: the same of causal rows.
-            masked_share: weight of the loss of the other rows; that of causal rows has the rest.
+            num_items_in_batch: tokens to predict in masked rows over all accumulation steps; default, this batch's.
+            num_causal_items_in_batch: the same for causal rows.
+            masked_share: weight of the masked rows' loss; the causal rows' loss has the rest.
             full_logits: see `MiniBertForMaskedLM.forward`.
             kwargs: for `MiniBertModel.forward`.
         """
@@ -115,10 +115,10 @@ class MiniBertForHybridPreTraining(MiniBertForMaskedLM):
 
 
 def decoder_config(config: MiniBertConfig) -> MiniGPTConfig:
-    """The configuration of the decoder.
+    """The configuration of the decoder that has the encoder's weights.
 
     Raises:
-        UserError: the encoder was not trained as one, or has parts that MiniGPT lacks.
+        UserError: the encoder was not trained for hybrid, or has parts that MiniGPT lacks.
     """
     needed = {"shifted_predictions": True, "type_vocab_size": 0, "mlm_head_transform": False, "use_bias": False}
     wrong = [f"{name}={getattr(config, name)!r}" for name, value in needed.items() if getattr(config, name) != value]
@@ -129,7 +129,7 @@ def decoder_config(config: MiniBertConfig) -> MiniGPTConfig:
 
 
 def decoder_weights(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """The weights of the encoder, by their names in the decoder."""
+    """The encoder's weights under the names that they have in the decoder."""
     return {name.replace("lm_head.decoder.", "lm_head."): weight for name, weight in weights.items()}
 
 
@@ -147,7 +147,7 @@ def as_decoder(model: MiniBertForMaskedLM) -> MiniGPTForCausalLM:
 
 
 def check_hybrid(arguments: PretrainArguments, config: Config) -> None:
-    """Whether a run can train for both.
+    """Check that a run can train an encoder and a decoder at once.
 
     Raises:
         UserError: the architecture, a field of the config or the attention implementation stands in the way.
@@ -163,7 +163,7 @@ def check_hybrid(arguments: PretrainArguments, config: Config) -> None:
 def write_decoder(
     folder: Path, config: Config, weights: Mapping[str, Tensor], tokenizer: PreTrainedTokenizerFast
 ) -> None:
-    """Write the decoder into a folder of its own; its code goes beside the encoder's, where transformers looks."""
+    """Write the decoder into its own folder; its code also goes beside the encoder's, where transformers looks."""
     assert isinstance(config, MiniBertConfig)
     with torch.device("meta"):
         decoder = MiniGPTForCausalLM(decoder_config(config))

@@ -77,16 +77,16 @@ logger = logging.getLogger(__name__)
 SECONDS_BETWEEN_SAVES = 1800
 MAX_SKIPPED_STEPS = 10
 WORSE = 0.5
-"""Nats by which a step may make the loss of its batch worse, and a whole run its first loss."""
+"""Nats by which one step may raise the loss of its own batch, or the end of a run lie above the first loss."""
 MUCH_WORSE = 2.0
-"""Nats by which the loss of a single step may be worse than the first one: small batches differ."""
+"""Nats by which a step's loss may lie above the first loss before the end: small batches differ."""
 
 
 def pretrain(arguments: PretrainArguments, stop: StopSignal) -> int:
     """Run to the end, or until a signal. Returns the exit status: 0, or after a signal that of `stop`.
 
     Raises:
-        UserError: the arguments ask for something that cannot be, or the run has diverged.
+        UserError: the arguments ask for something impossible, or the run diverges.
     """
     disable_progress_bar()  # of saving and loading, which are short and would break ours
     torch.set_flush_denormal(True)  # AdamW on subnormal moments is many times slower on CPUs
@@ -105,7 +105,7 @@ def pretrain(arguments: PretrainArguments, stop: StopSignal) -> int:
 
 
 def is_finished(checkpoint: Path, end: End) -> bool:
-    """Whether the run with this newest checkpoint came to an end, and told what was learned."""
+    """Whether the run with this newest checkpoint has reached its end and written `results.json`."""
     state = load_state(checkpoint)
     return steps_told(checkpoint.parent) == state.step and end.progress(state) >= 1
 
@@ -141,13 +141,13 @@ class Pretraining:
         self.step_loss: Tensor
         """This process's part of the loss of the newest step."""
         self.unproven: Path | None = None
-        """The checkpoint of this process from which no step has gone well yet."""
+        """The newest checkpoint made since the process started, until a step after it goes well."""
         self._build_or_resume(checkpoint)
         self.tokens_per_second_limit = speed_limit(plan, self.model, self.data, self.accelerator)
         self.log = MetricsLog(self.folder, self.accelerator, self.state)
 
     def _build_or_resume(self, checkpoint: Path | None) -> None:
-        """The model, the optimizer and how far they are."""
+        """Set the model, the optimizers and the state: new, or from a checkpoint."""
         set_seed(self.arguments.seed)
         self.model = build_model(self.plan)
         if checkpoint is None:
@@ -163,7 +163,7 @@ class Pretraining:
                 f"the run's moments are those of {before['optimizer']}, so it cannot go on with --optimizer "
                 f"{self.arguments.optimizer}; leave the flag out"
             )
-        restore(checkpoint, self.model, self.backend, self._prepare)  # after which all have read the arguments
+        restore(checkpoint, self.model, self.backend, self._prepare)  # waits: all have read the arguments
         if self.accelerator.is_main_process:
             changes = [
                 f"{name} {before.get(name)} -> {value}"
@@ -185,14 +185,14 @@ class Pretraining:
         torch.manual_seed(self.arguments.seed + self.accelerator.process_index)  # dropout of its own for each
 
     def _saved_arguments(self) -> dict[str, Any]:
-        """What a resumed run starts from."""
+        """The arguments that a resumed run starts from."""
         return dataclasses.asdict(self.arguments) | {"resume": False, "overwrite_output_dir": False}
 
     def run(self, stop: StopSignal) -> int:
         """The loop. Returns the exit status.
 
         Raises:
-            UserError: the run has diverged; checkpoints are as they were before it did.
+            UserError: the run diverges; a checkpoint to go on from stays, if one was made.
         """
         arguments, accelerator, state = self.arguments, self.accelerator, self.state
         accelerator.print(announcement(self.plan, self.model, accelerator))
@@ -308,9 +308,9 @@ class Pretraining:
         return sums | {"grad_norm": grad_norm, "learning_rate": torch.tensor(arguments.learning_rate * factor)}
 
     def count(self, micro_batches: list[Batch], stop: StopSignal) -> tuple[dict[str, Tensor], int]:
-        """Step totals over all batches and processes, by the argument of `forward`, and the tokens without padding.
+        """A step's counts over all batches and processes, by `forward`'s arguments, and its tokens without padding.
 
-        All learn whether one must stop.
+        Sets `stop.agreed` on all processes if any of them has received a signal.
         """
         counts = self.plan.objective.counts
         totals = [sum(int(count(batch)) for batch in micro_batches) for count in counts.values()]
@@ -323,7 +323,7 @@ class Pretraining:
         return dict(zip(counts, everyones[:-2].clamp(min=1), strict=True)), tokens
 
     def forward(self, batch: Batch, counts: dict[str, Tensor]) -> dict[str, Tensor]:
-        """One batch's part of the step's mean loss, in all and by its parts; `counts`: see `count`."""
+        """One batch's share of the step's mean loss, and of its parts by name; `counts` comes from `count`."""
         objective = self.plan.objective
         outputs = self.backend.wrapped(**batch, **counts, **objective.forward_settings(self.arguments))
         return {name: outputs[name] for name in ("loss", *objective.losses)}
@@ -361,12 +361,12 @@ class Pretraining:
         return metrics
 
     def save(self, held_out: float | None) -> None:
-        """Make a checkpoint, unless the run is astray; earlier ones go once a step from it went well.
+        """Make a checkpoint, unless the run is astray; older ones go once a step after it has gone well.
 
-        `held_out`: the held-out loss, at the end of the run.
+        `held_out`: the held-out loss at the end of the run; None before.
 
         Raises:
-            UserError: it cannot come back, or should end here.
+            UserError: weights or moments are not finite, or the run ends astray.
         """
         state = self.state
         if not self.backend.is_finite():
@@ -386,9 +386,10 @@ class Pretraining:
             logger.warning("step %d is not saved, and no checkpoint goes: %s", state.step, reason)
 
     def astray(self, held_out: float | None) -> str | None:
-        """What is wrong with the weights that the newest step left, if anything; at the end, with the held-out loss.
+        """What is wrong with the weights after the newest step, in words; None if nothing is. `held_out`: see `save`.
 
-        (The loss of a step is that of the weights before it, and held-out loss may well rise while a run learns.)
+        Computes the newest batch's loss again: the step's own loss is that of the weights before it. Before the end,
+        held-out loss does not count: it may rise while a run learns.
         """
         batch, counts, before = self.newest
         self.model.train(False)
@@ -407,15 +408,15 @@ class Pretraining:
         return f"the loss is {least:.3f}, and was {first:.3f} when the run began" if least - first > most else None
 
     def _prune(self) -> None:
-        """Forget the oldest checkpoints once a step from the newest has gone well."""
+        """Delete the oldest checkpoints; called once a step after the newest has gone well."""
         if self.unproven is not None and self.accelerator.is_main_process:
             prune_checkpoints(self.folder, self.arguments.save_total_limit)
         self.unproven = None
 
     def divergence(self, reason: str) -> UserError:
-        """What ends a run that has diverged; a checkpoint from which no step went well goes if there is one before."""
+        """The error that ends a diverged run. Deletes `unproven`, if there is another checkpoint to go on from."""
         left = [one for one in checkpoints(self.folder) if one != self.unproven]
-        self.accelerator.wait_for_everyone()  # all have looked
+        self.accelerator.wait_for_everyone()  # all have listed them
         if left and self.unproven is not None and self.accelerator.is_main_process:
             remove_checkpoint(self.unproven)
         kept = left or ([self.unproven] if self.unproven is not None else [])
@@ -425,7 +426,7 @@ class Pretraining:
         )
 
     def finish(self, metrics: dict[str, float]) -> None:
-        """Put the model into the run's folder, and tell what was learned."""
+        """Write the model, `results.json` and the card into the run's folder, and print the report."""
         weights, predicted = self.backend.weights(), self._predict()
         if not self.accelerator.is_main_process:
             return
@@ -441,11 +442,11 @@ class Pretraining:
             return self.plan.objective.samples(self.model, self.plan.tokenizer, self.data.sentences)
 
     def _uncompiled(self) -> AbstractContextManager[None]:
-        """Batches of other shapes are not worth compiling for."""
+        """Run the model uncompiled in the block: it is not worth compiling for batches of other shapes."""
         return torch.compiler.set_stance("force_eager") if self.arguments.compile else nullcontext()
 
     def _write_model(self, folder: Path, weights: dict[str, Tensor]) -> None:
-        """What `from_pretrained` opens: weights, config, code and tokenizer."""
+        """Write what `from_pretrained` opens: weights, config, code and tokenizer."""
         objective, config = self.plan.objective, self.plan.config
         if objective.write_beside is not None:
             objective.write_beside(folder, config, weights, self.plan.tokenizer)
@@ -457,7 +458,7 @@ class Pretraining:
 
 
 def speed_limit(plan: Plan, model: PretrainingModel, data: RunData, accelerator: Accelerator) -> float:
-    """Tokens per second if all processes did nothing but the model's matrix products, as fast as one product goes."""
+    """Tokens per second if all processes only computed the model's matrix products, at one large product's speed."""
     arguments = plan.arguments
     labels = data.train.batch(0, np.arange(min(8, data.train.num_rows)))["labels"]
     share = float((labels != IGNORE_INDEX).float().mean())

@@ -9,8 +9,8 @@ from torch.distributed.tensor import DTensor, Replicate
 
 from hf_minibert.runs.hardware import computes_in_bfloat16
 
-# Of quintics that draw all singular values towards 1 (Polar Express: Amsel et al. 2025, arXiv:2505.16932). Three of
-# them teach as much in a step as five of Jordan's, at three fifths of the cost (benchmarks/README.md).
+# Three quintics draw all singular values towards 1 (Polar Express: Amsel et al. 2025, arXiv:2505.16932). A step with
+# them teaches as much as with five of Jordan's, at three fifths of the cost (benchmarks/README.md).
 COEFFICIENTS = (
     (8.28721201814563, -23.595886519098837, 17.300387312530933),
     (4.107059111542203, -2.9478499167379106, 0.5448431082926601),
@@ -20,12 +20,12 @@ RMS_OF_ADAMW = 0.2
 
 
 class Muon(torch.optim.Optimizer):
-    """Steps in which all directions of a matrix count alike (Jordan et al. 2024, kellerjordan.github.io/posts/muon).
+    """Muon steps equally far in all directions of a matrix (Jordan et al. 2024, kellerjordan.github.io/posts/muon).
 
     As `torch.optim.Muon` with ``adjust_lr_fn="match_rms_adamw"``, which scales steps to the size of AdamW's (Liu et al.
-    2025, arXiv:2502.16982), so that rates and decay mean the same to both. That one takes the matrices one by one,
-    always in bfloat16, and has one quintic for all repetitions; this one takes those of a shape together, computes in
-    float32 where the device has no instructions for bfloat16, and has the best quintic for each repetition.
+    2025, arXiv:2502.16982), so that rates and decay mean the same to both. torch's takes the matrices one by one,
+    always in bfloat16, and repeats one quintic; this one takes all matrices of a shape together, computes in float32
+    where the device has no instructions for bfloat16, and has another quintic for each repetition.
 
     Args:
         params: matrices.
@@ -43,7 +43,7 @@ class Muon(torch.optim.Optimizer):
 
     @torch.no_grad()
     def step(self, closure: Callable[[], float] | None = None) -> float | None:  # type: ignore[override]
-        """One step with the gradients at hand; matrices without one stay."""
+        """Make one step; matrices without a gradient stay as they are. Returns the closure's loss, if there is one."""
         loss = None
         if closure is not None:
             with torch.enable_grad():
@@ -66,7 +66,7 @@ class Muon(torch.optim.Optimizer):
         return loss
 
     def _momenta(self, parameters: list[Tensor], momentum: float) -> list[Tensor]:
-        """This process's part of each gradient, with Nesterov's momentum."""
+        """Update the momenta. Returns this process's part of each gradient, with Nesterov's momentum."""
         for parameter in parameters:
             if not self.state[parameter]:
                 self.state[parameter]["momentum_buffer"] = torch.zeros_like(parameter)
@@ -82,7 +82,7 @@ def local(tensor: Tensor) -> Tensor:
 
 
 def gather(part: Tensor, like: Tensor) -> Tensor:
-    """The whole of what is split as `like` is."""
+    """The whole tensor, from each process's part of it; it is split as `like` is."""
     if not isinstance(like, DTensor):
         return part
     split = DTensor.from_local(part, like.device_mesh, like.placements, shape=like.shape, stride=like.stride())
@@ -98,10 +98,10 @@ def shard(whole: Tensor, like: Tensor) -> Tensor:
 
 
 def orthogonalize(matrices: Tensor) -> Tensor:
-    """The nearest (semi-)orthogonal matrices, roughly: singular values end between 0.2 and 1.9; same dtype as given.
+    """The nearest (semi-)orthogonal matrices, roughly: singular values end between 0.2 and 1.9. Keeps the dtype.
 
     Args:
-        matrices: (matrices, rows, columns).
+        matrices: (count, rows, columns).
     """
     wide = matrices.bfloat16() if computes_in_bfloat16() else matrices
     is_tall = matrices.shape[1] > matrices.shape[2]

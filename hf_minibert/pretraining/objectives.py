@@ -1,6 +1,6 @@
 """The objectives that models are pre-trained for: one row of `OBJECTIVES` each.
 
-The loop, evaluations, samples, reports and cards read all that differs between objectives from that table.
+The loop, evaluations, samples, reports and cards find in that table all that differs between objectives.
 """
 
 from collections.abc import Callable, Mapping
@@ -45,16 +45,16 @@ class Reading:
     """One way to read held-out text, and what its loss is called."""
 
     name: str
-    """As in `eval_mlm_loss`, where an objective has more than one loss."""
+    """Its name in metrics such as `eval_mlm_loss`, if the objective has several readings."""
     words: str
-    """The loss, for people."""
+    """What reports call the loss."""
     rows: MakeRows
     targets: Callable[[Batch], Tensor] = tokens_in_place
     """The tokens to predict, in order, (predictions,)."""
     predicts_all: bool = False
     """Whether every token is predicted, so that bits per byte say how well the text is compressed."""
     weight: Callable[[PretrainArguments], float] = lambda _: 1.0
-    """In the loss of the objective."""
+    """Weight of this reading's loss in the loss of the objective."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -62,36 +62,36 @@ class Objective:
     """What a model is trained for."""
 
     family: str
-    """Whose models can be trained for it: a key of `presets.FAMILIES`."""
+    """The family whose models can be trained for it: a key of `presets.FAMILIES`."""
     words: str
-    """For cards."""
+    """What cards call it."""
     model_class: type[PretrainingModel]
     rows: MakeRows
     """Training rows."""
     readings: tuple[Reading, ...]
     """How held-out text is read."""
     counts: Mapping[str, Callable[[Batch], Tensor]]
-    """What a step counts over all its batches and processes, by the arguments of `forward` that take the sums."""
+    """Counts of one batch, by the argument of `forward` that takes their sum over a step's batches and processes."""
     is_padded: bool = False
-    """Whether rows are filled up with padding, so that they differ in how many tokens they have."""
+    """Whether rows have padding, and so different numbers of tokens."""
     losses: tuple[str, ...] = ()
     """The parts of the loss, by their names in the model's output."""
     logits: str = "logits"
     """The logits over the vocabulary, by their name in the model's output."""
     samples: Callable[..., list[dict[str, Any]]] = fill_ins
-    """What the model says of a few texts, for people."""
+    """Makes the model's predictions for a few texts, for people to read."""
     evaluated_tokens: int = 49_152
     """Tokens that an evaluation reads; of masked rows, 15% are predicted."""
     config: Mapping[str, Any] = field(default_factory=dict)
-    """Fields of the configuration that it needs."""
+    """Fields of the configuration that the objective needs."""
     forward_settings: Callable[[PretrainArguments], dict[str, Any]] = lambda _: {}
     """Arguments of `forward` that are the same for every batch."""
     check: Callable[[PretrainArguments, Config], None] = lambda _arguments, _config: None
-    """Raises a `UserError` where arguments or configuration do not suit it."""
+    """Raises a `UserError` if arguments or configuration do not suit the objective."""
     saved_class: type[PretrainingModel] | None = None
-    """The class that a checkpoint opens as, where that is not `model_class`."""
+    """The class that a checkpoint opens as; None if that is `model_class`."""
     write_beside: Callable[[Path, Config, Mapping[str, Tensor], PreTrainedTokenizerFast], None] | None = None
-    """Writes what a checkpoint holds beside the model."""
+    """Writes what a checkpoint holds beside the model; None if there is nothing."""
 
 
 def masked_rows(documents: Documents, settings: RowSettings) -> Rows:
@@ -105,14 +105,14 @@ def causal_rows(documents: Documents, settings: RowSettings) -> Rows:
 
 
 def paired_rows(kind: type[NextSentenceRows]) -> MakeRows:
-    """Masked pairs of segments with a label of their own."""
+    """How to make rows of masked pairs of segments, each pair with a label of its own."""
     return lambda documents, settings: kind(
         documents, masking=settings.masking, pad_id=settings.pad_id, **settings.frame
     )
 
 
 def hybrid_rows(masked_share: float) -> MakeRows:
-    """Rows of hybrid pre-training with a share of masked ones that is not the run's."""
+    """How to make rows of hybrid pre-training with another share of masked rows than the run's."""
 
     def make(documents: Documents, settings: RowSettings) -> Rows:
         rows = HybridRows(documents, settings)
@@ -133,7 +133,7 @@ def real_tokens(batch: Batch) -> int:
 
 
 def predicted_in(kind: str) -> Callable[[Batch], Tensor]:
-    """How many tokens are predicted in the masked or in the causal rows of a hybrid batch."""
+    """What counts the predicted tokens in the rows of one kind, masked or causal, of a hybrid batch."""
     return lambda batch: (batch["labels"] != IGNORE_INDEX).sum(dim=1)[batch["causal_rows"] == (kind == "causal")].sum()
 
 
@@ -227,7 +227,7 @@ def choose_objective(model: str, family: str, name: ObjectiveName | None) -> Obj
 
 
 def combined(objective: Objective, measured: list[dict[str, float]], arguments: PretrainArguments) -> dict[str, float]:
-    """The metrics of an evaluation from those of each reading: where there are several, their losses by name."""
+    """One evaluation's metrics from those of its readings; of several, each loss by name and their weighted sum."""
     first, *others = measured
     metrics = dict(first)
     if others:

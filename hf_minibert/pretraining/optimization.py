@@ -8,15 +8,15 @@ from hf_minibert.pretraining.arguments import PretrainArguments
 from hf_minibert.pretraining.muon import Muon
 
 EMBEDDINGS_RATE = 8.0
-"""Beside Muon, AdamW learns so many times as fast: embeddings, norms and biases (benchmarks/README.md)."""
+"""Beside Muon, AdamW's rate for embeddings, norms and biases is this many times Muon's (benchmarks/README.md)."""
 
 
 def build_optimizers(
     model: nn.Module, arguments: PretrainArguments, learning_rate: float
 ) -> list[torch.optim.Optimizer]:
-    """What updates the weights: Muon the matrices of the layers, AdamW all else; or AdamW everything.
+    """Make the optimizers: Muon for the matrices of the layers and AdamW for all else; or AdamW for everything.
 
-    The learning rate is that of the matrices; each group of parameters keeps its own as ``initial_lr``. AdamW:
+    `learning_rate` is that of the matrices; each group of parameters keeps its own as ``initial_lr``. AdamW:
     Loshchilov and Hutter 2019, arXiv:1711.05101. Norms, biases and embeddings do not decay; a head over the vocabulary
     counts as embeddings, also where it has weights of its own.
     """

@@ -36,7 +36,7 @@ from hf_minibert.tokenization import OWN_TOKENIZER, adapt_tokenizer, load_tokeni
 
 @dataclass(kw_only=True)
 class DecidedArguments(PretrainArguments):
-    """Arguments with every default decided; a resumed run, which starts from them, does not decide again."""
+    """Arguments with every default decided. A resumed run starts from these, and does not decide again."""
 
     objective: ObjectiveName
     max_seq_length: int
@@ -51,7 +51,7 @@ class DecidedArguments(PretrainArguments):
 
 @dataclass(frozen=True, kw_only=True)
 class Plan:
-    """What can be known of a run without reading the corpus."""
+    """What is known of a run before its corpus is read."""
 
     arguments: DecidedArguments
     objective: Objective
@@ -68,7 +68,7 @@ def make_plan(arguments: PretrainArguments) -> Plan:
     """Decide the defaults and check everything that is cheap to check; nothing is written.
 
     Raises:
-        UserError: the arguments ask for something that cannot be.
+        UserError: the arguments ask for something impossible.
     """
     decided = decide(arguments)
     objective = OBJECTIVES[decided.objective]

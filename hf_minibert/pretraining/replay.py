@@ -20,7 +20,7 @@ SHOWN_TOKENS = 24
 
 
 def replay(plan: Plan, step: int) -> int:
-    """Show the loss and gradient of every row of a step, with the newest weights from before it; nothing is written.
+    """Show the worst rows of a step, by loss, under the newest saved weights from before the step; write nothing.
 
     Raises:
         UserError: there are several processes.

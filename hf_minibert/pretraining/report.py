@@ -30,9 +30,9 @@ RESULTS = "results.json"
 
 
 class MetricsLog:
-    """`metrics.jsonl`, `samples.jsonl` and the trackers: a line a time.
+    """Writes `metrics.jsonl`, `samples.jsonl` and to the trackers, one line at a time.
 
-    A resumed run first forgets what came after its checkpoint.
+    A resumed run first drops the lines from after its checkpoint.
     """
 
     def __init__(self, folder: Path, accelerator: Accelerator, state: TrainState) -> None:
@@ -47,7 +47,7 @@ class MetricsLog:
             manifest.grow([METRICS, SAMPLES])
 
     def write(self, state: TrainState, metrics: dict[str, float]) -> None:
-        """Add a line, which also says how far the run is. A value that is not finite is null: JSON has no other."""
+        """Add a line, which also says how far the run is. Values that are not finite become null: JSON has none."""
         if self._accelerator.is_main_process:
             place = {"step": state.step, "tokens": state.tokens, "seconds": round(state.seconds, 3)}
             values = {name: value if math.isfinite(value) else None for name, value in metrics.items()}
@@ -55,14 +55,14 @@ class MetricsLog:
         self._accelerator.log(metrics, step=state.step)
 
     def write_samples(self, state: TrainState, samples: list[dict[str, Any]]) -> None:
-        """Add what the model now says of a few held-out texts to `samples.jsonl`."""
+        """Add the model's newest predictions for a few held-out texts to `samples.jsonl`."""
         if self._accelerator.is_main_process:
             line = json.dumps({"step": state.step, "samples": samples}, ensure_ascii=False)
             append_text(self.path.with_name(SAMPLES), line + "\n")
 
 
 def _step(line: bytes, *, has_numbers: bool) -> float:
-    """The step of a line; one that was cut off when the run was killed, or is damaged, has none, which is infinite."""
+    """The step of a line; infinite for a line that is damaged, or was cut off when the run was killed."""
     try:
         content = json.loads(line.decode())
         if has_numbers and not all(value is None or isinstance(value, int | float) for value in content.values()):
@@ -74,7 +74,7 @@ def _step(line: bytes, *, has_numbers: bool) -> float:
 
 
 def steps_told(folder: Path) -> int | None:
-    """The step at which `results.json` says what was learned; None if it is missing or damaged."""
+    """The step that `results.json` is of; None if the file is missing or damaged."""
     try:
         return int(json.loads((folder / RESULTS).read_text(encoding="utf-8"))["training"]["steps"])
     except (OSError, ValueError, LookupError, TypeError, RecursionError):
@@ -82,7 +82,7 @@ def steps_told(folder: Path) -> int | None:
 
 
 class ProgressBar(tqdm):  # type: ignore[misc]  # tqdm publishes no types
-    """One bar for the whole run, in percent of its end, whatever that is measured in."""
+    """One bar for the whole run, in percent of the time, steps or tokens until its end."""
 
     def __init__(self, progress: float, *, is_shown: bool) -> None:
         super().__init__(
@@ -134,7 +134,7 @@ def summary(
     predicted: list[dict[str, Any]],
     accelerator: Accelerator,
 ) -> dict[str, Any]:
-    """The run in figures, `results.json`: what cards and tables are rendered from."""
+    """The content of `results.json`: the run in figures, from which cards and tables are rendered."""
     arguments, train, held_out = plan.arguments, data.store.train, data.store.held_out
     processes = accelerator.num_processes
     length, rows = arguments.max_seq_length, arguments.per_device_train_batch_size
@@ -191,7 +191,7 @@ def summary(
 
 
 def print_report(results: dict[str, Any], objective: Objective, folder: Path, card: Path) -> None:
-    """What was learned, for the person who waited for it."""
+    """Print what the model has learned, and where it is."""
     metrics, training = results["metrics"], results["training"]
     out = tqdm.write
     out(

@@ -14,11 +14,11 @@ logger = logging.getLogger(__name__)
 ARGUMENTS = "arguments.json"
 ENDS = ("budget", "max_steps", "max_tokens")
 RETIRED = ("replay",)
-"""Names that arguments of earlier versions have, and that no longer decide anything."""
+"""Arguments of earlier versions that decide nothing any more."""
 
 
 def of_run(folder: str) -> PretrainArguments:
-    """The arguments of an earlier run, with the folder where it lies now.
+    """The arguments of an earlier run, with `folder`, where it lies now, as its `output_dir`.
 
     Raises:
         UserError: the folder holds none.
@@ -27,7 +27,7 @@ def of_run(folder: str) -> PretrainArguments:
 
 
 def resumed(arguments: PretrainArguments) -> PretrainArguments:
-    """The arguments of an earlier run, replaced by what the command line says; a new end replaces all ends.
+    """The arguments of the run to resume, overridden by flags of the command line; one new end replaces all ends.
 
     Raises:
         UserError: the folder holds none.
@@ -39,7 +39,7 @@ def resumed(arguments: PretrainArguments) -> PretrainArguments:
 
 
 def _current(folder: str, verb: str) -> dict[str, Any]:
-    """The arguments of the run in a folder that this version knows."""
+    """The saved arguments of the run in a folder, without those that this version has retired."""
     if not (Path(folder) / ARGUMENTS).is_file() and not any(Path(folder).glob(f"checkpoint-*/{ARGUMENTS}")):
         missing = Path(folder) / ARGUMENTS
         raise UserError(f"nothing to {verb}: {missing} is missing; output_dir must be the folder of an earlier run")
@@ -47,10 +47,10 @@ def _current(folder: str, verb: str) -> dict[str, Any]:
 
 
 def read_arguments(folder: Path) -> dict[str, Any]:
-    """What `arguments.json` of a run says; where that is damaged, what the copy in its newest whole checkpoint says.
+    """The content of a run's `arguments.json`; if that is damaged, of the copy in the newest whole checkpoint.
 
     Raises:
-        UserError: there is no such copy.
+        UserError: it is damaged, and there is no such copy.
     """
     try:
         return _read(folder / ARGUMENTS)

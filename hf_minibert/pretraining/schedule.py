@@ -18,13 +18,13 @@ logger = logging.getLogger(__name__)
 
 DEFAULT_BUDGET = "5m"
 LEAST_WARMUP_STEPS = 40
-"""Where the warm-up is a share of a run. A short run that reached the peak in one or two steps would diverge."""
+"""Of a warm-up given as a share of the run: a short run that peaked after one or two steps would diverge."""
 DECAY_SHARE = 0.2
 """The share of a run with `warmup_stable_decay` in which the rate falls."""
 EVALUATIONS = 8
 STEPS_BETWEEN_EVALUATIONS = 20
 SHARE_OF_PAUSES = 0.05
-"""Of a --budget: while evaluations and checkpoints have taken more of the time so far, there is no evaluation."""
+"""With a --budget, no evaluation begins while evaluations and checkpoints have taken more of the time so far."""
 
 
 @dataclass(frozen=True)
@@ -37,7 +37,7 @@ class End:
 
     @classmethod
     def of(cls, arguments: PretrainArguments) -> "End":
-        """The end that the arguments ask for; five minutes, if for none."""
+        """The end that the arguments ask for; `DEFAULT_BUDGET` if they ask for none."""
         endless = arguments.budget is None and arguments.max_steps is None and arguments.max_tokens is None
         budget = DEFAULT_BUDGET if endless else arguments.budget
         seconds = None if budget is None else parse_duration(budget)
@@ -49,7 +49,7 @@ class End:
         Args:
             state: how far the run is.
             rows_per_step: rows of a step.
-            tokens_per_step: tokens of a step; None where rows are padded, each as its text is.
+            tokens_per_step: tokens of a step; None where rows are padded, so that steps differ.
         """
         steps = [self.steps - state.step] if self.steps is not None else []
         if self.tokens is not None and tokens_per_step is not None:
@@ -57,7 +57,7 @@ class End:
         return state.rows + max(0, min(steps)) * rows_per_step if steps else None
 
     def progress(self, state: TrainState) -> float:
-        """How much of the run is done, 0 to 1; while a model is compiled, also after a resume, nothing is."""
+        """How much of the run is done, 0 to 1. Time in which the model was compiled does not count."""
         seconds = None if self.seconds is None else max(self.seconds - state.compile_seconds, 1e-9)
         done = (state.seconds - state.compile_seconds, state.step, state.tokens)
         parts = [
@@ -78,12 +78,12 @@ def learning_rate_factor(kind: str, warmup_steps: float, step: int, progress: fl
     factor = _factor(kind, warmup_steps, step, progress)
     if not 0 < warmup_steps < 1:
         return factor
-    # The steps of the run need not be known: while so few are done, the rate is what either warm-up allows.
+    # The run's number of steps may be unknown, so take the lower of the rates that the two warm-ups allow.
     return min(factor, (step + 1) / LEAST_WARMUP_STEPS)
 
 
 def _factor(kind: str, warmup_steps: float, step: int, progress: float) -> float:
-    """The same without a least warm-up."""
+    """`learning_rate_factor` without a least warm-up."""
     if warmup_steps >= 1:
         if step < warmup_steps:
             return (step + 1) / warmup_steps
@@ -101,23 +101,23 @@ def _factor(kind: str, warmup_steps: float, step: int, progress: float) -> float
 
 
 def is_due(step: int, every: int | None, otherwise: bool) -> bool:
-    """Whether it is time, by a number of steps, or else by the share of the run that is done."""
+    """Whether it is time to evaluate or save: every so many steps, or if `every` is None, as `otherwise` says."""
     return otherwise if every is None else step % every == 0
 
 
 def ends_part(state: TrainState, before: float, progress: float) -> bool:
-    """Whether the step from one progress to the next ends a part of the run, not too soon after an evaluation."""
+    """Whether the step from `before` to `progress` ends an eighth of the run, and the last evaluation is not recent."""
     crosses = int(before * EVALUATIONS) != int(progress * EVALUATIONS)
     return crosses and state.step - state.evaluated_step >= STEPS_BETWEEN_EVALUATIONS
 
 
 def has_time_to_pause(state: TrainState, end: End) -> bool:
-    """Whether a budget is spent on training, but for a small part, so far: on a slow machine an evaluation is long."""
+    """Whether pauses have taken at most `SHARE_OF_PAUSES` of the time so far; always, for a run without a budget."""
     return end.seconds is None or state.seconds - state.training_seconds <= SHARE_OF_PAUSES * state.seconds
 
 
 class Clock:
-    """The time of a run, and the losses since the last line of the log with the time that their steps took."""
+    """Measures the time of a run, and the losses and speed since the last line of the log."""
 
     def __init__(self, state: TrainState) -> None:
         now = time.perf_counter()
@@ -129,7 +129,7 @@ class Clock:
         self._line_begin, self._steps, self._sums = time.perf_counter(), 0, dict[str, Tensor]()
 
     def seconds(self) -> float:
-        """Since the run began, with the time before it was resumed."""
+        """Seconds since the run began, with those before a resume."""
         return time.perf_counter() - self._begin
 
     def training_seconds(self) -> float:
@@ -137,7 +137,7 @@ class Clock:
         return time.perf_counter() - self._training_begin
 
     def add(self, losses: dict[str, Tensor]) -> None:
-        """Count a step."""
+        """Add a step's losses; keep its gradient norm and learning rate."""
         self._steps += 1
         self._sums = {name: loss + self._sums.get(name, 0.0) for name, loss in losses.items()}
         self._sums |= {name: losses[name] for name in ("grad_norm", "learning_rate")}
@@ -145,7 +145,7 @@ class Clock:
     def line(self, tokens: int, accelerator: Accelerator) -> dict[str, float]:
         """Mean losses and speed since the last line, over all processes, and the newest gradient norm and rate.
 
-        `tokens`: that all processes have read so far.
+        `tokens`: how many all processes have read so far.
         """
         latest = {name: float(self._sums.pop(name)) for name in ("grad_norm", "learning_rate")}
         values = torch.stack(list(self._sums.values())) / self._steps
@@ -179,7 +179,7 @@ def share_seconds(clock: Clock, accelerator: Accelerator) -> tuple[float, float]
 
 
 def resume_point(newest: Path, end: End) -> Path:
-    """The checkpoint to go on from: the newest, but where it has decayed for another end, the newest before that."""
+    """The checkpoint to go on from: the newest; if its rate falls towards another end, the newest before that fall."""
     decayed_for = load_state(newest).decayed_for
     if decayed_for is None or tuple(decayed_for) == dataclasses.astuple(end):
         return newest

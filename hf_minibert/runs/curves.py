@@ -22,7 +22,7 @@ _GRID_COLOR = "#e6e8eb"
 
 
 def _read_metrics(path: Path) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
-    """The training and the evaluation lines by step; of a step that was repeated after a resume, the later line."""
+    """The training and the evaluation lines by step; of a step repeated after a resume, the later line."""
     training: dict[int, dict[str, Any]] = {}
     evaluation: dict[int, dict[str, Any]] = {}
     lines = path.read_bytes().split(b"\n")

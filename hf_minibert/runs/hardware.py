@@ -19,7 +19,7 @@ TOKENS_PER_BATCH = {"cpu": 2_048, "cuda": 16_384}
 
 
 def hardware(device: torch.device) -> str:
-    """What a run computed on, as a class of machine."""
+    """The kind of device that a run computes on, in words."""
     return torch.cuda.get_device_name(device) if device.type == "cuda" else f"{os.cpu_count()} CPU cores"
 
 
@@ -41,7 +41,7 @@ def fastest_attention(length: int) -> Literal["eager", "sdpa"]:
 
 
 def compiling_pays(length: int, seconds: float | None) -> bool:
-    """Whether to compile a model that trains for a time: on a CPU, where short rows in bfloat16 gain most.
+    """Whether compiling pays in a run of so many seconds (None: unknown): on a CPU, for short rows and long runs.
 
     See `benchmarks/step_speed.py --compile`.
     """
@@ -51,9 +51,9 @@ def compiling_pays(length: int, seconds: float | None) -> bool:
 
 
 def tokens_per_batch() -> int:
-    """Tokens of a batch: a small model keeps a GPU waiting, which takes more of them in the same time.
+    """Tokens of a batch: more on a GPU, which takes them in the same time, since a small model does not fill it.
 
-    See `benchmarks/recipe.py --budget`, which measures what either gives.
+    See `benchmarks/recipe.py --budget`, which measures both.
     """
     return TOKENS_PER_BATCH["cuda" if torch.cuda.is_available() else "cpu"]
 
@@ -81,20 +81,20 @@ def _are_threads_chosen() -> bool:
         return value is not None
     try:
         return psutil.Process(os.getppid()).environ().get("OMP_NUM_THREADS") is not None
-    except psutil.Error:  # the launcher's own environment is nobody's business here
+    except psutil.Error:  # the launcher's environment cannot be read
         return False
 
 
 def matrix_product_rate(device: torch.device, dtype: torch.dtype, rows: int, width: int) -> float:
-    """Floating-point operations per second of the product that a feed-forward layer is made of: a device's limit.
+    """A device's floating-point operations per second, measured on one matrix product of a feed-forward layer.
 
     Args:
-        device: where.
-        dtype: of the factors.
+        device: to measure.
+        dtype: type of the factors.
         rows: tokens of a batch.
         width: hidden size.
     """
-    numbers = torch.Generator(device).manual_seed(0)  # its own: dropout's must not depend on a measurement
+    numbers = torch.Generator(device).manual_seed(0)  # its own: measuring must not change what dropout draws
     left = torch.randn(rows, width, device=device, dtype=dtype, generator=numbers)
     right = torch.randn(width, 4 * width, device=device, dtype=dtype, generator=numbers)
     times = []
@@ -106,7 +106,7 @@ def matrix_product_rate(device: torch.device, dtype: torch.dtype, rows: int, wid
 
 
 def now(device: torch.device) -> float:
-    """The time, when all that was asked of the device is done."""
+    """The time in seconds, once the device has done all its work."""
     if device.type == "cuda":
         torch.cuda.synchronize()
     return time.perf_counter()
@@ -116,8 +116,8 @@ def flops_per_token(model: nn.Module, length: int, *, head_share: float) -> floa
     """Arithmetic of a training step per token: 6 operations for each weight, attention, and the head where it runs.
 
     Args:
-        model: its matrices count, but for embeddings, which are only looked up.
-        length: tokens in a row, all of which attention is taken to compare.
+        model: its matrices count, except embeddings, which are only looked up.
+        length: tokens in a row; attention is taken to compare all of them.
         head_share: the share of tokens that are predicted.
     """
     config: Any = model.config

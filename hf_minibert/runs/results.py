@@ -14,7 +14,7 @@ def environment() -> dict[str, str]:
 
 
 def changed_settings(arguments: Any) -> list[str]:
-    """The names of the settings that are not at their default, of an instance of a dataclass."""
+    """The names of the fields of a dataclass instance that do not have their default value."""
     defaults = {
         field.name: field.default if field.default_factory is dataclasses.MISSING else field.default_factory()
         for field in dataclasses.fields(arguments)

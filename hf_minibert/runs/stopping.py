@@ -15,17 +15,17 @@ SECONDS_OF_ONE_CTRL_C = 1.0
 
 
 class StopSignal:
-    """Remembers that a process was asked to stop. Before the first step nothing can be saved: it ends at once.
+    """Notes a signal that asks the process to stop. Before the first step, it ends the process at once.
 
-    As a context manager it listens until the block ends. A second Ctrl-C ends the process at once, too.
+    As a context manager it listens until the block ends. A second Ctrl-C always ends the process at once.
     """
 
     def __init__(self) -> None:
         self.received = False
         self.agreed = False
-        """Whether all processes know of it."""
+        """Whether all processes know that one of them was asked to stop."""
         self.status = TERMINATED
-        """What the process then exits with: 143, but 130 after Ctrl-C and 129 after SIGHUP."""
+        """The exit status after a signal: 143, but 130 after Ctrl-C and 129 after SIGHUP."""
         self._has_steps = False
         self._interrupted: float | None = None
         self._before: dict[signal.Signals, Any] = {}
@@ -43,7 +43,7 @@ class StopSignal:
             signal.signal(number, handler)
 
     def wait_for_steps(self) -> None:
-        """From here on, a signal lets the step at hand end."""
+        """From now on, do not end the process at a signal, but let it finish its step."""
         self._has_steps = True
 
     def _receive(self, number: int, _frame: FrameType | None) -> None:

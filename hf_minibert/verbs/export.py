@@ -29,7 +29,7 @@ class Arguments:
 
 
 def main(arguments: Arguments) -> int:
-    """Convert, compare, and say how to open it."""
+    """Convert, compare the outputs, and print the code that opens the result."""
     folder = model_folder(arguments.model_name_or_path)
     target = DEFAULT if arguments.to is None else TARGETS[arguments.to]
     module = target.load()

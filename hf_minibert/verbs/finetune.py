@@ -12,7 +12,7 @@ __all__ = ["Arguments", "main"]
 
 
 def main(arguments: Arguments) -> int:
-    """Train, evaluate, keep the best epoch; with --resume, the arguments of the unfinished run come first."""
+    """Train, evaluate, keep the best epoch; with --resume, flags override the unfinished run's arguments."""
     if arguments.resume and (begun := Unfinished(arguments.output_dir).begun()) is not None:
         arguments = parse(Arguments, defaults=begun["arguments"])
     for source in (arguments.dataset, arguments.test_dataset):

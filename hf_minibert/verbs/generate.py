@@ -1,4 +1,4 @@
-"""Continue a text with a pre-trained MiniGPT, word by word as it comes."""
+"""Continue a text with a pre-trained MiniGPT, and print each word as it comes."""
 
 from dataclasses import dataclass
 

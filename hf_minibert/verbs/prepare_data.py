@@ -43,7 +43,7 @@ class Arguments:
 
 
 def main(arguments: Arguments) -> int:
-    """Build the store, or find it built."""
+    """Tokenise the corpus into the folder, unless it is there already, and print its size."""
     require_corpus(arguments.corpus)
     if arguments.tokenizer is not None:
         require_tokenizer(arguments.tokenizer)

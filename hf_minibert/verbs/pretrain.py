@@ -10,7 +10,7 @@ __all__ = ["Arguments", "main"]
 
 
 def main(arguments: Arguments) -> int:
-    """Train; with --resume, the arguments of the run come first and flags override them; a new end replaces the old."""
+    """Train; with --resume, flags override the arguments of the run, and a new end replaces the old one."""
     with StopSignal() as stop:
         if arguments.resume:
             arguments = resumed(arguments)

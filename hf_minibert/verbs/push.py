@@ -40,7 +40,7 @@ def _size(number: int) -> str:
 
 
 def main(arguments: Arguments) -> int:
-    """Show what goes up, then upload it."""
+    """List the files to upload, then upload them."""
     folder = Path(model_folder(arguments.model_name_or_path))
     if not folder.is_dir():
         raise UserError(f"there is no folder {folder}; model_name_or_path is that of a finished run")

@@ -21,7 +21,7 @@ class Arguments:
 
 
 def main(arguments: Arguments) -> int:
-    """Read the run's own arguments, and show the step."""
+    """Read the arguments that the run saved, and show the step."""
     saved = of_run(arguments.output_dir)
     from hf_minibert.pretraining.plan import make_plan
     from hf_minibert.pretraining.replay import replay

@@ -70,7 +70,7 @@ class Arguments:
 
 
 def public_names(corpora: list["Corpus"]) -> list[str]:
-    """What a README may call the sources: of a local path, the last part; each name once."""
+    """Names of the sources for a README: of a local path, the last part; a number makes equal names differ."""
     from hf_minibert.data.corpus import FileCorpus
 
     names: list[str] = []
@@ -82,7 +82,7 @@ def public_names(corpora: list["Corpus"]) -> list[str]:
 
 
 def read_texts(corpus: "Corpus") -> Iterator[str]:
-    """The texts of a corpus, under a progress bar of bytes when somebody watches."""
+    """The texts of a corpus; on a terminal, with a progress bar in bytes."""
     with tqdm(total=corpus.num_bytes, desc=corpus.name, unit="B", unit_scale=True, disable=None) as bar:
         for document in corpus:
             yield document.text
