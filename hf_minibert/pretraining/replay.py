@@ -3,6 +3,7 @@
 import math
 import sys
 from collections.abc import Callable
+from typing import Any
 
 import torch
 from accelerate import Accelerator
@@ -47,7 +48,7 @@ def replay(plan: Plan, step: int) -> int:
     for row in tqdm(rows, desc=f"step {step}", total=rows_per_step):
         batch = {name: value.to(accelerator.device) for name, value in row.items()}
         with accelerator.autocast():
-            loss, fault = loss_and_first_fault(model, batch)
+            loss, fault = loss_and_first_fault(model, batch | plan.objective.forward_settings(arguments))
         torch.autograd.backward(loss)
         norms = [parameter.grad.norm() for parameter in model.parameters() if parameter.grad is not None]
         model.zero_grad()
@@ -67,7 +68,7 @@ def replay(plan: Plan, step: int) -> int:
     return 0
 
 
-def loss_and_first_fault(model: nn.Module, batch: dict[str, Tensor]) -> tuple[Tensor, str | None]:
+def loss_and_first_fault(model: nn.Module, batch: dict[str, Any]) -> tuple[Tensor, str | None]:
     """The mean loss of a batch, and the name of the first module whose output was not finite."""
     faults: list[str] = []
 
