@@ -4,6 +4,7 @@ Importing this package makes transformers' Auto classes know both; its names are
 """
 
 import importlib
+import itertools
 import sys
 from importlib.metadata import version
 from pathlib import Path
@@ -13,6 +14,8 @@ if TYPE_CHECKING:
     from hf_minibert.models import *  # noqa: F403
 
 __version__ = version("hf_minibert")
+SCRIPTS = ["pretrain", "replay", "generate", "finetune", "train_tokenizer", "prepare_data", "export", "push_to_hub"]
+"""The verbs as files of scripts/."""
 
 
 def __getattr__(name: str) -> Any:
@@ -27,9 +30,10 @@ def __getattr__(name: str) -> Any:
 
 def _starts_command() -> bool:
     """Whether this process is a command of ours: it answers `--help` before it loads torch, and the models later."""
-    program, words = Path(sys.argv[0]), sys.orig_argv
-    is_module = "-m" in words and words[words.index("-m") + 1 :][:1] == [__name__]
-    is_script = program.suffix == ".py" and program.resolve().parent == Path(__file__).resolve().parents[1] / "scripts"
+    program = Path(sys.argv[0])
+    words = list(itertools.takewhile(lambda word: word.startswith("-") and word != "-m", sys.orig_argv[1:]))
+    is_module = sys.orig_argv[len(words) + 1 :][:2] == ["-m", __name__]
+    is_script = program.stem in SCRIPTS and program.resolve().parent == Path(__file__).resolve().parents[1] / "scripts"
     return is_module or is_script or program.stem == "hf-minibert"
 
 

@@ -169,8 +169,10 @@ def _flags(settings: Mapping[str, Any], names: set[str], where: str) -> list[str
             raise UserError(f"unknown key {name!r} in {where}{hint}")
         if value is None:
             continue
-        values = value if isinstance(value, list) else [value]
-        flags += [f"--{name}", *(str(item) for item in values)]
+        if not isinstance(value, list):
+            flags.append(f"--{name}={value}")  # in one word, since a value may begin with a dash
+        elif value:
+            flags += [f"--{name}", *(str(item) for item in value)]
     return flags
 
 

@@ -13,6 +13,7 @@ import pytest
 import torch
 import yaml
 
+import hf_minibert
 from hf_minibert.cli import VERBS
 from hf_minibert.command_line import field_docstrings, invocation, parse, run
 from hf_minibert.errors import UserError
@@ -115,11 +116,17 @@ def test_the_flag_of_the_task_takes_what_the_table_has():
     assert tuple(TASKS) == get_args(TaskName)
 
 
+def test_saved_values_are_read_as_they_were_written():
+    saved = {"output_dir": "-x", "rate": 0.25, "shape": "square", "corpus": [], "resume": False}
+    assert parse(Example, [], defaults=saved) == Example(output_dir="-x", rate=0.25, shape="square")
+
+
 def test_every_verb_is_a_script_too():
     scripts = [path.read_text() for path in (REPOSITORY / "scripts").glob("*.py")]
     called = [verb for script in scripts for verb in re.findall(r'^    main\("(.*)"\)$', script, flags=re.MULTILINE)]
     assert sorted(called) == sorted(VERBS)
     assert len(scripts) == len(VERBS)
+    assert {path.stem for path in (REPOSITORY / "scripts").glob("*.py")} == set(hf_minibert.SCRIPTS)
 
 
 # ---------------------------------------------------------------- flags

@@ -63,6 +63,16 @@ def test_a_wheel_generates_with_the_checkpoint_that_it_brings(installed: Path, t
     assert done.stdout.startswith("The")
 
 
+@pytest.mark.parametrize("words", [["-m", "hf_minibert"], ["generate"]])
+def test_a_program_of_ones_own_knows_the_models_whatever_it_is_told(tmp_path: Path, words: list[str]) -> None:
+    """Only a command of ours loads them later."""
+    program = tmp_path / "scripts" / "generate.py"
+    program.parent.mkdir()
+    program.write_text("import hf_minibert, transformers; transformers.AutoConfig.for_model('minigpt')")
+    done = subprocess.run([sys.executable, program, *words], cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+
+
 def test_the_package_is_found_from_the_folder_above_a_clone(tmp_path: Path) -> None:
     """Which has a folder of the package's name in it, but without the package's own file."""
     (tmp_path / "hf_minibert" / "hf_minibert").mkdir(parents=True)

@@ -12,13 +12,20 @@ from hf_minibert.errors import UserError
 from hf_minibert.files import MANIFEST, Manifest, disk_errors
 from hf_minibert.finetuning.arguments import FinetuneArguments
 from hf_minibert.finetuning.run import Run, fingerprint
-from hf_minibert.finetuning.unfinished import Unfinished, changed_arguments, refuse_changes, saved_arguments
+from hf_minibert.finetuning.unfinished import (
+    ARGUMENTS,
+    RESULTS,
+    Unfinished,
+    changed_arguments,
+    changed_sources,
+    refuse_changes,
+    saved_arguments,
+)
 from hf_minibert.output_folder import kept_folder, refuse_links
 
 logger = logging.getLogger(__name__)
 
 VERB = "finetune"
-ARGUMENTS, RESULTS = "arguments.json", "results.json"
 
 
 def folder_rules(arguments: FinetuneArguments) -> dict[str, Any]:
@@ -64,7 +71,8 @@ def is_finished(arguments: FinetuneArguments) -> bool:
     now = saved_arguments(arguments)
     if arguments.mixed_precision is None:
         now["mixed_precision"] = before.get("mixed_precision")
-    if changes := changed_arguments(before, now):
+    changes = ", ".join(filter(None, (changed_arguments(before, now), changed_sources(before, now))))
+    if changes:
         raise UserError(
             f"{folder} holds a finished fine-tuning with other arguments: {changes}; give another output_dir, or "
             "--overwrite_output_dir in place of --resume"

@@ -8,9 +8,8 @@ from typing import Any
 from hf_minibert.data.sources import BUILTIN
 from hf_minibert.files import CARD, GENERATED_CARD, write_json, write_text
 from hf_minibert.finetuning.durable import DurableTrainer
-from hf_minibert.finetuning.folder import ARGUMENTS, RESULTS
 from hf_minibert.finetuning.run import Run
-from hf_minibert.finetuning.unfinished import saved_arguments
+from hf_minibert.finetuning.unfinished import ARGUMENTS, RESULTS, saved_arguments
 from hf_minibert.hub.card import render_card
 from hf_minibert.runs.curves import plot_curves
 from hf_minibert.runs.hardware import hardware

@@ -7,7 +7,7 @@ A checkpoint is `Trainer`'s, with a list of its files' checksums; without that l
 import hashlib
 import json
 from collections.abc import Iterable
-from dataclasses import asdict
+from dataclasses import asdict, fields
 from pathlib import Path
 from typing import Any
 
@@ -16,10 +16,13 @@ from hf_minibert.files import digest, files_below, write_json
 from hf_minibert.finetuning.arguments import FinetuneArguments
 from hf_minibert.output_folder import UNFINISHED, discard
 
+ARGUMENTS = "arguments.json"
+RESULTS = "results.json"
 BEGUN = "begun.json"
 PROGRESS = "progress.json"
-FREE = ("output_dir", "resume", "overwrite_output_dir", "model_name_or_path", "dataset", "test_dataset")
-"""Arguments that may differ when a fine-tuning is resumed; what the last three name is compared by content."""
+SOURCES = ("model_name_or_path", "dataset", "test_dataset")
+FREE = ("output_dir", "resume", "overwrite_output_dir", "per_device_eval_batch_size", *SOURCES)
+"""Arguments that may differ when a fine-tuning is resumed; what `SOURCES` name is compared by content."""
 DAMAGED = (OSError, ValueError, LookupError, TypeError, AttributeError, RecursionError)
 
 
@@ -127,6 +130,36 @@ def changed_arguments(before: dict[str, Any], now: dict[str, Any]) -> str:
     """The arguments that differ, except those in `FREE`, as words for a message; empty if there are none."""
     names = [name for name in now if name not in FREE and before.get(name) != now[name]]
     return ", ".join(f"{name} was {before.get(name)}, now {now[name]}" for name in names)
+
+
+def changed_sources(before: dict[str, Any], now: dict[str, Any]) -> str:
+    """The arguments in `SOURCES` that name another place, as words for a message; empty if there are none."""
+
+    def place(name: Any) -> Any:
+        return str(Path(name).resolve()) if isinstance(name, str) and Path(name).exists() else name
+
+    names = [name for name in SOURCES if place(before.get(name)) != place(now[name])]
+    return ", ".join(f"{name} was {before.get(name)}, now {now[name]}" for name in names)
+
+
+def earlier_arguments(output_dir: str | Path) -> dict[str, Any] | None:
+    """The arguments of the fine-tuning in a folder, unfinished or finished; None if there is none to be read.
+
+    Raises:
+        UserError: see `Unfinished.begun`.
+    """
+    begun = Unfinished(output_dir).begun()
+    if begun is not None:
+        return dict(begun["arguments"])
+    folder = Path(output_dir)
+    try:
+        if not (folder / RESULTS).is_file():
+            return None
+        saved = dict(json.loads((folder / ARGUMENTS).read_text(encoding="utf-8")))
+    except DAMAGED:  # which the fine-tuning itself says
+        return None
+    known = {field.name for field in fields(FinetuneArguments)}
+    return {name: value for name, value in saved.items() if name in known}
 
 
 def saved_arguments(arguments: FinetuneArguments) -> dict[str, Any]:

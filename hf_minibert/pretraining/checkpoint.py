@@ -248,6 +248,8 @@ def save_checkpoint(output_dir: Path, state: TrainState, write: Callable[[Path],
             f"one is {whole}. Make room on the disk and go on with --resume"
         ) from error
     finally:
+        if replaced.exists() and not folder.exists():
+            replaced.rename(folder)
         shutil.rmtree(temporary, ignore_errors=True)
         shutil.rmtree(replaced, ignore_errors=True)
     return folder
@@ -275,6 +277,11 @@ def checkpoints(output_dir: Path) -> list[Path]:
     """The folders named as checkpoints, newest first."""
     found = [(int(match[1]), path) for path in output_dir.glob("checkpoint-*") if (match := _name(path)) is not None]
     return [path for _, path in sorted(found, reverse=True)]
+
+
+def whole_checkpoints(output_dir: Path) -> list[Path]:
+    """The checkpoints that a run can go on from, newest first."""
+    return [checkpoint for checkpoint in checkpoints(output_dir) if is_whole(checkpoint)]
 
 
 def _name(path: Path) -> re.Match[str] | None:
@@ -378,7 +385,9 @@ def forget_checkpoints_after(output_dir: Path, step: int) -> None:
 
 def prune_checkpoints(output_dir: Path, keep: int) -> None:
     """Delete all but the `keep` newest; once the rate falls for good, also keep the newest from before that."""
-    found = checkpoints(output_dir)
+    if len(checkpoints(output_dir)) <= keep:
+        return
+    found = whole_checkpoints(output_dir)  # others are nothing to go on from: damaged, or what a user keeps there
     has_decayed = bool(found) and load_state(found[0]).decayed_for is not None
     stable = _newest_stable(output_dir) if has_decayed else None
     for checkpoint in found[keep:]:

@@ -62,7 +62,12 @@ def newest_checkpoint(folder: Path) -> Path | None:
     Raises:
         UserError: it made some, but none is whole.
     """
-    if checkpoints(folder) or any((folder / name).exists() for name in ("results.json", "model.safetensors")):
+    made = [path.name for path in checkpoints(folder)]
+    made += [name for name in ("results.json", "model.safetensors") if (folder / name).exists()]
+    manifest = Manifest.read(folder)
+    if manifest is not None:  # what an earlier run left there, and a user has changed, is not the run's
+        made = [name for name in made if any(f"{listed}/".startswith(f"{name}/") for listed in manifest.files)]
+    if made:
         return latest_checkpoint(folder)
     logger.info("the run in %s was stopped before its first checkpoint; it begins anew", folder)
     return None

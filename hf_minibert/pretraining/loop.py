@@ -32,13 +32,13 @@ from hf_minibert.pretraining.arguments import PretrainArguments
 from hf_minibert.pretraining.backend import build_backend
 from hf_minibert.pretraining.checkpoint import (
     TrainState,
-    checkpoints,
     forget_checkpoints_after,
     load_state,
     prune_checkpoints,
     remove_checkpoint,
     restore,
     save,
+    whole_checkpoints,
 )
 from hf_minibert.pretraining.data import RunData, check_same_data, read_data
 from hf_minibert.pretraining.folder import check_run_folder, listed_logs, newest_checkpoint, run_folder
@@ -401,6 +401,8 @@ class Pretraining:
         rise = (now - before) * self.arguments.gradient_accumulation_steps
         if not math.isfinite(rise):
             return "its loss is not finite"
+        if held_out is not None and not math.isfinite(held_out):
+            return "the held-out loss is not finite"
         if rise > WORSE:
             return f"a step made the loss of its own batch worse by {rise:.3f}"
         first = loss if self.state.first_loss is None else self.state.first_loss
@@ -415,7 +417,7 @@ class Pretraining:
 
     def divergence(self, reason: str) -> UserError:
         """The error that ends a diverged run. Deletes `unproven`, if there is another checkpoint to go on from."""
-        left = [one for one in checkpoints(self.folder) if one != self.unproven]
+        left = [one for one in whole_checkpoints(self.folder) if one != self.unproven]
         self.accelerator.wait_for_everyone()  # all have listed them
         if left and self.unproven is not None and self.accelerator.is_main_process:
             remove_checkpoint(self.unproven)

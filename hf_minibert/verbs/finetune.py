@@ -6,15 +6,15 @@ from hf_minibert.assets import model_folder
 from hf_minibert.command_line import parse
 from hf_minibert.data.sources import require_table
 from hf_minibert.finetuning.arguments import FinetuneArguments as Arguments
-from hf_minibert.finetuning.unfinished import Unfinished
+from hf_minibert.finetuning.unfinished import earlier_arguments
 
 __all__ = ["Arguments", "main"]
 
 
 def main(arguments: Arguments) -> int:
-    """Train, evaluate, keep the best epoch; with --resume, flags override the unfinished run's arguments."""
-    if arguments.resume and (begun := Unfinished(arguments.output_dir).begun()) is not None:
-        arguments = parse(Arguments, defaults=begun["arguments"])
+    """Train, evaluate, keep the best epoch; with --resume, flags that are left out are those of the earlier run."""
+    if arguments.resume and (earlier := earlier_arguments(arguments.output_dir)) is not None:
+        arguments = parse(Arguments, defaults=earlier)
     for source in (arguments.dataset, arguments.test_dataset):
         if source is not None:
             require_table(source)

@@ -199,6 +199,11 @@ def test_it_does_not_go_on_with_something_else(
     assert not (tmp_path / "out" / UNFINISHED).exists()
     assert call("finetune.py", monkeypatch, *flags(words | {"dataset": inputs / "texts.jsonl", "seed": 7})) == 2
     assert "holds a finished fine-tuning with other arguments: " in capsys.readouterr().err.splitlines()[-1]
+    assert call("finetune.py", monkeypatch, *flags(words)) == 0, "what the command that went on said is enough"
+    other = tmp_path / "other.jsonl"
+    other.write_text((inputs / "texts.jsonl").read_text())
+    assert call("finetune.py", monkeypatch, *flags(words | {"dataset": other})) == 2
+    assert "other arguments: dataset was " in capsys.readouterr().err.splitlines()[-1]
 
 
 def test_resume_where_nothing_was_saved_begins_anew(

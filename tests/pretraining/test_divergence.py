@@ -1,6 +1,7 @@
 """A run that goes astray keeps its good checkpoints, says so and fails; a good one goes on from where it was."""
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -9,8 +10,10 @@ import torch
 from commands import TINY_RUN, call, flags, metrics, write_corpus
 from safetensors.torch import load_file
 
+from hf_minibert.files import MANIFEST
 from hf_minibert.pretraining import schedule
-from hf_minibert.pretraining.checkpoint import checkpoints
+from hf_minibert.pretraining.checkpoint import checkpoints, whole_checkpoints
+from hf_minibert.pretraining.folder import newest_checkpoint
 
 Run = dict[str, Any]
 
@@ -45,6 +48,37 @@ def test_a_run_that_diverges_keeps_its_good_checkpoints(
     assert "resuming from" in capsys.readouterr().out
     assert all(bool(torch.isfinite(weight).all()) for weight in load_file(folder / "model.safetensors").values())
     assert metrics(folder)[8] < metrics(folder)[1] + 0.5
+
+
+def test_what_a_user_keeps_in_an_old_checkpoint_is_none(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A new run over an old one saves, prunes, diverges and begins anew as if it were not there."""
+    folder = run["output_dir"]
+    assert call("pretrain.py", monkeypatch, *flags(run | {"max_steps": 9})) == 0
+    (folder / "checkpoint-9" / "notes.txt").write_text("mine")
+    new = flags(run | {"max_steps": 6, "save_steps": 1, "save_total_limit": 1, "overwrite_output_dir": True})
+    assert call("pretrain.py", monkeypatch, *new) == 0
+    assert [path.name for path in checkpoints(folder)] == ["checkpoint-9", "checkpoint-6"]
+    assert [path.name for path in whole_checkpoints(folder)] == ["checkpoint-6"]
+    assert [path.name for path in (folder / "checkpoint-9").iterdir()] == ["notes.txt"]
+    for name in ("checkpoint-6", "logs"):
+        shutil.rmtree(folder / name, ignore_errors=True)
+    for name in ("results.json", "model.safetensors"):
+        (folder / name).unlink()
+    assert newest_checkpoint(folder) is None, "so that a job that was stopped before its first one begins anew"
+
+
+def test_a_damaged_checkpoint_is_not_kept_in_the_place_of_a_whole_one(
+    run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = run["output_dir"]
+    assert call("pretrain.py", monkeypatch, *flags(run | {"max_steps": 6, "save_steps": 3})) == 0
+    weights = folder / "checkpoint-6" / "model.safetensors"
+    content_before = weights.read_bytes()
+    weights.write_bytes(content_before[:-1] + bytes([content_before[-1] ^ 1]))
+    (folder / MANIFEST).unlink()  # a run of a version that kept none
+    words = ["--output_dir", folder, "--resume", "--max_steps", "5", "--save_steps", "1", "--save_total_limit", "1"]
+    assert call("pretrain.py", monkeypatch, *words) == 0
+    assert [path.name for path in whole_checkpoints(folder)] == ["checkpoint-5"]
 
 
 def test_a_run_that_diverges_from_the_start_leaves_no_model(
