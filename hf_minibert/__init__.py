@@ -19,7 +19,7 @@ SCRIPTS = ["pretrain", "replay", "generate", "finetune", "train_tokenizer", "pre
 
 
 def __getattr__(name: str) -> Any:
-    """The models, which are loaded with the first of them that is asked for."""
+    """Load the models when the first of them is asked for."""
     models = importlib.import_module("hf_minibert.models")
     if name == "__all__":
         return models.__all__

@@ -6,13 +6,13 @@ from hf_minibert.errors import UserError, is_nowhere
 
 
 def asset(name: str) -> Path:
-    """A folder of the repository: a wheel holds it inside the package, a clone beside it."""
+    """The path of a folder of assets: a wheel holds it inside the package, a clone beside it."""
     package = Path(__file__).parent
     return package / name if (package / name).is_dir() else package.parent / name
 
 
 def model_folder(name_or_path: str) -> str:
-    """Where a model lies: the name of a reference checkpoint, such as `minibert-tiny`, stands for its folder.
+    """The folder or Hub name of a model. A reference checkpoint's name, such as `minibert-tiny`, gives its folder.
 
     A folder of that name in the working directory comes first. Nothing is loaded, so that a mistake shows at once.
 

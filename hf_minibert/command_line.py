@@ -102,7 +102,7 @@ class _HelpFormatter(argparse.ArgumentDefaultsHelpFormatter):
 
 
 def _underscored(word: str) -> str:
-    """A flag as the fields are spelt: ``--max-steps`` is ``--max_steps``."""
+    """Spell a flag as the field: ``--max-steps`` becomes ``--max_steps``."""
     if not word.startswith("--"):
         return word
     flag, equals, value = word.partition("=")
@@ -110,7 +110,7 @@ def _underscored(word: str) -> str:
 
 
 def _default(field: dataclasses.Field[Any]) -> Any:
-    """What a field is where no flag says otherwise; `MISSING` if one must."""
+    """A field's default; `MISSING` if the command line must set it."""
     return field.default if field.default_factory is dataclasses.MISSING else field.default_factory()
 
 
@@ -201,7 +201,7 @@ def parse(
 
 
 def invocation() -> str:
-    """The command of this process as others would type it: of paths to other places of this machine, the end."""
+    """This process's command as others would type it; paths out of the working directory keep only their end."""
     program = sys.argv[0]
     words = [
         "/".join(Path(word).parts[-2:]) if Path(word).is_absolute() or ".." in Path(word).parts else word
@@ -219,9 +219,9 @@ def _says_out_of_memory(error: Exception) -> bool:
 
 
 class _LastingStream(io.TextIOBase):
-    """Standard output or error, whose reader may go, or whose disk may be full, without the work being lost.
+    """Standard output or error that never ends the work, even if its reader goes or its disk is full.
 
-    What it cannot take is lost instead. Characters that its encoding lacks are written as escapes.
+    Output that cannot be written is dropped. Characters that its encoding lacks are written as escapes.
     """
 
     def __init__(self, stream: TextIO) -> None:
@@ -262,7 +262,7 @@ class _LastingStream(io.TextIOBase):
 
 @contextmanager
 def lasting_output() -> Iterator[None]:
-    """Let nothing that becomes of the terminal, or of whatever else reads the output, end the work in the block."""
+    """Keep the block running whatever happens to the terminal, or to another reader of the output."""
     for descriptor in range(3):  # a file that were opened in the place of a closed one would get what is printed
         with suppress(OSError):
             os.fstat(descriptor)

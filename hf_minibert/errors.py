@@ -11,6 +11,6 @@ class UserError(ValueError):
 
 
 def is_nowhere(name: str | Path) -> bool:
-    """Whether a name is that of no folder, and not ``owner/name`` either, of which the Hub could be asked."""
+    """Whether a name is neither an existing folder nor a possible name on the Hub, ``owner/name``."""
     could_be_on_hub = isinstance(name, str) and name.count("/") == 1 and name[0] not in "./~"
     return not Path(name).is_dir() and not could_be_on_hub

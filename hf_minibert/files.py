@@ -1,8 +1,8 @@
 """Files that are written whole or not at all, and the list in a folder of what we have written there.
 
-A folder that one of the verbs fills has such a list, ``.hf_minibert.json``: names and checksums. What is on it and
-still as it was written is ours to replace and to delete. Whatever else is there is the user's: it stays, and where its
-name is needed, it stays under another name.
+A folder that one of the verbs fills has such a list, ``.hf_minibert.json``: names and checksums. A verb may
+replace and delete what is on the list and unchanged. Everything else is the user's and stays, under another name if the
+verb needs its name.
 """
 
 import errno
@@ -25,7 +25,7 @@ from hf_minibert.errors import UserError
 logger = logging.getLogger(__name__)
 
 DECODER = "decoder"
-"""Where the folder of a hybrid run, which is that of the encoder, keeps the same weights as a causal model."""
+"""The subfolder of a hybrid run (whose own folder is the encoder) with the same weights as a causal model."""
 MANIFEST = ".hf_minibert.json"
 TEMPORARY = re.compile(r"\.hf_minibert-[0-9a-f]{16}")
 CARD, GENERATED_CARD = "README.md", "README.generated.md"
@@ -34,11 +34,11 @@ _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 _NO_LINK = os.O_NOFOLLOW if sys.platform != "win32" else 0
 
 Stamp = dict[str, Any]
-"""How a file was when it was written: its `sha256`; with `first_bytes`, that of its beginning, since it grew on."""
+"""A file as it was written: its `sha256`; with `first_bytes`, only that of so many bytes, since the file grows."""
 
 
 def temporary_path(folder: Path) -> Path:
-    """A name in a folder that nobody can foresee. Whoever uses it must insist that the file or folder is new."""
+    """An unpredictable name in a folder. The caller must create the file or folder and fail if it exists."""
     return folder / f".hf_minibert-{secrets.token_hex(8)}"
 
 
@@ -80,7 +80,7 @@ def append_text(path: Path, text: str) -> None:
 
 @contextmanager
 def disk_errors(what: str, remedy: str) -> Iterator[None]:
-    """Tell what the disk does not take as a mistake of the user's: safetensors, tokenizers and torch tell it otherwise.
+    """Turn a failed write into a UserError, also those of safetensors, tokenizers and torch, each with its own error.
 
     Raises:
         UserError: says what could not be done, why, and what to do.
@@ -148,9 +148,9 @@ class Manifest:
     def __init__(
         self, folder: Path, verb: str, files: dict[str, list[Stamp]], cards: dict[str, str] | None = None
     ) -> None:
-        """`files`: by relative name, the stamps of which one fits; two while the file is being replaced.
+        """`files`: the stamps of each file, by relative name: one, or an old and a new one during a replacement.
 
-        `cards`: by the address of a repository, the checksum of the card that was published there last.
+        `cards`: the checksum of the card that was last published to each repository, by its address.
         """
         self.folder, self.verb, self.files, self.cards = folder, verb, files, cards or {}
 
@@ -213,7 +213,7 @@ class Manifest:
         return [stamp for stamp in self.files.get(name, []) if _fits(path, stamp)]
 
     def make_way(self, coming: Mapping[str, str]) -> None:
-        """List files that are about to take their names, by checksum; what else has such a name gets another."""
+        """List files that are about to be written, by checksum; a user's file with such a name gets another name."""
         for name, checksum in coming.items():
             for parent in [*PurePosixPath(name).parents][-2::-1]:
                 folder = self.folder / parent
@@ -226,7 +226,7 @@ class Manifest:
         self.write()
 
     def grow(self, names: list[str]) -> None:
-        """List files that grow, as far as they are now; others that are there keep their stamps."""
+        """List growing files (logs) at their present length; other listed files keep their stamps."""
         for name in names:
             path = self.folder / name
             size = path.stat().st_size if path.exists() else 0
@@ -235,7 +235,7 @@ class Manifest:
         self.write()
 
     def note_growth(self, *, is_over: bool) -> None:
-        """Bring the stamps of files that grow up to date."""
+        """Update the stamps of growing files that nobody has changed; if growth `is_over`, make them final."""
         growing = [name for name, stamps in self.files.items() if any("first_bytes" in stamp for stamp in stamps)]
         self.grow([name for name in growing if self.fitting(name)])
         if is_over:
@@ -255,7 +255,7 @@ class Manifest:
         return [name for name in self.files if name.startswith(f"{folder}/")]
 
     def remove_folder(self, folder: str) -> None:
-        """Delete the listed files of a subfolder, which are not looked at again, and take them off the list."""
+        """Delete the listed files of a subfolder, without checking for changes, and take them off the list."""
         names = self.below(folder)
         for name in names:
             if (path := self.path(name)) is not None and is_plain_file(path):

@@ -7,7 +7,7 @@ _SPECIAL = re.compile(r"([\\`*_\[\]<>&|~#!$])")
 
 
 def plain(text: object) -> str:
-    """Words for a title, a sentence or a table: one line, in which nothing is markup."""
+    """Escape words for a title, a sentence or a table: one line, in which nothing is markup."""
     return re.sub(r"(?<=\w)\\_(?=\w)", "_", _SPECIAL.sub(r"\\\1", _line(text)))  # within a word it is none
 
 

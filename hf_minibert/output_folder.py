@@ -1,4 +1,4 @@
-"""The folder that a verb fills: its lock, what of an earlier result is replaced, and how new files get there."""
+"""The folder that a verb fills: its lock, the files that it replaces, and how new files get there."""
 
 import errno
 import logging
@@ -37,7 +37,7 @@ logger = logging.getLogger(__name__)
 
 LOCK = ".hf_minibert.lock"
 UNFINISHED = ".hf_minibert-unfinished"
-"""Inside a folder, what a run keeps to go on from while an earlier result stays beside it."""
+"""The subfolder for what a run resumes from while an earlier result stays beside it."""
 SECONDS_TO_WAIT = 2.0
 """For the lock: a process that was killed a moment ago, or one that only looks, lets go of it soon."""
 NAMES_SHOWN = 12
@@ -181,7 +181,7 @@ def refuse_inputs(folder: Path, inputs: Iterable[str]) -> None:
 
 
 def _look_at_lock(folder: Path) -> None:
-    """Raises a UserError if somebody holds the lock; whoever only looks is in nobody's way."""
+    """Raise a UserError if another process holds the lock. Looking does not block anybody."""
     if sys.platform == "win32" or not (folder / LOCK).exists():
         return
     try:
@@ -253,7 +253,7 @@ _HELD: set[int] = set()
 
 
 def _let_go_in_child() -> None:
-    """A process that was forked shares the lock, and would hold it longer than the one that took it."""
+    """Release the lock in a forked process, which would else hold it longer than its parent."""
     while _HELD:
         os.close(_HELD.pop())
 
@@ -276,10 +276,10 @@ def held_folder(
     remedy: str,
     inputs: Iterable[str],
 ) -> Iterator[Path]:
-    """The folder of a run, made if need be, and kept from others until the block ends; arguments as `check_folder`.
+    """Make a run's folder if need be, and lock it until the block ends; arguments as `check_folder`.
 
-    What a killed process left half-written there is deleted. Unless the verb resumes, so is what an earlier run wrote,
-    as far as nobody has changed it; the rest is kept, and named.
+    This deletes half-written files of killed processes. Unless the verb resumes, it also deletes an earlier run's files
+    that nobody has changed; it keeps and names the rest.
 
     Raises:
         UserError: as `check_folder`.
@@ -303,9 +303,9 @@ def held_folder(
 
 @contextmanager
 def replaced_folder(output_dir: str, verb: str, kind: str, *, inputs: Iterable[str], last: str) -> Iterator[Path]:
-    """An empty folder whose files come into ``output_dir`` when the block ends well; else all stays as it was.
+    """An empty folder whose files move into ``output_dir`` if the block succeeds; else nothing changes there.
 
-    They take the place of what the verb wrote there before, as far as nobody has changed it; the rest is kept.
+    They replace the verb's earlier files that nobody has changed; the rest is kept.
 
     Args:
         output_dir: the folder to fill.
@@ -337,7 +337,7 @@ def kept_folder(
     remedy: str,
     inputs: Iterable[str],
 ) -> Iterator[Path]:
-    """As `held_folder`, but what is there stays until `replace_files`; a new folder that nothing came into vanishes.
+    """Like `held_folder`, but earlier files stay until `replace_files`; a new folder that stays empty is deleted.
 
     Raises:
         UserError: as `check_folder`.
@@ -360,9 +360,9 @@ def kept_folder(
 
 
 def replace_files(staged: Path, folder: Path, verb: str, *, last: str) -> None:
-    """Move files into a folder, in the place of all that is on its list: a new result whole, or none that opens.
+    """Replace all listed files of a folder by new ones. If this is cut short, the folder does not open.
 
-    What somebody has changed is kept, and named.
+    Files that somebody has changed are kept and named.
     """
     before = Manifest.read(folder) or Manifest(folder, verb, {})
     before.write()
@@ -372,7 +372,7 @@ def replace_files(staged: Path, folder: Path, verb: str, *, last: str) -> None:
 
 
 def discard(path: Path) -> None:
-    """Delete a folder of ours, of which nobody sees a half: killed on the way, the rest is swept up."""
+    """Delete a folder of ours so that nobody sees half of it; if this is killed, a later run deletes the rest."""
     if path.exists():
         doomed = temporary_path(path.parent)
         path.rename(doomed)
@@ -394,7 +394,7 @@ def move_into(staged: Path, folder: Path, *, last: str, replaces: bool = False) 
     """Move files into a folder that has a list, and put them on it; a card that somebody has edited stays as it is.
 
     While files are exchanged the folder lacks ``last``, so that nobody takes a mixture of old and new for a whole.
-    With ``replaces``, all else on the list goes meanwhile.
+    With ``replaces``, this also deletes everything else on the list.
 
     Returns:
         The names of the files.

@@ -45,7 +45,7 @@ FAMILIES: dict[str, Family] = {
 }
 MODELS = [f"{family}-{size}" for family in FAMILIES for size in SIZES]
 
-# Layers that start as nothing leave the plateau of masked LM sooner (benchmarks/README.md).
+# Layers that start at zero leave the plateau of masked LM sooner (benchmarks/README.md).
 START: dict[str, dict[str, str]] = {"modern": {"residual_init": "zero"}, "classic": {}}
 
 # By optimizer and architecture, found by benchmarks/recipe.py. Tuned at mini (AdamW stays on the plateau of masked LM
@@ -119,7 +119,7 @@ def load_config(name_or_path: str) -> Config:
 
 
 def load_pretrained(model_class: Any, name_or_path: str, **settings: Any) -> tuple[Any, set[str]]:
-    """A model with the weights of a checkpoint, and the names of those that it lacks: of a head or a pooler.
+    """A model with a checkpoint's weights, and the names of weights that the checkpoint lacks (head or pooler).
 
     Args:
         model_class: one of transformers' Auto classes.

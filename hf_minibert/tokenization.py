@@ -49,7 +49,7 @@ Tokens = NDArray[np.unsignedinteger]
 Lengths = NDArray[np.int64]
 
 OWN_TOKENIZER = asset("tokenizer")
-"""The one that the package brings along."""
+"""The tokenizer that comes with the package."""
 
 SPECIAL_TOKENS: dict[str, int] = {"[PAD]": 0, "[UNK]": 1, "[CLS]": 2, "[SEP]": 3, "[MASK]": 4}
 SPECIAL_ROLES: dict[str, str] = {
@@ -96,7 +96,7 @@ _MAX_USES_PER_TEXT = 8  # when pieces are ranked: the name of one novel's hero i
 
 @dataclass(frozen=True)
 class TextSample:
-    """What `sample_texts` kept, and out of how much."""
+    """The texts that `sample_texts` kept, and how much it chose from."""
 
     texts: list[str]
     num_bytes: int
@@ -346,9 +346,9 @@ def _growth(normalizer: dict[str, Any] | None) -> float:
 
 
 def save_tokenizer(tokenizer: PreTrainedTokenizerBase, folder: str | Path) -> None:
-    """Write a tokenizer so that it opens alike everywhere: without what calls of it asked for.
+    """Write a tokenizer so that it opens alike everywhere, without the settings of earlier calls.
 
-    `tokenizer.json` neither cuts nor pads, and the class is named so that transformers 4 opens it, too.
+    `tokenizer.json` neither cuts nor pads, and its class has the name that transformers 4 also opens.
     """
     clean = copy.deepcopy(tokenizer)
     if isinstance(clean, PreTrainedTokenizerFast):  # others have no state to forget
@@ -568,8 +568,8 @@ def token_bytes(tokenizer: PreTrainedTokenizerFast) -> list[bytes]:
 def word_starts(tokenizer: PreTrainedTokenizerFast) -> NDArray[np.bool_]:
     """For each id, whether the token starts a word; special tokens count as words.
 
-    Of a WordPiece, what has no ``##``. Byte-pair and Unigram tokenizers mark the space before a word; if one marks
-    nothing, all tokens count.
+    In a WordPiece vocabulary, tokens without ``##`` start words. Byte-pair and Unigram tokenizers mark the space before
+    a word; if one marks nothing, all tokens count.
     """
     prefix = _continuing_prefix(tokenizer)
     vocabulary = tokenizer.get_vocab()

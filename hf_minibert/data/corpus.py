@@ -32,7 +32,7 @@ from hf_minibert.data.sources import BUILTIN, KNOWN_SUFFIXES, TEXT_FORMATS, Docu
 from hf_minibert.errors import UserError
 
 READER_VERSION = 1
-"""Raise it when the same file would yield other documents: it is part of the fingerprint."""
+"""The version of reading, part of the fingerprint. Raise it when the same file would yield other documents."""
 
 DOCUMENT_CHARACTERS = 10_000
 """A text file is cut at the first blank line after this many characters, or by twice as many at the latest."""
@@ -40,13 +40,13 @@ DOCUMENT_CHARACTERS = 10_000
 READ_BYTES = 1 << 16
 DECOMPRESSED_BYTES = 1 << 20
 COMPRESSED_STEP = 1 << 10
-"""A decompressor is given so much at a time: zstd makes up to 32 MB of it, the others less."""
+"""Bytes that a decompressor gets at a time: zstd makes up to 32 MB of them, the others less."""
 MOST_EXPANSION = 1_000
-"""A file may hold this many times its size of text; what is written by people takes a tenth of its size or more."""
+"""How many times its size a file may expand to; compressed, what people write keeps a tenth of its size or more."""
 FREE_EXPANSION = 1 << 26
-"""So much text is never too much for a file, however small it is."""
+"""Bytes of text that any file may hold, however small it is."""
 MOST_DOCUMENT_BYTES = 1 << 26
-"""A row longer than this is no document: a thick book has 5 MB. Rows are held in memory whole."""
+"""The longest row that is read, since memory holds whole rows. A thick book has 5 MB."""
 SECONDS_BEFORE_BAR = 5.0
 
 DECOMPRESSORS: dict[str, Callable[[], Any]] = {
@@ -73,12 +73,12 @@ class Corpus(ABC):
 
     Attributes:
         name: what the user asked for; `builtin` is the name of nothing else.
-        fingerprint: hexadecimal; changes when the documents would. What is read from files is told by their bytes,
-            whatever their names, places and times.
-        skipped: one line about what a folder holds and is not read; empty if there is no such thing.
+        fingerprint: hexadecimal; changes when the documents would. For files it depends on their bytes, not on their
+            names, places or times.
+        skipped: one line about the files of a folder that are not read; empty if there are none.
         num_bytes: what an iteration reads from disk in all; None if that is not known.
         bytes_read: what the current iteration has read so far (compressed bytes, of a compressed file).
-        empty_documents: how many it has met and left out.
+        empty_documents: how many documents without text the current iteration has left out.
     """
 
     def __init__(self, name: str, fingerprint: str, num_bytes: int | None) -> None:
@@ -118,7 +118,7 @@ def document_hash(text: str) -> int:
 def is_held_out(document_text: str, fraction: float = 0.02) -> bool:
     """Whether a document belongs to the evaluation split, which is this fraction of the documents.
 
-    By the text's hash, so that a document stays in its split, and its copies with it, when the corpus grows.
+    The text's hash decides, so a document and its copies stay in their split when the corpus grows.
     """
     return document_hash(document_text) < fraction * 2**64
 
@@ -132,12 +132,12 @@ def open_corpus(
         sources: as a user writes them. A Hub name is ``name`` or ``name:config``; its ``train`` split is read.
         text_column: which field of a JSON row, or column of a Parquet file or Hub data set, is the text.
         streaming: read a Hub data set without storing it; what is on this machine is refused.
-        document: of a ``.txt`` or ``.md`` file, what a document is: all of it, what stands between blank lines, or a
-            line. Longer ones than `DOCUMENT_CHARACTERS` are cut. Other files have a document a row.
+        document: what is one document of a ``.txt`` or ``.md`` file: the whole file, the text between blank lines, or
+            a line. Those longer than `DOCUMENT_CHARACTERS` are cut. Other files have one document a row.
 
     Raises:
-        UserError: a source does not exist or cannot be read. What a file's first row shows is raised here, before any
-            work; what only reading all of it can show, while iterating.
+        UserError: a source does not exist or cannot be read. This checks a file's first row only; iterating raises
+            faults that lie further on.
     """
     if not sources:
         raise UserError(
@@ -657,7 +657,7 @@ class HubCorpus(Corpus):
 
 
 class HubStream(HubCorpus):
-    """A data set that is read without storing it, and can be read on from a position."""
+    """A data set that is read without storing it; reading can continue from a position."""
 
     def _documents(self) -> Iterator[Document]:
         return self.documents_after(None)
@@ -669,7 +669,7 @@ class HubStream(HubCorpus):
         return self._read(before["rows"])
 
     def position(self) -> dict[str, Any]:
-        """Behind the document that was read last; JSON can hold it."""
+        """The place behind the document that was read last, as JSON can hold it."""
         return {"rows": self._rows_read, "state": self._rows.state_dict()}
 
 

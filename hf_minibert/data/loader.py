@@ -1,8 +1,8 @@
 """The order of examples: one endless list, of which each process takes its part of every batch.
 
-Example k is row k mod N of epoch k div N; of a stream, whose epochs differ in length, a row that `StreamedRows`
-finds. So the place in the data is one number, the rows that were read; resuming
-costs nothing, and the number of processes changes who computes an example, not which examples make up a step.
+Example k is row k mod N of epoch k div N, for N rows an epoch. The epochs of a stream differ in length, and
+`StreamedRows` finds the row. So one number, the rows read so far, is the place in the data: resuming costs nothing,
+and the number of processes changes who computes an example, not which examples make up a step.
 """
 
 import signal
@@ -79,7 +79,7 @@ def training_batches(
         rank: which of the processes this is.
         world_size: how many there are.
         first_row: rows that all processes have read before.
-        last_row: rows after which the run ends, so that nothing is prepared in vain; None if that is not known.
+        last_row: the number of rows after which the run ends, so that no more are prepared; None if it is not known.
         num_workers: processes that prepare batches; 0, this one does.
     """
     order: Order = _Repeated(objective.num_rows)
@@ -111,7 +111,7 @@ def _ignore_signals(_worker: int) -> None:
 def evaluation_batches(
     objective: Rows, *, batch_size: int, max_rows: int, rank: int = 0, world_size: int = 1
 ) -> Iterator[Batch]:
-    """The same rows at every evaluation, each on one process; where rows run out, batches that predict nothing."""
+    """The same rows at every evaluation, split over the processes; one that runs out gets batches without targets."""
     rows = np.arange(min(max_rows, objective.num_rows))
     for start in range(0, len(rows), world_size * batch_size):
         mine = rows[start + rank * batch_size : start + (rank + 1) * batch_size]

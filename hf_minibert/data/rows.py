@@ -46,9 +46,9 @@ class Draw(IntEnum):
 
 
 def uniform(seed: int, epoch: int, draw: Draw, rows: Integers, columns: Integers) -> NDArray[np.float64]:
-    """Numbers in [0, 1), each a hash of where it stands (splitmix64: Steele, Lea and Flood 2014).
+    """Numbers in [0, 1), each a hash of the arguments at its place (splitmix64: Steele, Lea and Flood 2014).
 
-    `rows` and `columns` are broadcast: (rows, 1) and (columns,) make a table, and two lists of a length its entries.
+    `rows` and `columns` are broadcast: (rows, 1) and (columns,) give a table; two lists of equal length give a list.
     """
 
     def mix(bits: NDArray[np.uint64]) -> NDArray[np.uint64]:
@@ -73,7 +73,7 @@ def permutation(seed: int, epoch: int, draw: Draw, size: int) -> Integers:
 
 
 class Rows(Protocol):
-    """What an objective reads, as the loader needs it: how many rows an epoch has, and any of them as tensors."""
+    """An objective's rows, as the loader needs them: how many an epoch has, and any of them as tensors."""
 
     num_rows: int
 
@@ -84,7 +84,7 @@ class Rows(Protocol):
 
 @dataclass(frozen=True, kw_only=True)
 class RowSettings:
-    """How documents become rows: what the objectives' makers of rows are given."""
+    """How documents become rows: the settings of every objective."""
 
     length: int
     """Tokens in a row."""
@@ -94,7 +94,7 @@ class RowSettings:
     seed: int
     masking: "Masking"
     masked_share: float
-    """Share of masked rows, where there are causal ones, too."""
+    """The share of rows that are masked, in hybrid training; the others are causal."""
 
     @property
     def frame(self) -> dict[str, int]:
@@ -103,10 +103,10 @@ class RowSettings:
 
 
 class TokenStream:
-    """Documents as ``[CLS] tokens [SEP]``, one behind another in an order of their own every epoch, cut into rows.
+    """Documents as ``[CLS] tokens [SEP]``, one behind another in a new order every epoch, cut into rows.
 
-    Nothing is padded and nothing is lost but less than a row at the end. Positions restart with every document, by
-    which the model knows not to look across.
+    Nothing is padded, and less than a row is lost at the end. Positions restart with every document, which tells the
+    model to keep documents apart.
     """
 
     def __init__(self, documents: Documents, *, length: int, cls_id: int, sep_id: int, seed: int) -> None:
@@ -225,9 +225,9 @@ class MaskedRows:
 class NextSentenceRows:
     """`mlm+nsp`: masked tokens in ``[CLS] A [SEP] B [SEP]``, and whether B follows A.
 
-    Segments are long, as long as the row allows, since pairs of single sentences cost accuracy (Liu et al. 2019,
-    arXiv:1907.11692, table 2). Half of the time B follows A; else it comes from another document, since one from the
-    same document might well follow, and with the length that the right one would have had, which would give it away.
+    Segments are as long as the row allows, since pairs of single sentences cost accuracy (Liu et al. 2019,
+    arXiv:1907.11692, table 2). Half of the time B follows A. Else it comes from another document, since a segment of
+    the same one might well follow; it has the right segment's length, or the length would give it away.
     """
 
     def __init__(
@@ -312,7 +312,7 @@ class NextSentenceRows:
 class SentenceOrderRows(NextSentenceRows):
     """`mlm+sop`: masked tokens, and whether A and B are in their order (ALBERT, Lan et al. 2020, arXiv:1909.11942).
 
-    Harder than next-sentence prediction, which the topics of two documents give away.
+    This is harder than next-sentence prediction, where a change of topic gives the answer away.
     """
 
     def _wrong_pair(

@@ -6,23 +6,23 @@ from typing import Literal
 from hf_minibert.errors import UserError
 
 DocumentUnit = Literal["file", "blank-line", "line"]
-"""What a document of a text file is."""
+"""What counts as one document of a text file."""
 
 BUILTIN = "builtin"
 COMPRESSIONS = (".gz", ".xz", ".zst")
 TEXT_FORMATS = (".txt", ".md")
 TABLE_FORMATS = (".jsonl", ".json", ".csv", ".tsv", ".parquet")
 KNOWN_SUFFIXES = (*(form + end for form in (*TEXT_FORMATS, ".jsonl") for end in ("", *COMPRESSIONS)), ".parquet")
-"""How the name of a file of a corpus ends."""
+"""The suffixes of files that a corpus can read."""
 
 
 def suffix_of(path: Path) -> str:
-    """How a name ends, in lower case, if that is known: ``.txt``, ``.jsonl.gz`` ...; "" if it is not."""
+    """The known suffix of a name, in lower case: ``.txt``, ``.jsonl.gz`` ...; "" if it has none."""
     return next((suffix for suffix in KNOWN_SUFFIXES if path.name[-len(suffix) :].lower() == suffix), "")
 
 
 def require_corpus(sources: list[str]) -> None:
-    """Check that what must be a file of a corpus is there; globs and names on the Hub are not looked at.
+    """Check that each source with a corpus file's name exists; globs and names on the Hub are not checked.
 
     Raises:
         UserError: a file is not there.
@@ -34,7 +34,7 @@ def require_corpus(sources: list[str]) -> None:
 
 
 def require_table(source: str) -> None:
-    """Check that what must be a file of a table is there; a name on the Hub is not looked at.
+    """Check that a source with a table file's name exists; a name on the Hub is not checked.
 
     Raises:
         UserError: it is not there.

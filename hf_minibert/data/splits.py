@@ -16,7 +16,7 @@ from hf_minibert.data.tables import SUFFIXES, Table, format_of, listed, missing_
 from hf_minibert.errors import UserError
 
 SPLITS = {"train": ("train",), "eval": ("validation", "valid", "dev", "val"), "test": ("test",)}
-"""What a split's file in a folder is called before its suffixes, in any case, and a split on the Hub."""
+"""The names of each split: of its file in a folder, without suffixes and in any case, or on the Hub."""
 _HUB_NAME = re.compile(r"[A-Za-z0-9][\w.-]*(/[\w.-]+)?(:[\w.+-]+)?")
 
 

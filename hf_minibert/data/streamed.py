@@ -1,8 +1,8 @@
 """Training while the text is read: a stream as a sequence of token stores, its parts.
 
-Part e is what is trained on in epoch e, and meanwhile a process of its own makes the next one. When the stream has
-ended, its parts come again. Parts lie in the cache, each with the position of the stream behind it, so neither another
-run nor one that goes on reads anything twice.
+Epoch e trains on part e, while another process makes the next part. After the end of the stream, the parts come again.
+The cache keeps each part with the stream's position behind it, so neither another run nor a resumed one reads anything
+twice.
 """
 
 import hashlib
@@ -57,29 +57,29 @@ class Stream:
     folder: Path
     part_bytes: int
     run: str
-    """Names what only concerns those who read it together: others may share the cache."""
+    """The name of the run whose processes read together; other runs may share the cache."""
 
     def part(self, number: int) -> Path:
-        """The folder of a part, which is whole if it is there."""
+        """The folder of a part; if it exists, the part is whole."""
         return self.folder / f"part-{number:05d}"
 
     def error_file(self, number: int) -> Path:
-        """Says why a part could not be made."""
+        """The file that says why a part could not be made."""
         return self.folder / f"part-{number:05d}-{self.run}.error"
 
     def identity(self, first: TokenStore) -> str:
-        """A hash of what is read: the texts of the first part, and what names those that follow."""
+        """A hash of the first part's texts and of the stream's folder, whose name stands for the parts that follow."""
         return hashlib.sha256(f"{first.identity}\0{self.folder.name}".encode()).hexdigest()[:32]
 
     def num_parts(self) -> int | None:
-        """How many parts there are; None as long as the end was not met."""
+        """How many parts there are; None until the end of the stream is reached."""
         try:
             return int(json.loads((self.folder / END_FILE).read_text(encoding="utf-8"))["parts"])
         except FileNotFoundError:
             return None
 
     def part_of(self, epoch: int) -> int | None:
-        """The part that an epoch reads; None if it is not there yet."""
+        """The number of the part that an epoch reads; None if the part is not made yet."""
         if self.part(epoch).is_dir():
             return epoch
         number = self.num_parts()
@@ -124,7 +124,7 @@ class PartMaker:
         self._documents: Iterator[Document] | None = None
 
     def make(self, number: int, *, is_shown: bool) -> None:
-        """Make a part, or find it made, or find that the stream ended before it.
+        """Make a part, unless it exists or the stream ended before it.
 
         Raises:
             UserError: the connection broke off, or the first part is too small.
@@ -193,7 +193,7 @@ def _make_parts(stream: Stream, requests: Connection) -> None:
 
 
 class Order(Protocol):
-    """Tells for each of the endless list of examples which row of which epoch it is."""
+    """The order of the endless list of examples: it tells which row of which epoch each one is."""
 
     def locate(self, examples: Integers, *, until: int) -> tuple[Integers, Integers]:
         """Epochs and rows of examples. Waits, in every process alike, until all examples below `until` are there."""
@@ -214,7 +214,7 @@ class StreamedRows:
         self._opened: tuple[int, Rows] = (0, first)
 
     def batch(self, epoch: int, rows: Integers) -> Batch:
-        """Rows of an epoch, whose part is there."""
+        """Rows of an epoch; its part must exist."""
         part = self.stream.part_of(epoch)
         assert part is not None
         if part != self._opened[0]:
@@ -222,7 +222,7 @@ class StreamedRows:
         return self._opened[1].batch(epoch, rows)
 
     def count_rows(self, part: int) -> int:
-        """The rows of a part, which costs a few milliseconds; none, if it is too small for one."""
+        """Count the rows of a part, in a few milliseconds; 0 if it is too small for one."""
         if part == 0:
             return self.num_rows
         store = TokenStore(self.stream.part(part))
@@ -232,12 +232,12 @@ class StreamedRows:
             return 0
 
     def order(self, last_row: int | None) -> "StreamedOrder":
-        """The order of a run that ends with a row, if that is known."""
+        """The order for a run that ends after `last_row` rows; None if that is not known."""
         return StreamedOrder(self, last_row)
 
 
 class StreamedOrder:
-    """Counts through the parts, has the next one made while one is read, and waits for it when it is late."""
+    """Counts through the parts. While one is read it has the next one made, and waits for it if it is late."""
 
     def __init__(self, objective: StreamedRows, last_row: int | None) -> None:
         self._objective, self._stream, self._last_row = objective, objective.stream, last_row
@@ -299,7 +299,7 @@ class StreamedOrder:
         return part
 
     def close(self) -> None:
-        """End the process that makes parts; what it leaves unfinished, the next one clears away."""
+        """End the process that makes parts; the next one deletes what it leaves unfinished."""
         if self._process is not None and self._requests is not None:
             self._requests.close()
             self._process.join(timeout=0.5)  # if it has nothing to do, it ends by itself

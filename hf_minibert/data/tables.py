@@ -23,7 +23,7 @@ from hf_minibert.errors import UserError
 SUFFIXES = (".jsonl", ".json", ".csv", ".tsv", ".parquet")
 
 MAX_ROW_BYTES = 16 << 20
-"""A row, or a line, of more is refused."""
+"""The largest row or line; a larger one is refused."""
 MAX_EXPANSION = 100
 MAX_EXPANDED_BYTES = 256 << 20
 """A file that takes more memory than this, and more than so many times its own size, is refused: no table of text is
@@ -40,14 +40,14 @@ class Table:
     """Columns of one split, as they are written."""
 
     name: str
-    """What messages call it."""
+    """The table's name in messages."""
     columns: Mapping[str, Sequence[Any]]
     numbers: Sequence[int]
-    """Where each row is: its line in a text file, its number elsewhere."""
+    """The place of each row: its line in a text file, its number elsewhere."""
     unit: str = "row"
-    """`line` or `row`."""
+    """What `place` counts, in messages: `line` or `row`."""
     class_names: dict[str, list[str]] = field(default_factory=dict)
-    """What class ids mean, of the columns whose type says that they are class ids."""
+    """The class names of each column whose type says that it holds class ids."""
 
     def __len__(self) -> int:
         return len(self.numbers)
@@ -106,7 +106,7 @@ def format_of(path: Path) -> tuple[str, str | None]:
 
 
 def missing_column(where: str, option: str, column: str, columns: Iterable[str], place: str = "") -> UserError:
-    """A mistake in naming columns."""
+    """The error for a column that is not there."""
     there_are = listed(name or "(no name)" for name in columns)
     return UserError(f"{where} has no column {column!r}; it has {there_are}{place} (name yours with --{option})")
 
@@ -122,7 +122,7 @@ class _Expansion:
         self.limit = max(MAX_EXPANDED_BYTES, MAX_EXPANSION * path.stat().st_size)
 
     def add(self, num_bytes: int) -> None:
-        """So much more is in memory.
+        """Count bytes that were added to memory.
 
         Raises:
             UserError: that is too much.

@@ -1,7 +1,7 @@
 """The token store: a corpus tokenised once, memory-mapped, one Arrow row a document.
 
 In come documents and a tokenizer; out come arrays of token ids from which any sequence length and any objective is
-cut by index arithmetic. The store knows of which corpus and tokenizer it is made, so a second run reuses it.
+cut by index arithmetic. The store records its corpus and tokenizer, so a second run reuses it.
 """
 
 import dataclasses
@@ -52,7 +52,7 @@ HELD_OUT_FRACTION = 0.02
 
 @dataclass(frozen=True, kw_only=True)
 class StoreInfo:
-    """What a store is made of; `store.json` beside the tokens."""
+    """What a store is made from: the content of `store.json`, beside the tokens."""
 
     corpus: str
     fingerprint: str
@@ -64,9 +64,9 @@ class StoreInfo:
     token_counts: list[int]
     """How often each token id occurs in the training documents, (vocab_size,)."""
     held_out_below: int | None = None
-    """Documents with smaller hashes are held out; None: a share of those that are here."""
+    """Documents with smaller hashes are held out; None: the store holds out a share of its own."""
     empty_documents: int = 0
-    """Texts of the corpus that hold nothing, which are left out."""
+    """How many empty texts of the corpus were left out."""
 
 
 class Documents:
@@ -98,7 +98,7 @@ class Documents:
 
 
 class StoredDocuments(Documents):
-    """A part of a store. Another process that is sent it maps the file itself, instead of getting a copy."""
+    """A part of a store. Sent to another process, it is mapped there from the file, not copied."""
 
     def __init__(
         self,
@@ -142,8 +142,8 @@ class TokenStore:
     """A folder of token ids, opened without reading them; `train` and `held_out` are disjoint sets of documents.
 
     Attributes:
-        identity: a hash of the documents' texts in their order, and of the tokenizer: what was trained on, wherever
-            the text lay and however it was stored.
+        identity: a hash of the documents' texts in their order, and of the tokenizer. It does not depend on where or
+            how the text was stored.
     """
 
     def __init__(self, folder: str | Path) -> None:
@@ -182,7 +182,7 @@ def _threshold(hashes: NDArray[np.uint64]) -> int:
 
 
 def held_out_threshold(folder: Path) -> int:
-    """The hash below which the documents of a store are held out, and with them their copies elsewhere."""
+    """The hash below which a store's documents, and copies of them elsewhere, are held out."""
     return _threshold(Dataset.from_file(str(folder / TOKENS_FILE)).data.column("hash").to_numpy())
 
 
@@ -204,14 +204,14 @@ class EncodedDocuments(NamedTuple):
     """Some documents as the store keeps them."""
 
     tokens: NDArray[np.unsignedinteger]
-    """Of all of them, end to end."""
+    """The token ids of all documents, end to end."""
     lengths: NDArray[np.int64]
     hashes: NDArray[np.uint64]
     sizes: NDArray[np.int64]
     """Bytes of text."""
 
     def first(self, count: int) -> "EncodedDocuments":
-        """Only so many of them."""
+        """The first `count` documents."""
         lengths = self.lengths[:count]
         return EncodedDocuments(self.tokens[: lengths.sum()], lengths, self.hashes[:count], self.sizes[:count])
 
@@ -223,7 +223,7 @@ def _encode(encoder: DocumentEncoder, texts: list[str]) -> EncodedDocuments:
 
 
 def end_with_parent() -> None:
-    """Have this process end when the one that started it does, however that ends."""
+    """End this process when its parent ends, however that happens."""
     parent = multiprocessing.parent_process()
     assert parent is not None
 
@@ -241,7 +241,7 @@ class _Worker:
 
     @classmethod
     def start(cls, encoder: DocumentEncoder) -> None:
-        """Called first in the new process."""
+        """Set up the new process, before it encodes."""
         cls.encoder = encoder
         os.environ["TOKENIZERS_PARALLELISM"] = "false"  # the threads stayed behind
         signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent sees to it
@@ -254,7 +254,7 @@ class _Worker:
 
 
 def encoding_processes() -> int:
-    """How many processes may encode: as many as `tokenizers` would take threads. Only Linux forks them in no time."""
+    """How many processes may encode: as many as `tokenizers` would use threads. Only Linux starts them quickly."""
     if sys.platform != "linux" or os.environ.get("TOKENIZERS_PARALLELISM", "true").lower() in ("false", "0", "off"):
         return 1
     threads = int(os.environ.get("RAYON_NUM_THREADS", "0")) or len(os.sched_getaffinity(0))
@@ -301,7 +301,7 @@ def tokenizer_fingerprint(tokenizer: PreTrainedTokenizerFast) -> str:
 
 
 def store_fingerprint(corpus: Corpus, tokenizer: PreTrainedTokenizerFast, limit: int | str | None = None) -> str:
-    """Changes when the tokens would: the corpus, the tokenizer, the limit, or the format of the store."""
+    """A hash that changes with the corpus, the tokenizer, the limit, or the format of the store."""
     parts = (corpus.fingerprint, tokenizer_fingerprint(tokenizer), str(limit), str(FORMAT_VERSION))
     return hashlib.sha256("\n".join(parts).encode()).hexdigest()[:16]
 
@@ -317,7 +317,7 @@ def is_token_store(folder: Path) -> bool:
 
 
 def open_prepared_store(folder: Path, tokenizer: PreTrainedTokenizerFast) -> TokenStore:
-    """A store that was made before, whatever corpus it is of.
+    """Open a store that was made before, from any corpus.
 
     Raises:
         UserError: it was made with another tokenizer.
@@ -338,7 +338,7 @@ def open_token_store(
     folder: Path | None = None,
     max_tokens: int | None = None,
 ) -> TokenStore:
-    """The store of a corpus: the one that is there already, else built now with a progress bar.
+    """Open the store of a corpus; if there is none, build it, with a progress bar.
 
     Args:
         corpus: where the documents come from.
@@ -376,7 +376,7 @@ def open_token_store(
 
 @contextmanager
 def unfinished_folder(parent: Path) -> Iterator[Path]:
-    """A folder to build a store in, which vanishes unless it is renamed; so do those of builds that were killed.
+    """A folder to build a store in. Unless it is renamed it is deleted; so are the folders of killed builds.
 
     Each holds a lock, which the system releases when the process that builds in it ends, however it ends.
     """
@@ -407,7 +407,7 @@ def build_store(
     held_out_below: int | None = None,
     is_shown: bool = True,
 ) -> None:
-    """Write the tokens and then what they are made of; `held_out_below`: see `StoreInfo`."""
+    """Write the tokens, then `store.json`; `held_out_below`: see `StoreInfo`."""
     vocab_size = len(tokenizer)
     dtype = np.uint16 if vocab_size <= 2**16 else np.uint32
     features = Features({"input_ids": List(Value(np.dtype(dtype).name)), "hash": Value("uint64")})

@@ -18,12 +18,12 @@ from hf_minibert.tokenization import is_byte_level, token_bytes
 
 
 def tokens_in_place(batch: Batch) -> Tensor:
-    """The tokens of a batch to predict, (predictions,), where a label stands at its token."""
+    """The tokens of a batch to predict, (predictions,), where each label is at its own token (masked LM)."""
     return batch["labels"][batch["labels"] != IGNORE_INDEX]
 
 
 def next_tokens(batch: Batch) -> Tensor:
-    """The tokens of a batch to predict, (predictions,), where the state before a token predicts it."""
+    """The tokens of a batch to predict, (predictions,), where the state before each token predicts it (causal LM)."""
     labels = next_token_labels(batch["labels"])
     return labels[labels != IGNORE_INDEX]
 
@@ -39,17 +39,17 @@ def evaluate(
     settings: Mapping[str, Any] | None = None,
     token_lengths: Tensor | None = None,
 ) -> dict[str, float]:
-    """Loss in nats, accuracy and perplexity per predicted token; of pairs of segments, also of their labels.
+    """Loss in nats, accuracy and perplexity per predicted token; for pairs of segments, also of their labels.
 
     Args:
         model: one of ours, on the accelerator's device.
         batches: this process's part of the held-out rows.
-        accelerator: adds up what the processes find.
+        accelerator: sums over the processes.
         targets: the tokens of a batch to predict, in order, (predictions,).
         logits: the name of the logits over the vocabulary in the model's output.
         settings: arguments of the model's `forward` that are the same for every batch.
         token_lengths: bytes of text that each token id stands for, (vocabulary,), for bits per byte; None if the
-            tokenizer cannot tell, or if bits per byte mean nothing, because not every token is predicted.
+            tokenizer cannot tell, or if not every token is predicted, so that bits per byte mean nothing.
     """
     was_training = model.training
     model.eval()
@@ -97,7 +97,7 @@ def _sum_type(accelerator: Accelerator) -> torch.dtype:
 
 
 def token_lengths(tokenizer: PreTrainedTokenizerFast) -> Tensor | None:
-    """How many bytes of text each token id stands for, (vocabulary,); None if its tokens do not tell."""
+    """How many bytes of text each token id stands for, (vocabulary,); None if the tokenizer is not byte-level."""
     if not is_byte_level(tokenizer):
         return None
     return torch.tensor([len(text) for text in token_bytes(tokenizer)])

@@ -1,4 +1,4 @@
-"""A few predictions on held-out text, for people: what the model knew before training and what it knows after."""
+"""A few predictions on held-out text, for people to compare before and after training."""
 
 import re
 from collections.abc import Iterator
@@ -18,7 +18,7 @@ SEARCHED_DOCUMENTS = 1_000
 
 
 def held_out_sentences(documents: Documents, tokenizer: PreTrainedTokenizerFast, count: int) -> list[str]:
-    """Whole sentences from `count` documents; where there are none, the beginnings of texts."""
+    """Whole sentences from `count` documents; if there are none, the beginnings of texts."""
     sentences: list[str] = []
     beginnings: list[str] = []
     for document in range(min(len(documents), SEARCHED_DOCUMENTS)):

@@ -1,7 +1,7 @@
 """The model card of a finished run, rendered from the files that the run wrote.
 
-In comes a run folder (``config.json``, ``arguments.json``, ``results.json`` and the checkpoint beside them), out goes
-its ``README.md``. Every figure is read from those files; the sentences around them are in ``templates/``.
+In: a run folder (``config.json``, ``arguments.json``, ``results.json`` and the checkpoint beside them). Out: its
+``README.md``. Every figure is read from those files; the sentences around them are in ``templates/``.
 """
 
 import hashlib
@@ -182,7 +182,7 @@ def _environment() -> jinja2.Environment:
 
 
 def shareable_arguments(folder: Path) -> dict[str, Any]:
-    """A run's ``arguments.json`` without the folders of its machine: of a local path, the last part alone."""
+    """A run's ``arguments.json``, with each local path cut to its last part: a machine's folders stay private."""
     arguments, results = _read_json(folder, "arguments.json"), _read_json(folder, "results.json")
     hub_ids = {results.get(part, {}).get("hub_id") for part in ("corpus", "dataset", "tokenizer")}
     hub_ids.add(results.get("base_model_hub_id"))
@@ -198,7 +198,7 @@ def shareable_arguments(folder: Path) -> dict[str, Any]:
 
 
 def refuse_link(path: Path) -> None:
-    """Refuse what is there if it is not an ordinary file, or lies in a folder that is a link.
+    """Refuse a path that is not an ordinary file, or whose folder is a link.
 
     Raises:
         UserError: it is a link, a folder or a device.

@@ -1,4 +1,4 @@
-"""Upload a finished run to the Hugging Face Hub: a folder comes in, one commit goes out."""
+"""Upload a finished run's folder to the Hugging Face Hub, in one commit."""
 
 import hashlib
 import json
@@ -69,10 +69,10 @@ def _weights(folder: Path) -> list[Path]:
 def files_to_publish(folder: Path) -> list[Path]:
     """The files of a run that belong on the Hub, without the card: model, code, tokenizer, and the record of the run.
 
-    Those of a hybrid run's decoder, too.
+    A hybrid run's decoder belongs there too.
 
-    Checkpoints to resume from, optimizer states, logs, pickles and hidden files stay behind. Whatever a file of the
-    folder names is a file of that folder, too, and no link.
+    Checkpoints to resume from, optimizer states, logs, pickles and hidden files stay behind. A file that
+    another one names must lie in that folder, too, and be no link.
 
     Raises:
         UserError: the folder does not exist or is not a checkpoint, or a file is a link or named outside the folder.
@@ -100,7 +100,7 @@ def files_to_publish(folder: Path) -> list[Path]:
 
 
 def prepare_upload(folder: Path, repo_id: str, license_id: str | None = None) -> dict[str, Path | bytes]:
-    """What :func:`publish` uploads, by its name in the repository.
+    """The files that :func:`publish` uploads, by their names in the repository.
 
     The card's snippets name the repository, and local paths lose their folders; a ``README.md`` that a person has
     edited goes up as it is.
@@ -179,7 +179,7 @@ def publish(
     Args:
         folder: the run's output folder.
         repo_id: the repository, as OWNER/NAME.
-        token: what the Hub knows the user by; it is sent to the Hub and shown nowhere.
+        token: the user's access token; it is sent to the Hub and shown nowhere.
         private: nobody else may see the repository; an existing public one is refused.
         revision: the branch to commit to; default, the main branch.
         commit_message: the commit's first line.

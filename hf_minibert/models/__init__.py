@@ -1,6 +1,6 @@
 """The models, registered with transformers' Auto classes.
 
-Every other file here travels to the Hub with a checkpoint: flat, and importing siblings only.
+Every other file here travels to the Hub with a checkpoint. So they lie in one folder and import only one another.
 """
 
 from transformers import AutoConfig

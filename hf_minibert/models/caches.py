@@ -11,11 +11,11 @@ from transformers.modeling_outputs import BaseModelOutputWithPast
 AnyCache = Cache | PagedAttentionCache
 NAMES = ("cache", "past_key_values")
 CACHE_NAME = next(name for name in NAMES if name in {field.name for field in fields(BaseModelOutputWithPast)})
-"""What the installed transformers calls it."""
+"""The cache's name in the installed transformers."""
 
 
 def one_cache(past_key_values: AnyCache | None, cache: AnyCache | None) -> Any:
-    """The cache, by whichever of its names it was given.
+    """Return the cache that was given under either name; None if neither was.
 
     Raises:
         ValueError: two caches are given.
@@ -26,9 +26,9 @@ def one_cache(past_key_values: AnyCache | None, cache: AnyCache | None) -> Any:
 
 
 class EitherCacheName:
-    """An output whose cache goes by both names, whichever of them is its field's.
+    """A model output whose cache can be read under both names, though its field has one.
 
-    Since 5.24 transformers sees to that itself.
+    Since 5.24 transformers does this itself, and this class adds nothing.
     """
 
     if CACHE_NAME == "past_key_values":
@@ -36,7 +36,7 @@ class EitherCacheName:
 
         @property
         def cache(self) -> Any:
-            """What newer versions call it."""
+            """The cache, under the name that newer versions use."""
             return self.past_key_values
 
         def __getitem__(self, key: Any) -> Any:
@@ -46,7 +46,7 @@ class EitherCacheName:
             return super().__contains__(_old_name(key))  # type: ignore[misc]
 
         def get(self, key: Any, default: Any = None) -> Any:
-            """An item, or the default."""
+            """The item of that name, or the default if there is none."""
             return super().get(_old_name(key), default)  # type: ignore[misc]
 
 

@@ -41,9 +41,9 @@ class MiniBertConfig(TransformerConfig):
     """Whether the masked-LM head has BERT's dense layer, activation and norm before the decoder."""
     shifted_predictions: bool = False
     """Whether a masked token is predicted from the state before it, as a causal model does (masked next-token
-    prediction: GPT-BERT, Charpentier and Samuel 2024, arXiv:2410.24159), in place of its own."""
+    prediction: GPT-BERT, Charpentier and Samuel 2024, arXiv:2410.24159), not from its own."""
     classifier_pooling: str = "cls"
-    """How one vector is made of a sequence: its first token, or the mean or maximum over its tokens."""
+    """How a sequence becomes one vector: the first token's state, or the mean or maximum over its tokens."""
     classifier_activation: str = "gelu"
 
     def __post_init__(self, **kwargs: Any) -> None:
@@ -52,7 +52,7 @@ class MiniBertConfig(TransformerConfig):
         super().__post_init__(**kwargs)
 
     def validate_heads(self) -> None:
-        """Pooling and activation are ones that the code has; the numbers are possible."""
+        """Check that the pooling and the activation exist, and that `type_vocab_size` is not negative."""
         if self.classifier_pooling not in POOLINGS:
             raise ValueError(
                 f"classifier_pooling must be one of {', '.join(POOLINGS)}; got {self.classifier_pooling!r}"

@@ -16,7 +16,7 @@ HEADS = {
 }
 
 
-# How transformers and vLLM split the matrices of Llama's block over devices, which `modern` has.
+# How transformers and vLLM split the matrices of Llama's block, the one that `modern` has, over devices.
 TENSOR_PARALLEL = {
     **{f"layers.*.self_attn.{name}_proj": "colwise" for name in "qkv"},
     "layers.*.self_attn.o_proj": "rowwise",
@@ -41,11 +41,11 @@ class MiniGPTConfig(TransformerConfig):
     add_cross_attention: bool = False
     """Whether each layer also attends to the states of an encoder, as in `EncoderDecoderModel`."""
     is_decoder: bool = True
-    """Always. `EncoderDecoderModel` sets it."""
+    """Must be True. It is a field because `EncoderDecoderModel` sets it."""
     lm_loss_weight: float | int = 0.5
     """The weight of the language-model loss in fine-tuning, L3 = L2 + weight x L1 (GPT, Radford et al. 2018, uses 0.5).
 
-    It helped large data sets and hurt small ones there: set 0 below about ten thousand examples.
+    In that paper it helped large data sets and hurt small ones: set 0 below about ten thousand examples.
     """
 
     def __post_init__(self, **kwargs: Any) -> None:
@@ -56,12 +56,12 @@ class MiniGPTConfig(TransformerConfig):
         super().__post_init__(**kwargs)
 
     def validate_causality(self) -> None:
-        """The mask does not depend on the configuration."""
+        """Check that `is_decoder` is True: MiniGPT always has the causal mask."""
         if not self.is_decoder:
             raise ValueError("is_decoder=False: MiniGPT sees no later tokens; the encoder is MiniBERT")
 
     def validate_lm_loss_weight(self) -> None:
-        """The weight of a loss is not negative."""
+        """Check that the weight is not negative."""
         if not self.lm_loss_weight >= 0:
             raise ValueError(f"lm_loss_weight must not be negative, got {self.lm_loss_weight}")
 

@@ -22,7 +22,7 @@ CHOICES = {
     "residual_init": ("normal", "scaled", "zero"),
 }
 PROBLEM_TYPES = ("regression", "single_label_classification", "multi_label_classification")
-# What PreTrainedConfig takes beside its fields and beside names of its own, which begin with an underscore.
+# Keywords that PreTrainedConfig accepts although they are no fields. It also accepts names with a leading underscore.
 NOT_FIELDS = (
     *("model_type", "name_or_path", "num_labels", "torch_dtype", "output_attentions", "quantization_config"),
     *("attn_implementation", "experts_implementation", "per_layer_config"),
@@ -32,7 +32,7 @@ NOT_FIELDS = (
 
 
 def warn_if_untested() -> None:
-    """Say once if transformers is newer than what this code, which may have come with a checkpoint, was tested with."""
+    """Warn once if transformers is newer than any that this code (perhaps an old checkpoint's copy) was tested with."""
     major, minor = transformers.__version__.split(".")[:2]
     if (int(major), int(minor)) > NEWEST_TESTED:
         # One logger for all copies of this file, so that a process that opens several checkpoints is told once.
@@ -65,16 +65,16 @@ class TransformerConfig(PreTrainedConfig):
     norm_eps: float = 1e-5
     position_embedding_type: str = "rotary"
     rope_parameters: dict[str, Any] | None = None
-    """Of rotary positions, as in LlamaConfig: `rope_theta` (10,000), which may also be given as an argument of its own,
-    and for texts longer than those trained on a `rope_type` with what it takes, as `{"rope_type": "yarn", "factor": 4}`
+    """Settings of rotary positions, as in LlamaConfig. `rope_theta` (10,000) may also be an argument of its own. Texts
+    longer than those trained on need a `rope_type` and its settings, such as `{"rope_type": "yarn", "factor": 4}`
     (linear, dynamic, yarn, longrope, llama3: `transformers.modeling_rope_utils`).
     """
     gated_mlp: bool = True
     use_bias: bool = False
     residual_init: str = "normal"
-    """How the projections start that end a residual branch: `normal`, as the others; `scaled`, smaller by
+    """Initial weights of the projection that ends a residual branch: `normal`, like all others; `scaled`, smaller by
     sqrt(2 x layers) (GPT-2, Radford et al. 2019); `zero`, so that a new layer does nothing (Zhang et al. 2019,
-    arXiv:1901.09321), as the presets have it.
+    arXiv:1901.09321). The presets use `zero`.
     """
     initializer_range: float = 0.02
     hidden_dropout_prob: float | int = 0.0
@@ -100,10 +100,10 @@ class TransformerConfig(PreTrainedConfig):
         super().__post_init__(**kwargs)
 
     def refuse_unknown(self, kwargs: dict[str, Any]) -> None:
-        """Refuse a key that is no field, which transformers would keep without a word.
+        """Refuse a key that is no field; transformers would keep it silently.
 
-        In a saved configuration, which names its `model_type`, one is only warned of: a later version of this code or
-        another tool may have written it, and the checkpoint should open all the same.
+        A saved configuration, told by its `model_type`, only causes a warning: a later version of this code or another
+        tool may have written the key, and the checkpoint should still open.
 
         Raises:
             ValueError: a key of a call is unknown.
@@ -118,7 +118,7 @@ class TransformerConfig(PreTrainedConfig):
             warnings.warn(f"the saved config field {name!r} is unknown to {type(self).__name__}{hint}", stacklevel=2)
 
     def validate_architecture(self) -> None:
-        """Sizes are positive, heads divide the width, and rotary positions have pairs of channels to turn."""
+        """Check that sizes are positive, heads divide the width, and rotary positions have an even `head_dim`."""
         sizes = ("vocab_size", "hidden_size", "num_hidden_layers", "num_attention_heads", "max_position_embeddings")
         for name in (*sizes, "head_dim", "intermediate_size", "norm_eps"):
             if not getattr(self, name) > 0:
@@ -139,7 +139,7 @@ class TransformerConfig(PreTrainedConfig):
             raise ValueError(f"initializer_range must not be negative, got {self.initializer_range}")
 
     def validate_token_ids(self) -> None:
-        """Special tokens are in the vocabulary (transformers only warns of them)."""
+        """Check that special tokens are in the vocabulary; transformers only warns."""
         ends = self.eos_token_id if isinstance(self.eos_token_id, list) else [self.eos_token_id]
         for name, ids in (("pad", [self.pad_token_id]), ("bos", [self.bos_token_id]), ("eos", ends)):
             for token in ids:
@@ -150,14 +150,14 @@ class TransformerConfig(PreTrainedConfig):
                     )
 
     def validate_rope(self) -> None:
-        """Rotary positions have what their type needs, which transformers checks."""
+        """Let transformers check the settings of `rope_type`; a missing one is a ValueError."""
         try:
             super().validate_rope()
         except KeyError as error:
             raise ValueError(error.args[0]) from error
 
     def validate_rotary(self) -> None:
-        """Rotary positions turn, in a way that transformers has; where there are none, none are rescaled."""
+        """Check the values of `rope_parameters`, and that only rotary positions have a `rope_type` of their own."""
         assert self.rope_parameters is not None
         theta, kind = self.rope_parameters["rope_theta"], self.rope_parameters["rope_type"]
         if not theta > 0:
@@ -173,7 +173,7 @@ class TransformerConfig(PreTrainedConfig):
             raise ValueError(f"rope_type {kind!r} needs position_embedding_type 'rotary'")
 
     def validate_choices(self) -> None:
-        """Every named choice is one that the code has."""
+        """Check that every named choice exists, and that dropouts are probabilities."""
         for name, known in CHOICES.items():
             if getattr(self, name) not in known:
                 raise ValueError(f"{name} must be one of {', '.join(known)}; got {getattr(self, name)!r}")

@@ -16,7 +16,7 @@ BaseModelOutput = BaseModelOutputWithPooling | BaseModelOutputWithPastAndCrossAt
 
 
 def make_classifier_dropout(config: TransformerConfig) -> nn.Dropout:
-    """The dropout before a classifier, by default that of the layers (BERT)."""
+    """The dropout before a classifier: `classifier_dropout`, by default that of the layers (BERT)."""
     return nn.Dropout(config.hidden_dropout_prob if config.classifier_dropout is None else config.classifier_dropout)
 
 
@@ -25,7 +25,7 @@ class TokenClassificationMixin:
 
     dropout: nn.Dropout
     token_classifier: nn.Linear
-    """Not `classifier`: that of sequences, which may be of another width, opens as this head too."""
+    """Not named `classifier`, or a sequence classifier's weights, perhaps of another width, would load here."""
 
     def add_classifier(self, config: TransformerConfig) -> None:
         """Make the layers of the head."""
@@ -36,7 +36,7 @@ class TokenClassificationMixin:
     def classify(
         self, outputs: BaseModelOutput, labels: Tensor | None, num_items_in_batch: Tensor | int | None
     ) -> TokenClassifierOutput:
-        """Logits of (batch, sequence) tokens, and their loss; `labels` of that shape, -100 where none is predicted."""
+        """Logits (batch, sequence, num_labels) and their loss; `labels`: (batch, sequence), -100: not predicted."""
         logits = self.token_classifier(self.dropout(outputs.last_hidden_state))
         loss = None
         if labels is not None:

@@ -17,9 +17,9 @@ def vocabulary_cross_entropy(
 ) -> Tensor:
     """Cross-entropy per predicted token, in nats, straight from the states that enter the decoder.
 
-    The logits of all tokens never exist at once: see `FusedCrossEntropy`. If the decoder is offloaded, quantised or
-    adapted, or in float16, whose gradients need a scale to begin with, the loss goes chunk by chunk instead, and each
-    chunk is computed again in backward. A compiler gets all logits in one piece, and may keep them.
+    The logits of all tokens never exist at once: see `FusedCrossEntropy`. A decoder that is
+    offloaded, quantised or adapted, or in float16 (whose gradients need a scale first), cannot use it: then backward
+    computes each chunk of logits again. A compiler gets all logits in one piece, and may keep them.
 
     Args:
         hidden_states: (tokens, hidden).
@@ -41,7 +41,7 @@ def vocabulary_cross_entropy(
 
 
 def is_plain(decoder: nn.Module) -> bool:
-    """Whether calling a layer is no more than multiplying with its weight."""
+    """Whether a layer is an ordinary linear one, on one device and without hooks."""
     if type(decoder) is not nn.Linear or type(decoder.weight) not in (nn.Parameter, Tensor):  # one device has a part
         return False
     hooks = decoder._forward_hooks or decoder._forward_pre_hooks
@@ -49,22 +49,22 @@ def is_plain(decoder: nn.Module) -> bool:
 
 
 def chunk_size(hidden_states: Tensor) -> int:
-    """Tokens whose logits are made at once: what a CPU's caches hold, or enough to keep a GPU busy."""
+    """How many tokens' logits are made at once: few enough for a CPU's caches, or enough to keep a GPU busy."""
     return 512 if hidden_states.device.type == "cpu" else 16_384
 
 
 class FusedCrossEntropy(torch.autograd.Function):
-    """Summed cross-entropy with its gradients at once, chunk by chunk, so that logits are made once and none are kept.
+    """Summed cross-entropy. Forward also computes the gradients, chunk by chunk: logits are made once and never kept.
 
-    As Liger's fused linear cross-entropy (Hsu et al. 2024, arXiv:2410.10989). Products are in the type that is asked
-    for, sums in float32. It has no second derivative.
+    Like Liger's fused linear cross-entropy (Hsu et al. 2024, arXiv:2410.10989). Products are in the requested type,
+    sums in float32. It has no second derivative.
     """
 
     @staticmethod
     def forward(
         ctx: Any, hidden_states: Tensor, weight: Tensor, bias: Tensor | None, labels: Tensor, dtype: torch.dtype
     ) -> Tensor:
-        """(tokens, hidden), (vocabulary, hidden), (vocabulary,) and (tokens,) to a number."""
+        """States (tokens, hidden), weight (vocabulary, hidden), bias (vocabulary,) and labels (tokens,) to a number."""
         needs_states, needs_weight, needs_bias = ctx.needs_input_grad[:3]
         total = hidden_states.new_zeros((), dtype=torch.float32)
         of_states = torch.empty_like(hidden_states) if needs_states else None
@@ -138,7 +138,7 @@ def item_count(labels: Tensor, num_items_in_batch: Tensor | int | None) -> Tenso
 def infer_problem_type(
     labels: Tensor, num_labels: int
 ) -> Literal["regression", "single_label_classification", "multi_label_classification"]:
-    """What a classifier is for, by the kind of its labels, in transformers' names."""
+    """The problem type that the labels imply, by transformers' name."""
     if num_labels == 1:
         return "regression"
     return "multi_label_classification" if labels.is_floating_point() else "single_label_classification"
@@ -151,7 +151,7 @@ def classification_loss(
     problem_type: str | None,
     num_items_in_batch: Tensor | int | None = None,
 ) -> Tensor:
-    """The loss of a classifier; which one, by `problem_type` or else the kind of the labels.
+    """The loss of a classifier. `problem_type` chooses which; without it, the kind of labels does.
 
     Args:
         logits: (batch, num_labels).
@@ -217,5 +217,5 @@ def mean_loss_per_row(hidden_states: Tensor, decoder: nn.Linear, labels: Tensor)
 
 
 def next_token_labels(labels: Tensor) -> Tensor:
-    """Shift so that the state of each position is paired with the token after it; the last has nothing to predict."""
+    """Shift labels left by one: each position gets the label of the next token, and the last gets IGNORE_INDEX."""
     return torch.cat((labels[:, 1:], torch.full_like(labels[:, :1], IGNORE_INDEX)), dim=1)

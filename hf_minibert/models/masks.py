@@ -1,8 +1,8 @@
 # Copyright 2026 The hf_minibert authors.
 """The masks: which tokens see which. BERT and GPT differ here, and in what they are trained to predict.
 
-`bidirectional_mask` is MiniBERT's, `causal_mask` MiniGPT's. Either keeps documents that are packed into one row apart,
-and hides padding. `cross_mask` is that of a decoder over an encoder.
+`bidirectional_mask` is MiniBERT's, `causal_mask` MiniGPT's. Both keep apart documents that are packed into one row,
+and hide padding. `cross_mask` is for a decoder that attends to an encoder.
 """
 
 from collections.abc import Callable
@@ -93,15 +93,15 @@ def cross_mask(
 def mask_by_index(limit: Callable[..., Tensor], hidden_states: Tensor) -> Tensor:
     """Which tokens see which, (batch, 1, sequence, sequence), of (batch, sequence, hidden) states without padding.
 
-    `create_bidirectional_mask` makes the same, but slowly, since it calls a limit that it does not know under vmap; for
-    eager attention, which takes booleans here, it makes them numbers to add.
+    `create_bidirectional_mask` makes the same mask, but slowly: it calls a custom limit under vmap. For eager attention
+    it makes numbers to add, where this makes booleans; our eager attention takes either.
     """
     batch, length = (torch.arange(size, device=hidden_states.device) for size in hidden_states.shape[:2])
     return limit(batch[:, None, None, None], batch.new_zeros(()), length[:, None], length)
 
 
 def causal_rows_mask_function(causal_rows: Tensor) -> Callable[[Tensor, Tensor, Tensor, Tensor], Tensor]:
-    """A limit for transformers' masks: in some rows of a batch, (batch,), no token sees a later one."""
+    """A limit for transformers' masks: in rows where `causal_rows`, (batch,), is true, no token sees a later one."""
 
     def sees(batch: Tensor, _head: Tensor, query: Tensor, key: Tensor) -> Tensor:
         return ~causal_rows[batch] | (key <= query)

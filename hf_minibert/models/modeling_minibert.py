@@ -30,10 +30,10 @@ from .modeling_transformer import ForwardKwargs, TransformerBackbone, Transforme
 
 
 class PoolerProjection(nn.Linear):
-    """The dense layer of the pooler. Where it is new, it starts with the same numbers in every process.
+    """The dense layer of the pooler. A new one starts with the same numbers in every process.
 
-    An adapter that is trained on a head leaves the pooler as it found it and does not save it (PEFT saves `classifier`
-    and `score`), so whoever opens the adapter must find the same one.
+    An adapter neither trains nor saves the pooler (PEFT saves only `classifier` and `score`), so whoever opens the
+    adapter must get the same pooler that it was trained with.
     """
 
     starts_alike: bool
@@ -46,7 +46,7 @@ class MiniBertPreTrainedModel(TransformerPreTrainedModel):
 
     @torch.no_grad()
     def _init_weights(self, module: nn.Module) -> None:
-        """As in all models; see `PoolerProjection`."""
+        """Initialise as all models do, except for a `PoolerProjection`."""
         super()._init_weights(module)  # draws for the pooler, too, so that other weights start as they would without it
         if isinstance(module, PoolerProjection) and module.starts_alike:
             # This generator of numpy's gives the same numbers in all its versions; torch's need not.
@@ -58,9 +58,9 @@ class MiniBertModelKwargs(ForwardKwargs, total=False):
     """What `MiniBertModel.forward` takes beside its arguments."""
 
     is_causal: bool
-    """Not true."""
+    """Must not be True: an encoder sees later tokens."""
     use_cache: bool
-    """Which changes nothing: an encoder keeps no cache. Trainer and servers set it for every model."""
+    """Ignored: an encoder keeps no cache. Trainer and servers set it for every model."""
 
 
 class Pooler(nn.Module):
@@ -170,7 +170,7 @@ class MaskedLMHead(nn.Module):
 
 
 class MaskedLMMixin:
-    """The masked-LM head, its tie to the embeddings, and its loss at the predicted positions alone."""
+    """The masked-LM head, tied to the embeddings, and its loss, which only predicted positions enter."""
 
     _tied_weights_keys = {"lm_head.decoder.weight": "model.embed_tokens.weight"}
     lm_head: MaskedLMHead
@@ -269,7 +269,7 @@ class MiniBertForPreTraining(MaskedLMMixin, MiniBertPreTrainedModel):
 
     def __init__(self, config: MiniBertConfig) -> None:
         super().__init__(config)
-        # Trained from nothing, so drawn with the seed of the run.
+        # Pre-training trains this pooler, so its weights are drawn with the run's seed.
         self.model = MiniBertModel(config, add_pooling_layer=True, pooler_starts_alike=False)
         self.lm_head = MaskedLMHead(config)
         self.nsp_head = nn.Linear(config.hidden_size, 2)
@@ -331,12 +331,12 @@ class MiniBertForPreTraining(MaskedLMMixin, MiniBertPreTrainedModel):
         )
 
 
-# sentence-transformers reads it at `forward` to know what comes out.
+# sentence-transformers reads this annotation of `forward` to know the kind of output.
 ClassifierOutput = SequenceClassifierOutput | TokenClassifierOutput | NextSentencePredictorOutput
 
 
 class MiniBertClassifier(MiniBertPreTrainedModel):
-    """What the heads with one kind of labels share: a subclass classifies what the encoder puts out."""
+    """The base of heads with one kind of labels: it runs the encoder, and a subclass classifies the output."""
 
     @can_return_tuple
     def forward(
@@ -365,7 +365,7 @@ class MiniBertClassifier(MiniBertPreTrainedModel):
     def classify(
         self, outputs: BaseModelOutputWithPooling, labels: Tensor | None, num_items_in_batch: Tensor | int | None
     ) -> ClassifierOutput:
-        """The head's output."""
+        """Turn the encoder's outputs into logits, and a loss if there are labels."""
         raise NotImplementedError
 
 

@@ -57,9 +57,9 @@ class MiniGPTModelKwargs(ForwardKwargs, total=False):
     """What `MiniGPTModel.forward` takes beside its arguments."""
 
     is_causal: bool
-    """False: a token sees later ones, too, as where a decoder is made an encoder. transformers then picks the mask."""
+    """False makes the decoder an encoder: tokens also see later ones, and transformers picks the mask."""
     token_type_ids: Tensor
-    """Which changes nothing: there are no token types. Tokenizers made for BERT, too, give them to every model."""
+    """Ignored: MiniGPT has no token types, but tokenizers made for BERT give them to every model."""
 
 
 class MiniGPTForCausalLMKwargs(MiniGPTModelKwargs, total=False):
@@ -155,16 +155,16 @@ class MiniGPTCausalLMOutput(EitherCacheName, CausalLMOutputWithCrossAttentions):
 def with_beginnings(
     input_ids: Tensor, attention_mask: Tensor | None, bos_token_id: int | None, *, place: int = 0
 ) -> tuple[Tensor, Tensor | None]:
-    """An empty text is a text: it reads as the token that begins every document.
+    """Put the token that begins every document into each empty text, so that the model can read it.
 
     Args:
         input_ids: (batch, sequence); the sequence may be empty.
-        attention_mask: (batch, sequence), 0 for padding, of which an empty text is all.
-        bos_token_id: the token; None, nothing is changed.
-        place: where it goes in a row that is all padding, -1 for the end, which is what `generate` continues.
+        attention_mask: (batch, sequence), 0 for padding; an empty text is a row of zeros.
+        bos_token_id: the token; None: nothing changes.
+        place: the token's place in a row of padding; -1 for the end, from which `generate` continues.
 
     Returns:
-        Both, as they are to be read.
+        The new `input_ids` and `attention_mask`.
     """
     if bos_token_id is None:
         return input_ids, attention_mask
@@ -191,7 +191,7 @@ class MiniGPTForCausalLM(MiniGPTPreTrainedModel, GenerationMixin):
         self.post_init()
 
     def generate(self, inputs: Tensor | None = None, *settings: Any, **kwargs: Any) -> Any:
-        """Continue texts, an empty one from the token that begins every document. `GenerationMixin` takes the rest."""
+        """Continue texts; an empty one starts with `bos_token_id`. See `GenerationMixin.generate` for the rest."""
         if kwargs.get("inputs_embeds") is None:
             inputs = kwargs.pop("input_ids", None) if inputs is None else inputs
             if inputs is not None:
@@ -231,7 +231,7 @@ class MiniGPTForCausalLM(MiniGPTPreTrainedModel, GenerationMixin):
         """
         targets: Tensor | None = kwargs.pop("shift_labels", None)
         if targets is None and labels is not None:
-            if labels.shape[1] == 0:  # of empty texts, in which nothing is predicted
+            if labels.shape[1] == 0:  # empty texts have nothing to predict
                 labels = torch.full((len(labels), 1), IGNORE_INDEX, dtype=torch.long, device=labels.device)
             targets = next_token_labels(labels)
         outputs = self.model(
@@ -383,7 +383,7 @@ class MiniGPTForSequenceClassification(MiniGPTPreTrainedModel):
 
 
 class MiniGPTForTokenClassification(TokenClassificationMixin, MiniGPTPreTrainedModel):
-    """MiniGPT with a classifier on every token, which knows the text up to there."""
+    """MiniGPT with a classifier on every token, which sees only the text up to that token."""
 
     def __init__(self, config: MiniGPTConfig) -> None:
         super().__init__(config)

@@ -51,8 +51,8 @@ def look_up(embedding: nn.Embedding, ids: Tensor, name: str) -> Tensor:
     """The embeddings of (batch, sequence) ids.
 
     Raises:
-        ValueError: an id is beyond the table. On a CPU, where the table itself looks; elsewhere, looking would wait for
-            the device, and the index error comes from there.
+        ValueError: an id is beyond the table, on a CPU. Elsewhere a check would wait for the device, which reports the
+            index error itself.
     """
     try:
         return embedding(ids)
@@ -70,8 +70,8 @@ def look_up(embedding: nn.Embedding, ids: Tensor, name: str) -> Tensor:
 class RotaryEmbedding(nn.Module):
     """Rotary positions (Su et al. 2021, arXiv:2104.09864), in the half-rotation layout of Llama.
 
-    Nothing is stored: the frequencies are computed where they are needed, so they are in float32 in a model of any type
-    and there in a model that was built on the meta device.
+    Nothing is stored. Each call computes the frequencies, so they are float32 in a model of any type, and they exist in
+    a model that was built on the meta device.
     """
 
     def __init__(self, config: TransformerConfig) -> None:
@@ -128,19 +128,19 @@ def eager_attention(
 
 
 OWN_ARGUMENTS = ("module", "query", "key", "value", "attention_mask", "scaling", "dropout", "is_causal")
-"""What an attention function gets from `Attention`, or finds on it: nobody else may set it."""
+"""Arguments that only `Attention` may give to an attention function; a caller may not."""
 
 
 @torch.compiler.assume_constant_result
 def takes(implementation: str, keyword: str) -> bool:
     """Whether an attention function has a use for a keyword that was given to `forward`.
 
-    transformers' own take everything, and ignore what they do not name; so does `eager_attention`. A function of
-    somebody else's that takes everything is believed to need it.
+    transformers' own functions, and `eager_attention`, accept every keyword and ignore those that they do not name. Any
+    other function that accepts every keyword is assumed to use it.
 
     Args:
         implementation: the function's name, as in `config._attn_implementation`.
-        keyword: the keyword's.
+        keyword: the keyword's name.
     """
     function = ALL_ATTENTION_FUNCTIONS.get_interface(implementation, eager_attention)
     while isinstance(function, partial):
@@ -155,12 +155,12 @@ def takes(implementation: str, keyword: str) -> bool:
 
 
 def document_bounds(position_ids: Tensor) -> dict[str, Any]:
-    """Where the documents of packed rows begin and end, in the words of FlashAttention.
+    """Where the documents of packed rows begin and end, as FlashAttention's keywords.
 
     transformers finds them by itself only if the batch is a single row.
 
     Args:
-        position_ids: (batch, sequence); a document ends where they do not go on by one.
+        position_ids: (batch, sequence); a document ends where the next position is not one more.
     """
     begins = (position_ids.diff(prepend=position_ids[:, :1]) != 1).flatten().nonzero().flatten()
     bounds = F.pad(begins, (0, 1), value=position_ids.numel()).to(torch.int32)
@@ -229,7 +229,7 @@ class Attention(nn.Module):
         return states.view(*states.shape[:-1], -1, self.head_dim).transpose(1, 2)
 
     def encoder_keys_and_values(self, states: Tensor, cache: AnyCache | None) -> tuple[Tensor, Tensor]:
-        """Computed once for a sequence, since the encoder's states stay the same while the decoder writes."""
+        """Keys and values of the encoder's states, which never change while the decoder writes: a cache keeps them."""
         assert cache is None or isinstance(cache, EncoderDecoderCache)
         if cache is not None and cache.is_updated.get(self.layer_idx):
             layer: Any = cache.cross_attention_cache.layers[self.layer_idx]
@@ -304,7 +304,7 @@ class TransformerLayer(GradientCheckpointingLayer):
         return self.add(hidden_states, self.mlp_norm, self.mlp)
 
     def add(self, hidden_states: Tensor, norm: nn.Module, branch: Callable[[Tensor], Tensor]) -> Tensor:
-        """A residual connection beside `branch`, with its norm before or after."""
+        """Add the output of `branch` to its input; the norm comes before the branch or after the sum."""
         if self.norm_first:
             return hidden_states + self.dropout(branch(norm(hidden_states)))
         return norm(hidden_states + self.dropout(branch(hidden_states)))
@@ -363,7 +363,7 @@ class TransformerBackbone(TransformerPreTrainedModel):
         self.norm = make_norm(config) if norm_first else nn.Identity()
 
     def refuse_unknown(self, kwargs: ForwardKwargs, known: type[ForwardKwargs] = ForwardKwargs) -> None:
-        """Refuse a keyword of `forward` that nothing takes: it may be misspelt, and the result would be another.
+        """Refuse a keyword of `forward` that nothing takes: if it is misspelt, the result would be wrong.
 
         Raises:
             TypeError: a keyword is neither known nor taken by the attention function.
@@ -379,7 +379,7 @@ class TransformerBackbone(TransformerPreTrainedModel):
         position_ids: Tensor,
         token_type_ids: Tensor | None = None,
     ) -> Tensor:
-        """The sum of what is known of each token before attention, (batch, sequence, hidden)."""
+        """The sum of each token's embeddings, of its id, position and type, (batch, sequence, hidden)."""
         if input_ids is not None:
             inputs_embeds = look_up(self.embed_tokens, input_ids, "input_ids")
         assert inputs_embeds is not None
@@ -406,7 +406,7 @@ class TransformerBackbone(TransformerPreTrainedModel):
     ) -> Tensor:
         """All layers and the last norm, (batch, sequence, hidden) in and out.
 
-        `packed` are positions that restart where documents do, which FlashAttention needs to know in place of a mask.
+        `packed` holds positions that restart with each document; FlashAttention needs them in place of a mask.
         """
         if packed is not None and is_flash_attention_requested(self.config) and "cu_seq_lens_q" not in kwargs:
             kwargs |= document_bounds(packed.expand(hidden_states.shape[0], -1))
@@ -425,7 +425,7 @@ class TransformerBackbone(TransformerPreTrainedModel):
         position_ids: Tensor | None,
         seen: int | Tensor = 0,
     ) -> Tensor:
-        """The positions of tokens: those given, else behind `seen` others; (batch or 1, sequence).
+        """Positions, (batch or 1, sequence): those given, else counted from `seen`, the number of cached tokens.
 
         Raises:
             ValueError: not exactly one kind of input, or more tokens than learned positions.
