@@ -33,15 +33,15 @@ from hf_minibert.files import replaced_file
 logger = logging.getLogger("hf_minibert")
 
 EXTRACTION_VERSION = 1
-"""Raise it when the text that comes out changes: it is part of the fingerprint."""
+"""Part of the fingerprint. Raise it when the extracted text changes."""
 
 MIN_CHARACTERS = 200
 """Shorter documents say little beyond the name of what they document."""
 MAX_PARAGRAPH_REPEATS = 2
-"""Boilerplate (the same parameter, described in a hundred models) is kept this often."""
+"""How often a repeated paragraph is kept, such as a parameter that a hundred models describe alike."""
 SHINGLE_WORDS = 8
 MAX_SEEN_FRACTION = 0.7
-"""A document with more of its shingles seen before is a copy."""
+"""A document is a copy if a larger share of its shingles (runs of words) was seen before."""
 
 SKIPPED_FOLDERS = frozenset(
     ("test", "tests", "_vendor", "_vendored", "vendor", "vendored", "externals", "site-packages", "dist-packages")
@@ -49,7 +49,7 @@ SKIPPED_FOLDERS = frozenset(
 
 
 class Source(NamedTuple):
-    """A Python file, the module it is, and the package its documents are labelled with."""
+    """A Python file, its module's name, and the package that labels its documents."""
 
     package: str
     module: str
@@ -126,7 +126,7 @@ def installed_sources() -> list[Source]:
 
 
 def builtin_fingerprint() -> str:
-    """Changes with an installed version, with Python's, and with the way of extraction."""
+    """A hash that changes with the installed versions, with Python's, and with the way of extraction."""
     parts = [f"{distribution.name}=={distribution.version}" for distribution in _distributions()]
     parts += [sys.version, f"extraction {EXTRACTION_VERSION}"]
     return hashlib.blake2b("\n".join(parts).encode(), digest_size=16).hexdigest()
@@ -331,7 +331,7 @@ class DuplicateFilter:
         self._shingles: set[int] = set()
 
     def new_paragraphs(self, paragraphs: list[str]) -> list[str]:
-        """Those that were not seen too often already; headings may repeat."""
+        """The paragraphs that were not seen too often already; headings may repeat."""
         kept = []
         for paragraph in paragraphs:
             if _HEADING.match(paragraph) is None:

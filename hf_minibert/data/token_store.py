@@ -294,7 +294,7 @@ def _encoded(corpus: Corpus, tokenizer: PreTrainedTokenizerFast) -> Generator[En
 
 
 def tokenizer_fingerprint(tokenizer: PreTrainedTokenizerFast) -> str:
-    """Changes when the tokens of a text would; what is added around them does not matter, so models share a store."""
+    """A hash that changes when a text's tokens would. Tokens around it do not count, so models share a store."""
     parts = json.loads(tokenizer.backend_tokenizer.to_str())
     kept = {name: part for name, part in parts.items() if name not in ("post_processor", "truncation", "padding")}
     return hashlib.sha256(json.dumps(kept, sort_keys=True).encode()).hexdigest()[:16]
