@@ -28,10 +28,11 @@ from tqdm import tqdm
 
 from hf_minibert import MiniGPTForCausalLM
 from hf_minibert.command_line import invocation, run
+from hf_minibert.document_encoder import DocumentEncoder
 from hf_minibert.errors import UserError
 from hf_minibert.pretraining.arguments import parse_duration
 from hf_minibert.runs.results import environment
-from hf_minibert.tokenization import DocumentEncoder, load_tokenizer
+from hf_minibert.tokenization import load_tokenizer
 from peers import PlainGPT, nanogpt_optimizer, nanogpt_schedule
 from runs import Benchmark, curves, log_of, results_of, script, write_results
 

@@ -1,8 +1,7 @@
 """Train, load, adapt and apply the WordPiece vocabulary that MiniBERT and MiniGPT share.
 
-In come texts; out come token ids. The default tokenizer is *lossless*: ``decode(encode(text)) == text`` for every
-string that UTF-8 can hold, and ``[UNK]`` never occurs. It is made of stock ``tokenizers`` parts, so ``AutoTokenizer``
-opens it without this package:
+The default tokenizer is *lossless*: ``decode(encode(text)) == text`` for every string that UTF-8 can hold, and
+``[UNK]`` never occurs. It is made of stock ``tokenizers`` parts, so ``AutoTokenizer`` opens it without this package:
 
 * One regular expression cuts text into words, as GPT-2's does (Radford et al. 2019): a word takes the single space
   before it, no word is longer than `MAX_WORD_CHARACTERS`, and ``#`` is always a word of its own.
@@ -13,9 +12,9 @@ opens it without this package:
   search is worse than quadratic in the length of a word; the limit on that length keeps time linear in the text.
 
 Raw text may contain the characters of a special token, such as ``[MASK]``. The Transformers tokenizer reads them as
-the token, so that prompts can be written; `DocumentEncoder` and `train_wordpiece` read them as plain text, so that a
-corpus cannot inject tokens that mean something to the model, and ``tokenizer(text, split_special_tokens=True)`` does
-the same for one call. ``[MASK]`` takes the white space before it, so that ``the cat [MASK] on`` looks as it did in
+the token, so that prompts can be written. `hf_minibert.document_encoder` and `train_wordpiece` read them as plain text,
+so that a corpus cannot inject tokens that mean something to the model; ``tokenizer(text, split_special_tokens=True)``
+does the same for one call. ``[MASK]`` takes the white space before it, so that ``the cat [MASK] on`` looks as it did in
 pre-training; that space, before a ``[MASK]`` that is read as the token, is the only thing decoding does not restore.
 """
 
@@ -24,18 +23,14 @@ import heapq
 import json
 import logging
 import math
-import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from itertools import chain, compress, count
 from pathlib import Path
 from random import Random
 from typing import Any, Literal
 
 import numpy as np
-import pyarrow
-import pyarrow.compute
 from numpy.typing import NDArray
 from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, pre_tokenizers, processors, trainers
 from transformers import AutoTokenizer, BertTokenizer, PreTrainedTokenizerBase, PreTrainedTokenizerFast
@@ -44,9 +39,6 @@ from hf_minibert.assets import asset, require_tokenizer
 from hf_minibert.errors import UserError
 
 logger = logging.getLogger(__name__)
-
-Tokens = NDArray[np.unsignedinteger]
-Lengths = NDArray[np.int64]
 
 OWN_TOKENIZER = asset("tokenizer")
 """The tokenizer that comes with the package."""
@@ -74,15 +66,6 @@ _WORD = (
 ).replace("1,N", f"1,{MAX_WORD_CHARACTERS}")
 
 _SPACES_IN_TOKENS = ("\u0120", "\u2581")  # as byte-level tokenizers and SentencePiece write it
-
-_MARK = "\x1a"
-_BEGIN = _MARK + "^"  # of a piece that has no space before it
-# Where else two words always part: between a letter or digit and these, and before the last line break of some.
-_OTHER_CUTS = {"pattern": r"([0-9A-Za-z])([,.;:)\"])|(\n[!-~])", "replacement": rf"\1 {_BEGIN}\2\3"}
-_SPACES = re.compile(r" \s")
-_NO_CUT = re.compile(rf"{_MARK}| (?=\s|\Z)")
-_PIECES_PER_TEXT = 4096
-_MAX_REMEMBERED_TOKENS = 1 << 21
 
 _CLASSIC_ALPHABET = 1_000  # BERT's own limit; a writing with more characters gets more
 _CLASSIC_COVERAGE = 0.9999  # of all characters of the corpus; the rest, and the words they stand in, become [UNK]
@@ -123,7 +106,7 @@ def sample_texts(texts: Iterable[str], *, max_bytes: int, seed: int) -> TextSamp
         seen_documents += 1
         for start in range(0, len(text), piece_characters):
             piece, number = text[start : start + piece_characters], random.random()
-            num_bytes = _count_bytes(piece, document)
+            num_bytes = count_bytes(piece, document)
             seen_bytes += num_bytes
             pieces += 1
             if number < limit:
@@ -137,8 +120,12 @@ def sample_texts(texts: Iterable[str], *, max_bytes: int, seed: int) -> TextSamp
     return TextSample([piece for _, _, piece, _ in kept], kept_bytes, seen_documents, seen_bytes)
 
 
-def _count_bytes(text: str, index: int) -> int:
-    """The length of a text in UTF-8, which also shows that it can be written so."""
+def count_bytes(text: str, index: int) -> int:
+    """The length of a text in UTF-8; `index` names the text in the error.
+
+    Raises:
+        UserError: the text holds half of a surrogate pair, which UTF-8 cannot write.
+    """
     try:
         return len(text.encode())
     except UnicodeEncodeError as error:
@@ -164,8 +151,8 @@ def train_wordpiece(
     """
     texts = list(texts)
     for index, text in enumerate(texts):
-        _count_bytes(text, index)
-    build = _classic_pipeline if lowercase else _lossless_pipeline
+        count_bytes(text, index)
+    build = _classic_pipeline if lowercase else lossless_pipeline
     if lowercase:
         alphabet, continuing = _frequent_characters(texts, vocab_size)
     else:
@@ -180,7 +167,7 @@ def train_wordpiece(
     return adapt_tokenizer(tokenizer, model_type="minibert", uses_token_types=True, model_max_length=None)
 
 
-def _lossless_pipeline(vocabulary: dict[str, int]) -> Tokenizer:
+def lossless_pipeline(vocabulary: dict[str, int]) -> Tokenizer:
     """The `tokenizers` pipeline that the module's docstring describes, without a post-processor."""
     backend = Tokenizer(
         models.WordPiece(
@@ -398,7 +385,7 @@ def adapt_tokenizer(
             model_max_length=model_max_length,
             **roles,
         )
-    backend = _plain_backend(tokenizer)
+    backend = plain_backend(tokenizer)
     steps: list[processors.PostProcessor] = []
     if _is_byte_level(backend):
         steps.append(processors.ByteLevel(trim_offsets=True))  # a word's offsets leave out the space before it
@@ -424,119 +411,12 @@ def adapt_tokenizer(
     )
 
 
-def _plain_backend(tokenizer: PreTrainedTokenizerFast) -> Tokenizer:
+def plain_backend(tokenizer: PreTrainedTokenizerFast) -> Tokenizer:
     """A copy of the backend that neither cuts nor pads, whatever the last call of the tokenizer asked for."""
     backend = copy.deepcopy(tokenizer.backend_tokenizer)
     backend.no_truncation()
     backend.no_padding()
     return backend
-
-
-class DocumentEncoder:
-    """Encodes raw text fast: nothing added, nothing cut, and the characters ``[MASK]`` are six characters of text.
-
-    Our pre-tokenizer never joins what stands on the two sides of a space before a visible character, and of some other
-    places. So text is cut there, pieces that were met before are looked up, as most are, and only new ones are spelt.
-    Other tokenizers spell every text anew. Give many documents at once, which the threads of `tokenizers` share, but
-    not more than a few megabytes: while it works, it holds about a hundred bytes a token.
-    """
-
-    def __init__(self, tokenizer: PreTrainedTokenizerFast) -> None:
-        self._backend = _plain_backend(tokenizer)
-        self._backend.post_processor = None
-        self._backend.encode_special_tokens = True
-        self._dtype = np.min_scalar_type(len(tokenizer) - 1)
-        self._hash_id = self._backend.token_to_id("#")
-        self._is_cut_at_spaces = self._hash_id is not None and _is_cut_at_spaces(self._backend)
-        self._forget()
-
-    def _forget(self) -> None:
-        """Start the table of pieces: the number of each, and where its tokens are among those of all."""
-        self._numbers: dict[str, int] = {}
-        self._tokens: Tokens = np.empty(0, self._dtype)
-        self._begins, self._lengths = np.empty((2, 0), np.int32)
-
-    def __call__(self, texts: Sequence[str]) -> tuple[Tokens, Lengths]:
-        """Token ids of some documents.
-
-        Returns:
-            The ids of all documents end to end, in the smallest unsigned type that holds the vocabulary, and the
-            number of tokens of each document.
-
-        Raises:
-            UserError: a text holds half of a surrogate pair, which no tokenizer can represent.
-        """
-        try:
-            return self._look_up(texts) if self._is_cut_at_spaces and texts else self._spell(texts)
-        except (TypeError, UnicodeEncodeError):  # what `tokenizers` and Arrow raise for half a surrogate pair
-            for index, text in enumerate(texts):
-                _count_bytes(text, index)
-            raise
-
-    def _look_up(self, texts: Sequence[str]) -> tuple[Tokens, Lengths]:
-        """Tokens of texts, from the table, after what is new in them was added to it."""
-        if len(self._tokens) > _MAX_REMEMBERED_TOKENS:
-            self._forget()
-        marked = pyarrow.array([_BEGIN + _mark_spaces(text) for text in texts], pyarrow.large_string())
-        cut = pyarrow.compute.replace_substring_regex(marked, **_OTHER_CUTS)
-        pieces = pyarrow.compute.split_pattern(cut, " ")
-        distinct = pieces.values.dictionary_encode()
-        names = distinct.dictionary.to_pylist()
-        self._learn([name for name in names if name not in self._numbers])
-        numbers = np.fromiter(map(self._numbers.__getitem__, names), np.int64, len(names))
-        numbers = numbers[distinct.indices.to_numpy()]
-        lengths = self._lengths[numbers]
-        shifts = np.repeat(self._begins[numbers] - np.cumsum(lengths, dtype=np.int32) + lengths, lengths)
-        tokens = self._tokens[shifts + np.arange(len(shifts), dtype=np.int32)]
-        return tokens, np.add.reduceat(lengths, pieces.offsets.to_numpy()[:-1], dtype=np.int64)
-
-    def _learn(self, names: list[str]) -> None:
-        """Add pieces to the table. Most are spelt as one text, with ``#``, which is always a word, before each."""
-        pieces = [_unescape(name) if _MARK in name else " " + name for name in names]
-        is_odd = np.array(["#" in piece or piece[-1:].isspace() for piece in pieces], np.bool_)  # reads as another
-        plain, odd = list(compress(pieces, ~is_odd)), list(compress(pieces, is_odd))
-        starts = range(0, len(plain), _PIECES_PER_TEXT)
-        tokens, _ = self._spell(["#" + "#".join(plain[start : start + _PIECES_PER_TEXT]) for start in starts])
-        odd_tokens, odd_lengths = self._spell(odd)
-        hashes = np.flatnonzero(tokens == self._hash_id)
-        begins, lengths = np.empty((2, len(pieces)), np.int32)
-        begins[~is_odd], lengths[~is_odd] = hashes + 1, np.diff(hashes, append=len(tokens)) - 1
-        begins[is_odd], lengths[is_odd] = len(tokens) + np.cumsum(odd_lengths) - odd_lengths, odd_lengths
-        self._numbers.update(zip(names, count(len(self._numbers)), strict=False))
-        self._begins = np.append(self._begins, len(self._tokens) + begins)
-        self._lengths = np.append(self._lengths, lengths)
-        self._tokens = np.concatenate((self._tokens, tokens, odd_tokens))
-
-    def _spell(self, texts: Sequence[str]) -> tuple[Tokens, Lengths]:
-        """Tokens of texts, from `tokenizers`."""
-        encodings = self._backend.encode_batch_fast(list(texts), add_special_tokens=False)
-        lengths = np.fromiter((len(encoding) for encoding in encodings), np.int64, len(encodings))
-        ids = chain.from_iterable(encoding.ids for encoding in encodings)
-        return np.fromiter(ids, self._dtype, int(lengths.sum())), lengths
-
-
-def _mark_spaces(text: str) -> str:
-    """A text in which every space that is left is a cut."""
-    has_others = _MARK in text or text.endswith(" ") or _SPACES.search(text)  # quickly said of most texts
-    return _NO_CUT.sub(_escape, text) if has_others else text
-
-
-def _escape(found: re.Match[str]) -> str:
-    """What stands for a space that is no cut, and for the character that marks it."""
-    return _MARK + ("_" if found[0] == " " else "-")
-
-
-def _unescape(name: str) -> str:
-    """The text of a piece."""
-    space = "" if name.startswith(_BEGIN) else " "
-    return space + name.removeprefix(_BEGIN).replace(_MARK + "_", " ").replace(_MARK + "-", _MARK)
-
-
-def _is_cut_at_spaces(backend: Tokenizer) -> bool:
-    """Whether a space before a visible character always begins a word."""
-    parts, ours = (json.loads(one.to_str()) for one in (backend, _lossless_pipeline(SPECIAL_TOKENS)))
-    has_own_words = any(not token["special"] for token in parts["added_tokens"])
-    return parts["normalizer"] is None and parts["pre_tokenizer"] == ours["pre_tokenizer"] and not has_own_words
 
 
 def is_byte_level(tokenizer: PreTrainedTokenizerFast) -> bool:

@@ -29,12 +29,14 @@ ALLOWED = {
     "output_folder": {"files", "errors"},
     "command_line": {"errors"},
     "verbs": {"command_line", "data", "pretraining", "finetuning", "evaluation", "export", "hub", "tokenization"}
-    | {"runs", "assets", "files", "output_folder", "markdown", "errors"},
+    | {"document_encoder", "runs", "assets", "files", "output_folder", "markdown", "errors"},
     "cli": {"command_line", "verbs"},
     "__main__": {"cli"},
     "tokenization": {"assets", "errors"},
+    "document_encoder": {"tokenization"},
     "models": set(),
-    "data": {"models", "tokenization", "files", "errors"},  # of the models, which label is not predicted
+    # of the models, which label is not predicted
+    "data": {"models", "tokenization", "document_encoder", "files", "errors"},
     "presets": {"models", "assets", "errors"},
     "export": {"models", "tokenization", "assets", "files", "output_folder", "markdown", "errors"},
     "hub": {"models", "files", "markdown", "errors"},

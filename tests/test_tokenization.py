@@ -17,12 +17,12 @@ from hypothesis import strategies as st
 from tokenizers import Regex, Tokenizer, models, normalizers, pre_tokenizers, trainers
 from transformers import AutoTokenizer, BertTokenizer, PreTrainedTokenizerFast
 
-from hf_minibert import tokenization
+from hf_minibert import document_encoder, tokenization
+from hf_minibert.document_encoder import DocumentEncoder
 from hf_minibert.errors import UserError
 from hf_minibert.tokenization import (
     MAX_WORD_CHARACTERS,
     SPECIAL_TOKENS,
-    DocumentEncoder,
     adapt_tokenizer,
     load_tokenizer,
     sample_texts,
@@ -249,7 +249,7 @@ def test_documents_are_encoded_as_the_tokenizer_does(tokenizer: PreTrainedTokeni
 def test_the_encoder_forgets_what_is_too_much(
     tokenizer: PreTrainedTokenizerFast, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(tokenization, "_MAX_REMEMBERED_TOKENS", 40)
+    monkeypatch.setattr(document_encoder, "_MAX_REMEMBERED_TOKENS", 40)
     encode = DocumentEncoder(tokenizer)
     for start in range(0, 400, 20):
         texts = [f"{start} number {number}" for number in range(start, start + 20)]

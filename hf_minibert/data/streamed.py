@@ -25,7 +25,8 @@ from filelock import FileLock
 from tqdm import tqdm
 from transformers import PreTrainedTokenizerFast
 
-from hf_minibert.data.corpus import Corpus, Document, HubStream
+from hf_minibert.data.corpus import HubStream
+from hf_minibert.data.documents import Corpus, Document
 from hf_minibert.data.rows import Batch, Integers, Rows
 from hf_minibert.data.token_store import (
     TokenStore,

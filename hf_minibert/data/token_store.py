@@ -34,9 +34,9 @@ from numpy.typing import NDArray
 from tqdm import tqdm
 from transformers import PreTrainedTokenizerFast
 
-from hf_minibert.data.corpus import Corpus, Document, document_hash
+from hf_minibert.data.documents import Corpus, Document, document_hash
+from hf_minibert.document_encoder import DocumentEncoder
 from hf_minibert.errors import UserError
-from hf_minibert.tokenization import DocumentEncoder
 
 TOKENS_FILE = "tokens.arrow"
 ABOUT_FILE = "store.json"

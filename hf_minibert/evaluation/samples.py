@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
-from hf_minibert.data.corpus import document_hash
+from hf_minibert.data.documents import document_hash
 from hf_minibert.data.token_store import Documents
 from hf_minibert.tokenization import word_starts
 

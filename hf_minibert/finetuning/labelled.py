@@ -15,7 +15,8 @@ from typing import Any
 
 from datasets import Dataset
 
-from hf_minibert.data.corpus import document_hash, is_held_out, open_corpus
+from hf_minibert.data.corpus import open_corpus
+from hf_minibert.data.documents import document_hash, is_held_out
 from hf_minibert.data.splits import Source, read_source, read_test_file, table_of
 from hf_minibert.data.tables import Table, listed, shown
 from hf_minibert.errors import UserError

@@ -9,7 +9,8 @@ import torch
 from accelerate import Accelerator
 from torch import Tensor
 
-from hf_minibert.data.corpus import Corpus, HubStream, open_corpus
+from hf_minibert.data.corpus import HubStream, open_corpus
+from hf_minibert.data.documents import Corpus
 from hf_minibert.data.loader import evaluation_batches
 from hf_minibert.data.rows import Masking, Rows, RowSettings
 from hf_minibert.data.sources import BUILTIN

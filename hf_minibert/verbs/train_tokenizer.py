@@ -27,7 +27,7 @@ from hf_minibert.markdown import plain
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerFast
 
-    from hf_minibert.data.corpus import Corpus
+    from hf_minibert.data.documents import Corpus
 
 DOCUMENTS_PER_BATCH = 64
 
@@ -91,7 +91,7 @@ def read_texts(corpus: "Corpus") -> Iterator[str]:
 
 def measure_compression(tokenizer: "PreTrainedTokenizerFast", texts: Iterator[str]) -> dict[str, float]:
     """Bytes, tokens and bytes per token of held-out texts, read a batch at a time."""
-    from hf_minibert.tokenization import DocumentEncoder
+    from hf_minibert.document_encoder import DocumentEncoder
 
     num_bytes = num_tokens = 0
     encode = DocumentEncoder(tokenizer)

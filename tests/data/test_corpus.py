@@ -24,8 +24,10 @@ from hypothesis import strategies as st
 
 from hf_minibert.data import builtin_corpus
 from hf_minibert.data import corpus as corpus_module
-from hf_minibert.data.builtin_corpus import Source, Statistics, clean_docstring, extract, sources_below
-from hf_minibert.data.corpus import DOCUMENT_CHARACTERS, Corpus, document_hash, is_held_out, open_corpus
+from hf_minibert.data.builtin_corpus import Source, Statistics, extract, sources_below
+from hf_minibert.data.corpus import DOCUMENT_CHARACTERS, open_corpus
+from hf_minibert.data.documents import Corpus, document_hash, is_held_out
+from hf_minibert.data.prose import clean_docstring
 from hf_minibert.errors import UserError
 
 COMPRESS: dict[str, Callable[[bytes], bytes]] = {

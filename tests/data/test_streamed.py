@@ -17,7 +17,8 @@ import streamed_hub
 import torch
 
 from hf_minibert.data import streamed
-from hf_minibert.data.corpus import HubStream, document_hash, is_held_out, open_corpus
+from hf_minibert.data.corpus import HubStream, open_corpus
+from hf_minibert.data.documents import document_hash, is_held_out
 from hf_minibert.data.loader import training_batches
 from hf_minibert.data.rows import Batch
 from hf_minibert.data.streamed import PartMaker, Stream, StreamedRows, open_stream

@@ -14,10 +14,12 @@ import psutil
 import pytest
 
 from hf_minibert.data import token_store
-from hf_minibert.data.corpus import Corpus, Document, document_hash, is_held_out, open_corpus
+from hf_minibert.data.corpus import open_corpus
+from hf_minibert.data.documents import Corpus, Document, document_hash, is_held_out
 from hf_minibert.data.token_store import Documents, TokenStore, open_token_store, store_fingerprint
+from hf_minibert.document_encoder import DocumentEncoder
 from hf_minibert.errors import UserError
-from hf_minibert.tokenization import DocumentEncoder, train_wordpiece
+from hf_minibert.tokenization import train_wordpiece
 
 TEXTS = [f"Document {number} says “größer” {number % 7} times.\n\tAnd [MASK] is text. 🤗" for number in range(600)]
 
@@ -315,7 +317,7 @@ KILLED = """
 import sys, time
 from pathlib import Path
 from hf_minibert.data import token_store
-from hf_minibert.data.corpus import Corpus, Document
+from hf_minibert.data.documents import Corpus, Document
 from hf_minibert.tokenization import load_tokenizer
 
 class Endless(Corpus):

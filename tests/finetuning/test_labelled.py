@@ -14,7 +14,7 @@ import zstandard
 from datasets import ClassLabel, Dataset, DatasetDict, Features, Value
 
 from hf_minibert.data import corpus as corpus_module
-from hf_minibert.data.corpus import document_hash
+from hf_minibert.data.documents import document_hash
 from hf_minibert.errors import UserError
 from hf_minibert.finetuning import labelled
 from hf_minibert.finetuning.labelled import LABELS_SHOWN, label_counts, load_labelled
