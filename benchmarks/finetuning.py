@@ -28,6 +28,7 @@ from hf_minibert.errors import UserError
 from hf_minibert.finetuning import durable, finetune, trainer
 from hf_minibert.finetuning.arguments import FinetuneArguments
 from hf_minibert.finetuning.labelled import load_labelled
+from hf_minibert.finetuning.text import TextClassification
 from hf_minibert.pretraining.arguments import PretrainArguments
 from hf_minibert.pretraining.optimization import build_optimizers
 from hf_minibert.runs.results import environment
@@ -74,19 +75,19 @@ class MuonTrainer(durable.DurableTrainer):
 @contextmanager
 def replaced(names: dict[str, Any]) -> Iterator[None]:
     """Fine-tune with other constants, another function or another trainer."""
-    of_trainer = {name: value for name, value in names.items() if name != "DurableTrainer"}
-    of_finetune = {name: value for name, value in names.items() if name == "DurableTrainer"}
+    of_trainer = {name: value for name, value in names.items() if name != "trainer_class"}
+    of_task = {name: value for name, value in names.items() if name == "trainer_class"}
     with ExitStack() as patches:
-        for module, changed in ((trainer, of_trainer), (finetune, of_finetune)):
+        for owner, changed in ((trainer, of_trainer), (TextClassification, of_task)):
             if changed:
-                patches.enter_context(mock.patch.multiple(module, **changed))
+                patches.enter_context(mock.patch.multiple(owner, **changed))
         yield
 
 
 ONE_RATE: dict[str, Any] = {"USUAL_RMS": math.inf, "NEW_WEIGHTS_RATE": 1.0}
 BOTH: dict[str, Any] = {"USUAL_RMS": 0.05, "NEW_WEIGHTS_RATE": 10.0}
 
-# What a variant replaces in `hf_minibert.finetuning.trainer`; the trainer itself, in `finetune`, which uses it.
+# What a variant replaces in `hf_minibert.finetuning.trainer`; the trainer itself, in the task, which uses it.
 VARIANTS: dict[str, dict[str, Any]] = {
     "one rate for all": ONE_RATE,
     "classifier 10 times as fast": ONE_RATE | {"NEW_WEIGHTS_RATE": 10.0},
@@ -96,7 +97,7 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "both, in proportion to 0.03": BOTH | {"USUAL_RMS": 0.03},
     "both, in proportion to 0.1, classifier 30 times": BOTH | {"USUAL_RMS": 0.1, "NEW_WEIGHTS_RATE": 30.0},
     "both, in proportion to 0.1, norms too": BOTH | {"USUAL_RMS": 0.1, "rate_factor": norms_too},
-    "Muon": {"DurableTrainer": MuonTrainer},
+    "Muon": {"trainer_class": MuonTrainer},
 }
 
 

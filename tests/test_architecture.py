@@ -39,13 +39,13 @@ ALLOWED = {
     "data": {"models", "tokenization", "document_encoder", "files", "errors"},
     "presets": {"models", "assets", "errors"},
     "export": {"models", "tokenization", "assets", "files", "output_folder", "markdown", "errors"},
-    "hub": {"models", "files", "markdown", "errors"},
+    "hub": {"models", "runs", "files", "markdown", "errors"},
     "evaluation": {"data", "models", "presets", "tokenization", "errors"},
     "runs": {"files", "errors"},
     "pretraining": {"command_line", "data", "models", "tokenization", "presets", "evaluation", "hub", "runs"}
     | {"files", "output_folder", "errors"},
-    "finetuning": {"data", "models", "tokenization", "presets", "evaluation", "hub", "runs"}
-    | {"files", "output_folder", "errors"},
+    "finetuning": {"data", "models", "tokenization", "presets", "evaluation", "export", "hub", "runs"}
+    | {"assets", "files", "output_folder", "errors"},
 }
 
 

@@ -8,6 +8,15 @@ from hf_minibert.errors import UserError
 
 TaskName = Literal["text-classification"]
 
+USED_BY: dict[str, tuple[TaskName, ...]] = {
+    "text_column": ("text-classification",),
+    "label_column": ("text-classification",),
+    "label_names": ("text-classification",),
+    "classifier_pooling": ("text-classification",),
+    "lm_loss_weight": ("text-classification",),
+}
+"""The tasks that use a flag, of the flags that not all tasks use; for the others it is an error."""
+
 
 @dataclass(kw_only=True)
 class DataArguments:
@@ -26,8 +35,8 @@ class DataArguments:
     label_names: list[str] | None = None
     """The labels in the order of their class ids, or what the class ids 0, 1, ... in the column mean, as in
     `--label_names negative positive`."""
-    max_seq_length: int = 256
-    """Longer texts are cut."""
+    max_seq_length: int | None = None
+    """Longer examples are cut, in tokens. Default: as many as the model has positions."""
     max_train_samples: int | None = None
     """Train on so many texts only, chosen by the seed."""
     max_eval_samples: int | None = None
@@ -40,6 +49,13 @@ class ModelArguments:
 
     task: TaskName = "text-classification"
     """What to learn."""
+    model_name_or_path: str | None = None
+    """Folder of a pre-trained MiniBERT or MiniGPT, or of a stock BERT, EuroBERT, GPT-2 or Llama, which is converted; or
+    its name on the Hub."""
+    model: str | None = None
+    """In place of a pre-trained model: a named one with new weights, such as minibert-mini."""
+    tokenizer_name_or_path: str | None = None
+    """Folder or Hub name of a tokenizer. Default: the pre-trained model's own; with --model, the package's."""
     hidden_dropout_prob: float = 0.1
     """Dropout in the layers and before the classifier."""
     classifier_pooling: Literal["cls", "mean", "max"] | None = None
@@ -83,13 +99,11 @@ class HardwareArguments:
 
 @dataclass(kw_only=True)
 class FinetuneArguments(HardwareArguments, TrainingArguments, ModelArguments, DataArguments):
-    """Fine-tune a pre-trained model on labelled text, and leave a folder that a pipeline opens.
+    """Fine-tune a pre-trained model on a task, and leave a folder that a pipeline opens.
 
     SIGTERM, SIGUSR1 and Ctrl-C end it after the step at hand, with a checkpoint.
     """
 
-    model_name_or_path: str
-    """Folder of a pre-trained MiniBERT or MiniGPT, or its name on the Hub."""
     output_dir: str
     """Folder for the classifier, its card and its metrics; what an earlier fine-tuning left there stays until the new
     result is whole."""
@@ -122,7 +136,15 @@ class FinetuneArguments(HardwareArguments, TrainingArguments, ModelArguments, Da
             raise UserError(f"seed must be below 2**32, got {self.seed}")
         if not 0 <= self.hidden_dropout_prob < 1:
             raise UserError(f"hidden_dropout_prob must be in [0, 1), got {self.hidden_dropout_prob}")
-        if self.max_seq_length < 8:
+        if (self.model_name_or_path is None) == (self.model is None):
+            raise UserError(
+                "give either --model_name_or_path, a pre-trained model, or --model, a named one with new weights"
+                + (f" (not both: {self.model_name_or_path}, {self.model})" if self.model else "")
+            )
+        for name, tasks in USED_BY.items():
+            if self.task not in tasks and getattr(self, name) != type(self).__dataclass_fields__[name].default:
+                raise UserError(f"--{name} is a flag of {' and '.join(tasks)}; the task {self.task} has no use for it")
+        if self.max_seq_length is not None and self.max_seq_length < 8:
             raise UserError(f"max_seq_length must be at least 8, got {self.max_seq_length}")
         if self.resume and self.overwrite_output_dir:
             raise UserError("--resume goes on with what --overwrite_output_dir would forget; give one of them")

@@ -16,6 +16,7 @@ from safetensors.torch import load_model
 from torch import Tensor, nn
 from transformers import TrainerCallback, TrainerState
 from transformers.trainer_pt_utils import LengthGroupedSampler, get_length_grouped_indices
+from transformers.trainer_utils import EvalLoopOutput
 
 from hf_minibert.errors import UserError
 from hf_minibert.files import disk_errors
@@ -34,6 +35,8 @@ class DurableTrainer(ProportionateTrainer):
     def __init__(self, *, unfinished: Unfinished, **arguments: Any) -> None:
         super().__init__(**arguments)
         self.unfinished = unfinished
+        self.split = "eval"
+        """The split of the evaluation at hand."""
         self.seconds = 0.0
         self._begin = 0.0
         self._loss_is_finite = torch.tensor(True)
@@ -80,6 +83,18 @@ class DurableTrainer(ProportionateTrainer):
         in_epoch = self._progress is not None and not self._progress["is_epoch_end"]
         self._order = KnownOrder(sampler, self._progress["order"] if self._progress and in_epoch else None)
         return self._order
+
+    def evaluation_loop(
+        self,
+        dataloader: Any,
+        description: str,
+        prediction_loss_only: bool | None = None,
+        ignore_keys: list[str] | None = None,
+        metric_key_prefix: str = "eval",
+    ) -> EvalLoopOutput:
+        """As `Trainer`, and note which split it is, for what measures it."""
+        self.split = metric_key_prefix
+        return super().evaluation_loop(dataloader, description, prediction_loss_only, ignore_keys, metric_key_prefix)
 
     def training_step(self, *arguments: Any, **more: Any) -> Tensor:
         """As `Trainer`, and note whether the loss is finite."""

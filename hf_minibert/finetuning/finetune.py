@@ -70,20 +70,22 @@ def finetune(arguments: FinetuneArguments) -> int:
 
 def build_trainer(run: Run, unfinished: Unfinished, stop: StopSignal) -> tuple[DurableTrainer, OneBar]:
     """`Trainer` and its progress bar."""
-    arguments, task = run.arguments, run.task
-    bar, watch = OneBar(task.best_metric), Watch(stop)
-    trainer = DurableTrainer(
+    task = run.task
+    bar, watch = OneBar(run.best_metric), Watch(stop)
+    fields = trainer_arguments(
+        run.arguments, unfinished.folder, run.best_metric, len(run.rows["train"]), run.processes.num_processes
+    )
+    trainer: DurableTrainer = task.trainer_class(
         unfinished=unfinished,
         new_weights=run.new_weights,
         model=run.model,
-        args=trainer_arguments(
-            arguments, unfinished.folder, task.best_metric, len(run.rows["train"]), run.processes.num_processes
-        ),
+        args=task.training_arguments_class(**fields | task.trainer_settings()),
         train_dataset=run.rows["train"],
         eval_dataset=run.rows["eval"],
         processing_class=run.tokenizer,
         data_collator=task.collator(run.tokenizer),
-        compute_metrics=task.measure,
+        compute_metrics=lambda prediction, **last: task.measure(prediction, trainer.split, **last),
+        preprocess_logits_for_metrics=task.reduce_logits,
         callbacks=[bar, watch],
     )
     watch.trainer = trainer
@@ -103,12 +105,12 @@ def announce(run: Run, trainer: DurableTrainer, checkpoint: Path | None) -> None
     """Print what will be trained, on which data and device."""
     if not trainer.is_world_process_zero():
         return
-    rows = run.rows
-    for line in (*run.data.notes, *run.task.describe(run.data, rows)):
+    for line in (*run.data.notes, *run.task.describe(run.data, run.examples), *run.task.notes):
         tqdm.write(line)
+    train, held_out = len(run.examples["train"]), len(run.examples["eval"])
     tqdm.write(
-        f"fine-tuning {run.model.num_parameters() / 1e6:.1f}M parameters on {len(rows['train']):,} examples, "
-        f"{len(rows['eval']):,} held out, on {hardware(trainer.args.device)}"
+        f"fine-tuning {run.model.num_parameters() / 1e6:.1f}M parameters on {train:,} examples, {held_out:,} held out, "
+        f"on {hardware(trainer.args.device)}"
     )
     if checkpoint is not None:
         tqdm.write(f"going on from {checkpoint.name}")

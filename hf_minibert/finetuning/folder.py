@@ -15,6 +15,7 @@ from hf_minibert.finetuning.run import Run, fingerprint
 from hf_minibert.finetuning.unfinished import (
     ARGUMENTS,
     RESULTS,
+    SOURCES,
     Unfinished,
     changed_arguments,
     changed_sources,
@@ -47,7 +48,7 @@ def folder_rules(arguments: FinetuneArguments) -> dict[str, Any]:
         "kind": "an earlier fine-tuning",
         "replaces": arguments.overwrite_output_dir or goes_on,
         "remedy": "give another, or --overwrite_output_dir to replace what an earlier fine-tuning wrote there",
-        "inputs": [arguments.model_name_or_path, arguments.dataset, arguments.test_dataset or arguments.dataset],
+        "inputs": [each for name in SOURCES if (each := getattr(arguments, name)) is not None],
     }
 
 

@@ -1,7 +1,7 @@
 """What a fine-tuning leaves: the model, what it was asked for, its metrics and curves, its figures, and its card."""
 
 import json
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +14,7 @@ from hf_minibert.hub.card import render_card
 from hf_minibert.runs.curves import plot_curves
 from hf_minibert.runs.hardware import hardware
 from hf_minibert.runs.results import changed_settings, environment
+from hf_minibert.runs.scores import is_better
 from hf_minibert.tokenization import save_tokenizer
 
 METRICS = "metrics.jsonl"
@@ -28,10 +29,15 @@ def write_result(
     write_json(folder / ARGUMENTS, saved_arguments(run.arguments))
     lines = [entry for entry in history if "loss" in entry or "eval_loss" in entry]
     write_text(folder / METRICS, "".join(json.dumps(entry, allow_nan=False) + "\n" for entry in lines))
-    results = finetuning_results(run, trainer, metrics)
+    results = finetuning_results(run, trainer, metrics) | {"pictures": run.task.pictures(folder, run.data)}
     write_json(folder / RESULTS, results)
-    baseline = (run.task.baseline_words, results["metrics"][run.task.baseline])
-    plot_curves(folder / METRICS, folder / "curves.png", score=run.task.best_metric, score_baseline=baseline)
+    metric, baseline = run.best_metric, baseline_of(run, results)
+    plot_curves(
+        folder / METRICS,
+        folder / "curves.png",
+        score=None if metric == "loss" else metric,
+        score_baseline=None if baseline is None else (run.task.baseline_words, baseline),
+    )
     write_text(folder / CARD, render_card(folder, place=Path(run.arguments.output_dir)))
     return results
 
@@ -40,7 +46,8 @@ def closing_lines(run: Run, results: dict[str, Any]) -> list[str]:
     """Lines for people: what the model has learned, and where it is."""
     task, folder = run.task, Path(run.arguments.output_dir)
     lines = task.report(results)
-    if results["metrics"][f"eval_{task.best_metric}"] <= results["metrics"][task.baseline]:
+    value, baseline = results["metrics"][f"eval_{run.best_metric}"], baseline_of(run, results)
+    if baseline is not None and not is_better(run.best_metric, value, baseline):
         lines.append(
             f"  no epoch was better than {task.baseline_words}: give more text or epochs, or another --learning_rate"
         )
@@ -48,29 +55,37 @@ def closing_lines(run: Run, results: dict[str, Any]) -> list[str]:
     return [*lines, f"\nmodel       {folder}", f"model card  {generated if generated.exists() else folder / CARD}"]
 
 
+def baseline_of(run: Run, results: dict[str, Any]) -> float | None:
+    """The value that the metric which chooses the best epoch has without any learning, if the task knows one."""
+    name = run.task.baseline_names.get(run.best_metric)
+    return None if name is None else float(results["metrics"][name])
+
+
 def finetuning_results(run: Run, trainer: DurableTrainer, metrics: dict[str, float]) -> dict[str, Any]:
     """The content of `results.json`: the run in figures, from which the card is rendered."""
-    arguments, task, data, rows, model = run.arguments, run.task, run.data, run.rows, run.model
-    config = model.config
+    arguments, task, data, examples, model = run.arguments, run.task, run.data, run.examples, run.model
+    config = run.start.config
     names = [f"{split}_{metric}" for split in ("eval", "test") for metric in ("loss", *task.metrics)]
     kept = {name: metrics[name] for name in names if name in metrics}
-    base_model = Path(arguments.model_name_or_path)
     results = {
         "kind": "finetune",
         "task": arguments.task,
         "model_type": config.model_type,
         "architecture": "modern" if config.norm_type == "rms_norm" else "classic",
-        "base_model": base_model.resolve().name if base_model.is_dir() else arguments.model_name_or_path,
-        "base_model_hub_id": None if base_model.is_dir() else arguments.model_name_or_path,
+        "pipeline_tag": task.pipeline_tag or arguments.task,
+        "base_model": run.start.name,
+        "base_model_hub_id": run.start.hub_id,
+        "from_scratch": run.start.source is None,
         "dataset": {
             "name": data.hub_id or Path(arguments.dataset).name,
             "hub_id": data.hub_id,
             "is_builtin": arguments.dataset == BUILTIN,
-            "train_examples": len(rows["train"]),
-            "eval_examples": len(rows["eval"]),
+            "examples_word": task.examples_word,
+            "train_examples": len(examples["train"]),
+            "eval_examples": len(examples["eval"]),
             "labels": data.labels,
         }
-        | ({"test_examples": len(rows["test"])} if "test" in rows else {}),
+        | ({"test_examples": len(examples["test"])} if "test" in examples else {}),
         "num_parameters": model.num_parameters(),
         "training": {
             "steps": trainer.state.global_step,
@@ -79,13 +94,20 @@ def finetuning_results(run: Run, trainer: DurableTrainer, metrics: dict[str, flo
             "global_batch_size": arguments.per_device_train_batch_size
             * arguments.gradient_accumulation_steps
             * trainer.args.world_size,
-            "max_seq_length": arguments.max_seq_length,
+            "max_seq_length": run.max_length,
             "num_processes": trainer.args.world_size,
             "hardware": hardware(trainer.args.device),
             "precision": {"no": "fp32"}.get(str(arguments.mixed_precision), arguments.mixed_precision),
         },
-        "metrics": kept | task.baselines(rows),
+        "metrics": kept | task.baselines(examples),
+        "best_metric": run.best_metric,
+        "baselines": {f"eval_{metric}": name for metric, name in task.baseline_names.items()},
+        "baseline_words": task.baseline_words,
         "changed_settings": changed_settings(replace(arguments, resume=False, overwrite_output_dir=False)),
         "environment": environment(),
     }
-    return results | {"headline": task.headline(results)}
+    return results | {
+        "headline": task.headline(results),
+        "usage": asdict(task.usage()),
+        "limits": task.limits(results),
+    }

@@ -1,4 +1,4 @@
-"""Read and check what a fine-tuning needs: data and a pre-trained model, both ready to train."""
+"""Read and check what a fine-tuning needs: data and a model to begin with, both ready to train."""
 
 import dataclasses
 from dataclasses import dataclass
@@ -11,12 +11,11 @@ from transformers import PreTrainedModel, PreTrainedTokenizerFast, set_seed
 
 from hf_minibert.errors import UserError
 from hf_minibert.finetuning.arguments import FinetuneArguments
+from hf_minibert.finetuning.start import Start, from_checkpoint, from_preset
 from hf_minibert.finetuning.task import Task, TaskData
 from hf_minibert.finetuning.tasks import TASKS
 from hf_minibert.finetuning.unfinished import content_hash, saved_arguments
-from hf_minibert.presets import load_config, load_pretrained
 from hf_minibert.runs.hardware import computes_in_bfloat16, fastest_attention, use_all_cores
-from hf_minibert.tokenization import load_tokenizer
 
 
 @dataclass(frozen=True)
@@ -26,13 +25,27 @@ class Run:
     arguments: FinetuneArguments
     task: Task
     data: TaskData
+    examples: dict[str, Dataset]
+    """The splits, as many of each as were asked for."""
     rows: dict[str, Dataset]
     """The splits, encoded as the model takes them."""
-    tokenizer: PreTrainedTokenizerFast
+    max_length: int
+    """Longer rows were cut."""
+    start: Start
     model: PreTrainedModel
     new_weights: set[str]
     """The names of the weights that are not pre-trained."""
     processes: PartialState
+
+    @property
+    def tokenizer(self) -> PreTrainedTokenizerFast:
+        """What made the rows."""
+        return self.start.tokenizer
+
+    @property
+    def best_metric(self) -> str:
+        """The metric that chooses the best epoch."""
+        return self.task.best_metric
 
 
 def read(arguments: FinetuneArguments) -> Run:
@@ -41,46 +54,53 @@ def read(arguments: FinetuneArguments) -> Run:
     Raises:
         UserError: one of them is missing or not acceptable.
     """
-    load_config(arguments.model_name_or_path)  # a mistake in the name shows best here
-    tokenizer = load_tokenizer(arguments.model_name_or_path)
-    task = TASKS[arguments.task]
-    data = task.read(arguments)
-    set_seed(arguments.seed)
-    model, new_weights = build_model(arguments, task, data)
+    if arguments.model is not None:
+        start = from_preset(arguments.model, arguments.tokenizer_name_or_path)
+    else:
+        assert arguments.model_name_or_path is not None
+        start = from_checkpoint(arguments.model_name_or_path, arguments.tokenizer_name_or_path)
+    task = TASKS[arguments.task](arguments)
+    data = task.read()
+    task.config_fields(start.config, data)  # a mistake shows best before the work
     limits = {"train": arguments.max_train_samples, "eval": arguments.max_eval_samples}
-    rows = {
-        split: task.encode(sample(some, limits.get(split, limits["eval"]), arguments.seed), tokenizer, arguments)
-        for split, some in data.splits.items()
+    examples = {
+        split: sample(some, limits.get(split, limits["eval"]), arguments.seed) for split, some in data.splits.items()
     }
+    max_length = longest_row(arguments, task.positions(start))
+    rows = {split: task.encode(some, split, start.tokenizer, max_length) for split, some in examples.items()}
+    set_seed(arguments.seed)
+    model, new_weights = task.build_model(
+        start,
+        data,
+        attn_implementation=fastest_attention(min(max_length, max(map(longest, rows.values())))),
+        hidden_dropout_prob=arguments.hidden_dropout_prob,
+    )
     if arguments.mixed_precision is None:
         arguments = dataclasses.replace(arguments, mixed_precision="bf16" if computes_in_bfloat16() else "no")
     processes = PartialState(cpu=not torch.accelerator.is_available())  # unless told, it joins no processes on a CPU
     use_all_cores(processes.device)
-    return Run(arguments, task, data, rows, tokenizer, model, new_weights, processes)
+    return Run(arguments, task, data, examples, rows, max_length, start, model, new_weights, processes)
 
 
-def build_model(arguments: FinetuneArguments, task: Task, data: TaskData) -> tuple[PreTrainedModel, set[str]]:
-    """The pre-trained model with the task's head, and the names of the weights that are new.
+def longest_row(arguments: FinetuneArguments, positions: int) -> int:
+    """The longest row that the arguments allow, in tokens.
 
     Raises:
-        UserError: it is not one of ours, has fewer positions than max_seq_length, or has a head for something
-            else.
+        UserError: it is longer than the model's positions.
     """
-    name = arguments.model_name_or_path
-    config = load_config(name)
-    if arguments.max_seq_length > config.max_position_embeddings:
+    if arguments.max_seq_length is not None and arguments.max_seq_length > positions:
         raise UserError(
-            f"max_seq_length {arguments.max_seq_length} is more than the model's {config.max_position_embeddings} "
-            "positions; make it smaller"
+            f"max_seq_length {arguments.max_seq_length} is more than the model's {positions} positions; make it "
+            "smaller, or leave it out"
         )
-    return load_pretrained(
-        task.auto_class,
-        name,
-        dtype=torch.float32,  # also for a checkpoint in bfloat16, whose rounding would lose short steps
-        attn_implementation=fastest_attention(arguments.max_seq_length),
-        hidden_dropout_prob=arguments.hidden_dropout_prob,
-        **task.config_fields(arguments, config, data),
-    )
+    return arguments.max_seq_length or positions
+
+
+def longest(rows: Dataset) -> int:
+    """The length of the longest row, in tokens."""
+    if "length" in rows.column_names:
+        return int(max(rows["length"]))
+    return max(len(row) for row in rows["input_ids"])
 
 
 def sample(rows: Dataset, limit: int | None, seed: int) -> Dataset:

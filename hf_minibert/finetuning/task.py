@@ -1,13 +1,18 @@
 """What a fine-tuning must know of its task: the interface that every task of `hf_minibert.finetuning.tasks` fills."""
 
 from abc import ABC, abstractmethod
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, ClassVar
 
 from datasets import Dataset
-from transformers import EvalPrediction, PreTrainedTokenizerFast
+from torch import Tensor
+from transformers import EvalPrediction, PreTrainedModel, PreTrainedTokenizerFast, TrainingArguments
 
 from hf_minibert.finetuning.arguments import FinetuneArguments
+from hf_minibert.finetuning.durable import DurableTrainer
+from hf_minibert.finetuning.start import Start
 from hf_minibert.presets import Config
 
 
@@ -21,28 +26,58 @@ class TaskData:
     """Its name on the Hub, if it came from there."""
     splits: dict[str, Dataset]
     """`train`, `eval` and perhaps `test`."""
-    labels: list[str]
+    labels: list[str] = field(default_factory=list)
     """The name of every class id; empty where the task has no labels."""
-    notes: list[str]
-    """Lines that tell the user what was left out."""
+    notes: list[str] = field(default_factory=list)
+    """Lines that tell the user which columns are read, and what was left out."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Usage:
+    """How others use the model: a piece of Python for its card."""
+
+    code: str
+    """`{model}` stands for the quoted name of the model, `{options}` for `, trust_remote_code=True` or nothing."""
+    needs_package: bool = False
+    """Whether the code imports something from `hf_minibert` itself."""
 
 
 class Task(ABC):
-    """One kind of fine-tuning: what it reads, which head it trains, and how it is measured."""
+    """One kind of fine-tuning: what it reads, which head it trains, and how it is measured.
 
+    There is one object for each fine-tuning. It is asked in this order: `read`; `encode`, a split at a time;
+    `build_model`; `measure` after every epoch and, with the best weights, at the end; then the words and files of the
+    result. What later steps need, such as windows or predictions, it keeps in itself.
+    """
+
+    pipeline_tag: ClassVar[str | None] = None
+    """What the Hub calls the task. Default: the task's name."""
     auto_class: ClassVar[Any]
     """The Auto class that opens the head."""
-    metrics: ClassVar[tuple[str, ...]]
-    """The metrics that `results.json` keeps of an evaluation, beside the loss."""
-    best_metric: ClassVar[str]
-    """The metric that chooses the best epoch, and that curves show; higher is better."""
-    baseline: ClassVar[str]
-    """The name, in `results.json`, of the value that `best_metric` has without any learning."""
-    baseline_words: ClassVar[str]
-    """What that baseline does, for people."""
+    trainer_class: ClassVar[type[DurableTrainer]] = DurableTrainer
+    """For another `Trainer`, such as `Seq2SeqTrainer`: `class Mine(DurableTrainer, Seq2SeqTrainer)`."""
+    training_arguments_class: ClassVar[type[TrainingArguments]] = TrainingArguments
+    examples_word: ClassVar[str] = "examples"
+    """What people call the examples: texts, questions, sentences."""
+    metrics: tuple[str, ...]
+    """The metrics that `results.json` keeps of an evaluation, beside the loss. `read` may set it."""
+    best_metric: str
+    """The metric that chooses the best epoch, and that curves show; `runs.scores` says which way is better. `read` may
+    set it."""
+    baseline_names: Mapping[str, str] = {}
+    """For a metric, the name in `results.json` of the value that it has without any learning."""
+    baseline_words: str = ""
+    """What the baseline does, for people."""
+
+    def __init__(self, arguments: FinetuneArguments) -> None:
+        self.arguments = arguments
+        self.notes: list[str] = []
+        """Lines that tell the user what `encode` did, such as texts that were cut."""
+
+    # ---- data
 
     @abstractmethod
-    def read(self, arguments: FinetuneArguments) -> TaskData:
+    def read(self) -> TaskData:
         """Read the data that the arguments name.
 
         Raises:
@@ -50,32 +85,81 @@ class Task(ABC):
         """
 
     @abstractmethod
-    def describe(self, data: TaskData, rows: dict[str, Dataset]) -> list[str]:
+    def describe(self, data: TaskData, examples: dict[str, Dataset]) -> list[str]:
         """Lines about the examples, for people, before training."""
 
     @abstractmethod
-    def config_fields(self, arguments: FinetuneArguments, config: Config, data: TaskData) -> dict[str, Any]:
-        """What the head needs in the configuration of the pre-trained model.
+    def encode(self, examples: Dataset, split: str, tokenizer: PreTrainedTokenizerFast, max_length: int) -> Dataset:
+        """Examples as the rows that the model takes; there may be more rows than examples.
 
-        Raises:
-            UserError: the model already has a head for something else.
+        Batches group rows by the column `length`, or else by the length of `input_ids`.
         """
 
     @abstractmethod
-    def encode(self, rows: Dataset, tokenizer: PreTrainedTokenizerFast, arguments: FinetuneArguments) -> Dataset:
-        """Examples as the columns that the model takes."""
-
-    @abstractmethod
     def collator(self, tokenizer: PreTrainedTokenizerFast) -> Any:
-        """What makes a batch of encoded examples."""
+        """What makes a batch of rows."""
+
+    # ---- model
+
+    def positions(self, start: Start) -> int:
+        """The longest row that the model takes, in tokens."""
+        return int(start.config.max_position_embeddings)
 
     @abstractmethod
-    def measure(self, prediction: EvalPrediction) -> dict[str, float]:
-        """The metrics of predictions."""
+    def config_fields(self, config: Config, data: TaskData) -> dict[str, Any]:
+        """What the head needs in the configuration of the model.
+
+        Raises:
+            UserError: the model already has a head for something else, or a flag does not suit the model.
+        """
+
+    def build_model(self, start: Start, data: TaskData, **settings: Any) -> tuple[PreTrainedModel, set[str]]:
+        """The model with the task's head, and the names of the weights that are new.
+
+        Args:
+            start: the weights to begin with.
+            data: the examples.
+            settings: fields of the configuration, and the attention's implementation.
+
+        Raises:
+            UserError: see `config_fields`.
+        """
+        return start.model(self.auto_class, **settings, **self.config_fields(start.config, data))
+
+    # ---- training and evaluation
+
+    def trainer_settings(self) -> dict[str, Any]:
+        """Fields of the training arguments that differ from what `trainer_arguments` sets."""
+        return {}
+
+    reduce_logits: Callable[[Tensor, Tensor], Tensor] | None = None
+    """What to keep of a batch's outputs for `measure`, such as the likeliest class: memory is bounded by it."""
 
     @abstractmethod
-    def baselines(self, rows: dict[str, Dataset]) -> dict[str, float]:
-        """Scores that need no learning, by their names in `results.json`; `baseline` is among them."""
+    def measure(self, prediction: EvalPrediction, split: str, *, compute_result: bool = True) -> dict[str, float]:
+        """The metrics of a split's predictions, on all processes.
+
+        With `batch_eval_metrics` in `trainer_settings`, this is called after every batch; `compute_result` is true for
+        the last one.
+        """
+
+    def baselines(self, examples: dict[str, Dataset]) -> dict[str, float]:
+        """Scores that need no learning, by their names in `results.json`, which `baseline_names` lists."""
+        return {}
+
+    # ---- the result
+
+    def predictions(self, split: str) -> Iterator[dict[str, Any]]:
+        """A line of `predictions_SPLIT.jsonl` for each example, from what `measure` has kept: --write_predictions."""
+        raise NotImplementedError
+
+    def intervals(self, split: str) -> dict[str, tuple[float, float]]:
+        """95% confidence intervals of a split's metrics, from what `measure` has kept; see `evaluation.bootstrap`."""
+        return {}
+
+    def pictures(self, folder: Path, data: TaskData) -> dict[str, str]:
+        """Draw pictures into a folder. Returns what each shows, by its file's name."""
+        return {}
 
     @abstractmethod
     def report(self, results: dict[str, Any]) -> list[str]:
@@ -84,3 +168,11 @@ class Task(ABC):
     @abstractmethod
     def headline(self, results: dict[str, Any]) -> str:
         """The result in one sentence, for the card."""
+
+    @abstractmethod
+    def usage(self) -> Usage:
+        """How to use the model, for the card."""
+
+    @abstractmethod
+    def limits(self, results: dict[str, Any]) -> list[str]:
+        """Sentences about what the model cannot do, for the card."""

@@ -4,6 +4,6 @@ from hf_minibert.finetuning.arguments import TaskName
 from hf_minibert.finetuning.task import Task
 from hf_minibert.finetuning.text import TextClassification
 
-TASKS: dict[TaskName, Task] = {
-    "text-classification": TextClassification(),
+TASKS: dict[TaskName, type[Task]] = {
+    "text-classification": TextClassification,
 }

@@ -7,9 +7,10 @@ from typing import Any
 import torch
 from torch import Tensor
 from tqdm import tqdm
-from transformers import Trainer, TrainerCallback, TrainingArguments
+from transformers import Trainer, TrainerCallback
 
 from hf_minibert.finetuning.arguments import FinetuneArguments
+from hf_minibert.runs.scores import score_of
 
 USUAL_RMS = 0.05
 """Matrices up to this root mean square learn at the rate itself, larger ones in proportion (benchmarks/README.md)."""
@@ -63,7 +64,7 @@ class OneBar(TrainerCallback):
     """One progress bar for training and evaluations, in place of `Trainer`'s bars and the dictionaries between them."""
 
     def __init__(self, metric: str) -> None:
-        """`metric`: the metric of an evaluation to show beside the loss; a share of one."""
+        """`metric`: the metric of an evaluation to show beside the loss."""
         self._metric = metric
         self._shown: dict[str, str] = {}
         self._batches = 0
@@ -90,7 +91,7 @@ class OneBar(TrainerCallback):
         if "loss" in logs:
             self._shown["loss"] = f"{logs['loss']:.3f}"
         if f"eval_{self._metric}" in logs:
-            self._shown[f"held-out {self._metric}"] = f"{logs[f'eval_{self._metric}']:.1%}"
+            self._shown[f"held-out {self._metric}"] = score_of(self._metric).shown(logs[f"eval_{self._metric}"])
         self._bar.set_postfix(self._shown)
 
     def on_prediction_step(self, *_event: Any, **_: Any) -> None:
@@ -110,16 +111,16 @@ class OneBar(TrainerCallback):
 
 
 def trainer_arguments(
-    arguments: FinetuneArguments, folder: Path, metric: str, num_examples: int, num_processes: int
-) -> TrainingArguments:
-    """Arguments for `Trainer`: ours, and those that make it evaluate each epoch and keep the best.
+    arguments: FinetuneArguments, folder: Path, metric: str, num_rows: int, num_processes: int
+) -> dict[str, Any]:
+    """Fields of `TrainingArguments`: ours, and those that make it evaluate each epoch and keep the best.
 
-    `Trainer` puts its checkpoints into `folder`. The best is the one with the highest `metric`.
+    `Trainer` puts its checkpoints into `folder`. The best is the one with the best `metric`.
     """
     steps_per_epoch = math.ceil(
-        num_examples / (arguments.per_device_train_batch_size * num_processes) / arguments.gradient_accumulation_steps
+        num_rows / (arguments.per_device_train_batch_size * num_processes) / arguments.gradient_accumulation_steps
     )
-    return TrainingArguments(
+    return dict(
         output_dir=str(folder),
         num_train_epochs=arguments.num_train_epochs,
         per_device_train_batch_size=arguments.per_device_train_batch_size,
@@ -136,6 +137,7 @@ def trainer_arguments(
         save_strategy="epoch",
         load_best_model_at_end=True,
         metric_for_best_model=metric,
+        greater_is_better=not score_of(metric).lower_is_better,
         logging_steps=max(1, min(50, steps_per_epoch // 4)),
         dataloader_pin_memory=torch.cuda.is_available(),
         seed=arguments.seed,

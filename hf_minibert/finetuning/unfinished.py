@@ -20,7 +20,7 @@ ARGUMENTS = "arguments.json"
 RESULTS = "results.json"
 BEGUN = "begun.json"
 PROGRESS = "progress.json"
-SOURCES = ("model_name_or_path", "dataset", "test_dataset")
+SOURCES = ("model_name_or_path", "tokenizer_name_or_path", "dataset", "test_dataset")
 FREE = ("output_dir", "resume", "overwrite_output_dir", "per_device_eval_batch_size", *SOURCES)
 """Arguments that may differ when a fine-tuning is resumed; what `SOURCES` name is compared by content."""
 DAMAGED = (OSError, ValueError, LookupError, TypeError, AttributeError, RecursionError)

@@ -21,6 +21,7 @@ from huggingface_hub import EvalResult, ModelCard, ModelCardData
 from hf_minibert.errors import UserError
 from hf_minibert.files import CARD, DECODER, GENERATED_CARD, is_plain_file, shown, write_text
 from hf_minibert.markdown import block, code, plain
+from hf_minibert.runs.scores import score_of
 
 logger = logging.getLogger(__name__)
 
@@ -37,23 +38,18 @@ _ARCHITECTURES = {
     "modern": "pre-norm RMSNorm, rotary positions, gated feed-forward, no biases",
     "classic": "learned positions, LayerNorm, biases, GELU",
 }
-_METRICS = {
-    "loss": "loss (nats)",
-    "mlm_loss": "masked-token loss (nats)",
-    "clm_loss": "next-token loss (nats)",
-    "accuracy": "accuracy",
-    "bits_per_byte": "bits per byte",
-    "f1": "F1",
-    "macro_f1": "F1, the mean of all labels' (macro)",
-    "positive_f1": "F1 of the positive label, the second",
-    "perplexity": "perplexity",
-}
 _BASELINES = {  # a metric, and the figure of results.json that says what knowing frequencies alone would give
     "eval_loss": "unigram_loss",
     "eval_mlm_loss": "unigram_loss",
     "eval_clm_loss": "clm_unigram_loss",
     "eval_bits_per_byte": "byte_unigram_bits_per_byte",
     "eval_accuracy": "majority_accuracy",
+}
+_USAGE = {  # of classifiers that were made before results.json said it
+    "code": "from transformers import pipeline\n\n"
+    'classify = pipeline("text-classification", model={model}{options})\n'
+    'print(classify("The function returns the list in sorted order."))',
+    "needs_package": False,
 }
 _ESSENTIAL = ("model", "corpus", "model_name_or_path", "dataset", "output_dir")  # said even where it is the default
 _PATHS = ("corpus", "tokenizer", "model_name_or_path", "dataset", "test_dataset", "output_dir")
@@ -251,9 +247,12 @@ def _command_line(kind: str, arguments: dict[str, Any]) -> str:
     return " \\\n    ".join(lines)
 
 
-def _metric_rows(metrics: dict[str, float]) -> list[tuple[str, float, float | None]]:
-    """(label, value, baseline) of every measured metric; a baseline that no metric is paired with gets its own row."""
-    paired = _BASELINES.copy()
+def _metric_rows(metrics: dict[str, float], paired: dict[str, str]) -> list[tuple[str, float, float | None]]:
+    """(label, value, baseline) of every measured metric; a baseline that no metric is paired with gets its own row.
+
+    `paired` has the name of each metric's baseline.
+    """
+    paired = paired.copy()
     if "eval_mlm_loss" in metrics:  # then eval_loss is a sum with another objective's, and word frequencies say nothing
         del paired["eval_loss"]
     used = {paired[name] for name in metrics if name in paired}
@@ -262,11 +261,27 @@ def _metric_rows(metrics: dict[str, float]) -> list[tuple[str, float, float | No
         if name in used:
             continue
         split, _, metric = name.partition("_")
-        label = _METRICS.get(metric) or plain(metric.replace("_", " "))
+        label = plain(score_of(metric).label)
         where = {"eval": "held-out ", "test": "test "}.get(split)
         baseline = paired.get(name)
         rows.append((f"{where}{label}" if where else plain(name.replace("_", " ")), value, metrics.get(baseline or "")))
     return rows
+
+
+def _usage(results: dict[str, Any], model: str) -> dict[str, Any]:
+    """What the templates say of a fine-tuned model's use: its code with the package, and without if that is enough."""
+    usage = results.get("usage", _USAGE)
+    code, needs_package = (
+        str(usage["code"]).replace("{model}", json.dumps(model, ensure_ascii=False)),
+        usage["needs_package"],
+    )
+    with_package = code.replace("{options}", "")
+    if not needs_package:
+        with_package = (
+            f"import hf_minibert  # makes {_NAMES[results['model_type']]} known to transformers\n{with_package}"
+        )
+    without = None if needs_package else code.replace("{options}", ", trust_remote_code=True")
+    return {"usage": block(with_package, "python"), "usage_without": without and block(without, "python")}
 
 
 def _architecture_rows(config: dict[str, Any]) -> list[tuple[str, Any]]:
@@ -277,7 +292,7 @@ def _architecture_rows(config: dict[str, Any]) -> list[tuple[str, Any]]:
 
 def _pipeline_tag(results: dict[str, Any]) -> str:
     if results["kind"] == "finetune":
-        return str(results["task"])
+        return str(results.get("pipeline_tag") or results["task"])
     return {"minibert": "fill-mask", "minigpt": "text-generation"}[results["model_type"]]
 
 
@@ -292,8 +307,8 @@ def _metadata(results: dict[str, Any], model_name: str, license_id: str | None) 
             dataset_type=data_name,
             dataset_name=data_name,
             dataset_split={"eval": "validation", "test": "test"}[split],
-            metric_type="f1" if metric.endswith("_f1") else metric,  # what the Hub calls either
-            metric_name=_METRICS.get(metric, metric),
+            metric_type=score_of(metric).hub_name or metric,
+            metric_name=score_of(metric).label,
             metric_value=float(_figure(value)),
         )
         for name, value in results["metrics"].items()
@@ -386,7 +401,8 @@ def render_card(
                     "bash",
                 ),
                 license_id=license_id,
-                metric_rows=_metric_rows(results["metrics"]),
+                metric_rows=_metric_rows(results["metrics"], results.get("baselines", _BASELINES)),
+                **_usage(results, repo_id or place.as_posix()),
                 training_rows=[
                     (_TRAINING_LABELS.get(name) or plain(name.replace("_", " ")), _training_value(name, value))
                     for name, value in results["training"].items()

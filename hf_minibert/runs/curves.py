@@ -13,6 +13,7 @@ from matplotlib.ticker import EngFormatter, MaxNLocator
 
 from hf_minibert.errors import UserError
 from hf_minibert.files import replaced_file
+from hf_minibert.runs.scores import score_of
 
 _TRAINING_COLOR = "#3465a4"
 _HELD_OUT_COLOR = "#d9480f"
@@ -105,7 +106,7 @@ def plot_curves(
         metrics_file: the run's ``metrics.jsonl``.
         output: the PNG to write; it appears whole or not at all.
         baselines: losses to compare with, in nats per predicted token, by the name that the legend shows.
-        score: a held-out metric to draw below the losses, a share of one.
+        score: a held-out metric to draw below the losses.
         score_baseline: what to compare it with: the name that the legend shows, and the value.
 
     Raises:
@@ -137,13 +138,13 @@ def plot_curves(
     if evaluation:
         _plot_held_out(loss_axes, evaluation, unit, "eval_loss", _held_out_label(evaluation[-1]))
     if score is not None:
-        (axes,) = accuracy_axes
-        _plot_held_out(axes, evaluation, unit, f"eval_{score}", f"held-out: {evaluation[-1][f'eval_{score}']:.1%}")
+        (axes,), shown = accuracy_axes, score_of(score).shown
+        _plot_held_out(axes, evaluation, unit, f"eval_{score}", f"held-out: {shown(evaluation[-1][f'eval_{score}'])}")
         if score_baseline is not None:
             name, value = score_baseline
             color, dashes = _BASELINE_COLORS[0], (0, (5, 3))
-            axes.axhline(value, color=color, linewidth=1.2, linestyle=dashes, label=f"{name}: {value:.1%}")
-        axes.set_ylabel(score, fontsize=9)
+            axes.axhline(value, color=color, linewidth=1.2, linestyle=dashes, label=f"{name}: {shown(value)}")
+        axes.set_ylabel(score.replace("_", " "), fontsize=9)
         axes.legend(frameon=True, framealpha=0.9, edgecolor="none", fontsize=9, loc="best", labelcolor=_INK)
     for number, (name, value) in enumerate((baselines or {}).items()):
         color = _BASELINE_COLORS[number % len(_BASELINE_COLORS)]

@@ -18,7 +18,8 @@ def main(arguments: Arguments) -> int:
     for source in (arguments.dataset, arguments.test_dataset):
         if source is not None:
             require_table(source)
-    arguments = replace(arguments, model_name_or_path=model_folder(arguments.model_name_or_path))
+    if arguments.model_name_or_path is not None:
+        arguments = replace(arguments, model_name_or_path=model_folder(arguments.model_name_or_path))
     from hf_minibert.finetuning.finetune import finetune
 
     return finetune(arguments)

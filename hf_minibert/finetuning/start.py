@@ -1,0 +1,132 @@
+"""What a fine-tuning starts from: the weights of a checkpoint, or new ones, with a tokenizer."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import torch
+from transformers import AutoConfig, PreTrainedTokenizerBase, PreTrainedTokenizerFast
+
+from hf_minibert.assets import model_folder
+from hf_minibert.errors import UserError
+from hf_minibert.export.convert import CLASSES, open_checkpoint
+from hf_minibert.export.stock import from_stock
+from hf_minibert.presets import Config, build_config, load_config, load_pretrained
+from hf_minibert.tokenization import OWN_TOKENIZER, load_tokenizer
+
+
+@dataclass(frozen=True)
+class Start:
+    """Weights to begin with, not yet loaded."""
+
+    name: str
+    """What people call it: the name of the folder, of the model on the Hub, or of the preset."""
+    hub_id: str | None
+    """The name on the Hub, if it comes from there."""
+    config: Config
+    tokenizer: PreTrainedTokenizerFast
+    source: str | None
+    """The folder or Hub name of the weights; None for new ones."""
+    converted: TemporaryDirectory[str] | None = None
+    """Holds `source`, where that was made of a stock checkpoint."""
+
+    def model(self, auto_class: Any, **settings: Any) -> tuple[Any, set[str]]:
+        """A model in float32, and the names of its new weights; none where all are new, which learn alike.
+
+        Args:
+            auto_class: one of transformers' Auto classes.
+            settings: fields of the configuration, and the attention's implementation.
+
+        Raises:
+            UserError: see `load_pretrained`.
+        """
+        if self.source is not None:
+            # float32 also for a checkpoint in bfloat16, whose rounding would lose short steps
+            return load_pretrained(auto_class, self.source, dtype=torch.float32, **settings)
+        attention = {"attn_implementation": settings.pop("attn_implementation", None)}
+        config = type(self.config).from_dict(self.config.to_dict() | settings)
+        return auto_class.from_config(config, **attention), set()
+
+
+def from_checkpoint(name_or_path: str, tokenizer: str | None = None) -> Start:
+    """A checkpoint of ours, or a stock BERT, EuroBERT, GPT-2 or Llama, which is converted.
+
+    Args:
+        name_or_path: a folder, a reference checkpoint's name, or a name on the Hub.
+        tokenizer: the tokenizer's folder or name on the Hub; default, the checkpoint's own.
+
+    Raises:
+        UserError: there is no such checkpoint, it is damaged, or has no counterpart among our models.
+    """
+    source = model_folder(name_or_path)
+    is_folder = Path(source).is_dir()
+    name, hub_id = (Path(source).resolve().name, None) if is_folder else (source, source)
+    converted = None
+    if _is_stock(source):
+        stock, own = open_checkpoint(source)
+        converted = TemporaryDirectory()
+        from_stock(stock).save_pretrained(converted.name)
+        config = load_config(converted.name)
+        chosen = load_tokenizer(tokenizer) if tokenizer else _able_to_pad(own, config, source)
+    else:
+        config = load_config(source)  # a mistake in the name shows best here
+        chosen = load_tokenizer(tokenizer or source)
+    _check_vocabulary(chosen, config, name, tokenizer)
+    return Start(name, hub_id, config, chosen, converted.name if converted else source, converted)
+
+
+def from_preset(model: str, tokenizer: str | None = None) -> Start:
+    """A named model with new weights.
+
+    Args:
+        model: a name of `hf_minibert.presets.MODELS`.
+        tokenizer: the tokenizer's folder or name on the Hub; default, the package's.
+
+    Raises:
+        UserError: there is no such model or tokenizer.
+    """
+    chosen = load_tokenizer(tokenizer or OWN_TOKENIZER)
+    config = build_config(
+        model,
+        "modern",
+        vocab_size=len(chosen),
+        pad_token_id=chosen.pad_token_id,
+        bos_token_id=chosen.cls_token_id,
+        eos_token_id=chosen.sep_token_id,
+    )
+    return Start(model, None, config, chosen, None)
+
+
+def _is_stock(source: str) -> bool:
+    """Whether a checkpoint holds a stock class that has a counterpart."""
+    try:
+        config = AutoConfig.from_pretrained(source, trust_remote_code=False)
+    except (OSError, ValueError):
+        return False  # `load_config` says why
+    names = config.architectures or [""]
+    return names[0] in CLASSES and not names[0].startswith("Mini")
+
+
+def _able_to_pad(tokenizer: PreTrainedTokenizerBase, config: Config, source: str) -> PreTrainedTokenizerFast:
+    """A stock tokenizer; GPT-2's and Llama's pad with the token that ends a text, which attention masks."""
+    if not isinstance(tokenizer, PreTrainedTokenizerFast):
+        raise UserError(
+            f"the tokenizer of {source} has no tokenizer.json; convert it, or give --tokenizer_name_or_path"
+        )
+    if tokenizer.pad_token is None:
+        if tokenizer.eos_token is None:
+            raise UserError(f"the tokenizer of {source} has no token to pad with; give --tokenizer_name_or_path")
+        tokenizer.pad_token = tokenizer.eos_token
+    if config.pad_token_id is None:
+        config.pad_token_id = tokenizer.pad_token_id
+    return tokenizer
+
+
+def _check_vocabulary(tokenizer: PreTrainedTokenizerFast, config: Config, name: str, given: str | None) -> None:
+    if len(tokenizer) > config.vocab_size:
+        whose = f"tokenizer_name_or_path {given}" if given else f"the tokenizer of {name}"
+        raise UserError(
+            f"{whose} has {len(tokenizer):,} entries, but the model {name} knows {config.vocab_size:,}; give the one "
+            "that the model was trained with"
+        )
