@@ -6,9 +6,18 @@ Every other file here travels to the Hub with a checkpoint. So they lie in one f
 from transformers import AutoConfig
 from transformers.models.auto import modeling_auto
 
-from hf_minibert.models import configuration_minibert, configuration_minigpt, modeling_minibert, modeling_minigpt
+from hf_minibert.models import (
+    configuration_encoder_decoder,
+    configuration_minibert,
+    configuration_minigpt,
+    modeling_encoder_decoder,
+    modeling_minibert,
+    modeling_minigpt,
+)
+from hf_minibert.models.configuration_encoder_decoder import MiniEncoderDecoderConfig
 from hf_minibert.models.configuration_minibert import MiniBertConfig
 from hf_minibert.models.configuration_minigpt import MiniGPTConfig
+from hf_minibert.models.modeling_encoder_decoder import MiniEncoderDecoderModel
 from hf_minibert.models.modeling_minibert import (
     MiniBertForMaskedLM,
     MiniBertForMultipleChoice,
@@ -37,6 +46,8 @@ __all__ = [
     "MiniBertForSequenceClassification",
     "MiniBertForTokenClassification",
     "MiniBertModel",
+    "MiniEncoderDecoderConfig",
+    "MiniEncoderDecoderModel",
     "MiniGPTConfig",
     "MiniGPTForCausalLM",
     "MiniGPTForQuestionAnswering",
@@ -48,6 +59,7 @@ __all__ = [
 for _config, _heads, _modeling in (
     (MiniBertConfig, configuration_minibert.HEADS, modeling_minibert),
     (MiniGPTConfig, configuration_minigpt.HEADS, modeling_minigpt),
+    (MiniEncoderDecoderConfig, configuration_encoder_decoder.HEADS, modeling_encoder_decoder),
 ):
     AutoConfig.register(_config.model_type, _config)
     _config.register_for_auto_class()

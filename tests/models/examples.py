@@ -3,6 +3,11 @@
 import torch
 from torch import Tensor
 
+import hf_minibert
+
+MODELS = [name for name in hf_minibert.__all__ if name.startswith(("MiniBert", "MiniGPT")) and "Config" not in name]
+"""Every model of one part."""
+
 
 def shaped(name: str, tokens: Tensor) -> Tensor:
     """The rows as the head so named takes them: to multiple choice they are the choices of one example."""

@@ -2,12 +2,12 @@
 
 import pytest
 import torch
+from examples import MODELS
 from torch import nn
 
 import hf_minibert
 from hf_minibert.models.modeling_transformer import ResidualProjection
 
-NAMES = [name for name in hf_minibert.__all__ if not name.endswith("Config")]
 WIDE = {"hidden_size": 128, "intermediate_size": 256, "initializer_range": 0.02, "num_hidden_layers": 3}
 
 
@@ -40,7 +40,7 @@ def leaves(model):
 
 
 @pytest.mark.parametrize("start", [{}, {"residual_init": "zero"}])
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", MODELS)
 def test_from_a_configuration(make_config, name, start):
     torch.manual_seed(0)
     model_class = vars(hf_minibert)[name]

@@ -2,14 +2,10 @@
 
 import pytest
 import torch
-from examples import shaped
-
-import hf_minibert
-
-NAMES = [name for name in hf_minibert.__all__ if not name.endswith("Config")]
+from examples import MODELS, shaped
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", MODELS)
 def test_attentions(make_model, tokens, name):
     model = make_model(name, "eager")
     rows = shaped(name, tokens)
@@ -22,7 +18,7 @@ def test_attentions(make_model, tokens, name):
     assert model(rows).attentions is None
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", MODELS)
 def test_hidden_states(make_model, tokens, name):
     model = make_model(name)
     rows = shaped(name, tokens)
@@ -33,7 +29,7 @@ def test_hidden_states(make_model, tokens, name):
     assert len(model(rows).hidden_states) == 3
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", MODELS)
 def test_a_tuple_if_asked_for(make_model, tokens, name):
     model = make_model(name)
     rows = shaped(name, tokens)
@@ -44,7 +40,7 @@ def test_a_tuple_if_asked_for(make_model, tokens, name):
     assert torch.equal(as_tuple[0], outputs[0])
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", MODELS)
 def test_embeddings_instead_of_tokens(make_model, tokens, name):
     model = make_model(name)
     rows = shaped(name, tokens)

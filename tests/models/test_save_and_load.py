@@ -5,7 +5,7 @@ import json
 import pytest
 import torch
 import transformers
-from examples import labels, shaped
+from examples import MODELS, labels, shaped
 from safetensors.torch import load_file
 from transformers import AutoConfig, AutoModel
 from transformers.testing_utils import CaptureLogger
@@ -14,7 +14,6 @@ import hf_minibert
 from hf_minibert import MiniBertConfig
 from hf_minibert.models import configuration_minibert, configuration_minigpt
 
-HEADS = [name for name in hf_minibert.__all__ if not name.endswith("Config")]
 WITH_DECODER = [
     "MiniBertForMaskedLM",
     "MiniBertForPreTraining",
@@ -27,7 +26,7 @@ def decoder(model):
     return model.lm_head if isinstance(model.lm_head, torch.nn.Linear) else model.lm_head.decoder
 
 
-@pytest.mark.parametrize("name", HEADS)
+@pytest.mark.parametrize("name", MODELS)
 def test_saving_and_loading_changes_nothing(make_model, tokens, tmp_path, name):
     model = make_model(name)
     model.save_pretrained(tmp_path)
@@ -82,13 +81,13 @@ def test_a_larger_vocabulary_keeps_the_old_rows(make_model, tokens, tmp_path, na
     assert torch.equal(type(model).from_pretrained(tmp_path)(tokens)[0], after)
 
 
-@pytest.mark.parametrize("source", HEADS)
+@pytest.mark.parametrize("source", MODELS)
 def test_every_checkpoint_opens_with_every_head(make_model, tokens, tmp_path, source):
     model = make_model(source)
     model.save_pretrained(tmp_path)
     family = "MiniBert" if source.startswith("MiniBert") else "MiniGPT"
     states = model.base_model(tokens).last_hidden_state
-    for name in HEADS:
+    for name in MODELS:
         if name.startswith(family):
             other, info = vars(hf_minibert)[name].from_pretrained(tmp_path, output_loading_info=True)
             assert not info["mismatched_keys"]
@@ -131,7 +130,7 @@ def test_an_auto_class_adds_its_head_and_says_so(make_model, tmp_path, source, h
 # transformers 5.23 renames the method; 5.17 has only this name.
 @pytest.mark.filterwarnings("ignore:`gradient_checkpointing_enable` is deprecated:FutureWarning")
 @pytest.mark.parametrize("is_reentrant", [False, True])
-@pytest.mark.parametrize("name", [name for name in HEADS if "For" in name])
+@pytest.mark.parametrize("name", [name for name in MODELS if "For" in name])
 def test_gradient_checkpointing_changes_no_gradient(make_model, attention, tokens, name, is_reentrant):
     batch = labels(name, tokens)
     gradients = []
@@ -150,7 +149,7 @@ def test_gradient_checkpointing_changes_no_gradient(make_model, attention, token
             torch.testing.assert_close(gradient, gradients[1][key], rtol=0, atol=1e-6)
 
 
-@pytest.mark.parametrize("name", [name for name in HEADS if "For" in name])
+@pytest.mark.parametrize("name", [name for name in MODELS if "For" in name])
 def test_every_parameter_is_trained(make_model, tokens, name):
     batch = labels(name, tokens)
     model = make_model(name).train()
@@ -169,7 +168,7 @@ def test_a_checkpoint_names_every_head(make_model, tmp_path):
     auto_map = json.loads((tmp_path / "config.json").read_text())["auto_map"]
     assert {entry.split(".")[1] for entry in auto_map.values()} == {
         "MiniBertConfig",
-        *(name for name in HEADS if name.startswith("MiniBert")),
+        *(name for name in MODELS if name.startswith("MiniBert")),
     }
     assert MiniBertConfig.from_pretrained(tmp_path).auto_map == auto_map
 
@@ -204,7 +203,7 @@ def test_the_loss_of_a_model_on_the_disk(make_model, tokens, tmp_path, name):
         torch.testing.assert_close(offloaded(tokens, labels=tokens).loss, model(tokens, labels=tokens).loss)
 
 
-@pytest.mark.parametrize("name", HEADS)
+@pytest.mark.parametrize("name", MODELS)
 def test_a_model_without_memory_lacks_nothing_but_its_checkpoint(make_model, tokens, name):
     """Built on the meta device, it takes a state dictionary as it is: there are no buffers that are not in it."""
     model = make_model(name)

@@ -1,0 +1,103 @@
+# Copyright 2026 The hf_minibert authors.
+"""MiniBERT and MiniGPT as one model, which reads one text and writes another: the original Transformer."""
+
+from typing import Any
+
+from torch import Tensor
+from torch.nn import functional as F
+from transformers import EncoderDecoderModel
+from transformers.modeling_outputs import Seq2SeqLMOutput
+from transformers.utils.generic import can_return_tuple
+
+from .caches import CACHE_NAME, AnyCache, one_cache
+from .configuration_encoder_decoder import MiniEncoderDecoderConfig
+from .losses import IGNORE_INDEX, item_count
+from .modeling_minibert import MiniBertModel
+from .modeling_minigpt import MiniGPTForCausalLM
+
+
+class MiniEncoderDecoderModel(EncoderDecoderModel):
+    """transformers' `EncoderDecoderModel` of a MiniBERT and a MiniGPT, whose code travels with its checkpoints.
+
+    It differs in three ways: its loss can be split over batches, it opens without this package, and its parts may share
+    their embeddings.
+    """
+
+    config_class = MiniEncoderDecoderConfig
+    config: MiniEncoderDecoderConfig
+    _tied_weights_keys = {"encoder.embed_tokens.weight": "decoder.model.embed_tokens.weight"}
+
+    def __init__(
+        self,
+        config: Any = None,
+        encoder: MiniBertModel | None = None,
+        decoder: MiniGPTForCausalLM | None = None,
+    ) -> None:
+        if config is None or config.model_type != MiniEncoderDecoderConfig.model_type:
+            if encoder is None or decoder is None:
+                raise ValueError("give a MiniEncoderDecoderConfig, or an encoder and a decoder")
+            config = MiniEncoderDecoderConfig.from_encoder_decoder_configs(encoder.config, decoder.config)
+        self.config_class = type(config)  # loaded from a checkpoint's code, it is another copy of the class
+        super().__init__(
+            config,
+            MiniBertModel(config.encoder) if encoder is None else encoder,
+            MiniGPTForCausalLM(config.decoder) if decoder is None else decoder,
+        )
+
+    @can_return_tuple
+    def forward(
+        self,
+        input_ids: Tensor | None = None,
+        attention_mask: Tensor | None = None,
+        decoder_input_ids: Tensor | None = None,
+        decoder_attention_mask: Tensor | None = None,
+        encoder_outputs: Any = None,
+        past_key_values: AnyCache | None = None,
+        inputs_embeds: Tensor | None = None,
+        decoder_inputs_embeds: Tensor | None = None,
+        labels: Tensor | None = None,
+        use_cache: bool | None = None,
+        num_items_in_batch: Tensor | int | None = None,
+        cache: AnyCache | None = None,
+        **kwargs: Any,
+    ) -> Seq2SeqLMOutput:
+        """Read one text, and predict every token of another.
+
+        Args:
+            input_ids: (batch, source) of the text to read.
+            attention_mask: (batch, source), 0 for padding.
+            decoder_input_ids: (batch, target): what was written so far. Default: `labels`, moved one to the right
+                behind `config.decoder_start_token_id`.
+            decoder_attention_mask: (batch, target), 0 for padding; not needed where padding is on the right.
+            encoder_outputs: what the encoder made of the text, in place of `input_ids`.
+            past_key_values: keys and values of earlier tokens.
+            inputs_embeds: (batch, source, encoder's hidden), in place of `input_ids`.
+            decoder_inputs_embeds: (batch, target, decoder's hidden), in place of `decoder_input_ids`.
+            labels: (batch, target), each at the place that predicts it; -100: not predicted.
+            use_cache: whether to return keys and values for the next call; never in training.
+            num_items_in_batch: predicted tokens over all accumulation steps; default, this batch's own.
+            cache: another name of `past_key_values`.
+            kwargs: for the two parts, as `EncoderDecoderModel.forward` hands them on.
+        """
+        if labels is not None and decoder_input_ids is None and decoder_inputs_embeds is None:
+            decoder_input_ids = self.prepare_decoder_input_ids_from_labels(labels)
+        kwargs["return_dict"] = True
+        outputs: Seq2SeqLMOutput = super().forward(
+            input_ids=input_ids,
+            attention_mask=attention_mask,
+            decoder_input_ids=decoder_input_ids,
+            decoder_attention_mask=decoder_attention_mask,
+            encoder_outputs=encoder_outputs,
+            inputs_embeds=inputs_embeds,
+            decoder_inputs_embeds=decoder_inputs_embeds,
+            use_cache=False if self.training else use_cache,
+            **{CACHE_NAME: one_cache(past_key_values, cache)},
+            **kwargs,
+        )
+        if labels is not None:
+            assert outputs.logits is not None
+            total = F.cross_entropy(
+                outputs.logits.flatten(0, 1).float(), labels.flatten(), ignore_index=IGNORE_INDEX, reduction="sum"
+            )
+            outputs.loss = total / item_count(labels, num_items_in_batch)
+        return outputs
