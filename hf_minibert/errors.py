@@ -1,5 +1,7 @@
 """`UserError`, for input that is wrong; and a check of names that can be neither a folder nor a model on the Hub."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 
@@ -14,3 +16,19 @@ def is_nowhere(name: str | Path) -> bool:
     """Whether a name is neither an existing folder nor a possible name on the Hub, ``owner/name``."""
     could_be_on_hub = isinstance(name, str) and name.count("/") == 1 and name[0] not in "./~"
     return not Path(name).is_dir() and not could_be_on_hub
+
+
+@contextmanager
+def needs_extra(extra: str) -> Iterator[None]:
+    """A block that imports what only ``pip install hf_minibert[extra]`` brings.
+
+    Raises:
+        UserError: something in it is not installed.
+    """
+    try:
+        yield
+    except ModuleNotFoundError as error:
+        if (error.name or "").startswith("hf_minibert"):
+            raise
+        missing = f"this needs {error.name}, which is not installed"
+        raise UserError(f"{missing}: pip install 'hf_minibert[{extra}]'") from error

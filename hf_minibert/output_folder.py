@@ -43,10 +43,10 @@ SECONDS_TO_WAIT = 2.0
 NAMES_SHOWN = 12
 RESULTS = ("results.json", "export.json", "training.json", "store.json")
 """A folder with one of these, or with a checkpoint, is worth something."""
-_FOLDERS = re.compile(rf"logs|decoder|checkpoint-\d+|{re.escape(UNFINISHED)}")
+_FOLDERS = re.compile(rf"logs|decoder|onnx|\d_(Pooling|Normalize)|checkpoint-\d+|{re.escape(UNFINISHED)}")
 _OURS = re.compile(
     r"(arguments|results|config|generation_config|tokenizer|tokenizer_config|special_tokens_map|added_tokens|vocab"
-    r"|export|training|store|model\.safetensors\.index)\.json|(metrics|samples)\.jsonl|curves\.png"
+    r"|export|training|store|model\.safetensors\.index|modules|sentence_bert_config|config_sentence_transformers)\.json|(metrics|samples)\.jsonl|curves\.png"
     r"|README(\.generated)?\.md|.*\.safetensors|tokens\.arrow|(vocab|merges)\.txt|\w+\.(py|jinja)"
     rf"|{_FOLDERS.pattern}|\.hf_minibert.*|\..*\.tmp"
 )
@@ -429,7 +429,8 @@ def _sweep(folder: Path) -> None:
 
 def _tell_kept(folder: Path, listed: set[str], changed: list[str], written: Iterable[str] = ()) -> None:
     """Name on one line what was neither deleted nor replaced."""
-    own = {name.split("/")[0] for name in listed}
+    written = set(written)
+    own = {name.split("/")[0] for name in listed | written}
     names = []
     for path in _entries(folder):
         if not path.is_dir() or path.is_symlink():
@@ -438,7 +439,7 @@ def _tell_kept(folder: Path, listed: set[str], changed: list[str], written: Iter
             names += [f"{path.name}/{name}" for name in files_below(path)]
         else:
             names.append(f"{path.name}/")
-    words = [shown(name) + (" (edited)" if name in changed else "") for name in names if name not in set(written)]
+    words = [shown(name) + (" (edited)" if name in changed else "") for name in names if name not in written]
     if words:
         more = f" and {len(words) - NAMES_SHOWN} more" if len(words) > NAMES_SHOWN else ""
         logger.warning("kept in %s: %s%s", folder, ", ".join(words[:NAMES_SHOWN]), more)

@@ -178,8 +178,10 @@ def test_the_version_is_one():
 def test_what_is_imported_is_required():
     """Every package that the source imports is among the dependencies, but for what only a launcher asks for."""
     project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
-    required = {re.match(r"[\w-]+", line)[0].lower() for line in project["dependencies"]}
-    names = {"yaml": "pyyaml", "sklearn": "scikit-learn"}
+    extras = [lines for name, lines in project["optional-dependencies"].items() if name not in ("test", "check")]
+    lines = [*project["dependencies"], *(line for lines in extras for line in lines)]
+    required = {re.match(r"[\w-]+", line)[0].lower().replace("-", "_") for line in lines}
+    names = {"yaml": "pyyaml", "sklearn": "scikit_learn"}
     imported = {
         names.get(top, top)
         for path in [*MODULES.values(), *(ROOT / "scripts").glob("*.py")]

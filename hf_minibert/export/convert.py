@@ -9,24 +9,20 @@ from typing import Any
 
 import torch
 import transformers
-from huggingface_hub import ModelCard, ModelCardData
 from torch import Tensor
 from transformers import AutoConfig, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
-from transformers.utils.logging import disable_progress_bar
 
+from hf_minibert import MiniGPTConfig
 from hf_minibert.assets import model_folder
 from hf_minibert.errors import UserError
+from hf_minibert.export.folder import describe, exported_folder, shown_name
 from hf_minibert.export.stock import COUNTERPARTS, from_stock, to_stock
-from hf_minibert.files import write_json, write_text
-from hf_minibert.markdown import code
 from hf_minibert.models import configuration_minibert, configuration_minigpt
 from hf_minibert.models.configuration_transformer import TransformerConfig
-from hf_minibert.output_folder import replaced_folder
 from hf_minibert.tokenization import save_tokenizer
 
 SAMPLE = ("BERT reads a sentence from both sides at once.", "GPT reads it from left to right.")
 TOLERANCE = 1e-5
-RECORD = "export.json"
 CLASSES = {kind.__name__: kind for counterpart in COUNTERPARTS for pair in counterpart.heads.items() for kind in pair}
 AUTO_CLASSES = {
     our_name: auto_name
@@ -49,19 +45,14 @@ def export(name_or_path: str, output_dir: str, *, to: str | None = None) -> dict
     Raises:
         UserError: there is no such checkpoint, it cannot be converted, or the folder holds something else.
     """
-    if Path(output_dir).resolve() == Path(name_or_path).resolve():
-        raise UserError(f"output_dir {output_dir} is the model itself; name another folder")
-    disable_progress_bar()  # of saving and loading, which are short
-    with replaced_folder(
-        output_dir, "export", "an earlier export", inputs=[name_or_path], last="config.json"
-    ) as folder:
+    with exported_folder(name_or_path, output_dir, last="config.json") as folder:
         model, tokenizer = open_checkpoint(name_or_path)
         converted = convert(model, to, mask_token_id=tokenizer.mask_token_id)
         converted.save_pretrained(folder)
         save_tokenizer(tokenizer, folder)
         ours = model if is_ours(model) else converted
         record = {
-            "model": name_or_path if not Path(name_or_path).exists() else Path(name_or_path).resolve().name,
+            "model": shown_name(name_or_path),
             "from": type(model).__name__,
             "to": type(converted).__name__,
             "auto_class": AUTO_CLASSES[type(ours).__name__],
@@ -70,14 +61,22 @@ def export(name_or_path: str, output_dir: str, *, to: str | None = None) -> dict
             "largest_difference": check(folder, model, tokenizer, type(converted)),
             "transformers_version": transformers.__version__,
         }
-        write_text(folder / "README.md", render_readme(record, Path(name_or_path) / "README.md"))
-        write_json(folder / RECORD, record)
+        lost = "What only training uses, such as a dropout that the class lacks, is not here."
+        describe(folder, name_or_path, record, opening(record, '"."'), lost=lost)
     return record
 
 
 def is_ours(model: PreTrainedModel) -> bool:
     """Whether a model is a MiniBERT or a MiniGPT."""
     return isinstance(model.config, TransformerConfig)
+
+
+def has_causal_mask(model: PreTrainedModel) -> bool:
+    """Whether a token of the model, which is ours or has a counterpart, sees only itself and earlier ones."""
+    causal = {
+        kind for each in COUNTERPARTS if each.config is MiniGPTConfig for kind in (each.config, each.stock_config)
+    }
+    return type(model.config) in causal
 
 
 def open_checkpoint(name_or_path: str) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
@@ -179,30 +178,4 @@ def opening(record: dict[str, Any], name: str) -> str:
 
 model = {auto_class}.from_pretrained({name}{trust})
 tokenizer = AutoTokenizer.from_pretrained({name})
-"""
-
-
-def render_readme(record: dict[str, Any], source: Path) -> str:
-    """The README of an export, with licence, language and data sets from the original's README, if it has one."""
-    known = ModelCard.load(source, ignore_metadata_errors=True).data if source.is_file() else ModelCardData()
-    metadata = ModelCardData(
-        license=known.get("license"),
-        language=known.get("language"),
-        datasets=known.get("datasets"),
-        library_name="transformers",
-        tags=["hf_minibert"],
-    )
-    return f"""---
-{metadata.to_yaml()}
----
-
-# {code(record["to"])} from {code(record["model"])}
-
-The weights, configuration and tokenizer of the {code(record["from"])} named {code(record["model"])}, converted by
-hf_minibert.
-On a sample text the outputs of the two differ by {record["largest_difference"]:.1e}. What only training uses, such as a
-dropout that the class lacks, is not here. To open this folder (or give its name on the Hub in place of the dot):
-
-```python
-{opening(record, '"."')}```
 """

@@ -14,6 +14,8 @@ class Target:
     module: str
     """The module that writes it: `export(name_or_path, output_dir, to=...)` returns a record of what was written, and
     `opening(record, folder)` the code that opens it."""
+    options: tuple[str, ...] = ()
+    """The flags of the verb that `export` takes as keywords; it refuses the others."""
 
     def load(self) -> Any:
         """The module."""
@@ -28,5 +30,10 @@ TARGETS: dict[str, Target] = {
     "llama": Target("stock Llama, from a modern MiniGPT", _STOCK),
     "minibert": Target("MiniBERT, from a stock BERT or EuroBERT", _STOCK),
     "minigpt": Target("MiniGPT, from a stock GPT-2 or Llama", _STOCK),
+    "sentence-transformers": Target(
+        "a sentence-transformers model with the stock class inside",
+        "hf_minibert.export.sentence_transformers",
+        options=("pooling", "normalize"),
+    ),
 }
 DEFAULT = Target("the stock class that computes the same, or ours from a stock one", _STOCK)
