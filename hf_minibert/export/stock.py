@@ -218,6 +218,8 @@ def to_stock(model: PreTrainedModel, to: str | None = None, *, mask_token_id: in
     elif stock_class in WITH_UNDECLARED_DROPOUT:
         own = config.classifier_dropout
         values["classifier_dropout"] = config.hidden_dropout_prob if own is None else own
+    if config.no_answer_threshold is not None:  # no stock field, but `hf_minibert.answers` reads it
+        values["no_answer_threshold"] = config.no_answer_threshold
     stock_config = counterpart.stock_config(**values)
     options = {"add_pooling_layer": is_pooled} if stock_class is transformers.BertModel else {}
     stock = stock_class(stock_config, **options)
@@ -257,6 +259,7 @@ def from_stock(stock: PreTrainedModel) -> PreTrainedModel:
         if isinstance(values[name], int) and values[name] >= values["vocab_size"]:
             values[name] = None  # GPT2Config's default, left as it was beside another vocabulary
     values |= counterpart.always | counterpart.always_pooled
+    values["no_answer_threshold"] = theirs.to_dict().get("no_answer_threshold")
     if counterpart is BERT:
         values["use_pooler"] = stock.base_model.pooler is not None
     elif our_class is MiniBertForSequenceClassification:

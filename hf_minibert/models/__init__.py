@@ -14,6 +14,7 @@ from hf_minibert.models import (
     modeling_minibert,
     modeling_minigpt,
 )
+from hf_minibert.models.answering import answer, answers
 from hf_minibert.models.configuration_encoder_decoder import MiniEncoderDecoderConfig
 from hf_minibert.models.configuration_minibert import MiniBertConfig
 from hf_minibert.models.configuration_minigpt import MiniGPTConfig
@@ -54,6 +55,8 @@ __all__ = [
     "MiniGPTForSequenceClassification",
     "MiniGPTForTokenClassification",
     "MiniGPTModel",
+    "answer",
+    "answers",
 ]
 
 for _config, _heads, _modeling in (

@@ -81,6 +81,10 @@ class TransformerConfig(PreTrainedConfig):
     attention_probs_dropout_prob: float | int = 0.0
     classifier_dropout: float | int | None = None
     """Dropout before a classifier; default, hidden_dropout_prob."""
+    no_answer_threshold: float | int | None = None
+    """How far, where questions may have no answer, "no answer" must score above the best answer to be given. None:
+    every question has one.
+    """
     tie_word_embeddings: bool = True
     pad_token_id: int | None = 0
     bos_token_id: int | None = 2

@@ -2,6 +2,7 @@
 """The heads that MiniBERT and MiniGPT have in common: a label for each token, and the span of an answer."""
 
 from torch import Tensor, nn
+from transformers import PreTrainedTokenizerBase
 from transformers.modeling_outputs import (
     BaseModelOutputWithPastAndCrossAttentions,
     BaseModelOutputWithPooling,
@@ -9,6 +10,7 @@ from transformers.modeling_outputs import (
     TokenClassifierOutput,
 )
 
+from .answering import Answer, answers
 from .configuration_transformer import TransformerConfig
 from .losses import classification_loss, span_loss
 
@@ -55,6 +57,12 @@ class QuestionAnsweringMixin:
     def add_span(self, config: TransformerConfig) -> None:
         """Make the layer of the head."""
         self.qa_outputs = nn.Linear(config.hidden_size, 2)
+
+    def answers(
+        self, question: str, context: str, tokenizer: PreTrainedTokenizerBase, *, top_k: int = 5
+    ) -> list[Answer]:
+        """The likeliest answers to a question in a text: `answering.answers`, also where this package is not there."""
+        return answers(question, context, self, tokenizer, top_k=top_k)  # type: ignore[arg-type]  # a mixin of models
 
     def find_span(
         self,

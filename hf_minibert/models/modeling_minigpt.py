@@ -423,6 +423,8 @@ class MiniGPTForTokenClassification(TokenClassificationMixin, MiniGPTPreTrainedM
             return_dict=True,
             **kwargs,
         )
+        if input_ids is not None and input_ids.shape[1] == 0:  # an empty text was read as its beginning, no token of it
+            outputs.last_hidden_state = outputs.last_hidden_state[:, :0]
         return self.classify(outputs, labels, num_items_in_batch)
 
 

@@ -9,7 +9,7 @@ from transformers import PreTrainedTokenizerFast, pipeline
 
 from hf_minibert.tokenization import adapt_tokenizer
 
-CLASSES = ("MiniGPTForSequenceClassification", "MiniGPTForCausalLM", "MiniGPTForTokenClassification", "MiniGPTModel")
+CLASSES = ("MiniGPTForSequenceClassification", "MiniGPTForCausalLM", "MiniGPTModel")
 
 
 @pytest.fixture
@@ -60,6 +60,18 @@ def test_an_empty_prompt_is_continued_as_the_beginning(make_model: Callable[...,
     write = pipeline("text-generation", model=model, tokenizer=gpt_tokenizer)
     said = write("", max_new_tokens=4, do_sample=False, max_length=None)[0]["generated_text"]
     assert said == gpt_tokenizer.decode(expected, skip_special_tokens=True)
+
+
+@pytest.mark.parametrize("strategy", ["none", "simple", "first"])
+def test_an_empty_text_has_no_token_to_label(make_model: Callable[..., Any], gpt_tokenizer: Any, strategy: str) -> None:
+    model = make_model("MiniGPTForTokenClassification", vocab_size=8192).eval()
+    inputs = gpt_tokenizer("", return_tensors="pt")
+    outputs = model(**inputs, labels=inputs.input_ids.long())
+    assert outputs.logits.shape == (1, 0, 2)
+    assert outputs.loss == 0
+    tag = pipeline("token-classification", model=model, tokenizer=gpt_tokenizer, aggregation_strategy=strategy)
+    assert tag("") == []
+    assert [bool(found) for found in tag(["", "a cat sat"])] == [False, True]
 
 
 def test_nothing_is_predicted_of_an_empty_text(make_model: Callable[..., Any], gpt_tokenizer: Any) -> None:

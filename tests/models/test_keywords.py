@@ -2,24 +2,20 @@
 
 import pytest
 import torch
-from examples import labels, shaped
+from examples import MODELS, labels, shaped
 from transformers import AttentionInterface
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
-import hf_minibert
-
-NAMES = [name for name in hf_minibert.__all__ if not name.endswith("Config")]
-
 
 @pytest.mark.parametrize("keyword", ["attention_masks", "label", "temperature", "cache_params", "scaling", "query"])
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", MODELS)
 def test_an_unknown_keyword_is_an_error_that_names_it(make_model, tokens, attention, name, keyword):
     model = make_model(name, attention)
     with pytest.raises(TypeError, match=f"'{keyword}'"):
         model(shaped(name, tokens), **{keyword: torch.ones(3)})
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", MODELS)
 def test_what_transformers_passes_to_every_model_is_taken(make_model, tokens, attention, name):
     model = make_model(name, attention)
     rows, bounds = shaped(name, tokens), torch.tensor([0, 12, 24, 36], dtype=torch.int32)
@@ -30,7 +26,7 @@ def test_what_transformers_passes_to_every_model_is_taken(make_model, tokens, at
     assert torch.equal(model(rows, token_type_ids=torch.zeros_like(rows))[0], expected)
 
 
-@pytest.mark.parametrize("name", [name for name in NAMES if not name.endswith("Model")])
+@pytest.mark.parametrize("name", [name for name in MODELS if not name.endswith("Model")])
 def test_what_trainer_counts_is_taken_by_every_head(make_model, tokens, name):
     model, given = make_model(name), labels(name, tokens)
     assert model(shaped(name, tokens), num_items_in_batch=5, **given).loss is not None
