@@ -7,11 +7,12 @@
 
 The stock peer is `BertForMaskedLM` or `GPT2LMHeadModel` of the same shape, tokenizer, text and held-out text. `Trainer`
 trains it as `run_mlm.py` and `run_clm.py` do: documents joined and cut into rows, batches of eight, AdamW, a linear
-schedule without warm-up (here over the budget), dropout 0.1, float32. MiniGPT has a second peer, nanoGPT: the model and
-the optimizer of `peers.py`, gradients clipped at 1, a twentieth of the budget for the warm-up. On a GPU it computes in
-bfloat16, as nanoGPT does, but it is not compiled (nor is ours) and does not have nanoGPT's larger batch. A peer's
-learning rate is the best of `--learning_rates`, each tried for `--search_budget`; on a GPU all at once, which share it
-alike.
+schedule without warm-up (here over the budget), dropout 0.1, float32. The stock parts chosen well, `best-stock` and for
+MiniBERT also `modernbert`, are the stronger peers; `peers.py` says how they train. MiniGPT has nanoGPT beside it: the
+model and the optimizer of `peers.py`, gradients clipped at 1, a twentieth of the budget for the warm-up. On a GPU it
+computes in bfloat16, as nanoGPT does, but it is not compiled and does not have nanoGPT's larger batch. A peer's
+learning rate is the best of its four in `peers.py`, each tried for `--search_budget`; on a GPU all at once, which share
+it alike.
 
 Runs take turns, and who begins changes with the seed. Then all models are measured on the same rows, masked alike, in
 float32: rows of `--test_corpus`, which tuned nothing, or of what is held out of the corpus. Seeds that the result file
@@ -49,7 +50,7 @@ from hf_minibert.pretraining.plan import Plan, make_plan
 from hf_minibert.runs.hardware import TOKENS_PER_BATCH, computes_in_bfloat16, hardware
 from hf_minibert.runs.results import environment
 from hf_minibert.tokenization import OWN_TOKENIZER, load_tokenizer
-from peers import train_peer, without_private_arguments
+from peers import PEERS, RATES, train_peer, without_private_arguments
 from runs import (
     REPOSITORY,
     RESULTS,
@@ -66,10 +67,9 @@ from runs import (
     write_results,
 )
 
-PEERS = {"minibert": ("stock",), "minigpt": ("stock", "nanogpt")}
 MEASURES = {"minibert": "loss", "minigpt": "bits_per_byte"}
 OURS: dict[str, Any] = {"minibert": MiniBertForMaskedLM, "minigpt": MiniGPTForCausalLM}
-COLORS = {"ours": "#d9480f", "stock": "#5f6b76", "nanogpt": "#3465a4"}
+COLORS = {"ours": "#d9480f", "stock": "#5f6b76", "best-stock": "#2b8a3e", "modernbert": "#862e9c", "nanogpt": "#3465a4"}
 BUDGET = "10m"
 TEST_ROWS = 1_024
 
@@ -79,7 +79,7 @@ class Arguments(Benchmark):
     """Train ours and its peers for the same time, and compare them on held-out text."""
 
     family: Literal["minibert", "minigpt"] = "minibert"
-    """minibert: masked LM, beside stock BERT; minigpt: next token, beside stock GPT-2 and nanoGPT."""
+    """minibert: masked LM, beside BERT, EuroBERT and ModernBERT; minigpt: next token, beside GPT-2, Llama, nanoGPT."""
     size: str = "mini"
     """tiny, mini, small or medium."""
     corpus: list[str] = field(default_factory=lambda: ["builtin"])
@@ -90,13 +90,13 @@ class Arguments(Benchmark):
     """Time of each run."""
     search_budget: str = "2m"
     """Time for each learning rate of a peer."""
-    learning_rates: list[float] = field(default_factory=lambda: [1e-4, 3e-4, 1e-3, 3e-3])
-    """What a peer may choose from."""
+    learning_rates: list[float] = field(default_factory=list)
+    """What every peer may choose from. Default: its own four rates of `peers.py`."""
     seeds: list[int] = field(default_factory=lambda: [42, 43, 44])
     """A comparison for each."""
     output_dir: str = "runs/learning_efficiency"
     """Folder for the runs."""
-    peer: Literal["stock", "nanogpt"] | None = None
+    peer: Literal["stock", "best-stock", "modernbert", "nanogpt"] | None = None
     """For a peer's own process: train it with the first of --learning_rates and of --seeds, into --output_dir."""
 
 
@@ -205,7 +205,7 @@ def search(arguments: Arguments, peer: str, output: Path) -> dict[str, float]:
         tried = run_peer(arguments, peer, folder, seed=arguments.seeds[0], learning_rate=rate, budget=budget)
         return float(tried["metrics"]["eval_loss"])
 
-    rates = arguments.learning_rates
+    rates = arguments.learning_rates or RATES[peer]
     open_token_store(open_corpus(arguments.corpus), load_tokenizer(OWN_TOKENIZER))  # not by all of them at once
     with ThreadPoolExecutor(len(rates)) as pool:
         each = pool.map if device().type == "cuda" else map
@@ -304,9 +304,11 @@ def efficiency() -> list[str]:
     comparisons = (bert, hour, bert_on_gpu, gpt, gpt_on_gpu)
     tried = " or ".join(sorted({figures["search"]["budget"] for figures in comparisons}, key=parse_duration))
 
+    shown = [who for who in COLORS if any(who in figures["peers"] for figures in comparisons)]
+
     def row(figures: dict[str, Any]) -> str:
         digits = digits_of(figures["measure"])
-        peers = (f"{mean(figures, who):.{digits}f}" if who in figures["peers"] else "" for who in ("stock", "nanogpt"))
+        peers = (f"{mean(figures, who):.{digits}f}" if who in figures["peers"] else "" for who in shown)
         where = f"`{figures['family']}-{figures['size']}`, {figures['budget']} on {figures['hardware']}"
         return (
             f"| {where}, {unit(figures['measure'])} | **{mean(figures, 'ours'):.{digits}f}** | {' | '.join(peers)} "
@@ -319,17 +321,17 @@ def efficiency() -> list[str]:
         (one["ours"]["num_parameters"], one[who]["num_parameters"])
         for figures in everything
         for one in figures["runs"]
-        for who in ("stock", "nanogpt")
+        for who in shown
         if who in one
     ]
     apart = math.ceil(100 * max(abs(ours / peer - 1) for ours, peer in weights))
     on_gpu = gpt_on_gpu["runs"][0]["nanogpt"]["training"]["precision"]
     return [
-        "| | ours | stock | nanoGPT | measured on |",
-        "|---|---:|---:|---:|---|",
+        f"| | ours | {' | '.join(shown).replace('nanogpt', 'nanoGPT')} | measured on |",
+        f"|---|---:|{'---:|' * len(shown)}---|",
         *(row(figures) for figures in comparisons),
-        f"| Shakespeare by character, {characters['budget']} on {characters['hardware']}, nats | **{of_ours}** | "
-        f"| {of_nanogpt} | its last tenth |",
+        f"| Shakespeare by character, {characters['budget']} on {characters['hardware']}, nats | **{of_ours}** "
+        f"|{' |' * shown.index('nanogpt')} {of_nanogpt} | its last tenth |",
         "",
         f"Same time, same text ({', '.join(bert['corpus'])}; last row: Shakespeare), weights equal within {apart}%. "
         f"On a CPU {precisions(gpt)}. On a GPU nanogpt computes in {on_gpu}, and ours reads "

@@ -1,6 +1,12 @@
-"""The peers of our models: stock BERT and GPT-2, trained as the stock scripts do, and nanoGPT.
+"""The peers of our models: the stock recipes, the stock parts chosen well, and nanoGPT.
 
-The stock peers are transformers' own classes in the recipe of `run_mlm.py` and `run_clm.py`. nanoGPT is written anew
+- `stock` is BERT and GPT-2, transformers' own classes in the recipe of `run_mlm.py` and `run_clm.py`.
+- `best-stock` is what somebody gets who knows the field and takes stock parts only: EuroBERT's class or Llama's, on our
+  packed rows and with our masks, without dropout, compiled, in bfloat16 where the machine computes in it, with fused
+  AdamW, a linear warm-up and a linear decay. Its clock starts when it is compiled.
+- `modernbert` is the same with ModernBERT's class, which computes logits of masked tokens only.
+
+nanoGPT is written anew
 from its description, as fast plain torch: GPT-2's block without biases or dropout; one product for queries, keys and
 values; fused causal attention; smaller weights at the ends of residual branches; logits of all positions at once. See
 Karpathy 2022, github.com/karpathy/nanoGPT.
@@ -16,6 +22,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from accelerate import Accelerator
 from datasets import Dataset
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -23,8 +30,14 @@ from transformers import (
     BertConfig,
     BertForMaskedLM,
     DataCollatorForLanguageModeling,
+    EuroBertConfig,
+    EuroBertForMaskedLM,
     GPT2Config,
     GPT2LMHeadModel,
+    LlamaConfig,
+    LlamaForCausalLM,
+    ModernBertConfig,
+    ModernBertForMaskedLM,
     Trainer,
     TrainerCallback,
     TrainingArguments,
@@ -32,18 +45,31 @@ from transformers import (
 )
 from transformers.modeling_outputs import CausalLMOutput
 
+from hf_minibert.data.loader import training_batches
 from hf_minibert.data.rows import Batch
 from hf_minibert.data.token_store import Documents
 from hf_minibert.evaluation.held_out import next_tokens
 from hf_minibert.files import write_text
 from hf_minibert.models.losses import IGNORE_INDEX, next_token_labels
-from hf_minibert.presets import SIZES
+from hf_minibert.presets import SIZES, build_config
 from hf_minibert.pretraining.data import RunData
 from hf_minibert.pretraining.plan import Plan
+from hf_minibert.runs.hardware import computes_in_bfloat16
 from runs import STEPS, device
 
 LENGTH = 512  # positions of the peers that learn them
-WARMUP = 0.05  # of nanoGPT's run
+WARMUP = 0.05  # of the run of nanoGPT and of the stock parts
+PEERS = {"minibert": ("stock", "best-stock", "modernbert"), "minigpt": ("stock", "best-stock", "nanogpt")}
+"""Who is measured beside each family."""
+ON_OUR_ROWS = ("best-stock", "modernbert")
+"""The peers that are trained by `train_on_our_rows`."""
+RATES = {
+    "stock": [1e-4, 3e-4, 1e-3, 3e-3],
+    "best-stock": [7.5e-4, 1.5e-3, 3e-3, 6e-3],
+    "modernbert": [7.5e-4, 1.5e-3, 3e-3, 6e-3],
+    "nanogpt": [3e-4, 1e-3, 3e-3, 6e-3],
+}
+"""The learning rates that each may choose from; 1.5e-3 and 1e-3 were the best of the stock parts and of nanoGPT."""
 
 
 class Block(nn.Module):
@@ -116,6 +142,8 @@ def peer_model(peer: str, family: str, size: str, vocab_size: int) -> nn.Module:
     width, layers, heads = shape["hidden_size"], shape["num_hidden_layers"], shape["num_attention_heads"]
     if peer == "nanogpt":
         return PlainGPT(vocab_size=vocab_size, hidden_size=width, num_layers=layers, num_heads=heads, length=LENGTH)
+    if peer in ON_OUR_ROWS:
+        return stock_parts(peer, family, size, vocab_size)
     model: nn.Module
     if family == "minibert":
         bert = BertConfig(
@@ -131,6 +159,24 @@ def peer_model(peer: str, family: str, size: str, vocab_size: int) -> nn.Module:
     gpt2.use_cache = False
     model = GPT2LMHeadModel(gpt2)
     return model
+
+
+def stock_parts(peer: str, family: str, size: str, vocab_size: int) -> nn.Module:
+    """The stock class that is nearest to our block, without dropout, of the same shape and with tied embeddings."""
+    shape: dict[str, Any] = SIZES[size] | {
+        "vocab_size": vocab_size,
+        "intermediate_size": build_config(f"{family}-{size}", "modern").intermediate_size,
+        "tie_word_embeddings": True,
+        "pad_token_id": 0,
+        "bos_token_id": 2,
+        "eos_token_id": 3,
+    }
+    if family == "minigpt":
+        return LlamaForCausalLM(LlamaConfig(**shape, use_cache=False))
+    if peer == "best-stock":
+        return EuroBertForMaskedLM(EuroBertConfig(**shape, mask_token_id=4))
+    modern_bert = ModernBertConfig(**shape, sparse_prediction=True, cls_token_id=2, sep_token_id=3)
+    return ModernBertForMaskedLM(modern_bert)
 
 
 class Budget(TrainerCallback):
@@ -172,6 +218,10 @@ def optimizer_and_schedule(
         )
         return optimizer, torch.optim.lr_scheduler.LambdaLR(optimizer, lambda _: clock.remaining())
     optimizer = nanogpt_optimizer(model, learning_rate)
+    if peer in ON_OUR_ROWS:
+        return optimizer, torch.optim.lr_scheduler.LambdaLR(
+            optimizer, lambda _: min((1 - clock.remaining()) / WARMUP, clock.remaining() / (1 - WARMUP))
+        )
     return optimizer, torch.optim.lr_scheduler.LambdaLR(
         optimizer, lambda _: nanogpt_schedule((1 - clock.remaining()) / WARMUP, 1 - clock.remaining())
     )
@@ -189,11 +239,13 @@ def stock_rows(documents: Documents, length: int, cls_id: int, sep_id: int) -> D
 def train_peer(
     peer: str, plan: Plan, data: RunData, *, seconds: float, learning_rate: float, folder: Path
 ) -> tuple[nn.Module, dict[str, Any]]:
-    """Train the peer of our model by `Trainer` for a time, and write its log; returns it and how it was trained."""
+    """Train the peer of our model for a time, and write its log; returns it and how it was trained."""
     family, _, size = plan.arguments.model.partition("-")
     set_seed(plan.arguments.seed)
     model = peer_model(peer, family, size, plan.config.vocab_size)
     clock = Budget(seconds)
+    if peer in ON_OUR_ROWS:
+        return model, train_on_our_rows(peer, model, plan, data, clock, learning_rate=learning_rate, folder=folder)
     tokenizer, length = plan.tokenizer, plan.arguments.max_seq_length
     trainer = Trainer(
         model=model,
@@ -218,6 +270,57 @@ def train_peer(
     lines = [line | {"tokens": line["step"] * tokens} for line in trainer.state.log_history]
     write_text(folder / "metrics.jsonl", "".join(json.dumps(line) + "\n" for line in lines))
     return model, {"steps": trainer.state.global_step, "precision": "bf16" if trainer.args.bf16 else "fp32"}
+
+
+def train_on_our_rows(
+    peer: str, model: nn.Module, plan: Plan, data: RunData, clock: Budget, *, learning_rate: float, folder: Path
+) -> dict[str, Any]:
+    """Train a model of stock parts on the batches of our run, until the clock ends; returns how it was trained.
+
+    Documents of a row see each other, as in the stock scripts. The first steps, which compile, are taken back before
+    the clock starts.
+    """
+    accelerator = Accelerator(
+        cpu=not torch.accelerator.is_available(), mixed_precision="bf16" if computes_in_bfloat16() else "no"
+    )
+    model.to(accelerator.device).train()
+    weights = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    compiled = torch.compile(model)
+    batches = training_batches(data.train, batch_size=plan.arguments.per_device_train_batch_size)
+
+    def step() -> tuple[Tensor, int]:
+        batch = {name: tensor.to(accelerator.device) for name, tensor in next(batches).items()}
+        with accelerator.autocast():
+            loss = compiled(input_ids=batch["input_ids"], labels=batch["labels"]).loss
+        torch.autograd.backward(loss)
+        nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+        return loss.detach(), batch["input_ids"].numel()
+
+    for _ in range(2):
+        step()
+    model.zero_grad()
+    model.load_state_dict(weights)
+    optimizer, schedule = optimizer_and_schedule(peer, model, learning_rate, clock)
+    lines, losses = list[dict[str, Any]](), list[Tensor]()
+    tokens = steps = 0
+    clock.on_train_begin()
+    is_over = False
+    while not is_over:
+        loss, seen = step()
+        optimizer.step()
+        schedule.step()
+        optimizer.zero_grad()
+        losses.append(loss)
+        tokens, steps = tokens + seen, steps + 1
+        is_over = clock.remaining() == 0
+        if steps % STEPS == 0 or is_over:
+            seconds = round(clock.elapsed(), 3)
+            mean_loss = float(torch.stack(losses).mean())
+            lines.append({"step": steps, "tokens": tokens, "seconds": seconds, "loss": mean_loss})
+            losses.clear()
+    batches.close()
+    write_text(folder / "metrics.jsonl", "".join(json.dumps(line) + "\n" for line in lines))
+    return {"steps": steps, "precision": "bf16" if accelerator.mixed_precision == "bf16" else "fp32"}
 
 
 def without_private_arguments(model: nn.Module, targets: Callable[[Batch], Tensor]) -> nn.Module:

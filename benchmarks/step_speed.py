@@ -7,9 +7,11 @@
 
 A step is forward, backward, clipping and optimizer on a batch in memory. All variants of a table take turns, one step
 each, and who begins changes, so that other work on the machine slows all of them alike. A variant's speed is that of
-its median step. The stock models train as `Trainer` does by default: dropout 0.1, SDPA, fused AdamW, float32. nanoGPT
-is that of `peers.py`. Ours train as `scripts/pretrain.py` does, on packed rows whose documents do not attend to each
-other; they use AdamW, and the script's default Muon only where a variant says so.
+its median step. BERT and GPT-2 train as `Trainer` does by default: dropout 0.1, SDPA, fused AdamW, float32. EuroBERT,
+ModernBERT and Llama have no dropout, as in `peers.py`, whose nanoGPT is beside them. With `--compile`, the best of the
+stock parts are compiled, too: they are what ours is compared with. Ours train as `scripts/pretrain.py` does, on packed
+rows whose documents do not attend to each other; they use AdamW, and the script's default Muon only where a variant
+says so.
 
 Utilisation is the model's arithmetic per second, as a share of the fastest matrix product in the same run and
 precision. It counts 6 floating-point operations per weight and token, attention, and the head where it is computed.
@@ -19,14 +21,14 @@ import statistics
 import sys
 from collections.abc import Callable, Iterable
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Any, Literal, cast
 
 import numpy as np
 import torch
 from torch import nn
 from tqdm import tqdm
-from transformers import LlamaConfig, LlamaForCausalLM
 
 from hf_minibert import MiniBertForMaskedLM, MiniGPTForCausalLM
 from hf_minibert.command_line import invocation, run
@@ -67,7 +69,7 @@ class Arguments(Benchmark):
     rounds: int = 15
     """Measured steps of each variant."""
     compile: bool = False
-    """Also measure our models compiled."""
+    """Also measure our models and the best stock ones compiled."""
 
 
 @dataclass(frozen=True)
@@ -77,6 +79,8 @@ class Variant:
     name: str
     model: Callable[[], nn.Module]
     is_ours: bool
+    is_sparse: bool = False
+    """Whether only predicted tokens get logits."""
     optimizer: Literal["muon", "adamw"] = "adamw"
     precision: str = "fp32"
     compiled: bool = False
@@ -84,21 +88,16 @@ class Variant:
 
 def variants(family: str, size: str, length: int, *, with_compile: bool) -> list[Variant]:
     """The variants of a table; the first is the baseline."""
-    llama: dict[str, Any] = SIZES[size] | {
-        "vocab_size": VOCABULARY,
-        "intermediate_size": build_config(f"minigpt-{size}", "modern").intermediate_size,
-    }
-    peers: dict[str, Callable[[], nn.Module]]
     if family == "minibert":
         ours: type[nn.Module] = MiniBertForMaskedLM
-        peers = {"BertForMaskedLM": lambda: peer_model("stock", family, size, VOCABULARY)}
+        peers = {
+            "stock": "stock BertForMaskedLM",
+            "best-stock": "stock EuroBertForMaskedLM",
+            "modernbert": "stock ModernBertForMaskedLM",
+        }
     else:
         ours = MiniGPTForCausalLM
-        peers = {
-            "GPT2LMHeadModel": lambda: peer_model("stock", family, size, VOCABULARY),
-            "LlamaForCausalLM": lambda: LlamaForCausalLM(LlamaConfig(**llama, tie_word_embeddings=True)),
-            "nanoGPT": lambda: peer_model("nanogpt", family, size, VOCABULARY),
-        }
+        peers = {"stock": "stock GPT2LMHeadModel", "best-stock": "stock LlamaForCausalLM", "nanogpt": "nanoGPT"}
 
     def build(architecture: str, attention: str | None = None) -> Callable[[], nn.Module]:
         def make() -> nn.Module:
@@ -113,18 +112,25 @@ def variants(family: str, size: str, length: int, *, with_compile: bool) -> list
 
     precisions = ["fp32", "bf16"] if computes_in_bfloat16() else ["fp32"]
     best = precisions[-1]
-    found = [
-        Variant(name if name == "nanoGPT" else f"stock {name}", model, False, precision=precision)
-        for name, model in peers.items()
-        for precision in precisions
-    ]
-    found += [Variant(f"{family} modern", build("modern"), True, precision=precision) for precision in precisions]
-    found.append(Variant(f"{family} modern, {other}", build("modern", other), True, precision=best))
-    found.append(Variant(f"{family} classic", build("classic"), True, precision=best))
-    found.append(Variant(f"{family} modern, Muon", build("modern"), True, "muon", best))
+
+    def of_peer(peer: str, **settings: Any) -> Variant:
+        model = partial(peer_model, peer, family, size, VOCABULARY)
+        return Variant(peers[peer], model, is_ours=False, is_sparse=peer == "modernbert", **settings)
+
+    def of_ours(words: str, architecture: str, attention: str | None = None, **settings: Any) -> Variant:
+        model = build(architecture, attention)
+        return Variant(f"{family} {words}", model, is_ours=True, is_sparse=family == "minibert", **settings)
+
+    found = [of_peer(peer, precision=precision) for peer in peers for precision in precisions]
+    found += [of_ours("modern", "modern", precision=precision) for precision in precisions]
+    found.append(of_ours(f"modern, {other}", "modern", other, precision=best))
+    found.append(of_ours("classic", "classic", precision=best))
+    found.append(of_ours("modern, Muon", "modern", optimizer="muon", precision=best))
     if with_compile:
-        found.append(Variant(f"{family} modern, compiled", build("modern"), True, precision=best, compiled=True))
-        found.append(Variant(f"{family} modern, Muon, compiled", build("modern"), True, "muon", best, compiled=True))
+        best_peers = [of_peer(peer, precision=best, compiled=True) for peer in peers if peer != "stock"]
+        found += [replace(variant, name=f"{variant.name}, compiled") for variant in best_peers]
+        found.append(of_ours("modern, compiled", "modern", precision=best, compiled=True))
+        found.append(of_ours("modern, Muon, compiled", "modern", optimizer="muon", precision=best, compiled=True))
     return found
 
 
@@ -159,7 +165,7 @@ def make_step(variant: Variant, batch: Batch, device: torch.device) -> Step:
     config: Any = model.config
     config.use_cache = False
     if variant.compiled:
-        model.compile(fullgraph=True)
+        model.compile(fullgraph=variant.is_ours)
     precision: AbstractContextManager[Any] = nullcontext()
     if variant.precision == "bf16":
         precision = torch.autocast(device.type, torch.bfloat16)
@@ -215,8 +221,7 @@ def measure(family: str, size: str, length: int, arguments: Arguments, device: t
     speeds = [arguments.tokens_per_step / statistics.median(some) for some in times]
     rows = []
     for variant, speed, some in zip(found, speeds, times, strict=True):
-        is_sparse = variant.is_ours and family == "minibert"
-        share = float((batch["labels"] != IGNORE_INDEX).float().mean()) if is_sparse else 1.0
+        share = float((batch["labels"] != IGNORE_INDEX).float().mean()) if variant.is_sparse else 1.0
         arithmetic = flops_per_token(variant.model(), length, head_share=share)
         rate = statistics.median(rates[variant.precision])
         rows.append(

@@ -81,6 +81,30 @@ def test_a_peer_stops_in_time_and_logs_when(results: Path, tmp_path: Path) -> No
     assert log[-1]["tokens"] == log[-1]["step"] * 8 * 16
 
 
+@pytest.mark.filterwarnings("ignore:`torch.jit.script_method` is deprecated")  # which the compiler calls
+@pytest.mark.parametrize(
+    ("peer", "family"), [("best-stock", "minibert"), ("modernbert", "minibert"), ("best-stock", "minigpt")]
+)
+def test_stock_parts_learn_on_our_rows(results: Path, tmp_path: Path, peer: str, family: str) -> None:
+    peers, runs = (importlib.import_module(name) for name in ("peers", "runs"))
+    arguments = PretrainArguments(
+        model=f"{family}-tiny",
+        corpus=[str(write_corpus(tmp_path / "corpus.jsonl", documents=60))],
+        budget="3s",
+        max_seq_length=16,
+        output_dir=str(results / "run"),
+    )
+    plan = make_plan(arguments)
+    data = read_data(plan, Accelerator(cpu=not torch.accelerator.is_available()))
+    with torch.compiler.set_stance("force_eager"):
+        _, training = peers.train_peer(peer, plan, data, seconds=3.0, learning_rate=3e-3, folder=results)
+    log = runs.log_of(results)
+    assert 0 < training["steps"] == log[-1]["step"]
+    assert log[-1]["seconds"] >= 3.0
+    assert log[-1]["tokens"] == log[-1]["step"] * plan.arguments.per_device_train_batch_size * 16
+    assert 0 < log[-1]["loss"] < 9.5, "that of equal chances is 9.0"
+
+
 def test_charts_are_drawn_from_result_files_alone(results: Path) -> None:
     kept = REPOSITORY / "benchmarks" / "results"
     render = importlib.import_module("render")
