@@ -1,6 +1,7 @@
 """Pre-train compact Transformers from scratch: MiniBERT and MiniGPT.
 
-Importing this package makes transformers' Auto classes know both; its names are those of `hf_minibert.models`.
+Importing this package makes transformers' Auto classes know both; its names are those of `hf_minibert.models`, and
+`encode`, which turns texts into vectors.
 """
 
 import importlib
@@ -11,15 +12,20 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from hf_minibert.evaluation.representations import encode as encode
     from hf_minibert.models import *  # noqa: F403
 
 __version__ = version("hf_minibert")
 SCRIPTS = ["pretrain", "replay", "generate", "finetune", "train_tokenizer", "prepare_data", "export", "push_to_hub"]
 """The verbs as files of scripts/."""
+FUNCTIONS = {"encode": "hf_minibert.evaluation.representations"}
+"""Functions that are loaded when they are asked for, and where they are."""
 
 
 def __getattr__(name: str) -> Any:
-    """Load the models when the first of them is asked for."""
+    """Load the models when the first of them is asked for, and a function when it is."""
+    if name in FUNCTIONS:
+        return getattr(importlib.import_module(FUNCTIONS[name]), name)
     models = importlib.import_module("hf_minibert.models")
     if name == "__all__":
         return models.__all__

@@ -3,6 +3,7 @@
 import ast
 import importlib
 import re
+import subprocess
 import sys
 import tomllib
 from importlib import metadata
@@ -40,7 +41,7 @@ ALLOWED = {
     "presets": {"models", "assets", "errors"},
     "export": {"models", "tokenization", "assets", "files", "output_folder", "markdown", "errors"},
     "hub": {"models", "runs", "files", "markdown", "errors"},
-    "evaluation": {"data", "models", "presets", "tokenization", "errors"},
+    "evaluation": {"data", "models", "presets", "tokenization", "assets", "errors"},
     "runs": {"files", "errors"},
     "pretraining": {"command_line", "data", "models", "tokenization", "presets", "evaluation", "hub", "runs"}
     | {"files", "output_folder", "errors"},
@@ -91,8 +92,13 @@ def test_imports_point_one_way(module):
     assert stands_on(module) <= ALLOWED[part(module)] | {part(module)}
 
 
-def test_the_package_itself_has_models_only():
-    assert stands_on("hf_minibert") == {"models"}
+def test_the_package_itself_has_models_and_functions_that_are_loaded_when_asked_for():
+    assert stands_on("hf_minibert") == {"models"} | {part(module) for module in hf_minibert.FUNCTIONS.values()}
+    for name, module in hf_minibert.FUNCTIONS.items():
+        assert getattr(hf_minibert, name) is vars(importlib.import_module(module))[name]
+    code = f"import sys, hf_minibert; print({set(hf_minibert.FUNCTIONS.values())} & set(sys.modules))"
+    loaded = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert loaded.stdout == "set()\n"
 
 
 def test_rules_point_one_way():
