@@ -43,16 +43,17 @@ def temporary_path(folder: Path) -> Path:
 
 
 @contextmanager
-def replaced_file(path: Path) -> Iterator[Path]:
+def replaced_file(path: Path, *, is_listed: bool = True) -> Iterator[Path]:
     """A file to write, which takes the name of ``path`` when the block ends well, and vanishes otherwise.
 
-    A link at ``path`` is replaced, never followed.
+    A link at ``path`` is replaced, never followed. A file that is not to be `is_listed` holds words of the user: it is
+    not put on the folder's list, whose files may be deleted.
     """
     unfinished = temporary_path(path.parent)
     unfinished.open("x").close()
     try:
         yield unfinished
-        manifest = None if path.name == MANIFEST else Manifest.read(path.parent)
+        manifest = Manifest.read(path.parent) if is_listed and path.name != MANIFEST else None
         if manifest is not None:
             manifest.make_way({path.name: digest(unfinished)})
         unfinished.replace(path)

@@ -13,6 +13,7 @@ from contextlib import contextmanager
 from glob import glob
 from pathlib import Path
 
+from hf_minibert.card_parts import merged
 from hf_minibert.errors import UserError
 from hf_minibert.files import (
     CARD,
@@ -23,6 +24,8 @@ from hf_minibert.files import (
     digest,
     disk_errors,
     files_below,
+    is_plain_file,
+    replaced_file,
     share,
     shown,
     temporary_path,
@@ -403,8 +406,7 @@ def move_into(staged: Path, folder: Path, *, last: str, replaces: bool = False) 
     manifest = Manifest.read(folder)
     assert manifest is not None, "a folder is filled by whoever holds it"
     if (staged / CARD).exists() and os.path.lexists(folder / CARD) and not manifest.fitting(CARD):
-        (staged / CARD).replace(staged / GENERATED_CARD)
-        logger.warning("%s was edited by hand and is kept; the new one is %s", folder / CARD, GENERATED_CARD)
+        _keep_own_words(staged, folder)
     coming = {name: digest(staged / name) for name in files_below(staged)}
     manifest.make_way(coming)
     (folder / last).unlink(missing_ok=True)
@@ -418,6 +420,20 @@ def move_into(staged: Path, folder: Path, *, last: str, replaces: bool = False) 
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
         (staged / name).replace(folder / name)
     return set(coming)
+
+
+def _keep_own_words(staged: Path, folder: Path) -> None:
+    """Make a staged card one with the words that a person wrote into the card that is there; or set it beside it."""
+    card = folder / CARD
+    earlier = card.read_text(encoding="utf-8", errors="replace") if is_plain_file(card) else ""
+    renewed = merged(earlier, (staged / CARD).read_text(encoding="utf-8"))
+    if renewed is None:
+        (staged / CARD).replace(staged / GENERATED_CARD)
+        logger.warning("%s was edited by hand and is kept; the new one is %s", card, GENERATED_CARD)
+        return
+    with replaced_file(card, is_listed=False) as unfinished:
+        unfinished.write_text(renewed, encoding="utf-8", newline="\n")
+    (staged / CARD).unlink()
 
 
 def _sweep(folder: Path) -> None:

@@ -27,7 +27,8 @@ ALLOWED = {
     "assets": {"errors"},
     "files": {"errors"},
     "markdown": set(),
-    "output_folder": {"files", "errors"},
+    "card_parts": {"files"},
+    "output_folder": {"card_parts", "files", "errors"},
     "command_line": {"errors"},
     "verbs": {"command_line", "data", "pretraining", "finetuning", "evaluation", "export", "hub", "tokenization"}
     | {"document_encoder", "runs", "assets", "files", "output_folder", "markdown", "errors"},
@@ -40,11 +41,11 @@ ALLOWED = {
     "data": {"models", "tokenization", "document_encoder", "files", "errors"},
     "presets": {"models", "assets", "errors"},
     "export": {"models", "tokenization", "assets", "files", "output_folder", "markdown", "errors"},
-    "hub": {"models", "runs", "files", "markdown", "errors"},
+    "hub": {"models", "runs", "card_parts", "files", "markdown", "errors"},
     "evaluation": {"data", "models", "presets", "tokenization", "assets", "errors"},
     "runs": {"files", "errors"},
     "pretraining": {"command_line", "data", "models", "tokenization", "presets", "evaluation", "hub", "runs"}
-    | {"files", "output_folder", "errors"},
+    | {"card_parts", "files", "output_folder", "errors"},
     "finetuning": {"data", "models", "tokenization", "presets", "evaluation", "export", "hub", "runs"}
     | {"assets", "files", "output_folder", "errors"},
 }

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from hf_minibert.errors import UserError
+from hf_minibert.hub.arguments import SharingArguments
 
 TaskName = Literal["text-classification"]
 
@@ -98,7 +99,7 @@ class HardwareArguments:
 
 
 @dataclass(kw_only=True)
-class FinetuneArguments(HardwareArguments, TrainingArguments, ModelArguments, DataArguments):
+class FinetuneArguments(SharingArguments, HardwareArguments, TrainingArguments, ModelArguments, DataArguments):
     """Fine-tune a pre-trained model on a task, and leave a folder that a pipeline opens.
 
     SIGTERM, SIGUSR1 and Ctrl-C end it after the step at hand, with a checkpoint.

@@ -79,6 +79,7 @@ def finetuning_results(run: Run, trainer: DurableTrainer, metrics: dict[str, flo
         "dataset": {
             "name": data.hub_id or Path(arguments.dataset).name,
             "hub_id": data.hub_id,
+            "config": arguments.dataset.partition(":")[2] or None if data.hub_id else None,
             "is_builtin": arguments.dataset == BUILTIN,
             "examples_word": task.examples_word,
             "train_examples": len(examples["train"]),

@@ -4,9 +4,7 @@ In: a run folder (``config.json``, ``arguments.json``, ``results.json`` and the 
 ``README.md``. Every figure is read from those files; the sentences around them are in ``templates/``.
 """
 
-import hashlib
 import json
-import logging
 import math
 import os
 import re
@@ -16,16 +14,14 @@ from pathlib import Path
 from typing import Any
 
 import jinja2
-from huggingface_hub import EvalResult, ModelCard, ModelCardData
+from huggingface_hub import EvalResult, ModelCardData
 
+from hf_minibert.card_parts import assembled, renew_card
 from hf_minibert.errors import UserError
-from hf_minibert.files import CARD, DECODER, GENERATED_CARD, is_plain_file, shown, write_text
+from hf_minibert.files import DECODER, is_plain_file, shown
 from hf_minibert.markdown import block, code, plain
 from hf_minibert.runs.scores import score_of
 
-logger = logging.getLogger(__name__)
-
-_STAMP = re.compile(r"\n<!-- hf_minibert card ([0-9a-f]{64}): .*-->\n\Z")
 _SIBLING_IMPORT = re.compile(r"^\s*from \.(\w+) import", re.MULTILINE)
 _WRITERS = {
     "config.json": "scripts/pretrain.py or scripts/finetune.py",
@@ -52,6 +48,7 @@ _USAGE = {  # of classifiers that were made before results.json said it
     "needs_package": False,
 }
 _ESSENTIAL = ("model", "corpus", "model_name_or_path", "dataset", "output_dir")  # said even where it is the default
+_NOT_COMPUTING = ("resume", "overwrite_output_dir", "push_to_hub", "hub_private_repo")
 _PATHS = ("corpus", "tokenizer", "model_name_or_path", "dataset", "test_dataset", "output_dir")
 _TRAINING_LABELS = {
     "seconds": "time",
@@ -331,23 +328,6 @@ def _metadata(results: dict[str, Any], model_name: str, license_id: str | None) 
     )
 
 
-def _stamp(text: str) -> str:
-    """The comment that ends a generated card; it lets a later run see whether a person has edited the card."""
-    digest = hashlib.sha256(text.encode()).hexdigest()
-    return f"\n<!-- hf_minibert card {digest}: once edited, this file is never overwritten -->\n"
-
-
-def is_generated_file(path: Path) -> bool:
-    """Whether a file is a card as :func:`render_card` made it; a link is not."""
-    return is_plain_file(path) and is_generated(path.read_text(encoding="utf-8", errors="replace"))
-
-
-def is_generated(text: str) -> bool:
-    """Whether a card is just as :func:`render_card` made it, so that it may be replaced."""
-    stamp = _STAMP.search(text)
-    return stamp is not None and _stamp(text[: stamp.start()]) == stamp.group()
-
-
 def render_card(
     folder: Path, repo_id: str | None = None, license_id: str | None = None, *, place: Path | None = None
 ) -> str:
@@ -368,7 +348,7 @@ def render_card(
         name: value
         for name, value in shareable_arguments(folder).items()
         # How a run was started does not say what it computes.
-        if value is not None and name not in ("resume", "overwrite_output_dir")
+        if value is not None and name not in _NOT_COMPUTING
     }
     results = _read_json(folder, "results.json")
     _refuse_non_finite(results, str(folder / "results.json"))
@@ -420,20 +400,13 @@ def render_card(
             f"it is written by {_WRITERS['results.json']}"
         ) from error
     body = re.sub(r"\n{3,}", "\n\n", body.strip())  # left over where a template's condition did not hold
-    text = str(ModelCard(f"---\n{metadata.to_yaml()}\n---\n\n{body}\n"))
-    return text + _stamp(text)
+    return assembled(metadata.to_yaml(), body)
 
 
 def write_card(folder: Path) -> Path:
-    """Write a run's ``README.md``; where a person has edited it, write ``README.generated.md`` beside it instead.
+    """Write a run's ``README.md``; what a person wrote into it stays, as `renew_card` says.
 
     Returns:
         The file that was written.
     """
-    text = render_card(folder)
-    path = folder / CARD
-    if os.path.lexists(path) and not is_generated_file(path):
-        path = folder / GENERATED_CARD
-        logger.warning("%s was edited by hand and is kept; the new card is %s", folder / CARD, path)
-    write_text(path, text)
-    return path
+    return renew_card(folder, render_card(folder))

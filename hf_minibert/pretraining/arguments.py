@@ -8,6 +8,7 @@ from typing import Literal
 
 from hf_minibert.data.sources import DocumentUnit
 from hf_minibert.errors import UserError
+from hf_minibert.hub.arguments import SharingArguments
 
 ObjectiveName = Literal["mlm", "mlm+nsp", "mlm+sop", "hybrid", "clm"]
 TRACKERS = ("tensorboard", "trackio", "wandb", "none")
@@ -158,6 +159,7 @@ class WatchingArguments:
 
 @dataclass(kw_only=True)
 class PretrainArguments(
+    SharingArguments,
     WatchingArguments,
     HardwareArguments,
     OptimizationArguments,

@@ -9,8 +9,8 @@ from typing import Any
 
 from accelerate import Accelerator
 
+from hf_minibert.card_parts import is_generated
 from hf_minibert.files import CARD, Manifest, digest, files_below
-from hf_minibert.hub.card import is_generated
 from hf_minibert.output_folder import check_folder, held_folder
 from hf_minibert.pretraining.arguments import PretrainArguments
 from hf_minibert.pretraining.checkpoint import CHECKSUMS, checkpoints, is_whole, latest_checkpoint

@@ -1,12 +1,14 @@
 """Fine-tune a pre-trained model on labelled data."""
 
 from dataclasses import replace
+from pathlib import Path
 
 from hf_minibert.assets import model_folder
 from hf_minibert.command_line import parse
 from hf_minibert.data.sources import require_table
 from hf_minibert.finetuning.arguments import FinetuneArguments as Arguments
 from hf_minibert.finetuning.unfinished import earlier_arguments
+from hf_minibert.hub.runs import claim, publish_run
 
 __all__ = ["Arguments", "main"]
 
@@ -20,6 +22,7 @@ def main(arguments: Arguments) -> int:
             require_table(source)
     if arguments.model_name_or_path is not None:
         arguments = replace(arguments, model_name_or_path=model_folder(arguments.model_name_or_path))
+    claim(arguments)
     from hf_minibert.finetuning.finetune import finetune
 
-    return finetune(arguments)
+    return finetune(arguments) or publish_run(arguments, Path(arguments.output_dir))

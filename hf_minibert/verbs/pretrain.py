@@ -1,7 +1,10 @@
 """Pre-train a MiniBERT or MiniGPT."""
 
+from pathlib import Path
+
 from hf_minibert.assets import require_tokenizer
 from hf_minibert.data.sources import require_corpus
+from hf_minibert.hub.runs import claim, publish_run
 from hf_minibert.pretraining.arguments import PretrainArguments as Arguments
 from hf_minibert.pretraining.saved_arguments import resumed
 from hf_minibert.runs.stopping import StopSignal
@@ -17,6 +20,8 @@ def main(arguments: Arguments) -> int:
         require_corpus(arguments.corpus)
         if arguments.tokenizer is not None:
             require_tokenizer(arguments.tokenizer)
+        claim(arguments)
         from hf_minibert.pretraining.loop import pretrain
 
-        return pretrain(arguments, stop)
+        status = pretrain(arguments, stop)
+    return status or publish_run(arguments, Path(arguments.output_dir))

@@ -23,6 +23,13 @@ class Arguments:
     """Make the repository private. An existing public one is refused."""
     revision: str | None = None
     """Branch to commit to. It is made if it does not exist. Default: the main branch."""
+    tag: str | None = None
+    """A name for the commit, such as v1.0, which the repository does not have yet."""
+    create_pr: bool = False
+    """Propose the commit as a pull request to an existing repository, for which no write access is needed."""
+    checkpoints: bool = False
+    """Upload each checkpoint of the run, too, to a branch of its name, such as checkpoint-100, for the `revision` of
+    `from_pretrained`."""
     license: str | None = None
     """The weights' licence by the Hub's identifier, such as apache-2.0. Default: none is stated, since it depends on
     the text."""
@@ -46,7 +53,8 @@ def main(arguments: Arguments) -> int:
         raise UserError(f"there is no folder {folder}; model_name_or_path is that of a finished run")
     from huggingface_hub import get_token
 
-    from hf_minibert.hub.publish import prepare_upload, publish
+    from hf_minibert.hub.contents import prepare_upload
+    from hf_minibert.hub.publish import publish
 
     content = prepare_upload(folder, arguments.repo_id, arguments.license)
     sizes = {
@@ -66,6 +74,9 @@ def main(arguments: Arguments) -> int:
         revision=arguments.revision,
         commit_message=arguments.commit_message,
         license_id=arguments.license,
+        tag=arguments.tag,
+        create_pr=arguments.create_pr,
+        with_checkpoints=arguments.checkpoints,
     )
     print(f"published: {address}")
     return 0

@@ -9,8 +9,9 @@ import pytest
 import yaml
 from huggingface_hub import ModelCard
 
+from hf_minibert.card_parts import is_generated
 from hf_minibert.errors import UserError
-from hf_minibert.hub.card import code_files, is_generated, render_card, shareable_arguments, write_card
+from hf_minibert.hub.card import code_files, render_card, shareable_arguments, write_card
 
 CONFIG = {
     "architectures": ["MiniBertForMaskedLM"],

@@ -1,26 +1,33 @@
-import base64
 import hashlib
 import json
 import os
 import shutil
 import subprocess
 import sys
-import threading
+import time
 from collections.abc import Iterator
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from typing import Any
 
 import huggingface_hub
 import pytest
-from test_card import ARGUMENTS, CONFIG, PRETRAINED, write_run
+import torch
+import yaml
+from commands import TINY_RUN, call, flags, write_corpus
+from huggingface_hub import ModelCard
+from loopback_hub import READ_TOKEN, TOKEN, Failure, LoopbackHub, Repository, serving
+from test_card import ARGUMENTS, CONFIG, FINETUNED, PRETRAINED, write_run
 
+from hf_minibert import MiniBertConfig, MiniBertForPreTraining
 from hf_minibert.errors import UserError
 from hf_minibert.files import Manifest
+from hf_minibert.hub import patience
 from hf_minibert.hub.card import render_card, write_card
-from hf_minibert.hub.publish import files_to_publish, prepare_upload, publish
+from hf_minibert.hub.contents import files_to_publish, prepare_upload
+from hf_minibert.hub.publish import publish
 
-TOKEN = "hf_notarealtoken"
-PARENT = "abcdef0123" * 4
+# of huggingface_hub itself, which sends large files so
+pytestmark = pytest.mark.filterwarnings("ignore:Use 'content=<...>' to upload raw bytes:DeprecationWarning")
 SCRIPT = Path(__file__).parents[2] / "scripts" / "push_to_hub.py"
 PUBLISHED = {
     "README.md",
@@ -39,118 +46,22 @@ PUBLISHED = {
 }
 
 
-class MockHub(ThreadingHTTPServer):
-    """The part of the Hub that an upload talks to; it keeps what it was sent."""
-
-    daemon_threads = True
-
-    def __init__(self) -> None:
-        super().__init__(("127.0.0.1", 0), MockHubHandler)
-        self.url = f"http://127.0.0.1:{self.server_port}"
-        self.requests: list[tuple[str, str, dict[str, str], bytes]] = []
-        self.failures: dict[str, int] = {}  # a part of a path -> the status to answer with
-        self.is_private = False
-        self.card: bytes | None = None
-
-    def paths(self) -> list[str]:
-        return [f"{method} {path}" for method, path, _, _ in self.requests]
-
-    def bodies(self, part: str) -> list[bytes]:
-        return [body for _, path, _, body in self.requests if part in path]
-
-    def commits(self) -> list[dict[str, bytes]]:
-        """The files of every commit."""
-        commits = []
-        for body in self.bodies("/commit/"):
-            lines = [json.loads(line) for line in body.splitlines()]
-            assert [line["key"] for line in lines] == ["header"] + ["file"] * (len(lines) - 1)
-            commits.append({line["value"]["path"]: base64.b64decode(line["value"]["content"]) for line in lines[1:]})
-        return commits
-
-
-class MockHubHandler(BaseHTTPRequestHandler):
-    server: MockHub
-
-    def log_message(self, format: str, *args: object) -> None:  # noqa: A002, ARG002
-        """Say nothing."""
-
-    def body(self) -> bytes:
-        if self.headers.get("Transfer-Encoding") != "chunked":
-            return self.rfile.read(int(self.headers.get("Content-Length", 0)))
-        body = b""
-        while size := int(self.rfile.readline(), 16):
-            body += self.rfile.read(size)
-            self.rfile.readline()
-        self.rfile.readline()
-        return body
-
-    def answer(self, status: int, content: object) -> None:
-        data = json.dumps(content).encode()
-        self.send_response(status)
-        self.send_header("Content-Type", "application/json")
-        self.send_header("Content-Length", str(len(data)))
-        self.end_headers()
-        self.wfile.write(data)
-
-    def do_HEAD(self) -> None:  # noqa: N802
-        self.answer_file(with_content=False)
-
-    def answer_file(self, *, with_content: bool = True) -> None:
-        """The card, as it is in the commit that is named."""
-        assert self.path == f"/me/model/resolve/{PARENT}/README.md"
-        assert self.server.card is not None
-        self.send_response(200)
-        self.send_header("ETag", hashlib.sha1(self.server.card).hexdigest())
-        self.send_header("X-Repo-Commit", PARENT)
-        self.send_header("Content-Length", str(len(self.server.card)))
-        self.end_headers()
-        if with_content:
-            self.wfile.write(self.server.card)
-
-    def do_POST(self) -> None:  # noqa: N802
-        body = self.body()
-        if self.path == "/api/agent-harnesses":  # a public list that the client asks for at times, of its own accord
-            return self.answer(404, {})
-        self.server.requests.append((self.command, self.path, dict(self.headers), body))
-        for part, status in self.server.failures.items():
-            if part in self.path:
-                reason = f"no such luck, {self.headers['Authorization']}"  # a careless server
-                return self.answer(status, {"error": reason, "errors": [{"message": reason}]})
-        if self.path == "/api/repos/create":
-            return self.answer(200, {"url": f"{self.server.url}/me/model"})
-        if self.path == "/api/validate-yaml":
-            return self.answer(200, {"errors": [], "warnings": []})
-        if self.path.startswith("/api/models/me/model/preupload/"):
-            files = json.loads(body)["files"]
-            modes = [{"path": file["path"], "uploadMode": "regular", "shouldIgnore": False} for file in files]
-            return self.answer(200, {"files": modes})
-        if self.path.startswith("/api/models/me/model/commit/"):
-            oid = "0123456789" * 4
-            return self.answer(200, {"commitUrl": f"{self.server.url}/me/model/commit/{oid}", "commitOid": oid})
-        if self.path.startswith("/api/models/me/model/branch/"):
-            return self.answer(200, {})
-        if self.path == "/api/models/me/model" or self.path.startswith("/api/models/me/model/revision/"):
-            info = {"id": "me/model", "private": self.server.is_private, "sha": PARENT}
-            names = [".gitattributes"] + (["README.md"] if self.server.card is not None else [])
-            return self.answer(200, info | {"siblings": [{"rfilename": name} for name in names]})
-        if "/resolve/" in self.path:
-            return self.answer_file()
-        return self.answer(500, {"error": f"the mock does not know {self.path}"})
-
-    do_GET = do_POST  # noqa: N815
-
-
 @pytest.fixture
-def hub(monkeypatch: pytest.MonkeyPatch) -> Iterator[MockHub]:
-    with MockHub() as server:
-        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
-        thread.start()
+def hub(monkeypatch: pytest.MonkeyPatch) -> Iterator[LoopbackHub]:
+    with serving() as server:
         monkeypatch.setattr(huggingface_hub.constants, "ENDPOINT", server.url)
         files = f"{server.url}/{{repo_id}}/resolve/{{revision}}/{{filename}}"  # made of it when the client is imported
         monkeypatch.setattr(huggingface_hub.constants, "HUGGINGFACE_CO_URL_TEMPLATE", files)
+        monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_DISABLE_XET", True)
         yield server
-        server.shutdown()
-        thread.join()
+
+
+@pytest.fixture
+def waits(monkeypatch: pytest.MonkeyPatch) -> list[float]:
+    """The pauses that a push makes, without making them."""
+    pauses: list[float] = []
+    monkeypatch.setattr(patience, "_wait", lambda seconds, _: pauses.append(seconds))
+    return pauses
 
 
 @pytest.fixture
@@ -177,8 +88,8 @@ def folder(tmp_path: Path) -> Path:
     return folder
 
 
-def upload(folder: Path, *, token: str | None = TOKEN, private: bool = False, revision: str | None = None) -> str:
-    return publish(folder, "me/model", token=token, private=private, revision=revision, commit_message="Upload a model")
+def upload(folder: Path, *, token: str | None = TOKEN, **options: Any) -> str:
+    return publish(folder, "me/model", token=token, commit_message="Upload a model", **options)
 
 
 def push(*arguments: str, **variables: str) -> subprocess.CompletedProcess[str]:
@@ -204,7 +115,7 @@ def test_shards_are_published_with_their_index(folder: Path):
     assert {"model.safetensors.index.json", *shards} <= {path.name for path in files_to_publish(folder)}
 
 
-def test_one_commit_has_exactly_these_files(hub: MockHub, folder: Path):
+def test_one_commit_has_exactly_these_files(hub: LoopbackHub, folder: Path):
     before = {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
     address = upload(folder)
     assert address.startswith(f"{hub.url}/me/model/commit/")
@@ -215,40 +126,47 @@ def test_one_commit_has_exactly_these_files(hub: MockHub, folder: Path):
         assert commit[name] == (folder / name).read_bytes()
     assert 'model="me/model"' in commit["README.md"].decode()
     assert {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()} == before
-    assert json.loads(hub.bodies("/commit/")[0].splitlines()[0])["value"]["summary"] == "Upload a model"
+    header = json.loads(hub.bodies("/commit/")[0].splitlines()[0])["value"]
+    assert header["summary"] == "Upload a model"
+    assert header["parentCommit"] == hub.repositories["me/model"].history("main")[-1]
     assert "POST /api/models/me/model/commit/main" in hub.paths()
-    assert json.loads(hub.bodies("/commit/")[0].splitlines()[0])["value"]["parentCommit"] == PARENT
 
 
-def test_the_token_travels_in_its_header_only(hub: MockHub, folder: Path):
+def test_the_token_travels_in_its_header_only(hub: LoopbackHub, folder: Path):
     upload(folder)
     for _, path, headers, body in hub.requests:
+        if path.startswith("/large/") and not path.endswith("/verify"):  # the store of large files has its own keys
+            assert "Authorization" not in headers
+            continue
         assert headers.pop("authorization", headers.pop("Authorization", None)) == f"Bearer {TOKEN}", path
         assert TOKEN not in path + str(headers)
         assert TOKEN.encode() not in body
 
 
-def test_a_revision_is_a_branch(hub: MockHub, folder: Path):
+def test_a_revision_is_a_branch(hub: LoopbackHub, folder: Path):
     upload(folder, revision="step-10")
     assert "POST /api/models/me/model/branch/step-10" in hub.paths()
     assert [path for path in hub.paths() if "/commit/" in path] == ["POST /api/models/me/model/commit/step-10"]
-    hub.failures = {"/branch/": 409}  # it exists
+    (folder / "metrics.jsonl").write_text("another run")
     upload(folder, revision="step-10")
-    assert len(hub.commits()) == 2
+    assert len(hub.commits(revision="step-10")) == 2
+    assert not hub.commits()
 
 
-def test_private_is_private_or_nothing_is_uploaded(hub: MockHub, folder: Path):
+def test_private_is_private_or_nothing_is_uploaded(hub: LoopbackHub, folder: Path):
+    hub.repositories["me/model"] = Repository(private=False)
     with pytest.raises(UserError, match="me/model exists and is public"):
         upload(folder, private=True)
     assert not hub.commits()
-    hub.is_private = True
+    hub.repositories.clear()
     upload(folder, private=True)
+    assert hub.repositories["me/model"].private
     assert len(hub.commits()) == 1
     asked = json.loads(hub.bodies("/api/repos/create")[-1])
     assert asked.get("visibility") == "private" or asked.get("private") is True
 
 
-def test_a_generated_card_is_renewed_and_an_edited_one_goes_up_as_it_is(hub: MockHub, folder: Path):
+def test_a_generated_card_is_renewed_and_an_edited_one_goes_up_as_it_is(hub: LoopbackHub, folder: Path):
     readme = write_card(folder)
     upload(folder)
     readme.write_text("---\nlicense: mit\n---\nmine", encoding="utf-8")
@@ -258,46 +176,45 @@ def test_a_generated_card_is_renewed_and_an_edited_one_goes_up_as_it_is(hub: Moc
     assert second["README.md"] == readme.read_bytes()
 
 
-def test_a_card_that_was_edited_on_the_hub_stays(hub: MockHub, folder: Path, caplog: pytest.LogCaptureFixture):
+def test_a_card_that_was_edited_on_the_hub_stays(hub: LoopbackHub, folder: Path, caplog: pytest.LogCaptureFixture):
     upload(folder)
-    hub.card = hub.commits()[-1]["README.md"].replace(b"## Limits", b"## What I saw")
+    hub.edit(edited := hub.commits()[-1]["README.md"].replace(b"## Limits", b"## What I saw"))
     upload(folder)
     commit = hub.commits()[-1]
-    assert "README.md" not in commit
+    assert commit["README.md"] == edited
     assert 'model="me/model"' in commit["README.generated.md"].decode()
     assert "the card on the Hub was edited by hand and is kept" in caplog.text
     for untouched in (hub.commits()[0]["README.md"], render_card(folder, "me/other").encode()):
-        hub.card = untouched
+        hub.edit(untouched)
         upload(folder)
-        assert "README.md" in hub.commits()[-1]
+        assert hub.commits()[-1]["README.md"] == render_card(folder, "me/model").encode()
 
 
-def test_a_card_that_was_edited_here_and_on_the_hub_is_not_uploaded(hub: MockHub, folder: Path):
+def test_a_card_that_was_edited_here_and_on_the_hub_is_not_uploaded(hub: LoopbackHub, folder: Path):
     Manifest(folder, "pretrain", {}).write()
     readme = folder / "README.md"
     readme.write_text("My words.")
     upload(folder)
-    hub.card = hub.commits()[-1]["README.md"]
     readme.write_text("My better words.")
     upload(folder)
     assert hub.commits()[-1]["README.md"] == b"My better words.", "nobody has edited it there"
-    hub.card = b"Words of a colleague."
+    hub.edit(b"Words of a colleague.")
     with pytest.raises(UserError, match="was edited by hand and is not .*delete README.md on the Hub, and push again"):
         upload(folder)
-    assert len(hub.commits()) == 2
-    readme.write_bytes(hub.card)
+    assert hub.commits()[-1]["README.md"] == b"Words of a colleague."
+    readme.write_bytes(b"Words of a colleague.")
     upload(folder)
 
 
-def test_a_licence_that_the_website_asked_for_is_kept(hub: MockHub, folder: Path):
-    hub.card = b"---\nlicense: gpl-3.0\n---\n"
+def test_a_licence_that_the_website_asked_for_is_kept(hub: LoopbackHub, folder: Path):
+    hub.edit(b"---\nlicense: gpl-3.0\n---\n")
     upload(folder)
     assert "license: gpl-3.0\n" in hub.commits()[-1]["README.md"].decode()
 
 
 def test_an_edited_card_that_names_a_local_folder_is_pointed_out(folder: Path, caplog: pytest.LogCaptureFixture):
     readme = write_card(folder)
-    readme.write_text(readme.read_text(encoding="utf-8") + "mine", encoding="utf-8")
+    readme.write_text(readme.read_text(encoding="utf-8") + f'see "{folder}"', encoding="utf-8")
     prepare_upload(folder, "me/model")
     assert f"names the local folder {folder}" in caplog.text
 
@@ -320,14 +237,19 @@ def test_a_licence_is_that_of_the_card(folder: Path):
         ("/api/repos/create", 500, "status 500: no such luck"),
         ("/commit/", 403, "may not write to me/model"),
         ("/commit/", 412, "somebody has committed to me/model meanwhile; nothing was uploaded"),
+        ("/commit/", 429, "takes no more requests for now .status 429.; push again later"),
+        ("/large/", 403, "may not write to me/model"),
+        ("/refs", 400, "no such luck"),
+        ("/tag/", 403, "may not write to me/model"),
         ("/preupload/", 404, "no me/model or no such --revision"),
         ("/api/validate-yaml", 400, "no such luck"),
     ],
 )
-def test_a_refusal_is_one_clear_error(hub: MockHub, folder: Path, part: str, status: int, message: str):
-    hub.failures = {part: status}
+@pytest.mark.usefixtures("waits")
+def test_a_refusal_is_one_clear_error(hub: LoopbackHub, folder: Path, part: str, status: int, message: str):
+    hub.failures = [Failure(part, status)]
     with pytest.raises(UserError, match=message) as caught:
-        upload(folder)
+        upload(folder, tag="v1")
     assert "\n" not in str(caught.value)
     assert TOKEN not in str(caught.value)
     assert caught.value.__suppress_context__
@@ -340,14 +262,14 @@ def test_a_hub_that_does_not_answer_is_one_clear_error(folder: Path, monkeypatch
 
 
 @pytest.mark.parametrize("end", ["\nmore", " ", "é", "\0"])
-def test_a_malformed_token_is_not_quoted(hub: MockHub, folder: Path, end: str):
+def test_a_malformed_token_is_not_quoted(hub: LoopbackHub, folder: Path, end: str):
     with pytest.raises(UserError, match="the token for the Hub is malformed") as caught:
         upload(folder, token=TOKEN + end)
     assert TOKEN not in str(caught.value)
     assert not hub.requests
 
 
-def test_without_a_token_nothing_is_sent(hub: MockHub, folder: Path):
+def test_without_a_token_nothing_is_sent(hub: LoopbackHub, folder: Path):
     with pytest.raises(UserError, match="hf auth login.*HF_TOKEN"):
         upload(folder, token=None)
     assert not hub.requests
@@ -410,7 +332,7 @@ def test_an_invalid_name_is_refused(folder: Path, repo_id: str, message: str):
         prepare_upload(folder, repo_id)
 
 
-def test_the_script_lists_without_a_network_and_publishes_with_one(hub: MockHub, folder: Path, tmp_path: Path):
+def test_the_script_lists_without_a_network_and_publishes_with_one(hub: LoopbackHub, folder: Path, tmp_path: Path):
     nowhere = {"HF_ENDPOINT": "http://127.0.0.1:9", "HF_HOME": str(tmp_path / "home")}
     listed = push("--model_name_or_path", str(folder), "--dry_run", **nowhere)
     assert listed.returncode == 0, listed.stderr
@@ -422,7 +344,7 @@ def test_the_script_lists_without_a_network_and_publishes_with_one(hub: MockHub,
     assert (refused.returncode, refused.stderr.count("\n")) == (2, 1)
     assert "push_to_hub.py: error: there is no token" in refused.stderr
 
-    settings = {"HF_ENDPOINT": hub.url, "HF_HOME": str(tmp_path / "home"), "HF_TOKEN": TOKEN}
+    settings = {"HF_ENDPOINT": hub.url, "HF_HOME": str(tmp_path / "home"), "HF_TOKEN": TOKEN, "HF_HUB_DISABLE_XET": "1"}
     published = push("--model_name_or_path", str(folder), "--commit_message", "Ours", **settings)
     assert published.returncode == 0, published.stderr
     assert f"published: {hub.url}/me/model/commit/" in published.stdout
@@ -430,3 +352,339 @@ def test_the_script_lists_without_a_network_and_publishes_with_one(hub: MockHub,
     (commit,) = hub.commits()
     assert set(commit) == PUBLISHED
     assert json.loads(commit["config.json"]) == CONFIG
+
+
+# ---- what people wrote
+
+
+ABOVE, BELOW = "<!-- hf_minibert: generated from", "\n## Thanks\n\nTo everybody.\n"
+
+
+def test_words_of_a_person_here_go_up_around_the_renewed_part(hub: LoopbackHub, folder: Path):
+    readme = write_card(folder)
+    readme.write_text(
+        readme.read_text(encoding="utf-8").replace(ABOVE, f"My model.\n\n{ABOVE}") + BELOW, encoding="utf-8"
+    )
+    upload(folder, license_id="apache-2.0")
+    card = hub.commits()[-1]["README.md"].decode()
+    assert 'model="me/model"' in card
+    assert card.index("My model.") < card.index("## Results") < card.index(BELOW)
+    assert "license: apache-2.0\n" in card
+
+
+def test_words_of_a_person_on_the_hub_stay_around_the_renewed_part(hub: LoopbackHub, folder: Path):
+    upload(folder)
+    hub.edit(hub.commits()[-1]["README.md"].replace(b"library_name", b"license: mit\nlibrary_name", 1) + BELOW.encode())
+    (folder / "results.json").write_text(json.dumps(PRETRAINED | {"num_parameters": 7_654_321}), encoding="utf-8")
+    write_card(folder)
+    upload(folder)
+    card = hub.commits()[-1]["README.md"].decode()
+    assert "7,654,321 parameters" in card
+    assert card.endswith(BELOW)
+    assert "license: mit\n" in card
+    upload(folder)
+    assert hub.commits()[-1]["README.md"].decode() == card
+
+
+def test_words_here_and_there_are_not_mixed(hub: LoopbackHub, folder: Path):
+    upload(folder)
+    hub.edit(hub.commits()[-1]["README.md"] + BELOW.encode())
+    readme = write_card(folder)
+    generated = readme.read_text(encoding="utf-8")
+    readme.write_text(generated + "\nMine.\n", encoding="utf-8")
+    with pytest.raises(UserError, match="was edited by hand and is not"):
+        upload(folder)
+    readme.write_text(generated + BELOW, encoding="utf-8")
+    upload(folder)
+    assert hub.commits()[-1]["README.md"].decode().endswith(BELOW)
+
+
+# ---- a Hub with moods
+
+
+@pytest.mark.parametrize("part", ["/api/repos/create", "/preupload/", "/commit/", "/revision/", "/api/models/me/model"])
+def test_a_busy_hub_is_waited_for_as_long_as_it_asks(
+    hub: LoopbackHub, folder: Path, waits: list, part: str, monkeypatch
+):
+    monkeypatch.setattr("time.sleep", lambda seconds: waits.append(seconds - 1))  # of the client, which adds a second
+    hub.failures = [Failure(part, 429, {"Retry-After": "7"}, times=2)]
+    upload(folder, revision="dev")
+    assert waits == [7.0, 7.0]
+    assert len(hub.commits(revision="dev")) == 1
+
+
+@pytest.mark.parametrize(("is_done", "create_pr"), [(False, False), (True, False), (False, True), (True, True)])
+def test_a_line_cut_at_the_commit_gives_one_commit(
+    hub: LoopbackHub, folder: Path, waits: list, *, is_done: bool, create_pr: bool
+):
+    hub.repositories["me/model"] = repository = Repository(private=False)
+    hub.failures = [Failure("/commit/", times=1, is_done=is_done)]
+    address = upload(folder, create_pr=create_pr)
+    assert waits == [1.0]
+    assert len(hub.stored) == 2, "large files are sent once"
+    if create_pr:
+        assert [title for title, _ in repository.proposals] == ["Upload a model"]
+        assert address == f"{hub.url}/me/model/discussions/1"
+        assert not hub.commits()
+    else:
+        (commit,) = hub.commits()
+        assert set(commit) == PUBLISHED
+        assert address == f"{hub.url}/me/model/commit/{repository.branches['main']}"
+
+
+def test_patience_ends(hub: LoopbackHub, folder: Path, waits: list):
+    hub.failures = [Failure("/commit/", 503)]
+    with pytest.raises(UserError, match="status 503"):
+        upload(folder)
+    assert waits == [1.0, 2.0, 4.0, 8.0, 16.0]
+    hub.failures = [Failure("/commit/", 429, {"Retry-After": "86400"})]
+    with pytest.raises(UserError, match="no more requests for now"):
+        upload(folder)
+    assert len(waits) == 5, "a day is not waited for"
+
+
+def test_somebody_who_commits_meanwhile_is_not_overwritten(hub: LoopbackHub, folder: Path, monkeypatch):
+    upload(folder)
+    monkeypatch.setattr(patience, "_wait", lambda *_: hub.edit(b"Words of a colleague."))
+    hub.failures = [Failure("/commit/", 503, times=1)]
+    (folder / "metrics.jsonl").write_text("another run")
+    with pytest.raises(UserError, match="somebody has committed to me/model meanwhile"):
+        upload(folder)
+    assert hub.commits()[-1]["README.md"] == b"Words of a colleague."
+
+
+def test_pauses_are_what_the_server_asks_for():
+    asked = patience._seconds_asked
+    assert asked("3", None) == 3
+    assert asked("Fri, 01 Jan 2100 00:00:00 GMT", None) > 1e9
+    assert asked("soon", '"api";r=0;t=55') == 55
+    assert asked(None, None) is None
+
+
+def test_the_bar_shows_the_pause(capsys: pytest.CaptureFixture[str]):
+    patience._wait(0.3, "the Hub is busy")
+    assert "the Hub is busy |" in capsys.readouterr().err
+
+
+# ---- branches, tags, pull requests, checkpoints
+
+
+def test_a_tag_names_the_commit(hub: LoopbackHub, folder: Path):
+    upload(folder, tag="v1")
+    repository = hub.repositories["me/model"]
+    assert repository.tags == {"v1": repository.branches["main"]}
+    with pytest.raises(UserError, match="has a tag v1 already"):
+        upload(folder, tag="v1")
+    assert len(hub.commits()) == 1
+
+
+def test_a_lost_answer_to_a_tag_is_no_failure(hub: LoopbackHub, folder: Path, waits: list):
+    hub.failures = [Failure("/tag/", times=1, is_done=True)]
+    upload(folder, tag="v1")
+    assert (waits, list(hub.repositories["me/model"].tags)) == ([1.0], ["v1"])
+
+
+def test_a_proposal_needs_no_right_to_write(hub: LoopbackHub, folder: Path):
+    hub.repositories["me/model"] = repository = Repository(private=False)
+    with pytest.raises(UserError, match="may not write"):
+        upload(folder, token=READ_TOKEN)
+    upload(folder, token=READ_TOKEN, create_pr=True)
+    ((_, head),) = repository.proposals
+    assert set(repository.commits[head].files) >= PUBLISHED
+    assert not hub.commits()
+    for options in ({"tag": "v1"}, {"with_checkpoints": True}, {"private": True}):
+        with pytest.raises(UserError, match="--create_pr only proposes"):
+            upload(folder, create_pr=True, **options)
+
+
+def test_checkpoints_are_branches_without_the_files_of_the_run(hub: LoopbackHub, folder: Path):
+    with pytest.raises(UserError, match=r"checkpoint-10.*model.safetensors|checkpoint-10 is not"):
+        upload(folder, with_checkpoints=True)
+    assert not hub.requests
+    for step in (10, 9):
+        checkpoint = folder / f"checkpoint-{step}"
+        shutil.rmtree(checkpoint, ignore_errors=True)
+        checkpoint.mkdir()
+        for name in PUBLISHED - {"README.md", "results.json", "curves.png", "metrics.jsonl"}:
+            shutil.copy(folder / name, checkpoint / name)
+        (checkpoint / "model.safetensors").write_bytes(b"weights of step %d" % step)
+        (checkpoint / "optimizer.pt").write_bytes(b"private")
+        (checkpoint / "train_state.json").write_text(json.dumps({"step": step, "tokens": 1000}))
+    upload(folder, with_checkpoints=True)
+    for step in (9, 10):
+        (commit,) = hub.commits(revision=f"checkpoint-{step}")
+        assert commit["model.safetensors"] == b"weights of step %d" % step
+        assert f"step {step}\n" in commit["README.md"].decode()
+        assert not {"optimizer.pt", "train_state.json", "arguments.json", "results.json", "curves.png"} & set(commit)
+    assert hub.commits()[-1]["model.safetensors"] == b"model.safetensors"
+    upload(folder, with_checkpoints=True)
+    assert len(hub.commits(revision="checkpoint-9")) == 1, "nothing has changed"
+
+
+# ---- figures for the Hub's pages
+
+
+def test_figures_on_a_data_set_of_the_hub_are_in_its_format(hub: LoopbackHub, tmp_path: Path):
+    dataset = FINETUNED["dataset"] | {"name": "me/a:b", "hub_id": "me/a", "config": "b", "test_examples": 2000}
+    folder = write_run(tmp_path / "run", FINETUNED | {"dataset": dataset, "best_metric": "accuracy"})
+    upload(folder)
+    (name,) = [name for name in hub.commits()[-1] if name.startswith(".eval_results/")]
+    entries = huggingface_hub._eval_results.parse_eval_result_entries(yaml.safe_load(hub.commits()[-1][name]))
+    assert entries == [
+        huggingface_hub.EvalResultEntry(
+            dataset_id="me/a",
+            task_id="b",
+            value=90.5,
+            notes="accuracy in percent, on the test split (2,000)",
+        )
+    ]
+    assert name == ".eval_results/me_a.yaml"
+
+
+# ---- processes
+
+
+FILL = """
+import json, sys
+import torch, transformers
+
+assert "hf_minibert" not in sys.modules
+try:
+    import hf_minibert
+except ImportError:
+    pass
+else:
+    sys.exit("hf_minibert could be imported")
+tokenizer = transformers.AutoTokenizer.from_pretrained("me/model")
+model = transformers.AutoModelForMaskedLM.from_pretrained("me/model", trust_remote_code=True).eval()
+with torch.no_grad():
+    logits = model(**tokenizer("He opened the [MASK].", return_tensors="pt")).logits
+torch.save(logits, sys.argv[1])
+"""
+BLOCKER = """
+import sys
+
+class Blocker:
+    def find_spec(self, name, path=None, target=None):
+        if name.split(".")[0] == "hf_minibert":
+            raise ImportError("hf_minibert is not to be had here")
+
+sys.meta_path.insert(0, Blocker())
+"""
+
+
+def finished_run(folder: Path, tokenizer: Any) -> Any:
+    """A tiny model with the record of a run."""
+    torch.manual_seed(0)
+    shape = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4, "intermediate_size": 48}
+    model = MiniBertForPreTraining(MiniBertConfig(vocab_size=len(tokenizer), **shape)).eval()
+    write_run(folder, PRETRAINED)
+    model.save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    return model
+
+
+def settings(hub: LoopbackHub, tmp_path: Path) -> dict[str, str]:
+    return {"HF_ENDPOINT": hub.url, "HF_HOME": str(tmp_path / "home"), "HF_TOKEN": TOKEN, "HF_HUB_DISABLE_XET": "1"}
+
+
+def test_pushed_here_and_opened_there_without_the_package(hub: LoopbackHub, tmp_path: Path, tokenizer: Any):
+    model = finished_run(tmp_path / "run", tokenizer)
+    done = push("--model_name_or_path", str(tmp_path / "run"), "--private", **settings(hub, tmp_path))
+    assert done.returncode == 0, done.stderr
+    assert TOKEN not in done.stdout + done.stderr
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    (elsewhere / "sitecustomize.py").write_text(BLOCKER)
+    (elsewhere / "fill.py").write_text(FILL)
+    ours = ("HF_", "PYTHON", "TRANSFORMERS_")
+    environment = {name: value for name, value in os.environ.items() if not name.startswith(ours)}
+    environment |= settings(hub, elsewhere) | {"PYTHONPATH": str(elsewhere), "HOME": str(elsewhere)}
+    command = [sys.executable, "-P", str(elsewhere / "fill.py"), str(tmp_path / "logits.pt")]
+    opened = subprocess.run(command, cwd=elsewhere, env=environment, capture_output=True, text=True, check=False)
+    assert opened.returncode == 0, opened.stderr
+    with torch.no_grad():
+        expected = model(**tokenizer("He opened the [MASK].", return_tensors="pt"))[0]
+    assert torch.equal(torch.load(tmp_path / "logits.pt"), expected)
+
+
+def test_a_push_that_is_killed_goes_on_where_it_was(hub: LoopbackHub, tmp_path: Path, folder: Path):
+    """Of two files it has sent one; the next push sends the other, and makes the only commit."""
+    for name in ("model-00001-of-00002.safetensors", "model-00002-of-00002.safetensors"):
+        (folder / name).write_bytes(name.encode() * 1000)
+    (folder / "model.safetensors").unlink()
+    index = {"weight_map": {"a": "model-00001-of-00002.safetensors", "b": "model-00002-of-00002.safetensors"}}
+    (folder / "model.safetensors.index.json").write_text(json.dumps(index))
+    slow = hashlib.sha256((folder / "model-00002-of-00002.safetensors").read_bytes()).hexdigest()
+    hub.slow_parts = {f"{slow}/": 60.0}
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("HF_")}
+    command = [sys.executable, str(SCRIPT), "--repo_id", "me/model", "--model_name_or_path", str(folder)]
+    with subprocess.Popen(
+        command, env=environment | settings(hub, tmp_path), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+    ) as process:
+        deadline = time.monotonic() + 60
+        while len(hub.stored) < 2 and time.monotonic() < deadline:
+            time.sleep(0.02)
+        process.kill()
+    assert len(hub.stored) == 2, "the picture and the first half of the weights"
+    assert not hub.commits()
+    hub.slow_parts, before = {}, list(hub.stored)
+    upload(folder)
+    assert hub.stored == [*before, slow]
+    assert len(hub.commits()) == 1
+
+
+@pytest.fixture
+def run_flags(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """A run of a few steps, of which the Hub is on loopback."""
+    monkeypatch.setenv("HF_TOKEN", TOKEN)
+    options = {"corpus": write_corpus(tmp_path / "texts.jsonl"), "output_dir": tmp_path / "run", "report_to": "none"}
+    return flags(TINY_RUN | options)
+
+
+def test_a_run_publishes_itself(
+    hub: LoopbackHub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, run_flags: list[str]
+):
+    assert call("pretrain.py", monkeypatch, *run_flags, "--push_to_hub", "me/model", "--hub_private_repo") == 0
+    assert hub.repositories["me/model"].private
+    (commit,) = hub.commits()
+    assert commit["model.safetensors"] == (tmp_path / "run" / "model.safetensors").read_bytes()
+    assert commit["curves.png"].startswith(b"\x89PNG")
+    card = commit["README.md"].decode()
+    assert "push_to_hub" not in card
+    assert ModelCard(card).data.eval_results
+
+
+def test_a_run_that_may_not_publish_does_not_begin(
+    hub: LoopbackHub,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture,
+    run_flags: list[str],
+):
+    for words, message in (
+        (["--push_to_hub", "model"], "give OWNER/model"),
+        (["--hub_private_repo"], "--hub_private_repo is for --push_to_hub"),
+        (["--push_to_hub", "other/model"], "the token may not write to other/model"),
+    ):
+        assert call("pretrain.py", monkeypatch, *run_flags, *words) == 2
+        assert message in capsys.readouterr().err
+    assert not (tmp_path / "run").exists()
+    assert not hub.repositories
+
+
+def test_a_run_that_cannot_be_published_is_whole(
+    hub: LoopbackHub,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture,
+    run_flags: list[str],
+):
+    hub.failures = [Failure("/commit/", 403)]
+    assert call("pretrain.py", monkeypatch, *run_flags, "--push_to_hub", "me/model") == 2
+    said = capsys.readouterr().err
+    assert "but not on the Hub: the token may not write to me/model" in said
+    assert f"hf-minibert push --model_name_or_path {tmp_path / 'run'} --repo_id me/model" in said
+    hub.failures = []
+    assert call("pretrain.py", monkeypatch, "--output_dir", str(tmp_path / "run"), "--resume") == 0
+    assert len(hub.commits()) == 1, "resuming what is finished publishes it"

@@ -1,0 +1,170 @@
+"""What of a run goes up to the Hugging Face Hub: a list of what is allowed, so that nothing else leaves the machine."""
+
+import json
+import logging
+import re
+from pathlib import Path
+
+from huggingface_hub.errors import HFValidationError
+from huggingface_hub.utils import validate_repo_id  # type: ignore[attr-defined] # exported, though not by __all__
+
+from hf_minibert.card_parts import is_generated, merged, own_words
+from hf_minibert.errors import UserError
+from hf_minibert.files import CARD, DECODER, shown
+from hf_minibert.hub.card import code_files, refuse_link, render_card, shareable_arguments
+from hf_minibert.hub.evaluations import evaluation_files
+
+logger = logging.getLogger(__name__)
+
+REQUIRED = ("config.json", "tokenizer.json", "tokenizer_config.json")
+# What a run folder may share, by name. A list of what is allowed, so that nothing unforeseen ever leaves the machine.
+OPTIONAL = (
+    "generation_config.json",
+    "special_tokens_map.json",
+    "arguments.json",
+    "metrics.jsonl",
+    "results.json",
+    "curves.png",
+)
+PICKLES = (".bin", ".pt", ".pth", ".pkl")
+
+
+def _weights(folder: Path) -> list[Path]:
+    """``model.safetensors``, or the shards that its index names with the index itself."""
+    whole, index = folder / "model.safetensors", folder / "model.safetensors.index.json"
+    for path in (whole, index):
+        refuse_link(path)
+    if whole.is_file():
+        return [whole]
+    if not index.is_file():
+        return []
+    try:
+        names = sorted(set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()))
+        strange = [name for name in names if not re.fullmatch(r"[\w.-]+\.safetensors", name, re.ASCII)]
+    except (ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
+        raise UserError(f"{index} is not an index of weights ({error}); save the model again") from error
+    if strange:
+        raise UserError(
+            f"{index} names {shown(strange[0])}, which is no .safetensors file in that folder; save the model again"
+        )
+    shards = [folder / name for name in names]
+    for shard in shards:
+        refuse_link(shard)
+    missing = ", ".join(shard.name for shard in shards if not shard.is_file())
+    if missing:
+        raise UserError(f"{folder} is not a complete checkpoint: {index.name} names {missing}, which is missing")
+    return [index, *shards]
+
+
+def files_to_publish(folder: Path) -> list[Path]:
+    """The files of a run that belong on the Hub, without the card: model, code, tokenizer, and the record of the run.
+
+    A hybrid run's decoder belongs there too.
+
+    Checkpoints to resume from, optimizer states, logs, pickles and hidden files stay behind. A file that
+    another one names must lie in that folder, too, and be no link.
+
+    Raises:
+        UserError: the folder does not exist or is not a checkpoint, or a file is a link or named outside the folder.
+    """
+    if not folder.is_dir():
+        raise UserError(f"there is no folder {folder}; give the --output_dir of a finished run")
+    decoder = folder / DECODER
+    for place in (folder, *([decoder] if decoder.is_symlink() or decoder.is_dir() else [])):
+        for name in (*REQUIRED, *OPTIONAL, CARD):
+            refuse_link(place / name)
+    weights = _weights(folder)
+    missing = [name for name in REQUIRED if not (folder / name).is_file()] + ([] if weights else ["model.safetensors"])
+    if missing:
+        pickles = sorted(path.name for path in folder.iterdir() if path.suffix in PICKLES)
+        hint = (
+            f"; {pickles[0]} is a pickle, which can run code when it is opened and is not published" if pickles else ""
+        )
+        raise UserError(f"{folder} is not a finished checkpoint: {' and '.join(missing)} missing{hint}")
+    found = [folder / name for name in (*REQUIRED, *OPTIONAL) if (folder / name).is_file()]
+    found += [*weights, *code_files(folder)]
+    if decoder.is_dir():
+        found += [decoder / name for name in (*REQUIRED, *OPTIONAL) if (decoder / name).is_file()]
+        found += [*_weights(decoder), *code_files(decoder), *(folder / file.name for file in code_files(decoder))]
+    return sorted(set(found))
+
+
+def check_repo_id(repo_id: str) -> None:
+    """Check that a repository could be called so, as OWNER/NAME.
+
+    Raises:
+        UserError: it could not.
+    """
+    try:
+        validate_repo_id(repo_id)
+    except HFValidationError as error:
+        raise UserError(f"{repo_id!r} cannot name a repository: {error}") from error
+    if "/" not in repo_id:
+        raise UserError(
+            f"--repo_id {repo_id} lacks its owner: give OWNER/{repo_id}, with your user or organization name"
+        )
+
+
+def prepare_upload(folder: Path, repo_id: str, license_id: str | None = None) -> dict[str, Path | bytes]:
+    """The files that :func:`publish` uploads, by their names in the repository.
+
+    The card's snippets name the repository, and local paths lose their folders; what a person wrote into
+    ``README.md`` goes up as it is.
+
+    Args:
+        folder: the run's output folder.
+        repo_id: the repository, as OWNER/NAME.
+        license_id: the weights' licence, as the Hub names it; default, see :func:`render_card`.
+
+    Raises:
+        UserError: the repository's name is not valid, the folder is not that of a finished run, or a licence is given
+            for a card that a person has edited.
+    """
+    if license_id is not None and not re.fullmatch(r"[a-z0-9][a-z0-9.-]*", license_id):  # the Hub knows them all
+        raise UserError(f"--license {license_id!r} is no identifier of the Hub's, such as mit, apache-2.0 or cc-by-4.0")
+    check_repo_id(repo_id)
+    content: dict[str, Path | bytes] = {path.relative_to(folder).as_posix(): path for path in files_to_publish(folder)}
+    if "arguments.json" in content:
+        arguments = json.dumps(shareable_arguments(folder), indent=2, ensure_ascii=False)
+        content["arguments.json"] = f"{arguments}\n".encode()
+    if "results.json" in content:
+        content |= evaluation_files(json.loads((folder / "results.json").read_text(encoding="utf-8")))
+    content[CARD] = _card(folder, repo_id, license_id)
+    return dict(sorted(content.items()))
+
+
+def _card(folder: Path, repo_id: str, license_id: str | None) -> Path | bytes:
+    """The card that goes up: the run's, whose generated part names the repository; or one that is all a person's."""
+    path = folder / CARD
+    if not path.is_file():
+        return render_card(folder, repo_id, license_id).encode()
+    earlier, card = path.read_text(encoding="utf-8", errors="replace"), None
+    if is_generated(earlier) or own_words(earlier) is not None:
+        overriding = ("license",) if license_id is not None else ()
+        card = merged(earlier, render_card(folder, repo_id, license_id), overriding=overriding)
+    elif license_id is not None:
+        raise UserError(f"{path} was edited by hand and is kept; write the licence there, and omit --license")
+    text = card or earlier
+    if f'"{folder.as_posix()}"' in text or str(folder.resolve()) in text:
+        logger.warning("%s was edited by hand and is uploaded as it is: it names the local folder %s", path, folder)
+    return path if card is None else card.encode()
+
+
+def prepare_checkpoint(checkpoint: Path, repo_id: str) -> dict[str, Path | bytes]:
+    """The files of a checkpoint of a run, with a short card; what resumes the run stays behind.
+
+    Raises:
+        UserError: it is not a checkpoint that `from_pretrained` opens.
+    """
+    content: dict[str, Path | bytes] = {
+        path.relative_to(checkpoint).as_posix(): path
+        for path in files_to_publish(checkpoint)
+        if path.name != "arguments.json"
+    }
+    state = json.loads((checkpoint / "train_state.json").read_text(encoding="utf-8"))
+    content[CARD] = (
+        f"---\nlibrary_name: transformers\ntags:\n- hf_minibert\n---\n\n# {repo_id.split('/')[-1]}, "
+        f"step {state['step']:,}\n\nA checkpoint from within the run, after {state['step']:,} steps and "
+        f"{state['tokens']:,} tokens. The card of the run is on the branch `main`.\n"
+    ).encode()
+    return content
