@@ -10,6 +10,8 @@ from typing import Any
 import yaml
 from huggingface_hub import EvalResultEntry, eval_result_entries_to_yaml
 
+from hf_minibert.runs.scores import score_of
+
 FOLDER = ".eval_results"
 
 
@@ -23,11 +25,13 @@ def evaluation_files(results: dict[str, Any]) -> dict[str, bytes]:
         return {}
     examples = dataset.get(f"{measured[0]}_examples")
     where = "the test split" if measured[0] == "test" else "examples that were kept out of training"
+    score, value = score_of(best), metrics[f"{measured[0]}_{best}"]
     entry = EvalResultEntry(
         dataset_id=str(hub_id),
         task_id=dataset.get("config") or "default",
-        value=round(100 * metrics[f"{measured[0]}_{best}"], 2),
-        notes=f"{best} in percent, on {where}" + ("" if examples is None else f" ({examples:,})"),
+        value=round(100 * value, 2) if score.is_share else round(value, 4),
+        notes=f"{score.label}{' in percent' if score.is_share else ''}, on {where}"
+        + ("" if examples is None else f" ({examples:,})"),
     )
     content = yaml.safe_dump(eval_result_entries_to_yaml([entry]), sort_keys=False, allow_unicode=True)
     return {f"{FOLDER}/{re.sub(r'[^A-Za-z0-9_.-]+', '_', str(hub_id))}.yaml": content.encode()}
