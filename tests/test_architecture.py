@@ -40,7 +40,7 @@ ALLOWED = {
     # of the models, which label is not predicted
     "data": {"models", "tokenization", "document_encoder", "files", "errors"},
     "presets": {"models", "assets", "errors"},
-    "export": {"models", "tokenization", "assets", "files", "output_folder", "markdown", "errors"},
+    "export": {"data", "models", "tokenization", "assets", "files", "output_folder", "markdown", "errors"},
     "hub": {"models", "runs", "card_parts", "files", "markdown", "errors"},
     "evaluation": {"data", "models", "presets", "tokenization", "assets", "errors"},
     "runs": {"files", "errors"},

@@ -35,5 +35,10 @@ TARGETS: dict[str, Target] = {
         "hf_minibert.export.sentence_transformers",
         options=("pooling", "normalize"),
     ),
+    "onnx": Target(
+        "an ONNX graph, checked by onnxruntime, in the layout of transformers.js",
+        "hf_minibert.export.onnx",
+        options=("quantize", "measure_on"),
+    ),
 }
 DEFAULT = Target("the stock class that computes the same, or ours from a stock one", _STOCK)

@@ -22,12 +22,17 @@ class Arguments:
     """Folder to write. Of an earlier export there, what nobody has changed is replaced, and the rest kept."""
     to: str | None = None
     """What to convert to: bert (from a classic MiniBERT), eurobert (modern), gpt2 (classic MiniGPT), llama (modern); or
-    back from these: minibert, minigpt; or sentence-transformers. Default: the stock class that fits."""
+    back from these: minibert, minigpt; or sentence-transformers, or onnx. Default: the stock class that fits."""
     pooling: Literal["cls", "mean", "max", "lasttoken"] | None = None
     """For sentence-transformers: how the states of a text's tokens become one vector. Default: as the checkpoint's
     classifier does, or their mean."""
     normalize: bool = True
     """For sentence-transformers: whether vectors get length 1."""
+    quantize: Literal["int8"] | None = None
+    """For onnx: also write a graph whose matrices are 8-bit numbers."""
+    measure_on: str | None = None
+    """For onnx with quantize: a file on which to measure the accuracy of both graphs. For a language model, any text;
+    for a classifier, a table with the columns text and label."""
 
     def __post_init__(self) -> None:
         if self.to is not None and self.to not in TARGETS:
@@ -51,6 +56,8 @@ def main(arguments: Arguments) -> int:
     options = {name: getattr(arguments, name) for name in arguments.target.options}
     done = module.export(folder, arguments.output_dir, to=arguments.to, **options)
     print(f"wrote {arguments.output_dir}: the {done['from']} {arguments.model_name_or_path} as a {done['to']}")
+    for line in done.get("notes", []):
+        print(line)
     print(f"On a sample text their outputs differ by {done['largest_difference']:.1e}. Open it with\n")
     print(textwrap.indent(module.opening(done, repr(arguments.output_dir)), "    "), end="")
     return 0

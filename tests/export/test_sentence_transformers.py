@@ -8,16 +8,13 @@ from pathlib import Path
 
 import pytest
 import torch
-from conftest import TINY
 from datasets import Dataset
 from sentence_transformers import SentenceTransformer, SentenceTransformerTrainer, SentenceTransformerTrainingArguments
 from sentence_transformers.sentence_transformer.losses import MultipleNegativesRankingLoss
 from transformers import AutoTokenizer
 
-import hf_minibert
 from hf_minibert.errors import UserError
 from hf_minibert.export.sentence_transformers import export
-from hf_minibert.tokenization import adapt_tokenizer
 
 TEXTS = ["The cat sat on the mat.", "", "naïve [MASK] \n\n  and a longer sentence 漢字"]
 READER = """
@@ -31,26 +28,6 @@ for folder in sys.argv[2:]:
     found.append([type(model[0].auto_model).__name__, model.encode(json.loads(sys.argv[1])).tolist()])
 print(json.dumps(found))
 """
-
-
-@pytest.fixture
-def save(tokenizer, tmp_path: Path):
-    """Saves a tiny checkpoint."""
-
-    def saved(name: str, architecture: str = "modern", **fields: object) -> tuple[torch.nn.Module, Path]:
-        torch.manual_seed(0)
-        config_class = vars(hf_minibert)[name.split("For")[0] + "Config"]
-        config = {"classic": config_class.classic, "modern": config_class.modern}[architecture](
-            **TINY | {"vocab_size": len(tokenizer)} | fields
-        )
-        model, folder = vars(hf_minibert)[name](config).eval(), tmp_path / f"{architecture}-{name}"
-        model.save_pretrained(folder)
-        types = getattr(config, "type_vocab_size", 0) > 0
-        own = adapt_tokenizer(tokenizer, model_type=config.model_type, uses_token_types=types, model_max_length=64)
-        own.save_pretrained(folder)
-        return model, folder
-
-    return saved
 
 
 def embed(model: torch.nn.Module, ids: list[int], pooling: str) -> torch.Tensor:
