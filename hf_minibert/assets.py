@@ -3,6 +3,7 @@
 from pathlib import Path
 
 from hf_minibert.errors import UserError, is_nowhere
+from hf_minibert.output_folder import settle
 
 
 def asset(name: str) -> Path:
@@ -14,12 +15,14 @@ def asset(name: str) -> Path:
 def model_folder(name_or_path: str) -> str:
     """The folder or Hub name of a model. A reference checkpoint's name, such as `minibert-tiny`, gives its folder.
 
-    A folder of that name in the working directory comes first. Nothing is loaded, so that a mistake shows at once.
+    A folder of that name in the working directory comes first. Nothing is loaded, so that a mistake shows at once. An
+    exchange of the folder's files that a killed process has left half done is ended.
 
     Raises:
         UserError: it is no folder, no reference checkpoint, and could be no name on the Hub.
     """
     if not is_nowhere(name_or_path):
+        settle(Path(name_or_path))
         return name_or_path
     checkpoints = asset("checkpoints")
     references = sorted(path.name for path in checkpoints.iterdir() if path.is_dir()) if checkpoints.is_dir() else []
@@ -39,3 +42,4 @@ def require_tokenizer(path: str | Path) -> None:
     """
     if is_nowhere(path):
         raise UserError(f"no tokenizer folder at {path}; train one with hf-minibert train-tokenizer")
+    settle(Path(path))

@@ -104,6 +104,17 @@ def digest(path: Path, first_bytes: int | None = None) -> str:
         return hashlib.sha256(file.read(first_bytes)).hexdigest()
 
 
+def sync(path: Path) -> None:
+    """Wait until a file or folder is on the disk. Does nothing on Windows, which syncs no folder or read-only file."""
+    if os.name != "posix":
+        return
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
 def is_plain_file(path: Path) -> bool:
     """Whether a path is that of a file: not of a link, a folder or a device."""
     try:

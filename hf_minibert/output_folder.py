@@ -15,6 +15,7 @@ from pathlib import Path
 
 from hf_minibert.card_parts import merged
 from hf_minibert.errors import UserError
+from hf_minibert.exchange import NEXT, exchange, finish
 from hf_minibert.files import (
     CARD,
     GENERATED_CARD,
@@ -46,7 +47,7 @@ SECONDS_TO_WAIT = 2.0
 NAMES_SHOWN = 12
 RESULTS = ("results.json", "export.json", "training.json", "store.json")
 """A folder with one of these, or with a checkpoint, is worth something."""
-_FOLDERS = re.compile(rf"logs|decoder|onnx|\d_(Pooling|Normalize)|checkpoint-\d+|{re.escape(UNFINISHED)}")
+_FOLDERS = re.compile(rf"logs|decoder|onnx|\d_(Pooling|Normalize)|checkpoint-\d+|{re.escape(UNFINISHED)}|{re.escape(NEXT)}")
 _OURS = re.compile(
     r"(arguments|results|config|generation_config|tokenizer|tokenizer_config|special_tokens_map|added_tokens|vocab"
     r"|export|training|store|model\.safetensors\.index|modules|sentence_bert_config|config_sentence_transformers)\.json|(metrics|samples)\.jsonl|curves\.png"
@@ -59,7 +60,7 @@ _NO_LOCKS = (errno.ENOSYS, errno.EOPNOTSUPP, errno.ENOLCK, errno.EBADF, errno.EI
 def check_folder(
     output_dir: str, verb: str, kind: str, *, replaces: bool, resumes: bool = False, remedy: str, inputs: Iterable[str]
 ) -> None:
-    """Whether a verb may fill a folder; nothing is written.
+    """Whether a verb may fill a folder; nothing is written, unless a killed process has left an exchange half done.
 
     Args:
         output_dir: the folder, or its name if it is not there.
@@ -89,6 +90,8 @@ def _check(
     is_locked: bool,
 ) -> None:
     """As `check_folder`, also for whoever has the lock."""
+    if not output_dir:
+        raise UserError("output_dir is empty; name a folder, as . does the working directory")
     folder = Path(output_dir)
     if os.path.lexists(folder) and not folder.is_dir():
         what = "a link to nothing" if folder.is_symlink() and not folder.exists() else "a file"
@@ -96,8 +99,11 @@ def _check(
     if not folder.exists():
         return
     refuse_links(folder)
-    if not is_locked:
+    if is_locked:
+        finish(folder)
+    else:
         _look_at_lock(folder)
+        settle(folder)
     if (folder / UNFINISHED).exists():
         _refuse_others(folder, verb, kind)
     if resumes or is_empty(folder):
@@ -129,7 +135,7 @@ def is_empty(folder: Path) -> bool:
 
 
 def _entries(folder: Path) -> list[Path]:
-    own = {"lost+found", LOCK, MANIFEST, UNFINISHED}
+    own = {"lost+found", LOCK, MANIFEST, UNFINISHED, NEXT}
     return sorted(path for path in folder.iterdir() if path.name not in own and not TEMPORARY.fullmatch(path.name))
 
 
@@ -363,7 +369,7 @@ def kept_folder(
 
 
 def replace_files(staged: Path, folder: Path, verb: str, *, last: str) -> None:
-    """Replace all listed files of a folder by new ones. If this is cut short, the folder does not open.
+    """Replace all listed files of a folder by new ones; if this is cut short, the next who uses the folder ends it.
 
     Files that somebody has changed are kept and named.
     """
@@ -394,10 +400,9 @@ def staged_folder(folder: Path) -> Iterator[Path]:
 
 
 def move_into(staged: Path, folder: Path, *, last: str, replaces: bool = False) -> set[str]:
-    """Move files into a folder that has a list, and put them on it; a card that somebody has edited stays as it is.
+    """Exchange a folder's files for those in another, and list them; a card that somebody has edited stays as it is.
 
-    While files are exchanged the folder lacks ``last``, so that nobody takes a mixture of old and new for a whole.
-    With ``replaces``, this also deletes everything else on the list.
+    See `exchange` for what opens meanwhile. With ``replaces``, this also deletes everything else on the list.
 
     Returns:
         The names of the files.
@@ -408,17 +413,9 @@ def move_into(staged: Path, folder: Path, *, last: str, replaces: bool = False) 
     if (staged / CARD).exists() and os.path.lexists(folder / CARD) and not manifest.fitting(CARD):
         _keep_own_words(staged, folder)
     coming = {name: digest(staged / name) for name in files_below(staged)}
+    earlier = list(manifest.files) if replaces else []
     manifest.make_way(coming)
-    (folder / last).unlink(missing_ok=True)
-    if replaces:
-        earlier = [name for name in manifest.files if name not in coming]
-        manifest.remove(earlier)
-        for name in earlier:
-            del manifest.files[name]
-        manifest.write()
-    for name in sorted(coming, key=lambda name: name == last):
-        (folder / name).parent.mkdir(parents=True, exist_ok=True)
-        (staged / name).replace(folder / name)
+    exchange(staged, folder, coming=coming, gone=earlier, last=last)
     return set(coming)
 
 
@@ -434,6 +431,25 @@ def _keep_own_words(staged: Path, folder: Path) -> None:
     with replaced_file(card, is_listed=False) as unfinished:
         unfinished.write_text(renewed, encoding="utf-8", newline="\n")
     (staged / CARD).unlink()
+
+
+def settle(folder: Path) -> None:
+    """End the exchange of files that a killed process has left half done, if there is one.
+
+    Where nothing can be written it stays as it is, with a warning: what opens there is whole.
+
+    Raises:
+        UserError: it is damaged, or another process is at work there.
+    """
+    if not (folder / NEXT).exists():
+        return
+    try:
+        with locked(folder):
+            finish(folder)
+    except OSError as error:
+        if error.errno not in (errno.EROFS, errno.EACCES, errno.EPERM):
+            raise
+        logger.warning("the exchange of files in %s is half done, and cannot be ended (%s)", folder, error.strerror)
 
 
 def _sweep(folder: Path) -> None:

@@ -73,6 +73,7 @@ MOST_GROWTH = 100
 """A normalizer may make a text this many times as long; the worst that Unicode does is 18 times."""
 # What a call of transformers leaves behind in the settings that it saves, and means nothing elsewhere.
 _SETTINGS_OF_A_CALL = ("is_local", "local_files_only", "trust_remote_code", "name_or_path", "tokenizer_file")
+_SETTINGS_OF_A_MOMENT = ("fast_tokenizer_files",)  # while a folder's files are exchanged
 _SAMPLE_PIECE_CHARACTERS = 65_536
 _MAX_USES_PER_TEXT = 8  # when pieces are ranked: the name of one novel's hero is not a common word
 
@@ -344,7 +345,7 @@ def save_tokenizer(tokenizer: PreTrainedTokenizerBase, folder: str | Path) -> No
     clean.save_pretrained(folder)
     path = Path(folder) / "tokenizer_config.json"
     settings = json.loads(path.read_text(encoding="utf-8"))
-    for name in _SETTINGS_OF_A_CALL:
+    for name in (*_SETTINGS_OF_A_CALL, *_SETTINGS_OF_A_MOMENT):
         settings.pop(name, None)
     if settings["tokenizer_class"] == "TokenizersBackend":  # its name since transformers 5, which knows both
         settings["tokenizer_class"] = "PreTrainedTokenizerFast"

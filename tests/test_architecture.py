@@ -24,11 +24,12 @@ MODULES = {
 # What each part may import, besides itself. Parts that are files have no dot below them.
 ALLOWED = {
     "errors": set(),
-    "assets": {"errors"},
+    "assets": {"output_folder", "errors"},
     "files": {"errors"},
+    "exchange": {"files", "errors"},
     "markdown": set(),
     "card_parts": {"files"},
-    "output_folder": {"card_parts", "files", "errors"},
+    "output_folder": {"card_parts", "exchange", "files", "errors"},
     "command_line": {"errors"},
     "verbs": {"command_line", "data", "pretraining", "finetuning", "evaluation", "export", "hub", "tokenization"}
     | {"document_encoder", "runs", "assets", "files", "output_folder", "markdown", "errors"},
@@ -41,7 +42,7 @@ ALLOWED = {
     "data": {"models", "tokenization", "document_encoder", "files", "errors"},
     "presets": {"models", "assets", "errors"},
     "export": {"data", "models", "tokenization", "assets", "files", "output_folder", "markdown", "errors"},
-    "hub": {"models", "runs", "card_parts", "files", "markdown", "errors"},
+    "hub": {"models", "runs", "card_parts", "exchange", "files", "markdown", "errors"},
     "evaluation": {"data", "models", "presets", "tokenization", "assets", "errors"},
     "runs": {"files", "errors"},
     "pretraining": {"command_line", "data", "models", "tokenization", "presets", "evaluation", "hub", "runs"}

@@ -22,7 +22,7 @@ from hf_minibert.finetuning.unfinished import (
     refuse_changes,
     saved_arguments,
 )
-from hf_minibert.output_folder import kept_folder, refuse_links
+from hf_minibert.output_folder import kept_folder, refuse_links, settle
 
 logger = logging.getLogger(__name__)
 
@@ -62,6 +62,7 @@ def is_finished(arguments: FinetuneArguments) -> bool:
     if not arguments.resume or not folder.is_dir():
         return False
     refuse_links(folder)
+    settle(folder)
     has_result = all((folder / name).exists() for name in (ARGUMENTS, RESULTS, "config.json"))
     if Unfinished(folder).begun() is not None or not has_result:
         return False

@@ -14,7 +14,7 @@ from typing import Any
 from hf_minibert.errors import UserError
 from hf_minibert.files import digest, files_below, write_json
 from hf_minibert.finetuning.arguments import FinetuneArguments
-from hf_minibert.output_folder import UNFINISHED, discard
+from hf_minibert.output_folder import UNFINISHED, discard, settle
 
 ARGUMENTS = "arguments.json"
 RESULTS = "results.json"
@@ -153,6 +153,7 @@ def earlier_arguments(output_dir: str | Path) -> dict[str, Any] | None:
     if begun is not None:
         return dict(begun["arguments"])
     folder = Path(output_dir)
+    settle(folder)
     try:
         if not (folder / RESULTS).is_file():
             return None

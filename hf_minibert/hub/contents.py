@@ -10,6 +10,7 @@ from huggingface_hub.utils import validate_repo_id  # type: ignore[attr-defined]
 
 from hf_minibert.card_parts import is_generated, merged, own_words
 from hf_minibert.errors import UserError
+from hf_minibert.exchange import NEXT
 from hf_minibert.files import CARD, DECODER, shown
 from hf_minibert.hub.card import code_files, refuse_link, render_card, shareable_arguments
 from hf_minibert.hub.evaluations import evaluation_files
@@ -69,6 +70,8 @@ def files_to_publish(folder: Path) -> list[Path]:
     """
     if not folder.is_dir():
         raise UserError(f"there is no folder {folder}; give the --output_dir of a finished run")
+    if (folder / NEXT).exists():  # only where it could not be ended
+        raise UserError(f"an exchange of files in {folder} is half done; push from where the folder can be written")
     decoder = folder / DECODER
     for place in (folder, *([decoder] if decoder.is_symlink() or decoder.is_dir() else [])):
         for name in (*REQUIRED, *OPTIONAL, CARD):

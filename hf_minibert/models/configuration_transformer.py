@@ -27,6 +27,7 @@ NOT_FIELDS = (
     *("model_type", "name_or_path", "num_labels", "torch_dtype", "output_attentions", "quantization_config"),
     *("attn_implementation", "experts_implementation", "per_layer_config"),
     "use_cache",  # which Trainer sets on every model
+    "transformers_weights",  # where the weights are while a folder's files are exchanged
     *("rope_theta", "rope_scaling"),  # transformers puts them into rope_parameters
 )
 

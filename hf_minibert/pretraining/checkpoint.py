@@ -27,6 +27,7 @@ from hf_minibert.files import (
     is_plain_file,
     set_aside,
     share,
+    sync,
     temporary_path,
     write_json,
 )
@@ -70,17 +71,6 @@ class TrainState:
     """Fingerprint of the token store."""
     samples_before: list[dict[str, Any]] = field(default_factory=list)
     """What the untrained model predicted, for the comparison at the end."""
-
-
-def _sync(path: Path) -> None:
-    """Wait until a file or folder is on the disk. Does nothing on Windows, which syncs no folder or read-only file."""
-    if os.name != "posix":
-        return
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 def write_tensors(path: Path, content: Any) -> None:
@@ -231,7 +221,7 @@ def save_checkpoint(output_dir: Path, state: TrainState, write: Callable[[Path],
         checksums = {name: digest(temporary / name) for name in files_below(temporary)}
         write_json(temporary / CHECKSUMS, checksums)
         for name in (*checksums, CHECKSUMS, "."):
-            _sync(temporary / name)
+            sync(temporary / name)
         manifest = Manifest.read(output_dir)
         if manifest is not None:
             _keep_what_is_not_listed(folder, manifest)
@@ -240,7 +230,7 @@ def save_checkpoint(output_dir: Path, state: TrainState, write: Callable[[Path],
         if folder.exists():
             folder.rename(replaced)
         temporary.rename(folder)
-        _sync(output_dir)
+        sync(output_dir)
     except (OSError, SafetensorError) as error:
         whole = next((path.name for path in checkpoints(output_dir)), "none")
         raise UserError(

@@ -1,5 +1,7 @@
 """Nobody's files are lost: what a verb may replace in its folder, and what it must leave alone, for all the verbs."""
 
+import hashlib
+import itertools
 import json
 import os
 import re
@@ -17,8 +19,11 @@ from typing import Any
 
 import pytest
 from commands import SCRIPTS, TINY_RUN, call, flags, write_corpus
+from transformers import AutoConfig, AutoModel, AutoModelForCausalLM, AutoTokenizer, PreTrainedModel
 
+from hf_minibert import exchange
 from hf_minibert.errors import UserError
+from hf_minibert.exchange import NEXT
 from hf_minibert.files import MANIFEST, Manifest, append_text, write_json
 from hf_minibert.finetuning.unfinished import Unfinished
 from hf_minibert.hub.publish import prepare_upload
@@ -31,6 +36,7 @@ from hf_minibert.output_folder import (
     move_into,
     replace_files,
     replaced_folder,
+    settle,
     staged_folder,
 )
 from hf_minibert.pretraining import checkpoint
@@ -286,7 +292,7 @@ def test_what_a_killed_verb_left_is_swept_up(fill: Call, tmp_path: Path) -> None
     assert not [name for name in os.listdir(folder) if name.startswith(".") and name != MANIFEST]
 
 
-CHANGES = ("os.rename", "os.remove", "os.mkdir", "os.rmdir", "os.chmod", "open")
+CHANGES = ("os.rename", "os.link", "os.remove", "os.mkdir", "os.rmdir", "os.chmod", "open")
 
 
 def killed_at(change: int, work: Callable[[], None]) -> bool:
@@ -316,6 +322,19 @@ def killed_at(change: int, work: Callable[[], None]) -> bool:
     return status == 0
 
 
+def write_model(folder: Path, number: int) -> None:
+    (folder / "config.json").write_text(json.dumps({"number": number}))
+    (folder / "model.safetensors").write_text(str(number))
+
+
+def model_in(folder: Path) -> tuple[int, int] | None:
+    """What `from_pretrained` finds: the numbers of the configuration and of the weights; None if it finds nothing."""
+    if not (folder / "config.json").exists():
+        return None
+    config = json.loads((folder / "config.json").read_text())
+    return config["number"], int((folder / config.get("transformers_weights", "model.safetensors")).read_text())
+
+
 def run_in(folder: Path, number: int) -> None:
     """The way a run writes: growing logs, checkpoints that come and go, the model, figures and a card."""
     rules: dict[str, Any] = {"kind": "a run", "replaces": True, "remedy": "", "inputs": []}
@@ -329,8 +348,7 @@ def run_in(folder: Path, number: int) -> None:
             save_checkpoint(folder, TrainState(step=step, tokens=number), lambda _: None)
             prune_checkpoints(folder, 1)
         with staged_folder(folder) as staged:
-            for name in ("config.json", "model.safetensors"):
-                (staged / name).write_text(str(number))
+            write_model(staged, number)
             move_into(staged, folder, last="config.json")
         write_json(folder / "results.json", {"run": number})
 
@@ -338,8 +356,8 @@ def run_in(folder: Path, number: int) -> None:
 def convert_in(folder: Path, number: int) -> None:
     """The way an export writes: all at once, over an earlier one."""
     with replaced_folder(str(folder), "export", "an export", inputs=[], last="config.json") as staged:
-        for name in ("config.json", "model.safetensors", f"shard-{number}.safetensors"):
-            (staged / name).write_text(str(number))
+        write_model(staged, number)
+        (staged / f"shard-{number}.safetensors").write_text(str(number))
 
 
 def finetune_in(folder: Path, number: int) -> None:
@@ -357,8 +375,11 @@ def finetune_in(folder: Path, number: int) -> None:
                 (checkpoint / name).write_text(f"{number}, step {step}")
             unfinished.seal(checkpoint, {"best": "checkpoint-0"})
         with staged_folder(folder) as staged:
-            for name in ("config.json", "model.safetensors", f"shard-{number}.safetensors", "results.json"):
+            write_model(staged, number)
+            for name in (f"shard-{number}.safetensors", "results.json", "decoder/results.json"):
+                (staged / name).parent.mkdir(exist_ok=True)
                 (staged / name).write_text(str(number))
+            write_model(staged / "decoder", number)
             replace_files(staged, folder, "finetune", last="config.json")
         unfinished.forget()
 
@@ -367,8 +388,9 @@ def finetune_in(folder: Path, number: int) -> None:
 def test_killed_at_any_change_of_files_the_next_one_replaces_what_was_written(
     work: Callable[[Path, int], None], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(checkpoint, "_sync", lambda _: None)  # slow, and no process's death needs it
-    change, ended = 0, False
+    for module in (checkpoint, exchange):
+        monkeypatch.setattr(module, "sync", lambda _: None)  # slow, and no process's death needs it
+    change, ended, seen = 0, False, set[int]()
     while not ended:
         folder = tmp_path / str(change)
         work(folder, 1)
@@ -376,11 +398,15 @@ def test_killed_at_any_change_of_files_the_next_one_replaces_what_was_written(
         ended = killed_at(change, lambda folder=folder: work(folder, 2))  # type: ignore[misc]
         left = content(folder)
         assert left["notes.md"] == b"precious"
-        if "config.json" in left:
-            assert left["config.json"] == left["model.safetensors"], "nobody takes a mixture for a model"
-        if "config.json" in left and work is not run_in:
-            results = {value for name, value in left.items() if not name.startswith(".") and name != "notes.md"}
-            assert len(results) == 1, "all is old or all is new"
+        models = [model_in(folder), *([model_in(folder / "decoder")] if work is finetune_in else [])]
+        assert set(models) <= {(1, 1), (2, 2)} | ({None} if work is run_in else set()), "old or new, and no mixture"
+        settle(folder)
+        if work is not run_in:
+            left = {name: value for name, value in content(folder).items() if not name.startswith(".")}
+            del left["notes.md"]
+            found = {json.loads(value)["number"] if "config" in name else int(value) for name, value in left.items()}
+            assert len(found) == 1, "all is old or all is new"
+            seen |= found
         if (folder / UNFINISHED).exists():
             steps = [int(path.parent.name[-1]) for path in (folder / UNFINISHED).glob("checkpoint-*/progress.json")]
             newest = Unfinished(folder).checkpoint()
@@ -391,8 +417,9 @@ def test_killed_at_any_change_of_files_the_next_one_replaces_what_was_written(
         manifest = Manifest.read(folder)
         assert manifest is not None
         assert set(after) == {*manifest.files, MANIFEST}, f"killed at change {change}"
-        assert after["config.json"] == after["model.safetensors"] == b"3"
+        assert model_in(folder) == (3, 3)
         change += 1
+    assert seen == ({1, 2} if work is not run_in else set())
     assert change > 10
 
 
@@ -404,10 +431,10 @@ CHANGED: dict[str, dict[str, Any]] = {
 """What a second call of a verb is told otherwise."""
 
 
-@pytest.mark.parametrize("every", [17, pytest.param(1, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("every", [17, pytest.param(4, marks=[pytest.mark.slow, pytest.mark.timeout(3_600)])])
 @pytest.mark.parametrize("verb", list(CHANGED))
 @pytest.mark.usefixtures("alone")
-def test_a_verb_killed_at_any_change_of_files_leaves_the_old_result_or_the_new_or_none_that_opens(
+def test_a_verb_killed_at_any_change_of_files_leaves_the_old_result_or_the_new(
     every: int, verb: str, fill: Call, inputs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     changed = dict(CHANGED[verb])
@@ -417,39 +444,103 @@ def test_a_verb_killed_at_any_change_of_files_leaves_the_old_result_or_the_new_o
         assert call("pretrain.py", monkeypatch, *words, "--output_dir", str(tmp_path / "other")) == 0
     folder = tmp_path / "out"
     assert fill(folder, **changed) == 0
-    new = shown(folder)
+    new, new_opened = shown(folder), opened(folder)
     shutil.rmtree(folder)
     assert fill(folder) == 0
-    old = shown(folder)
+    old, old_opened = shown(folder), opened(folder)
+    assert old_opened != new_opened
     shutil.copytree(folder, tmp_path / "old")
     differing = {name for name in old.keys() | new.keys() if old.get(name) != new.get(name)} - {"README.md"}
     assert len(differing) >= {"finetune": 4, "export": 1, "train_tokenizer": 2}[verb]
-    opening = "tokenizer_config.json" if verb == "train_tokenizer" else "config.json"
     change, ended, seen = 3, False, set()
     while not ended:
         shutil.rmtree(folder)
         shutil.copytree(tmp_path / "old", folder)
         ended = killed_at(change, lambda: fill(folder, **changed))
+        assert opened(folder) in (old_opened, new_opened), f"killed at change {change}"
+        if verb == "finetune" and (folder / NEXT).exists():
+            with pytest.raises(UserError, match="is half done"):
+                prepare_upload(folder, "me/model")
+        settle(folder)
         left = shown(folder)
-        if left == old:
-            seen.add("old")
-        elif opening in left:
-            seen.add("new")
+        seen.add("old" if left == old else "new")
+        if left != old:
             assert left.keys() == new.keys(), f"killed at change {change}"
             assert not [name for name in differing if left.get(name) == old.get(name)], "a mixture"
-        elif verb == "finetune":
-            with pytest.raises(UserError, match="is not a finished checkpoint"):
-                prepare_upload(folder, "me/model")
+            assert opened(folder) == new_opened
         goes_on = verb == "finetune" and Unfinished(folder).begun() is not None
         assert fill(folder, **changed, **({"resume": True, "overwrite_output_dir": False} if goes_on else {})) == 0
         manifest = Manifest.read(folder)
         assert manifest is not None
         assert set(content(folder)) == {*manifest.files, MANIFEST}, f"killed at change {change}"
-        assert left != old or shown(folder)[opening] == new[opening]
-        for name in ("model.safetensors", "tokenizer.json", "arguments.json"):
+        for name in ("config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json", "arguments.json"):
             assert shown(folder).get(name) == new.get(name), f"killed at change {change}"
         change += every
-    assert {"old", "new"} <= seen
+    assert seen == {"old", "new"}
+
+
+def opened(folder: Path) -> dict[str, Any]:
+    """What transformers finds in a folder: the tokenizer and, if there is one, the model."""
+    with warnings.catch_warnings(action="ignore"):  # `AutoModel` has no use for heads
+        found = {"tokenizer": AutoTokenizer.from_pretrained(folder).backend_tokenizer.to_str()}
+        if (folder / "results.json").exists() or (folder / "export.json").exists():
+            model = AutoModel.from_pretrained(folder)
+            found |= {"weights": digest_of(model), "labels": model.config.id2label}
+    return found
+
+
+def digest_of(model: PreTrainedModel) -> str:
+    weights = {name: tensor.numpy().tobytes() for name, tensor in model.state_dict().items()}
+    return hashlib.sha256(repr(sorted(weights.items())).encode()).hexdigest()
+
+
+def test_where_model_and_tokenizer_change_nobody_gets_one_with_the_others(
+    inputs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The steps of an exchange one by one: the model is always old or new, the tokenizer fits or does not open."""
+    before, after = tmp_path / "before", tmp_path / "after"
+    other = tmp_path / "tokenizer"
+    words = flags({"corpus": inputs / "corpus.jsonl", "vocab_size": 700, "output_dir": other})
+    assert call("train_tokenizer.py", monkeypatch, *words) == 0
+    for name, more in ((before, {}), (after, {"tokenizer": other})):
+        words = flags(PRETRAIN | more | {"corpus": inputs / "corpus.jsonl", "model": "minigpt-tiny"})
+        assert call("pretrain.py", monkeypatch, *words, "--output_dir", str(tmp_path / "model")) == 0
+        words = flags({"model_name_or_path": tmp_path / "model", "output_dir": name})
+        assert call("export.py", monkeypatch, *words) == 0
+        shutil.rmtree(tmp_path / "model")
+    old, new = opened(before), opened(after)
+    assert old["tokenizer"] != new["tokenizer"]
+    old_size = AutoConfig.from_pretrained(before).vocab_size
+    take, states = exchange._take, list[Any]()
+    folder = Path(shutil.copytree(before, tmp_path / "out"))
+
+    def look() -> None:
+        with warnings.catch_warnings(action="ignore"):
+            model = AutoModelForCausalLM.from_pretrained(folder)
+        assert model.generation_config.eos_token_id == model.config.eos_token_id
+        is_new = model.config.vocab_size != old_size
+        assert digest_of(model.base_model) == (new if is_new else old)["weights"]
+        try:
+            tokenizer = AutoTokenizer.from_pretrained(folder).backend_tokenizer.to_str()
+            assert tokenizer == (new if is_new else old)["tokenizer"]
+            states.append(is_new)
+        except ValueError:
+            states.append(None)
+
+    def watched(*step: Any) -> None:
+        look()
+        take(*step)
+        look()
+
+    monkeypatch.setattr(exchange, "_take", watched)
+    with staged_folder(folder) as staged:
+        for path in after.iterdir():
+            if path.name != MANIFEST:
+                shutil.copy(path, staged)
+        replace_files(staged, folder, "export", last="config.json")
+    assert opened(folder) == new
+    assert [state for state, _ in itertools.groupby(states)] == [False, None, True]
+    assert states.count(None) <= 8
 
 
 @pytest.fixture(name="alone")
