@@ -81,12 +81,21 @@ class _Parser(argparse.ArgumentParser):
         for field in fields:
             options = _options(kinds[field.name])
             default = _default(field)
+            if options.get("type") is str and default != "":
+                options["type"] = word
             options |= {"required": True} if default is dataclasses.MISSING else {"default": default}
             group = groups.get(heading_of.get(field.name, ""), self)
             group.add_argument(f"--{field.name}", help=docstrings[field.name].replace("%", "%%"), **options)
 
     def error(self, message: str) -> NoReturn:
         self.exit(2, f"{self.prog}: error: {message}\n")
+
+    def refuse_twice(self, flags: Sequence[str]) -> None:
+        """End with status 2 if a flag that takes several values stands twice: the second would replace the first."""
+        names = [word.split("=")[0] for word in flags]
+        for name, action in self._option_string_actions.items():
+            if action.nargs == "+" and names.count(name) > 1:
+                self.error(f"argument {name}: given twice; give it once, with all its values one after the other")
 
     def reject(self, argument: str) -> NoReturn:
         flag = argument.split("=")[0]
@@ -125,6 +134,13 @@ def _options(kind: Any) -> dict[str, Any]:
     if kind is bool:
         return {"type": yes_or_no, "nargs": "?", "const": True}
     return {"type": finite if kind is float else kind}
+
+
+def word(text: str) -> str:
+    """A text that is not empty, as that of a variable that the shell does not know: as a path, it would be ``.``."""
+    if not text:
+        raise argparse.ArgumentTypeError("must not be empty; give a value, or leave the flag out")
+    return text
 
 
 def finite(text: str) -> float:
@@ -189,12 +205,13 @@ def parse(
         SystemExit: status 2 for an unknown or malformed flag, 0 after ``--help``.
     """
     parser = _Parser(arguments_class)
-    flags = list(sys.argv[1:] if argv is None else argv)
+    flags = [_underscored(word) for word in (sys.argv[1:] if argv is None else argv)]
+    parser.refuse_twice(flags)
     names = set(field_docstrings(arguments_class))
     if flags and flags[0].endswith((".yaml", ".yml", ".json")):
         flags = _flags(_read_settings(Path(flags[0])), names, flags[0]) + flags[1:]
     flags = _flags(defaults or {}, names, "the saved arguments") + flags
-    found, unknown = parser.parse_known_args([_underscored(word) for word in flags])
+    found, unknown = parser.parse_known_args(flags)
     if unknown:
         parser.reject(unknown[0])
     return arguments_class(**vars(found))

@@ -158,6 +158,11 @@ def test_flags_are_read_from_the_process(monkeypatch):
         (["--rate", "x"], "argument --rate: invalid float value: 'x'"),
         (["--shape", "oval"], "argument --shape: invalid choice: 'oval'"),
         (["--resume", "perhaps"], "argument --resume"),
+        (["--output_dir", ""], "argument --output_dir: must not be empty"),
+        (["--output_dir="], "argument --output_dir: must not be empty"),
+        (["--corpus", "a", ""], "argument --corpus: must not be empty"),
+        (["--corpus", "a", "--corpus", "b"], "argument --corpus: given twice"),
+        (["--corpus=a", "--steps", "3", "--corpus", "b"], "argument --corpus: given twice"),
     ],
 )
 def test_wrong_flags_are_one_line_and_status_2(capsys, argv, message):

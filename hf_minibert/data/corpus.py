@@ -28,7 +28,7 @@ from tqdm import tqdm
 
 from hf_minibert.data.builtin_corpus import builtin_fingerprint, prepare_builtin_corpus
 from hf_minibert.data.documents import Corpus, Document
-from hf_minibert.data.sources import BUILTIN, KNOWN_SUFFIXES, TEXT_FORMATS, DocumentUnit, suffix_of
+from hf_minibert.data.sources import BUILTIN, KNOWN_SUFFIXES, TEXT_FORMATS, DocumentUnit, expanded, suffix_of
 from hf_minibert.errors import UserError
 
 READER_VERSION = 1
@@ -442,13 +442,13 @@ def _format(path: Path) -> str:
 
 
 def _is_file_source(source: str) -> bool:
-    path = Path(source).expanduser()
+    path = expanded(source)
     return path.exists() or any(mark in source for mark in "*?[") or _format(path) != ""
 
 
 def _find_files(source: str, skipped: Counter[str]) -> list[Path]:
     """The files of one source, as absolute paths in a fixed order; `skipped` counts what is not read, by kind."""
-    path = Path(source).expanduser()
+    path = expanded(source)
     known = ", ".join(KNOWN_SUFFIXES)
     here: Counter[str] = Counter()
     if path.is_dir():

@@ -21,6 +21,20 @@ def suffix_of(path: Path) -> str:
     return next((suffix for suffix in KNOWN_SUFFIXES if path.name[-len(suffix) :].lower() == suffix), "")
 
 
+def expanded(source: str) -> Path:
+    """A source as a path, in which ``~`` at the start is the user's home folder.
+
+    Raises:
+        UserError: it is empty, or the home folder is nobody's.
+    """
+    if not source:
+        raise UserError("the name of a source is empty; give a file, a folder, `builtin` or a name on the Hub")
+    try:
+        return Path(source).expanduser()
+    except RuntimeError as error:
+        raise UserError(f"there is no {source}: {error}") from error
+
+
 def require_corpus(sources: list[str]) -> None:
     """Check that each source with a corpus file's name exists; globs and names on the Hub are not checked.
 
@@ -28,7 +42,7 @@ def require_corpus(sources: list[str]) -> None:
         UserError: a file is not there.
     """
     for source in sources:
-        path = Path(source).expanduser()
+        path = expanded(source)
         if suffix_of(path) and not path.exists() and not any(mark in source for mark in "*?["):
             raise UserError(f"there is no file {source}; check the path, relative to {Path.cwd()}")
 
@@ -40,5 +54,7 @@ def require_table(source: str) -> None:
         UserError: it is not there.
     """
     path = Path(source)
+    if not source:
+        raise UserError("dataset is empty; give a file, a folder, or the name of a data set on the Hub")
     if path.suffix.lower() in (*TABLE_FORMATS, *COMPRESSIONS) and not path.exists():
         raise UserError(f"dataset {source} does not exist; give a file, a folder, or the name of a data set on the Hub")

@@ -2,11 +2,13 @@
 
 import json
 import logging
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from hf_minibert.command_line import parse
 from hf_minibert.errors import UserError
+from hf_minibert.output_folder import is_empty
 from hf_minibert.pretraining.arguments import PretrainArguments
 
 logger = logging.getLogger(__name__)
@@ -29,9 +31,15 @@ def of_run(folder: str) -> PretrainArguments:
 def resumed(arguments: PretrainArguments) -> PretrainArguments:
     """The arguments of the run to resume, overridden by flags of the command line; one new end replaces all ends.
 
+    Where nothing is, not even a folder, a job was stopped while it read its text: the run begins anew.
+
     Raises:
-        UserError: the folder holds none.
+        UserError: the folder holds something, but no run.
     """
+    folder = Path(arguments.output_dir)
+    if not folder.exists() or (folder.is_dir() and is_empty(folder)):
+        logger.info("there is no run in %s to resume, so one begins anew", folder)
+        return replace(arguments, resume=False)
     settings = _current(arguments.output_dir, "resume")
     if any(vars(arguments)[end] is not None for end in ENDS):
         settings = {name: value for name, value in settings.items() if name not in ENDS}

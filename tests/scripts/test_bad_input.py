@@ -52,7 +52,7 @@ CASES = {
     "attention without a gradient": (["--attn_implementation", "flex_attention"], "no gradient on a CPU"),
     "unknown tracker": (["--report_to", "paper"], "tensorboard"),
     "missing tokenizer": (["--tokenizer", "{}/nowhere"], "nowhere"),
-    "nothing to resume": (["--output_dir", "{}/new", "--resume"], "nothing to resume"),
+    "nothing to resume": (["--output_dir", "{}/foreign", "--resume"], "nothing to resume"),
     "output is a file": (["--output_dir", "{}/file"], "file"),
     "output is someone's": (["--output_dir", "{}/foreign"], "not empty"),
     "output is someone's, overwriting": (
@@ -71,7 +71,8 @@ def test_pretrain_refuses(
     words = [word.format(folder) for word in words]
     before = {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
     first = [words.pop(0)] if words[0].endswith(".yaml") else []
-    defaults = [*TINY, "--corpus", str(folder / "good.jsonl"), "--output_dir", str(folder / "run")]
+    defaults = [*TINY, "--output_dir", str(folder / "run")]
+    defaults += [] if "--corpus" in words else ["--corpus", str(folder / "good.jsonl")]
     assert call("pretrain.py", monkeypatch, *first, *defaults, *words) == 2
     errors = capsys.readouterr().err.strip().splitlines()[-1]
     assert errors.startswith("pretrain.py: error: ")
@@ -93,6 +94,20 @@ def test_a_run_that_failed_early_can_be_repeated(folder: Path, monkeypatch: pyte
     words = [*TINY, "--output_dir", folder / "again", "--corpus"]
     assert call("pretrain.py", monkeypatch, *words, folder / "one.txt") == 2
     assert call("pretrain.py", monkeypatch, *words, folder / "good.jsonl") == 0
+
+
+@pytest.mark.parametrize("is_there", [False, True])
+def test_a_job_that_was_stopped_while_it_read_its_text_begins_anew(
+    is_there: bool, tmp_path: Path, folder: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO", "hf_minibert")
+    if is_there:
+        (tmp_path / "run").mkdir()
+    words = [*TINY, "--output_dir", tmp_path / "run", "--corpus", folder / "good.jsonl", "--resume"]
+    for said in (f"there is no run in {tmp_path / 'run'} to resume, so one begins anew", "is already finished"):
+        assert call("pretrain.py", monkeypatch, *words) == 0
+        assert said in caplog.text
+        assert json.loads((tmp_path / "run" / "arguments.json").read_text())["resume"] is False
 
 
 def test_a_resume_on_another_corpus_changes_nothing(
