@@ -4,15 +4,16 @@ In: what the user names, and the columns that a task asks for. Out: a `Table` fo
 """
 
 import re
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import datasets
 from datasets import ClassLabel, Dataset
 
 from hf_minibert.data.corpus import DECOMPRESSORS
-from hf_minibert.data.tables import SUFFIXES, Table, format_of, listed, missing_column, read_file, shown
+from hf_minibert.data.documents import is_held_out
+from hf_minibert.data.tables import SUFFIXES, Table, column_names, format_of, listed, missing_column, read_file, shown
 from hf_minibert.errors import UserError
 
 SPLITS = {"train": ("train",), "eval": ("validation", "valid", "dev", "val"), "test": ("test",)}
@@ -29,39 +30,89 @@ class Source:
     """The data set's name on the Hub, if it came from there."""
     not_read: list[str]
     """Files or splits beside those that were read."""
+    columns: Mapping[str, str] = field(default_factory=dict)
+    """The columns, each under the name of the option that names it."""
 
 
-def read_source(source: str, columns: Mapping[str, str], *, test_source: str | None = None) -> Source:
+Choice = Callable[[Sequence[str], str], Mapping[str, str]]
+"""Chooses columns, each for the option that names it, from those of a table, whose name it takes for messages."""
+
+
+def choose_column(there: Sequence[str], where: str, option: str, usual: Sequence[str]) -> str:
+    """The column that a user need not name: the usual one, or else the only one with another usual name.
+
+    Args:
+        there: the columns of the table.
+        where: its name, for messages.
+        option: the option that would name the column.
+        usual: what such columns are called, in any case; the first name goes before the others.
+
+    Raises:
+        UserError: there is none, or more than one.
+    """
+    named = [name for name in there if name.lower() in usual]
+    first = [name for name in named if name.lower() == usual[0]]
+    found = first or named
+    if not found:
+        raise missing_column(where, option, usual[0], there)
+    if len(found) > 1:
+        raise UserError(f"{where} has the columns {listed(found)}; say which one with --{option}")
+    return found[0]
+
+
+def held_out(texts: Sequence[str], source: str, *, fraction: float = 0.1) -> list[bool]:
+    """Which examples to hold out where there is no evaluation split: by the hash of a text, so copies stay together.
+
+    Raises:
+        UserError: all or none would be; the message names `source`.
+    """
+    chosen = [is_held_out(text, fraction) for text in texts]
+    if all(chosen) or not any(chosen):
+        raise UserError(
+            f"{source} has {len(texts):,} texts, {len(set(texts)):,} of them different: too few different ones to hold "
+            "some out (copies of a text stay together); give an evaluation split"
+        )
+    return chosen
+
+
+def read_source(source: str, columns: Mapping[str, str] | Choice, *, test_source: str | None = None) -> Source:
     """Read the columns of every split.
 
     Args:
         source: a file (.jsonl .json .csv .tsv .parquet, also compressed), a folder with files named after their splits,
             or the name of a data set on the Hub, as NAME or NAME:CONFIG.
-        columns: the columns, each under the name of the option that the user names it with.
+        columns: the columns, each under the name of the option that the user names it with; or what chooses them.
         test_source: a file for the test split, in place of the source's own.
 
     Raises:
         UserError: something is missing, unreadable, or not a table with these columns.
     """
     path, hub_id, not_read = Path(source), None, list[str]()
-    test = None if test_source is None else read_test_file(test_source, columns)
     if _is_there(path):
         files = {"train": path}
         if path.is_dir():
-            files, not_read = _split_files(path)
-        if test is not None and "test" in files:
+            files, not_read = split_files(path)
+        if callable(columns):
+            columns = columns(column_names(files["train"]), str(files["train"]))
+        if test_source is not None and "test" in files:
             not_read.append(files.pop("test").name)
         tables = {split: read_file(file, columns) for split, file in files.items()}
     elif path.suffix.lower() in (*SUFFIXES, *DECOMPRESSORS) or not _HUB_NAME.fullmatch(source):
         raise UserError(f"dataset {source} does not exist; give a file, a folder, or the name of a data set on the Hub")
     else:
         hub_id = source.partition(":")[0]
-        tables, not_read = _read_hub(source, columns)
-        if test is not None and tables.pop("test", None) is not None:
+        loaded, not_read = read_hub(source)
+        if callable(columns):
+            own, rows = loaded["train"]
+            columns = columns(rows.column_names, f"the {own} split of {source}")
+        if test_source is not None and loaded.pop("test", None) is not None:
             not_read.append("test")
-    if test is not None:
-        tables["test"] = test
-    return Source(tables, hub_id, not_read)
+        tables = {
+            split: table_of(rows, f"the {own} split of {source}", columns) for split, (own, rows) in loaded.items()
+        }
+    if test_source is not None:
+        tables["test"] = read_test_file(test_source, columns)
+    return Source(tables, hub_id, not_read, columns)
 
 
 def read_test_file(source: str, columns: Mapping[str, str]) -> Table:
@@ -90,7 +141,8 @@ def table_of(rows: Dataset, name: str, columns: Mapping[str, str]) -> Table:
     if not len(rows):
         raise UserError(f"{name} has no rows")
     features = {column: rows.features[column] for column in columns.values()}
-    names = {column: feature.names for column, feature in features.items() if isinstance(feature, ClassLabel)}
+    items = {column: getattr(feature, "feature", feature) for column, feature in features.items()}  # of lists
+    names = {column: item.names for column, item in items.items() if isinstance(item, ClassLabel)}
     values = {column: list(rows[column]) for column in columns.values()}
     return Table(name, values, range(1, len(rows) + 1), class_names=names)
 
@@ -99,11 +151,19 @@ def _split_of(name: str) -> str | None:
     return next((split for split, names in SPLITS.items() if name.lower() in names), None)
 
 
-def _split_files(folder: Path) -> tuple[dict[str, Path], list[str]]:
-    """The file of each split, by its name, and the names of all others."""
+def split_files(folder: Path, suffixes: Sequence[str] = SUFFIXES) -> tuple[dict[str, Path], list[str]]:
+    """The file of each split, by its name, and the names of all others.
+
+    Args:
+        folder: to look in.
+        suffixes: those of the files that count, without that of a compression.
+
+    Raises:
+        UserError: there are two files for a split, or none for training.
+    """
     files, not_read = dict[str, Path](), list[str]()
     for path in sorted(path for path in folder.iterdir() if not path.name.startswith(".")):
-        stem, suffix = format_of(path)
+        stem, suffix = format_of(path, suffixes)
         split = _split_of(stem)
         if suffix is None or split is None or path.is_dir():
             not_read.append(path.name + "/" * path.is_dir())
@@ -114,14 +174,20 @@ def _split_files(folder: Path) -> tuple[dict[str, Path], list[str]]:
         else:
             files[split] = path
     if "train" not in files:
+        named = ", ".join(f"train{suffix}" for suffix in suffixes[:3:2])
         raise UserError(
-            f"the folder {folder} has no training file (train.jsonl, train.csv, ...); beside that, it has "
-            f"{listed([*not_read, *(path.name for path in files.values())])}"
+            f"the folder {folder} has no training file ({named}, ...); beside that, it "
+            f"has {listed([*not_read, *(path.name for path in files.values())])}"
         )
     return files, not_read
 
 
-def _read_hub(name: str, columns: Mapping[str, str]) -> tuple[dict[str, Table], list[str]]:
+def read_hub(name: str) -> tuple[dict[str, tuple[str, Dataset]], list[str]]:
+    """The splits of a data set on the Hub, each with its own name, and the names of all others.
+
+    Raises:
+        UserError: there is no such data set, or it has two splits for one, or none for training.
+    """
     path, _, config = name.partition(":")
     try:
         loaded = datasets.load_dataset(path, config or None)
@@ -139,5 +205,4 @@ def _read_hub(name: str, columns: Mapping[str, str]) -> tuple[dict[str, Table], 
             found[split] = each
     if "train" not in found:
         raise UserError(f"dataset {name!r} has no train split; it has {listed(loaded)}")
-    tables = {split: table_of(loaded[own], f"the {own} split of {name}", columns) for split, own in found.items()}
-    return tables, not_read
+    return {split: (own, loaded[own]) for split, own in found.items()}, not_read

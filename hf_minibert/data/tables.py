@@ -10,6 +10,7 @@ import json
 import re
 from array import array
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -76,6 +77,34 @@ def read_file(path: Path, columns: Mapping[str, str]) -> Table:
     Raises:
         UserError: it is unreadable, or not a table with these columns; the message names the line.
     """
+    with _reading(path) as suffix:
+        reader = {".jsonl": _read_json, ".json": _read_json, ".parquet": _read_parquet}.get(suffix, _read_delimited)
+        table = reader(path, columns, _Expansion(path))
+    if not len(table):
+        raise UserError(f"{path} has no rows")
+    return table
+
+
+def column_names(path: Path) -> list[str]:
+    """The names of a file's columns; of JSON, those of its first row.
+
+    Raises:
+        UserError: it is unreadable, or no table.
+    """
+    with _reading(path) as suffix:
+        expansion = _Expansion(path)
+        if suffix == ".parquet":
+            with _parquet(path, expansion) as source, pyarrow.parquet.ParquetFile(source) as file:
+                return list(file.schema_arrow.names)
+        if suffix in (".jsonl", ".json"):
+            return list(next(_objects(path, expansion), (0, dict[str, Any]()))[1])
+        records = _csv_records(path, expansion) if suffix == ".csv" else _tsv_records(path, expansion)
+        return [cell.strip() for cell in next((cells for _, cells in records if cells), [])]
+
+
+@contextmanager
+def _reading(path: Path) -> Iterator[str]:
+    """The suffix of a file's format, in a block whose failures to read it become errors for people."""
     suffix = format_of(path)[1]
     if suffix is None:
         raise UserError(
@@ -83,23 +112,19 @@ def read_file(path: Path, columns: Mapping[str, str]) -> Table:
         )
     if path.exists() and not path.is_file():
         raise UserError(f"{path} is not a regular file; save it to disk first")
-    reader = {".jsonl": _read_json, ".json": _read_json, ".parquet": _read_parquet}.get(suffix, _read_delimited)
     try:
         if path.stat().st_size == 0:
             raise UserError(f"{path} is empty")
-        table = reader(path, columns, _Expansion(path))
+        yield suffix
     except OSError as error:
         raise UserError(f"cannot read {path}: {error.strerror or shown(error)}") from error
-    if not len(table):
-        raise UserError(f"{path} has no rows")
-    return table
 
 
-def format_of(path: Path) -> tuple[str, str | None]:
+def format_of(path: Path, suffixes: Sequence[str] = SUFFIXES) -> tuple[str, str | None]:
     """A file's name without the suffixes that say how to read it, and that of its format; None for an unknown one."""
     name = path.name.lower()
     name = name.removesuffix(next((end for end in DECOMPRESSORS if name.endswith(end)), ""))
-    for suffix in SUFFIXES:
+    for suffix in suffixes:
         if name.endswith(suffix):
             return name.removesuffix(suffix), suffix
     return name, None
@@ -346,14 +371,17 @@ def _quoted_cells(
 def _read_json(path: Path, columns: Mapping[str, str], expansion: _Expansion) -> Table:
     """Read an object a line or, of a .json, one list of objects."""
     gathered = _Columns(path, columns, expansion)
-    objects = _line_objects(path, _lines(path, expansion))
-    if format_of(path)[1] == ".json":  # all of it at once, since a list may be one line
-        text = _decode(path, b"".join(_pieces(path, expansion)), 0, 1)
-        is_list = text.lstrip().startswith("[")
-        objects = _list_items(path, text) if is_list else _line_objects(path, enumerate(text.split("\n"), start=1))
-    for line, row in objects:
+    for line, row in _objects(path, expansion):
         gathered.add_object(line, row)
     return gathered.table()
+
+
+def _objects(path: Path, expansion: _Expansion) -> Iterator[tuple[int, dict[str, Any]]]:
+    if format_of(path)[1] == ".jsonl":
+        return _line_objects(path, _lines(path, expansion))
+    text = _decode(path, b"".join(_pieces(path, expansion)), 0, 1)  # all of it at once, since a list may be one line
+    is_list = text.lstrip().startswith("[")
+    return _list_items(path, text) if is_list else _line_objects(path, enumerate(text.split("\n"), start=1))
 
 
 def _line_objects(path: Path, lines: Iterable[tuple[int, str]]) -> Iterator[tuple[int, dict[str, Any]]]:
@@ -445,9 +473,7 @@ def _check_surrogates(row: dict[str, Any], where: str) -> None:
 
 
 def _read_parquet(path: Path, columns: Mapping[str, str], expansion: _Expansion) -> Table:
-    is_compressed = path.suffix.lower() in DECOMPRESSORS
-    source = io.BytesIO(b"".join(_pieces(path, expansion))) if is_compressed else path
-    try:
+    with _parquet(path, expansion) as source:
         with pyarrow.parquet.ParquetFile(source) as file:
             schema = file.schema_arrow
         for option, column in columns.items():
@@ -466,13 +492,21 @@ def _read_parquet(path: Path, columns: Mapping[str, str], expansion: _Expansion)
                 for name in names:
                     values[name] += _values_of(batch.column(name), expansion)
                 expansion.add(ROW_BYTES * batch.num_rows)
+    class_names = _class_names(path, schema, names)
+    return Table(str(path), values, range(1, metadata.num_rows + 1), class_names=class_names)
+
+
+@contextmanager
+def _parquet(path: Path, expansion: _Expansion) -> Iterator[Path | io.BytesIO]:
+    """What pyarrow opens, in a block whose failures to understand it become errors for people."""
+    is_compressed = path.suffix.lower() in DECOMPRESSORS
+    try:
+        yield io.BytesIO(b"".join(_pieces(path, expansion))) if is_compressed else path
     except (pyarrow.ArrowException, UnicodeDecodeError, OSError) as error:
         if isinstance(error, OSError) and error.errno is not None:
             raise
         reason = shown(" ".join(str(error).split())) or type(error).__name__
         raise UserError(f"{path} is damaged or not what its suffix says ({reason}); fetch or write it again") from error
-    class_names = _class_names(path, schema, names)
-    return Table(str(path), values, range(1, metadata.num_rows + 1), class_names=class_names)
 
 
 def _is_bytes(kind: pyarrow.DataType) -> bool:
@@ -510,9 +544,14 @@ def _class_names(path: Path, schema: pyarrow.Schema, names: list[str]) -> dict[s
     try:
         features = json.loads(written)["info"]["features"]
         described = {name: features[name] for name in names if name in features}
+        # Of a list of class ids, those of its items.
+        items = {
+            name: feature.get("feature", feature) if isinstance(feature, dict) else feature
+            for name, feature in described.items()
+        }
         found = {
             name: feature["names"]
-            for name, feature in described.items()
+            for name, feature in items.items()
             if isinstance(feature, dict) and feature.get("_type") == "ClassLabel"
         }
         for labels in found.values():

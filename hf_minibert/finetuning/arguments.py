@@ -9,10 +9,16 @@ from hf_minibert.hub.arguments import SharingArguments
 
 TaskName = Literal["text-classification"]
 
+ProblemType = Literal["single_label_classification", "multi_label_classification", "regression"]
+
 USED_BY: dict[str, tuple[TaskName, ...]] = {
     "text_column": ("text-classification",),
     "label_column": ("text-classification",),
     "label_names": ("text-classification",),
+    "text_pair_column": ("text-classification",),
+    "label_separator": ("text-classification",),
+    "problem_type": ("text-classification",),
+    "class_weights": ("text-classification",),
     "classifier_pooling": ("text-classification",),
     "lm_loss_weight": ("text-classification",),
 }
@@ -29,13 +35,22 @@ class DataArguments:
     NAME:CONFIG."""
     test_dataset: str | None = None
     """A file to measure once, at the end."""
-    text_column: str = "text"
-    """The column of the text."""
-    label_column: str = "label"
-    """The column of the label, which is what is written there, as text."""
+    text_column: str | None = None
+    """The column of the text. Default: text, or another usual name that is unmistakable."""
+    text_pair_column: str | None = None
+    """The column of a second text that belongs to the first. Default: none, or an unmistakable one, such as sentence2
+    beside sentence1."""
+    label_column: str | None = None
+    """The column of the label, which is what is written there, as text. Default: label, or another usual name that is
+    unmistakable."""
     label_names: list[str] | None = None
     """The labels in the order of their class ids, or what the class ids 0, 1, ... in the column mean, as in
     `--label_names negative positive`."""
+    label_separator: str | None = None
+    """What stands between the labels where a text has several, as in `--label_separator ";"`; lists need none."""
+    problem_type: ProblemType | None = None
+    """One label a text, several labels a text, or a number to predict. Default: several where labels are lists, a
+    number where there are many that are not whole, else one."""
     max_seq_length: int | None = None
     """Longer examples are cut, in tokens. Default: as many as the model has positions."""
     max_train_samples: int | None = None
@@ -62,6 +77,8 @@ class ModelArguments:
     classifier_pooling: Literal["cls", "mean", "max"] | None = None
     """How MiniBERT makes one vector of a text. MiniGPT takes its last token. Default: mean; in the classic architecture
     what the model has, cls unless it says otherwise, as in BERT, to which others cannot be exported."""
+    class_weights: Literal["balanced"] | None = None
+    """Weights of the labels in the loss: `balanced` makes rare labels count as much as common ones."""
     lm_loss_weight: float = 0.5
     """Weight of MiniGPT's language-model loss beside the classifier's, in every loss that is shown, too; 0 is better
     below about 10,000 examples."""
@@ -108,6 +125,8 @@ class FinetuneArguments(SharingArguments, HardwareArguments, TrainingArguments, 
     output_dir: str
     """Folder for the classifier, its card and its metrics; what an earlier fine-tuning left there stays until the new
     result is whole."""
+    write_predictions: bool = False
+    """Write predictions_eval.jsonl and predictions_test.jsonl: what is right and what the model says, a line each."""
     resume: bool = False
     """Go on with the unfinished fine-tuning in output_dir, from its newest checkpoint and with its arguments; the same
     data and as many processes give what it would have given."""

@@ -10,11 +10,13 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NoReturn
 
+import numpy as np
 import torch
 from accelerate.utils import broadcast_object_list, gather_object
+from datasets import Dataset
 from safetensors.torch import load_model
 from torch import Tensor, nn
-from transformers import TrainerCallback, TrainerState
+from transformers import EvalPrediction, TrainerCallback, TrainerState
 from transformers.trainer_pt_utils import LengthGroupedSampler, get_length_grouped_indices
 from transformers.trainer_utils import EvalLoopOutput
 
@@ -84,6 +86,29 @@ class DurableTrainer(ProportionateTrainer):
         self._order = KnownOrder(sampler, self._progress["order"] if self._progress and in_epoch else None)
         return self._order
 
+    def _get_eval_sampler(self, eval_dataset: Any) -> torch.utils.data.Sampler[int] | None:
+        """Rows of one length beside each other, so that little is padded; `in_order` undoes it."""
+        if self.args.batch_eval_metrics:
+            return torch.utils.data.SequentialSampler(eval_dataset)
+        lengths = row_lengths(eval_dataset)
+        self._eval_order = sorted(range(len(lengths)), key=lambda place: -lengths[place])
+        return FixedOrder(self._eval_order)
+
+    def in_order(self, prediction: EvalPrediction) -> EvalPrediction:
+        """Predictions in the order of the rows that were evaluated last."""
+        if self.args.batch_eval_metrics:
+            return prediction
+        places = np.argsort(self._eval_order)
+
+        def ordered(values: Any) -> Any:
+            if isinstance(values, tuple | list):
+                return type(values)(map(ordered, values))
+            return values[places] if isinstance(values, np.ndarray) and len(values) == len(places) else values
+
+        return EvalPrediction(
+            ordered(prediction.predictions), ordered(prediction.label_ids), ordered(prediction.inputs)
+        )
+
     def evaluation_loop(
         self,
         dataloader: Any,
@@ -152,6 +177,27 @@ class DurableTrainer(ProportionateTrainer):
 def is_epoch_end(state: TrainerState) -> bool:
     """Whether the step at hand is the last of its epoch, or of all."""
     return float(state.epoch or 0).is_integer() or state.global_step >= state.max_steps
+
+
+def row_lengths(rows: Dataset) -> list[int]:
+    """The length of each row in tokens: its column `length`, or else the number of its `input_ids`."""
+    if "length" in rows.column_names:
+        return list(rows["length"])
+    return [len(row) for row in rows["input_ids"]]
+
+
+class FixedOrder(torch.utils.data.Sampler[int]):
+    """An order that is given."""
+
+    def __init__(self, order: list[int]) -> None:
+        self._order = order
+
+    def __iter__(self) -> Iterator[int]:
+        """All places, in their order."""
+        return iter(self._order)
+
+    def __len__(self) -> int:
+        return len(self._order)
 
 
 class KnownOrder(LengthGroupedSampler):

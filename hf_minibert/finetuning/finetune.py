@@ -7,7 +7,7 @@ from pathlib import Path
 import torch
 from datasets import disable_progress_bars
 from tqdm import tqdm
-from transformers import PrinterCallback
+from transformers import EvalPrediction, PrinterCallback
 from transformers.utils.logging import disable_progress_bar
 
 from hf_minibert.finetuning.arguments import FinetuneArguments
@@ -75,7 +75,11 @@ def build_trainer(run: Run, unfinished: Unfinished, stop: StopSignal) -> tuple[D
     fields = trainer_arguments(
         run.arguments, unfinished.folder, run.best_metric, len(run.rows["train"]), run.processes.num_processes
     )
-    trainer: DurableTrainer = task.trainer_class(
+
+    def compute(prediction: EvalPrediction, **last: bool) -> dict[str, float]:
+        return task.measure(trainer.in_order(prediction), trainer.split, **last)
+
+    trainer = task.build_trainer(
         unfinished=unfinished,
         new_weights=run.new_weights,
         model=run.model,
@@ -84,7 +88,7 @@ def build_trainer(run: Run, unfinished: Unfinished, stop: StopSignal) -> tuple[D
         eval_dataset=run.rows["eval"],
         processing_class=run.tokenizer,
         data_collator=task.collator(run.tokenizer),
-        compute_metrics=lambda prediction, **last: task.measure(prediction, trainer.split, **last),
+        compute_metrics=compute,
         preprocess_logits_for_metrics=task.reduce_logits,
         callbacks=[bar, watch],
     )

@@ -1,37 +1,52 @@
 """Text classification: from the columns of a table to texts, labels and their names.
 
 In: the builtin labels, or what `hf_minibert.data.tables` reads. Out: train, evaluation and perhaps test splits with the
-columns `text` and `label` (a class id), and the labels' names. A label is what is written, as text, and the same in
-every file: 1, "1" and 1.0 in JSON are the label "1"; 007 in a .csv is "007"; white space around it does not count. A
-number is a class id only where the column's type or `label_names` says so.
+columns `text`, perhaps `text_pair`, `label` (a class id, a list of them, or a number) and `row` (the place in its
+table); and the labels' names. A label is what is written, as text, and the same in every file: 1, "1" and 1.0 in JSON
+are the label "1"; 007 in a .csv is "007"; white space around it does not count. A number is a class id only where the
+column's type or `label_names` says so.
 """
 
 import math
 import re
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from datasets import Dataset
 
 from hf_minibert.data.corpus import open_corpus
-from hf_minibert.data.documents import document_hash, is_held_out
-from hf_minibert.data.splits import Source, read_source, read_test_file, table_of
+from hf_minibert.data.documents import document_hash
+from hf_minibert.data.splits import Choice, Source, choose_column, held_out, read_source, read_test_file, table_of
 from hf_minibert.data.tables import Table, listed, shown
 from hf_minibert.errors import UserError
+from hf_minibert.finetuning.arguments import ProblemType
 
-EVAL_FRACTION = 0.1
 BUILTIN_LABELS = 8
 BUILTIN_PER_LABEL = 1_000
 LABELS_SHOWN = 20
 SECRET_LABEL = "-1"
 """Stands in place of labels that are kept secret, as in GLUE's test splits."""
+TEXT_COLUMNS = ("text", "sentence", "review", "content", "document", "tweet", "comment", "utterance")
+LABEL_COLUMNS = ("label", "labels", "score", "class", "category", "target", "answer")
+"""What columns of texts and of labels are called; the first name goes before the others."""
+PAIRS = (
+    ("sentence1", "sentence2"),
+    ("premise", "hypothesis"),
+    ("question1", "question2"),
+    ("question", "sentence"),
+    ("question", "passage"),
+    ("text_a", "text_b"),
+)
+"""What two columns of texts are called that belong together."""
+MANY_NUMBERS = 20
+"""A column of JSON or Parquet with more different numbers than this, not all of them whole, holds scores."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class LabelledData:
-    """Splits with the columns `text` and `label`, and the name of every class id."""
+    """Splits with the columns `text`, perhaps `text_pair`, and `label`; and the name of every class id."""
 
     name: str
     hub_id: str | None
@@ -39,18 +54,23 @@ class LabelledData:
     train: Dataset
     eval: Dataset
     test: Dataset | None
+    problem_type: ProblemType
     labels: list[str]
+    """Empty where labels are numbers to predict."""
     notes: list[str]
-    """Lines that tell the user what was left out."""
+    """Lines that tell the user which columns are read, and what was left out."""
 
 
 def load_labelled(
     source: str,
     *,
     test_source: str | None = None,
-    text_column: str = "text",
-    label_column: str = "label",
+    text_column: str | None = None,
+    text_pair_column: str | None = None,
+    label_column: str | None = None,
     label_names: list[str] | None = None,
+    label_separator: str | None = None,
+    problem_type: ProblemType | None = None,
 ) -> LabelledData:
     """Read labelled text. Without an evaluation split, a tenth of the training split, chosen by hash, becomes it.
 
@@ -58,56 +78,138 @@ def load_labelled(
         source: `builtin`, a file (.jsonl .json .csv .tsv .parquet, also compressed), a folder with files named after
             their splits, or a Hub name.
         test_source: a file for the test split.
-        text_column: the column of the text.
-        label_column: the column of the label.
+        text_column: the column of the text. Default: the one with a usual name.
+        text_pair_column: the column of a second text. Default: beside its usual partner, the one with a usual name.
+        label_column: the column of the label. Default: the one with a usual name.
         label_names: the labels, in the order of their class ids; or what the class ids 0, 1, ... in the column mean.
+        label_separator: what stands between the labels of a text that has several.
+        problem_type: what labels are. Default: several of a text where they are lists, numbers to predict where they
+            are many and broken, else one of a text.
 
     Raises:
         UserError: a file, column or label is missing, unreadable or not acceptable.
     """
-    columns = {"text_column": text_column, "label_column": label_column}
-    if text_column == label_column:
-        raise UserError(f"text_column and label_column are both {text_column!r}; a text and its label are two columns")
-    if source == "builtin":
-        read = Source({"train": table_of(_builtin(), "the builtin data", columns)}, None, [])
-        if test_source is not None:
-            read.tables["test"] = read_test_file(test_source, columns)
-    else:
-        read = read_source(source, columns, test_source=test_source)
-    notes = [f"not read: {listed(read.not_read)}"] if read.not_read else []
-    tables = dict(read.tables)
-    written = {split: _written_labels(table, label_column) for split, table in tables.items()}
-    if "test" in tables and set(written["test"]) <= {SECRET_LABEL, None} and SECRET_LABEL not in written["train"]:
+    given = {"text_column": text_column, "text_pair_column": text_pair_column, "label_column": label_column}
+
+    def choose(there: Sequence[str], where: str) -> dict[str, str]:
+        return choose_columns(there, where, given)
+
+    read = _read(source, test_source, choose)
+    tables, columns = dict(read.tables), read.columns
+    column = columns["label_column"]
+    plain = {"text_column": TEXT_COLUMNS[0], "label_column": LABEL_COLUMNS[0]}
+    is_news = any(name not in (given[option], plain.get(option)) for option, name in columns.items())
+    notes = [_which_columns(columns)] if is_news else []
+    notes += [f"not read: {listed(read.not_read)}"] if read.not_read else []
+    kind = problem_type or _problem_type(tables["train"], column, label_separator)
+    if kind == "regression" and label_names is not None:
+        raise UserError("--label_names names classes, but the labels are numbers to predict (regression)")
+    if label_separator is not None and kind != "multi_label_classification":
+        raise UserError(f"--label_separator parts the labels of a text that has several, but this is {kind}")
+    if problem_type is None and kind != "single_label_classification":
+        words = "lists: a text may have several labels" if kind.startswith("multi") else "broken numbers: regression"
+        notes.append(f"the column {column!r} holds {words} (--problem_type says otherwise)")
+    written = {split: _written(table, column, kind, label_separator) for split, table in tables.items()}
+    secret = {SECRET_LABEL, (SECRET_LABEL,)}
+    if "test" in tables and set(written["test"]) <= {*secret, None} and not secret & set(written["train"]):
         if test_source is not None:
             raise UserError(f"test_dataset {test_source} has no labels, only -1 or none in every row; leave it out")
         notes.append(f"not measured: {tables['test'].name}, which has no labels, only -1 or none in every row")
         del tables["test"]
-    labels = {split: _checked(table, written[split], label_column) for split, table in tables.items()}
-    names, ids = _label_ids(
-        set(labels["train"]), tables["train"].class_names.get(label_column), label_column, label_names
-    )
-    examples = {
-        split: _examples(table, split, text_column, labels[split], names, ids) for split, table in tables.items()
+    names = list[str]()
+    values: dict[str, list[Any]] = {}
+    if kind == "regression":
+        values = {split: _scores(table, written[split], column) for split, table in tables.items()}
+    else:
+        labels = {split: _checked(table, written[split], column) for split, table in tables.items()}
+        there = {label for some in labels["train"] for label in (some if isinstance(some, tuple) else (some,))}
+        if not there:
+            raise UserError(f"no text of {tables['train'].name} has a label in the column {column!r}")
+        names, ids = _label_ids(there, tables["train"].class_names.get(column), column, label_names)
+        values = {split: _class_ids(table, split, labels[split], names, ids) for split, table in tables.items()}
+    splits = {
+        split: Dataset.from_dict(
+            {**_texts(table, columns), "label": values[split], "row": [int(number) for number in table.numbers]}
+        )
+        for split, table in tables.items()
     }
-    if "eval" not in examples:
-        # By hash, so that copies of a text are on one side.
-        sides: dict[bool, list[tuple[str, int]]] = {False: [], True: []}
-        for text, class_id in examples["train"]:
-            sides[is_held_out(text, EVAL_FRACTION)].append((text, class_id))
-        if not all(sides.values()):
-            different = len({text for text, _ in examples["train"]})
-            raise UserError(
-                f"{source} has {len(examples['train']):,} texts, {different:,} of them different: too few different "
-                "ones to hold some out (copies of a text stay together); give an evaluation split"
-            )
-        examples |= {"train": sides[False], "eval": sides[True]}
-    splits = {split: _dataset(rows) for split, rows in examples.items()}
-    return LabelledData(source, read.hub_id, splits["train"], splits["eval"], splits.get("test"), names, notes)
+    if "eval" not in splits:
+        train = splits["train"]
+        columns_of_text = [train[name][:] for name in train.column_names if name.startswith("text")]
+        texts = ["\n".join(parts) for parts in zip(*columns_of_text, strict=True)]
+        out = held_out(texts, source)
+        for split, side in (("eval", True), ("train", False)):
+            splits[split] = train.select([place for place, is_out in enumerate(out) if is_out is side])
+        notes.append(
+            f"no evaluation split: {len(splits['eval']):,} of {len(train):,} texts are held out, by their hash"
+        )
+    return LabelledData(
+        name=source,
+        hub_id=read.hub_id,
+        train=splits["train"],
+        eval=splits["eval"],
+        test=splits.get("test"),
+        problem_type=kind,
+        labels=names,
+        notes=notes,
+    )
+
+
+def _read(source: str, test_source: str | None, choose: Choice) -> Source:
+    if source != "builtin":
+        return read_source(source, choose, test_source=test_source)
+    rows = _builtin()
+    columns = choose(rows.column_names, "the builtin data")
+    tables = {"train": table_of(rows, "the builtin data", columns)}
+    if test_source is not None:
+        tables["test"] = read_test_file(test_source, columns)
+    return Source(tables, None, [], columns)
+
+
+def choose_columns(there: Sequence[str], where: str, given: dict[str, str | None]) -> dict[str, str]:
+    """The columns to read, by the options that name them: the given ones, and of the others the unmistakable ones.
+
+    Raises:
+        UserError: a column is not there, or is named twice, or there are several to choose from.
+    """
+    chosen = {option: column for option, column in given.items() if column is not None}
+    if "label_column" not in chosen:
+        chosen["label_column"] = choose_column(there, where, "label_column", LABEL_COLUMNS)
+    free = [name for name in there if name not in chosen.values()]
+    if not chosen.keys() & {"text_column", "text_pair_column"} and TEXT_COLUMNS[0] not in map(str.lower, free):
+        own = {name.lower(): name for name in free}
+        pairs = [pair for pair in PAIRS if own.keys() >= set(pair)]
+        if len(pairs) == 1:
+            chosen |= {"text_column": own[pairs[0][0]], "text_pair_column": own[pairs[0][1]]}
+    if "text_column" not in chosen:
+        chosen["text_column"] = choose_column(there, where, "text_column", TEXT_COLUMNS)
+    for option, column in chosen.items():
+        if (other := next(each for each in chosen if chosen[each] == column)) != option:
+            raise UserError(f"{other} and {option} are both {column!r}; they are two columns")
+    return chosen
+
+
+def _which_columns(columns: Mapping[str, str]) -> str:
+    """A line that says which columns are read."""
+    words = {"text_column": "text", "text_pair_column": "second text", "label_column": "label"}
+    return "columns: " + ", ".join(f"{word} {shown(columns[name])}" for name, word in words.items() if name in columns)
+
+
+def _problem_type(table: Table, column: str, label_separator: str | None) -> ProblemType:
+    """What a column's values are, where nobody has said it."""
+    values = [value for value in table.columns[column] if value is not None]
+    if label_separator is not None or (values and all(isinstance(value, list) for value in values)):
+        return "multi_label_classification"
+    numbers = {value for value in values if isinstance(value, float) and math.isfinite(value)}
+    are_numbers = all(isinstance(value, float | int) and not isinstance(value, bool) for value in values)
+    if are_numbers and len(numbers) > MANY_NUMBERS and not all(number.is_integer() for number in numbers):
+        return "regression"
+    return "single_label_classification"
 
 
 def label_counts(labels: list[str], splits: dict[str, Dataset]) -> list[str]:
     """Lines for a person: how many texts of each split have each label; of many labels, the first ones."""
-    counts = {split: Counter(rows["label"]) for split, rows in splits.items()}
+    counts = {split: Counter(each_id(rows)) for split, rows in splits.items()}
     first = [shown(label) for label in labels[:LABELS_SHOWN]]
     width = max(map(len, ["label", *first]))
     lines = [f"{'label':{width}}" + "".join(f"{split:>10}" for split in splits)]
@@ -115,6 +217,21 @@ def label_counts(labels: list[str], splits: dict[str, Dataset]) -> list[str]:
         lines.append(f"{name:{width}}" + "".join(f"{counts[split][class_id]:>10,}" for split in splits))
     if len(labels) > LABELS_SHOWN:
         lines.append(f"and {len(labels) - LABELS_SHOWN:,} more labels")
+    return lines
+
+
+def each_id(rows: Dataset) -> list[int]:
+    """The class ids of all texts, one after another."""
+    return [one for label in rows["label"] for one in (label if isinstance(label, list) else [label])]
+
+
+def score_summary(splits: dict[str, Dataset]) -> list[str]:
+    """Lines for a person: the number, mean and range of each split's scores."""
+    lines = [f"{'split':6}{'texts':>10}{'mean':>10}{'least':>10}{'most':>10}"]
+    for split, rows in splits.items():
+        scores = rows["label"][:]
+        numbers = (sum(scores) / len(scores), min(scores), max(scores))
+        lines.append(f"{split:6}{len(scores):>10,}" + "".join(f"{number:>10.4g}" for number in numbers))
     return lines
 
 
@@ -136,25 +253,45 @@ def _builtin() -> Dataset:
 # ---------------------------------------------------------------- what is written
 
 
-def _written_labels(table: Table, column: str) -> list[str | None]:
-    """The label of every row as text; None where there is none."""
-    names = table.class_names.get(column)
-    labels = list[str | None]()
+Written = str | tuple[str, ...] | None
+"""A label as text, or several; None where there is none."""
+
+
+def _written(table: Table, column: str, kind: ProblemType, separator: str | None) -> list[Written]:
+    """The label of every row, or its labels, as text."""
+    found = list[Written]()
     for index, value in enumerate(table.columns[column]):
-        label = _label_text(value)
-        if label is None and not _is_missing(value):
+        if kind != "multi_label_classification":
+            found.append(_label(table, column, index, value))
+            continue
+        if separator is not None and isinstance(value, str):
+            value = [part for part in value.split(separator) if part.strip()]
+        if value is not None and not isinstance(value, list):
             raise UserError(
-                f"{table.where(index)}: the label is a {type(value).__name__} ({shown(value)}), not a text or a "
-                "number; choose another --label_column"
+                f"{table.where(index)}: the label {shown(repr(value))} is no list of labels; write lists (.jsonl, "
+                ".parquet), or say with --label_separator what stands between labels"
             )
-        if names is not None and label not in (None, SECRET_LABEL):
-            if not isinstance(value, int) or not 0 <= value < len(names):
-                raise UserError(
-                    f"{table.where(index)}: the class id {shown(value)} is not one of 0 to {len(names) - 1}"
-                )
-            label = names[value]
-        labels.append(label)
-    return labels
+        several = None if value is None else [_label(table, column, index, one) for one in value]
+        if several is not None and None in several:
+            raise UserError(f"{table.where(index)}: one of the labels in the column {column!r} is missing")
+        found.append(None if several is None else tuple(dict.fromkeys(one for one in several if one is not None)))
+    return found
+
+
+def _label(table: Table, column: str, index: int, value: Any) -> str | None:
+    """One label as text; None if it is missing."""
+    names = table.class_names.get(column)
+    label = _label_text(value)
+    if label is None and not _is_missing(value):
+        raise UserError(
+            f"{table.where(index)}: the label is a {type(value).__name__} ({shown(value)}), not a text or a "
+            "number; choose another --label_column"
+        )
+    if names is not None and label not in (None, SECRET_LABEL):
+        if not isinstance(value, int) or not 0 <= value < len(names):
+            raise UserError(f"{table.where(index)}: the class id {shown(value)} is not one of 0 to {len(names) - 1}")
+        label = names[value]
+    return label
 
 
 def _is_missing(value: Any) -> bool:
@@ -172,7 +309,7 @@ def _label_text(value: Any) -> str | None:
     return value.strip() or None if isinstance(value, str) else None
 
 
-def _checked(table: Table, labels: list[str | None], column: str) -> list[str]:
+def _checked(table: Table, labels: list[Written], column: str) -> list[str | tuple[str, ...]]:
     """The same labels; raises a UserError if a row has none."""
     secret = SECRET_LABEL if column in table.class_names else None  # elsewhere it is a label like any other
     for index, label in enumerate(labels):
@@ -254,28 +391,50 @@ def _numbered(names: Iterable[str]) -> dict[str, int]:
     return {name: class_id for class_id, name in enumerate(names)}
 
 
-def _examples(
-    table: Table, split: str, text_column: str, labels: list[str], names: list[str], ids: dict[str, int]
-) -> list[tuple[str, int]]:
-    """Texts and the class ids of their labels."""
-    texts = table.columns[text_column]
-    for index, text in enumerate(texts):
-        if not isinstance(text, str):
-            raise UserError(
-                f"{table.where(index)}: the column {text_column!r} must hold text, but it holds a "
-                f"{'missing value' if text is None else type(text).__name__}; choose another --text_column, or mend it"
-            )
-    class_ids = list[int]()
+def _class_ids(
+    table: Table, split: str, labels: list[str | tuple[str, ...]], names: list[str], ids: dict[str, int]
+) -> list[int | list[int]]:
+    """The class id of every row's label, or the class ids of its labels."""
+    found = list[int | list[int]]()
     for index, label in enumerate(labels):
-        class_id = ids.get(label)
-        if class_id is None:
+        several = label if isinstance(label, tuple) else (label,)
+        for one in several:
+            if one not in ids:
+                raise UserError(
+                    f"the {split} split has the label {shown(repr(one))} ({table.where(index)}), which the training "
+                    f"split does not have; it has {listed(names)}"
+                )
+        found.append([ids[one] for one in several] if isinstance(label, tuple) else ids[label])
+    return found
+
+
+def _scores(table: Table, written: list[Written], column: str) -> list[float]:
+    """The numbers that are written."""
+    scores = list[float]()
+    for index, text in enumerate(written):
+        try:
+            scores.append(float(str(text)))
+        except ValueError:
+            scores.append(math.nan)
+        if not math.isfinite(scores[-1]):
             raise UserError(
-                f"the {split} split has the label {shown(repr(label))} ({table.where(index)}), which the training "
-                f"split does not have; it has {listed(names)}"
+                f"{table.where(index)}: {'a missing value' if text is None else shown(repr(text))} in the column "
+                f"{column!r} is no number, which regression needs; mend it, or choose another --label_column"
             )
-        class_ids.append(class_id)
-    return list(zip(texts, class_ids, strict=True))
+    return scores
 
 
-def _dataset(rows: list[tuple[str, int]]) -> Dataset:
-    return Dataset.from_dict({"text": [text for text, _ in rows], "label": [class_id for _, class_id in rows]})
+def _texts(table: Table, columns: Mapping[str, str]) -> dict[str, list[str]]:
+    """The texts of every row, and the second ones if there are any."""
+    found = {}
+    for option, name in (("text_column", "text"), ("text_pair_column", "text_pair")):
+        if option not in columns:
+            continue
+        for index, text in enumerate(table.columns[columns[option]]):
+            if not isinstance(text, str):
+                raise UserError(
+                    f"{table.where(index)}: the column {columns[option]!r} must hold text, but it holds a "
+                    f"{'missing value' if text is None else type(text).__name__}; choose another --{option}, or mend it"
+                )
+        found[name] = list(table.columns[columns[option]])
+    return found

@@ -14,7 +14,7 @@ from hf_minibert.hub.card import render_card
 from hf_minibert.runs.curves import plot_curves
 from hf_minibert.runs.hardware import hardware
 from hf_minibert.runs.results import changed_settings, environment
-from hf_minibert.runs.scores import is_better
+from hf_minibert.runs.scores import is_better, score_of
 from hf_minibert.tokenization import save_tokenizer
 
 METRICS = "metrics.jsonl"
@@ -27,8 +27,12 @@ def write_result(
     run.model.save_pretrained(folder)
     save_tokenizer(run.tokenizer, folder)
     write_json(folder / ARGUMENTS, saved_arguments(run.arguments))
-    lines = [entry for entry in history if "loss" in entry or "eval_loss" in entry]
-    write_text(folder / METRICS, "".join(json.dumps(entry, allow_nan=False) + "\n" for entry in lines))
+    logged = [entry for entry in history if "loss" in entry or "eval_loss" in entry]
+    write_text(folder / METRICS, "".join(json.dumps(entry, allow_nan=False) + "\n" for entry in logged))
+    if run.arguments.write_predictions:
+        for split in run.measured:
+            lines = (json.dumps(line, ensure_ascii=False, allow_nan=False) for line in run.task.predictions(split))
+            write_text(folder / f"predictions_{split}.jsonl", "".join(f"{line}\n" for line in lines))
     results = finetuning_results(run, trainer, metrics) | {"pictures": run.task.pictures(folder, run.data)}
     write_json(folder / RESULTS, results)
     metric, baseline = run.best_metric, baseline_of(run, results)
@@ -45,7 +49,7 @@ def write_result(
 def closing_lines(run: Run, results: dict[str, Any]) -> list[str]:
     """Lines for people: what the model has learned, and where it is."""
     task, folder = run.task, Path(run.arguments.output_dir)
-    lines = task.report(results)
+    lines = [*task.report(results), *test_lines(run, results)]
     value, baseline = results["metrics"][f"eval_{run.best_metric}"], baseline_of(run, results)
     if baseline is not None and not is_better(run.best_metric, value, baseline):
         lines.append(
@@ -53,6 +57,21 @@ def closing_lines(run: Run, results: dict[str, Any]) -> list[str]:
         )
     generated = folder / GENERATED_CARD
     return [*lines, f"\nmodel       {folder}", f"model card  {generated if generated.exists() else folder / CARD}"]
+
+
+def test_lines(run: Run, results: dict[str, Any]) -> list[str]:
+    """Lines about the test split, with the interval in which its figures lie by chance alone."""
+    lines = []
+    for name in run.task.metrics:
+        if (value := results["metrics"].get(f"test_{name}")) is None:
+            continue
+        score, interval = score_of(name), results["intervals"].get(f"test_{name}")
+        between = (
+            "" if interval is None else f" (95% interval {score.shown(interval[0])} to {score.shown(interval[1])})"
+        )
+        lines.append(f"  test {score.label} {score.shown(value)}{between}")
+    count = results["dataset"].get("test_examples")
+    return [f"{count:,} test {run.task.examples_word}, read once:", *lines] if lines else []
 
 
 def baseline_of(run: Run, results: dict[str, Any]) -> float | None:
@@ -102,6 +121,9 @@ def finetuning_results(run: Run, trainer: DurableTrainer, metrics: dict[str, flo
         },
         "metrics": kept | task.baselines(examples),
         "best_metric": run.best_metric,
+        "intervals": {
+            f"{run.measured[-1]}_{metric}": interval for metric, interval in task.intervals(run.measured[-1]).items()
+        },
         "baselines": {f"eval_{metric}": name for metric, name in task.baseline_names.items()},
         "baseline_words": task.baseline_words,
         "changed_settings": changed_settings(replace(arguments, resume=False, overwrite_output_dir=False)),

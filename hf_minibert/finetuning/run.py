@@ -11,6 +11,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerFast, set_seed
 
 from hf_minibert.errors import UserError
 from hf_minibert.finetuning.arguments import FinetuneArguments
+from hf_minibert.finetuning.durable import row_lengths
 from hf_minibert.finetuning.start import Start, from_checkpoint, from_preset
 from hf_minibert.finetuning.task import Task, TaskData
 from hf_minibert.finetuning.tasks import TASKS
@@ -43,6 +44,11 @@ class Run:
         return self.start.tokenizer
 
     @property
+    def measured(self) -> list[str]:
+        """The splits that are measured, the one whose figures count last."""
+        return [split for split in ("eval", "test") if split in self.rows]
+
+    @property
     def best_metric(self) -> str:
         """The metric that chooses the best epoch."""
         return self.task.best_metric
@@ -72,7 +78,7 @@ def read(arguments: FinetuneArguments) -> Run:
     model, new_weights = task.build_model(
         start,
         data,
-        attn_implementation=fastest_attention(min(max_length, max(map(longest, rows.values())))),
+        attn_implementation=fastest_attention(min(max_length, max(max(row_lengths(some)) for some in rows.values()))),
         hidden_dropout_prob=arguments.hidden_dropout_prob,
     )
     if arguments.mixed_precision is None:
@@ -94,13 +100,6 @@ def longest_row(arguments: FinetuneArguments, positions: int) -> int:
             "smaller, or leave it out"
         )
     return arguments.max_seq_length or positions
-
-
-def longest(rows: Dataset) -> int:
-    """The length of the longest row, in tokens."""
-    if "length" in rows.column_names:
-        return int(max(rows["length"]))
-    return max(len(row) for row in rows["input_ids"])
 
 
 def sample(rows: Dataset, limit: int | None, seed: int) -> Dataset:

@@ -1,8 +1,10 @@
 """What a fine-tuning starts from: the weights of a checkpoint, or new ones, with a tokenizer."""
 
+import shutil
+import tempfile
+import weakref
 from dataclasses import dataclass
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any
 
 import torch
@@ -28,8 +30,6 @@ class Start:
     tokenizer: PreTrainedTokenizerFast
     source: str | None
     """The folder or Hub name of the weights; None for new ones."""
-    converted: TemporaryDirectory[str] | None = None
-    """Holds `source`, where that was made of a stock checkpoint."""
 
     def model(self, auto_class: Any, **settings: Any) -> tuple[Any, set[str]]:
         """A model in float32, and the names of its new weights; none where all are new, which learn alike.
@@ -62,18 +62,22 @@ def from_checkpoint(name_or_path: str, tokenizer: str | None = None) -> Start:
     source = model_folder(name_or_path)
     is_folder = Path(source).is_dir()
     name, hub_id = (Path(source).resolve().name, None) if is_folder else (source, source)
-    converted = None
+    weights = source
     if _is_stock(source):
         stock, own = open_checkpoint(source)
-        converted = TemporaryDirectory()
-        from_stock(stock).save_pretrained(converted.name)
-        config = load_config(converted.name)
+        ours = from_stock(stock)
+        weights = tempfile.mkdtemp()
+        ours.save_pretrained(weights)
+        config = load_config(weights)
         chosen = load_tokenizer(tokenizer) if tokenizer else _able_to_pad(own, config, source)
     else:
         config = load_config(source)  # a mistake in the name shows best here
         chosen = load_tokenizer(tokenizer or source)
     _check_vocabulary(chosen, config, name, tokenizer)
-    return Start(name, hub_id, config, chosen, converted.name if converted else source, converted)
+    start = Start(name, hub_id, config, chosen, weights)
+    if weights != source:
+        weakref.finalize(start, shutil.rmtree, weights)
+    return start
 
 
 def from_preset(model: str, tokenizer: str | None = None) -> Start:

@@ -1,7 +1,7 @@
 """What a fine-tuning must know of its task: the interface that every task of `hf_minibert.finetuning.tasks` fills."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar
@@ -132,8 +132,13 @@ class Task(ABC):
         """Fields of the training arguments that differ from what `trainer_arguments` sets."""
         return {}
 
-    reduce_logits: Callable[[Tensor, Tensor], Tensor] | None = None
-    """What to keep of a batch's outputs for `measure`, such as the likeliest class: memory is bounded by it."""
+    def build_trainer(self, **arguments: Any) -> DurableTrainer:
+        """`Trainer`, as `trainer_class` says."""
+        return self.trainer_class(**arguments)
+
+    def reduce_logits(self, logits: Any, labels: Tensor) -> Any:
+        """What to keep of a batch's outputs for `measure`, such as the likeliest class: it bounds the memory."""
+        return logits
 
     @abstractmethod
     def measure(self, prediction: EvalPrediction, split: str, *, compute_result: bool = True) -> dict[str, float]:

@@ -1,11 +1,17 @@
-"""Text classification: one text, one label."""
+"""Text classification: a text, or a pair of texts, and its label, its labels, or a number."""
 
 import copy
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
+import numpy as np
+import torch
 from datasets import Dataset
+from numpy.typing import NDArray
+from torch import Tensor, nn
+from torch.nn import functional as F
 from transformers import (
     AutoModelForSequenceClassification,
     DataCollatorWithPadding,
@@ -15,22 +21,81 @@ from transformers import (
 
 from hf_minibert.data.tables import listed, shown
 from hf_minibert.errors import UserError
-from hf_minibert.evaluation.metrics import ClassificationMetrics
-from hf_minibert.finetuning.labelled import label_counts, load_labelled
+from hf_minibert.evaluation.metrics import (
+    ClassificationMetrics,
+    MultiLabelMetrics,
+    RegressionMetrics,
+    classification_draws,
+    confidence_intervals,
+    multi_label_draws,
+    multi_label_scores,
+    regression_draws,
+)
+from hf_minibert.finetuning.arguments import ProblemType
+from hf_minibert.finetuning.durable import DurableTrainer
+from hf_minibert.finetuning.labelled import each_id, label_counts, load_labelled, score_summary
+from hf_minibert.finetuning.pictures import draw_confusion, draw_scatter, draw_shares
 from hf_minibert.finetuning.task import Task, TaskData, Usage
 from hf_minibert.models.configuration_minibert import MiniBertConfig
 from hf_minibert.presets import Config
+from hf_minibert.runs.scores import score_of
+
+KINDS: dict[ProblemType, dict[str, Any]] = {
+    "single_label_classification": {
+        "metric_class": ClassificationMetrics,
+        "metrics": ("accuracy", "macro_f1", "positive_f1", "matthews_correlation"),
+        "best_metric": "accuracy",
+        "baseline_names": {"accuracy": "majority_accuracy"},
+        "baseline_words": "always the commonest label",
+    },
+    "multi_label_classification": {
+        "metric_class": MultiLabelMetrics,
+        "metrics": ("micro_f1", "macro_f1", "exact_match", "hamming_loss"),
+        "best_metric": "micro_f1",
+        "baseline_names": {"micro_f1": "constant_micro_f1"},
+        "baseline_words": "always the same labels",
+    },
+    "regression": {
+        "metric_class": RegressionMetrics,
+        "metrics": ("pearson", "spearman", "mse"),
+        "best_metric": "pearson",
+        "baseline_names": {"mse": "mean_mse"},
+        "baseline_words": "always the mean",
+    },
+}
+"""What differs between the kinds of label; the attributes are those of `Task`."""
+
+
+class WeightedTrainer(DurableTrainer):
+    """A `Trainer` in whose loss the labels have weights."""
+
+    def __init__(self, *, class_weights: Tensor, **arguments: Any) -> None:
+        """`class_weights`: (labels,), with a mean of about 1."""
+        super().__init__(**arguments)
+        self._class_weights = class_weights.to(self.args.device)
+
+    def compute_loss(
+        self, model: nn.Module, inputs: Any, return_outputs: bool = False, num_items_in_batch: Any = None
+    ) -> Any:
+        """As `Trainer`; then what the weights change is added, so that MiniGPT's other loss stays as it is."""
+        loss, outputs = super().compute_loss(model, inputs, True, num_items_in_batch)
+        labels = inputs["labels"]
+        losses = F.cross_entropy(outputs["logits"].float(), labels, reduction="none")
+        change = ((self._class_weights[labels] - 1) * losses).sum()
+        if num_items_in_batch is None:
+            loss = loss + change / len(labels)
+        else:  # a share of all processes' items, whose gradients `Trainer` has averaged
+            processes = self.accelerator.num_processes if self.args.average_tokens_across_devices else 1
+            loss = loss + change / num_items_in_batch * processes
+        return (loss, outputs) if return_outputs else loss
 
 
 class TextClassification(Task):
-    """Which of several labels a text has."""
+    """Which of several labels a text has, or which labels, or which number."""
 
     auto_class = AutoModelForSequenceClassification
     examples_word = "texts"
-    metrics = ("accuracy", "macro_f1", "positive_f1", "matthews_correlation")
-    best_metric = "accuracy"
-    baseline_names: Mapping[str, str] = {"accuracy": "majority_accuracy"}
-    baseline_words = "always the commonest label"
+    problem_type: ProblemType
 
     def read(self) -> TaskData:
         """See `load_labelled`."""
@@ -39,92 +104,239 @@ class TextClassification(Task):
             arguments.dataset,
             test_source=arguments.test_dataset,
             text_column=arguments.text_column,
+            text_pair_column=arguments.text_pair_column,
             label_column=arguments.label_column,
             label_names=arguments.label_names,
+            label_separator=arguments.label_separator,
+            problem_type=arguments.problem_type,
         )
+        self.problem_type = data.problem_type
+        for name, value in KINDS[data.problem_type].items():
+            setattr(self, name, value)
+        if data.problem_type == "single_label_classification" and len(data.labels) != 2:
+            self.metrics = tuple(name for name in self.metrics if name != "positive_f1")
+        if arguments.class_weights is not None and data.problem_type != "single_label_classification":
+            raise UserError(f"--class_weights is for texts with one label each, but this is {data.problem_type}")
+        self._is_pair = "text_pair" in data.train.column_names
+        self._counts = Counter(each_id(data.train)) if data.labels else Counter()
+        self._labels = data.labels
+        self._kept: dict[str, tuple[NDArray[Any], NDArray[Any]]] = {}
         splits = {"train": data.train, "eval": data.eval} | ({} if data.test is None else {"test": data.test})
+        self._rows: dict[str, list[int]] = {}
         return TaskData(name=data.name, hub_id=data.hub_id, splits=splits, labels=data.labels, notes=data.notes)
 
     def describe(self, data: TaskData, examples: dict[str, Dataset]) -> list[str]:
-        """How many texts have which label."""
-        return label_counts(data.labels, examples)
+        """How many texts have which label, or what the numbers are like."""
+        return label_counts(data.labels, examples) if data.labels else score_summary(examples)
 
     def config_fields(self, config: Config, data: TaskData) -> dict[str, Any]:
         """The labels, and how a text becomes one vector."""
-        labels = data.labels
+        arguments, labels = self.arguments, data.labels
         is_classifier = any(each.endswith("ForSequenceClassification") for each in config.architectures or ())
-        if is_classifier and (its_own := list((config.id2label or {}).values())) != labels:
+        names = list((config.id2label or {}).values())
+        is_same = config.problem_type == self.problem_type and (names == labels if labels else len(names) == 1)
+        if is_classifier and not is_same:
+            its_own = listed(names) if config.problem_type != "regression" else "one number"
             raise UserError(
-                f"{self.arguments.model_name_or_path} tells {listed(its_own)} apart already, but the data has the "
-                f"labels {listed(labels)}; fine-tune the pre-trained model that it was made from, or name the labels "
-                "alike (--label_names)"
+                f"{arguments.model_name_or_path} tells {its_own} apart already, but the data has "
+                f"{f'the labels {listed(labels)}' if labels else 'numbers to predict'}; fine-tune the pre-trained "
+                "model that it was made from, or name the labels alike (--label_names)"
             )
-        fields: dict[str, Any] = {
-            "id2label": dict(enumerate(labels)),
-            "label2id": {label: index for index, label in enumerate(labels)},
-            "problem_type": "single_label_classification",
-        }
+        fields: dict[str, Any] = {"problem_type": self.problem_type}
+        if labels:
+            fields["id2label"] = dict(enumerate(labels))
+            fields["label2id"] = {label: index for index, label in enumerate(labels)}
+        else:
+            fields |= {"num_labels": 1}
         if isinstance(config, MiniBertConfig):
             usual = config.classifier_pooling if config.norm_placement == "post" else "mean"
-            return fields | {"classifier_pooling": self.arguments.classifier_pooling or usual}
-        return fields | {"lm_loss_weight": self.arguments.lm_loss_weight}
+            return fields | {"classifier_pooling": arguments.classifier_pooling or usual}
+        if arguments.classifier_pooling is not None:
+            raise UserError("--classifier_pooling is for MiniBERT; MiniGPT classifies by its last token")
+        return fields | {"lm_loss_weight": arguments.lm_loss_weight}
 
     def encode(self, examples: Dataset, split: str, tokenizer: PreTrainedTokenizerFast, max_length: int) -> Dataset:
-        """Texts as token ids, cut to `max_length`; the collator pads them."""
+        """Texts as token ids, cut to `max_length`; the collator pads them. Of a pair, the longer text is cut first."""
         tokenizer = copy.deepcopy(tokenizer)  # else `Trainer` would save the cut with its checkpoints
-        return examples.map(
-            lambda batch: tokenizer(batch["text"], truncation=True, max_length=max_length),
-            batched=True,
-            remove_columns=["text"],
-            desc="tokenizing",
-        )
+        num_labels, several = len(self._labels), self.problem_type == "multi_label_classification"
+
+        def encoded(batch: dict[str, list[Any]]) -> dict[str, Any]:
+            texts = [batch[name] for name in (["text", "text_pair"] if self._is_pair else ["text"])]
+            found = dict(tokenizer(*texts, verbose=False))
+            whole = [len(row) for row in found["input_ids"]]
+            for place in (place for place, length in enumerate(whole) if length > max_length):
+                cut = tokenizer(*(some[place] for some in texts), truncation=True, max_length=max_length)
+                for name, values in found.items():
+                    values[place] = cut[name]
+            labels = batch["label"]
+            if several:
+                labels = [[float(one in label) for one in range(num_labels)] for label in labels]
+            return found | {"labels": labels, "whole_length": whole}
+
+        rows = examples.map(encoded, batched=True, remove_columns=examples.column_names, desc="tokenizing")
+        cut = sum(length > max_length for length in rows["whole_length"])
+        if cut:
+            self.notes.append(
+                f"{split}: {cut:,} of {len(rows):,} texts are longer than {max_length:,} tokens, and cut there"
+            )
+        if split != "train":
+            self._rows[split] = list(examples["row"])
+        return rows.remove_columns("whole_length")
 
     def collator(self, tokenizer: PreTrainedTokenizerFast) -> DataCollatorWithPadding:
         """Pads to the longest text of the batch."""
         return DataCollatorWithPadding(tokenizer)
 
+    def build_trainer(self, **arguments: Any) -> DurableTrainer:
+        """With weights of the labels, if the arguments ask for them."""
+        if self.arguments.class_weights is None:
+            return super().build_trainer(**arguments)
+        counts = torch.tensor([self._counts[class_id] for class_id in range(len(self._labels))])
+        weights = counts.sum() / (len(counts) * counts.clamp(min=1))  # as scikit-learn's `balanced`
+        return WeightedTrainer(class_weights=weights, **arguments)
+
+    def reduce_logits(self, logits: Any, labels: Tensor) -> Tensor:
+        """The likeliest class, the chosen labels or the number; all logits where predictions are to be written."""
+        first: Tensor = logits[0] if isinstance(logits, tuple) else logits
+        if self.problem_type == "regression":
+            return first.float().squeeze(-1)
+        if self.arguments.write_predictions:
+            return first.float()
+        if self.problem_type == "multi_label_classification":
+            return (first > 0).to(torch.int8)
+        return first.argmax(dim=-1)
+
     def measure(self, prediction: EvalPrediction, split: str, *, compute_result: bool = True) -> dict[str, float]:
-        """Accuracy, F1 and Matthews correlation of the likeliest class."""
-        logits = prediction.predictions[0] if isinstance(prediction.predictions, tuple) else prediction.predictions
-        computed = ClassificationMetrics().compute(
-            predictions=logits.argmax(axis=-1), references=prediction.label_ids, num_labels=logits.shape[-1]
-        )
-        assert computed is not None
-        return dict(computed)
+        """The metrics of the kind of label."""
+        outputs, references = np.asarray(prediction.predictions), np.asarray(prediction.label_ids)
+        self._kept[split] = (outputs, references)
+        said, true = self._answers(split)
+        options = {"num_labels": len(self._labels)} if self.problem_type == "single_label_classification" else {}
+        metric = KINDS[self.problem_type]["metric_class"](keep_in_memory=True)
+        computed = metric.compute(predictions=said, references=true, **options)
+        return {name: value for name, value in computed.items() if name in self.metrics}
+
+    def _answers(self, split: str) -> tuple[NDArray[Any], NDArray[Any]]:
+        """What the model says of a split's texts, and what is right: class ids, 0 and 1, or numbers."""
+        outputs, references = self._kept[split]
+        if self.problem_type == "regression":
+            return outputs, references
+        if self.problem_type == "multi_label_classification":
+            return (outputs > 0).astype(int), references.astype(int)
+        return (outputs.argmax(axis=-1) if outputs.ndim == 2 else outputs), references
 
     def baselines(self, examples: dict[str, Dataset]) -> dict[str, float]:
-        """The accuracy of always giving the commonest label of the evaluation split."""
-        labels = examples["eval"]["label"]
-        return {"majority_accuracy": max(Counter(labels).values()) / len(labels)}
+        """What the best constant answer would reach on the evaluation split."""
+        labels = examples["eval"]["label"][:]
+        if self.problem_type == "regression":
+            return {"mean_mse": float(np.var(labels))}
+        counts = Counter(each_id(examples["eval"]))
+        if self.problem_type == "single_label_classification":
+            return {"majority_accuracy": max(counts.values()) / len(labels)}
+        true = np.array([[one in label for one in range(len(self._labels))] for label in labels], dtype=int)
+        ranked = [class_id for class_id, _ in counts.most_common()]
+        best = 0.0
+        for most in range(1, len(ranked) + 1):
+            said = np.zeros_like(true)
+            said[:, ranked[:most]] = 1
+            best = max(best, multi_label_scores(true, said)["micro_f1"])
+        return {"constant_micro_f1": best}
+
+    def intervals(self, split: str) -> dict[str, tuple[float, float]]:
+        """From draws of the split's texts."""
+        said, true = self._answers(split)
+        seed = self.arguments.seed
+        if self.problem_type == "single_label_classification":
+            kinds, counts = np.unique(np.stack([true, said]), axis=1, return_counts=True)
+            found = confidence_intervals(
+                lambda draws: classification_draws(kinds[0], kinds[1], draws), counts, seed=seed
+            )
+        else:
+            of = multi_label_draws if self.problem_type == "multi_label_classification" else regression_draws
+            found = confidence_intervals(lambda draws: of(true, said, draws), np.ones(len(true), int), seed=seed)
+        return {name: found[name] for name in self.metrics}
+
+    def predictions(self, split: str) -> Iterator[dict[str, Any]]:
+        """The row of the table, what is written there, what the model says, and how sure it is of each label."""
+        outputs, _ = self._kept[split]
+        said, true = self._answers(split)
+        names, several = self._labels, self.problem_type == "multi_label_classification"
+
+        def named(answer: Any) -> Any:
+            if not names:
+                return float(answer)
+            return [name for name, has in zip(names, answer, strict=True) if has] if several else names[int(answer)]
+
+        for row, output, mine, right in zip(self._rows[split], outputs, said, true, strict=True):
+            line = {"row": row, "label": named(right), "prediction": named(mine)}
+            if names:
+                logits = torch.from_numpy(output)
+                scores = logits.sigmoid() if several else logits.softmax(-1)
+                line["scores"] = dict(zip(names, (round(float(score), 6) for score in scores), strict=True))
+            yield line
+
+    def pictures(self, folder: Path, data: TaskData) -> dict[str, str]:
+        """Which labels are taken for which, how well each is found, or what is said beside what is right."""
+        split = "test" if "test" in self._kept else "eval"
+        said, true = self._answers(split)
+        words = f"the {'test' if split == 'test' else 'held-out'} texts"
+        path = folder / "predictions.png"
+        if self.problem_type == "regression":
+            draw_scatter(path, true, said)
+            return {path.name: f"Predicted and true numbers of {words}"}
+        if self.problem_type == "multi_label_classification":
+            draw_shares(path, true, said, self._labels)
+            return {path.name: f"Precision and recall of the labels on {words}"}
+        draw_confusion(path, true, said, self._labels)
+        return {path.name: f"Which labels of {words} are taken for which"}
 
     def report(self, results: dict[str, Any]) -> list[str]:
-        """Accuracy beside its baseline, F1, and accuracy on the test split."""
+        """The metrics on the evaluation split beside the baseline, and the best metric on the test split."""
         metrics, dataset = results["metrics"], results["dataset"]
-        lines = [
-            f"{dataset['eval_examples']:,} held-out texts, {len(dataset['labels'])} labels:",
-            f"  accuracy {metrics['eval_accuracy']:.1%}; {self.baseline_words} {metrics['majority_accuracy']:.1%}",
-            f"  F1 {metrics['eval_macro_f1']:.1%} as the mean of all labels' (macro)",
-        ]
-        if "eval_positive_f1" in metrics:
-            lines.append(f"  F1 {metrics['eval_positive_f1']:.1%} of the positive label, {shown(dataset['labels'][1])}")
-        if "test_accuracy" in metrics:
-            lines.append(f"  test accuracy {metrics['test_accuracy']:.1%} on {dataset['test_examples']:,} texts")
+        kind = f"{len(self._labels)} labels" if self._labels else "numbers to predict"
+        lines = [f"{dataset['eval_examples']:,} held-out texts, {kind}:"]
+        for name in self.metrics:
+            label, value = score_of(name).label, score_of(name).shown(metrics[f"eval_{name}"])
+            if name == "positive_f1":
+                lines.append(f"  F1 {value} of the positive label, {shown(dataset['labels'][1])}")
+            elif name == "macro_f1":
+                lines.append(f"  F1 {value} as the mean of all labels' (macro)")
+            elif name in self.baseline_names:
+                baseline = score_of(name).shown(metrics[self.baseline_names[name]])
+                lines.append(f"  {label} {value}; {self.baseline_words} {baseline}")
+            else:
+                lines.append(f"  {label} {value}")
         return lines
 
     def headline(self, results: dict[str, Any]) -> str:
-        """The share of held-out examples on which the model is right."""
-        share, count = results["metrics"]["eval_accuracy"], results["dataset"]["eval_examples"]
-        return f"It is right on {100 * share:.1f}% of the {count:,} examples that were held out."
+        """How right the model is on the held-out texts."""
+        metrics, count = results["metrics"], results["dataset"]["eval_examples"]
+        if self.problem_type == "single_label_classification":
+            share = 100 * metrics["eval_accuracy"]
+            return f"It is right on {share:.1f}% of the {count:,} examples that were held out."
+        name = self.best_metric
+        score = score_of(name)
+        return f"On the {count:,} examples that were held out: {score.label} {score.shown(metrics[f'eval_{name}'])}."
 
     def usage(self) -> Usage:
         """A call of the pipeline."""
+        texts = '"The function returns the list in sorted order."'
+        if self._is_pair:
+            texts = '{"text": "It is raining.", "text_pair": "The streets are wet."}'
+        all_labels = ", top_k=None" if self.problem_type == "multi_label_classification" else ""
+        options = (
+            f"{texts}{', function_to_apply=' + chr(34) + 'none' + chr(34) if not self._labels else ''}{all_labels}"
+        )
         return Usage(
             code="from transformers import pipeline\n\n"
             'classify = pipeline("text-classification", model={model}{options})\n'
-            'print(classify("The function returns the list in sorted order."))'
+            f"print(classify({options}))"
         )
 
     def limits(self, results: dict[str, Any]) -> list[str]:
         """That it always answers."""
-        count = len(results["dataset"]["labels"])
-        return [f"It answers with one of its {count} labels whatever it is given."]
+        if not self._labels:
+            return ["It gives a number whatever it is given, also beyond the range that it learned."]
+        if self.problem_type == "multi_label_classification":
+            return [f"It knows {len(self._labels)} labels, and thinks each likely or not whatever it is given."]
+        return [f"It answers with one of its {len(self._labels)} labels whatever it is given."]

@@ -30,6 +30,12 @@ SCORES: dict[str, Score] = {
     "f1": Score(label="F1"),
     "macro_f1": Score(label="F1, the mean of all labels' (macro)", hub_name="f1"),
     "positive_f1": Score(label="F1 of the positive label, the second", hub_name="f1"),
+    "micro_f1": Score(label="F1 over all texts and labels (micro)", hub_name="f1"),
+    "exact_match": Score(label="exact match"),
+    "hamming_loss": Score(label="Hamming loss", lower_is_better=True),
+    "pearson": Score(label="Pearson correlation", is_share=False, hub_name="pearsonr"),
+    "spearman": Score(label="Spearman correlation", is_share=False, hub_name="spearmanr"),
+    "mse": Score(label="mean squared error", is_share=False, lower_is_better=True),
     "matthews_correlation": Score(label="Matthews correlation", is_share=False),
 }
 

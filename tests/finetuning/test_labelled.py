@@ -81,7 +81,7 @@ def test_every_format(tmp_path, suffix):
     data = load_labelled(write(tmp_path / f"rows{suffix}", ROWS))
     assert data.labels == ["no", "yes"]
     assert data.test is None
-    assert data.train.column_names == data.eval.column_names == ["text", "label"]
+    assert data.train.column_names == data.eval.column_names == ["text", "label", "row"]
     assert rows_of(data.train, data.eval) == sorted((row["text"], int(row["label"] == "yes")) for row in ROWS)
 
 
@@ -288,8 +288,8 @@ def test_a_test_split_with_secret_labels_is_left_out_and_that_is_said(hub, secre
     hub(train=labelled_rows([1, 0]), test=labelled_rows([secret]))
     data = load_labelled("glue:sst2")
     assert data.test is None
-    assert len(data.notes) == 1
     assert "not measured: the test split of glue:sst2, which has no labels" in data.notes[0]
+    assert data.notes[1:] == [f"no evaluation split: {len(data.eval)} of 60 texts are held out, by their hash"]
 
 
 def test_a_test_file_without_labels_is_refused_and_minus_one_can_be_a_label(tmp_path):

@@ -1,0 +1,115 @@
+"""Pictures of predictions, for the card: which labels are taken for which, and how well each is found."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+from numpy.typing import NDArray
+from sklearn.metrics import confusion_matrix, precision_recall_fscore_support
+
+from hf_minibert.data.tables import shown
+from hf_minibert.files import replaced_file
+
+LABELS_DRAWN = 30
+"""Of more labels, the commonest ones are drawn."""
+_INK, _BLUE, _ORANGE = "#30363d", "#3465a4", "#d9480f"
+
+
+def _figure(width: float, height: float) -> tuple[Figure, Axes]:
+    figure = Figure(figsize=(width, height), dpi=130, facecolor="white", layout="constrained")
+    axes = figure.subplots()
+    axes.tick_params(colors=_INK, labelsize=8)
+    return figure, axes
+
+
+def _save(figure: Figure, path: Path) -> None:
+    FigureCanvasAgg(figure)  # draws without a display, and without pyplot's global state
+    with replaced_file(path) as unfinished:
+        figure.savefig(unfinished, format="png")
+
+
+def _commonest(counts: NDArray[Any]) -> NDArray[Any]:
+    """The places of the largest counts, in their order."""
+    return np.sort(np.argsort(-counts, kind="stable")[:LABELS_DRAWN])
+
+
+def _written(name: str) -> str:
+    """A label as matplotlib writes it: short, and no formula."""
+    short = shown(name)[:24]
+    return short.replace("$", r"\$")
+
+
+def draw_confusion(path: Path, true: NDArray[Any], said: NDArray[Any], labels: list[str]) -> None:
+    """For each true label (a row), the share of its texts that got each label.
+
+    Args:
+        path: the PNG to write.
+        true: class ids, (examples,).
+        said: class ids, (examples,).
+        labels: the name of every class id.
+    """
+    drawn = _commonest(np.bincount(true, minlength=len(labels)))
+    counts = confusion_matrix(true, said, labels=np.arange(len(labels)))[np.ix_(drawn, drawn)]
+    shares = counts / np.maximum(np.bincount(true, minlength=len(labels))[drawn, None], 1)
+    names = [_written(labels[place]) for place in drawn]
+    side = max(3.2, 1.6 + 0.38 * len(names))
+    figure, axes = _figure(side + 0.8, side)
+    axes.imshow(shares, cmap="Blues", vmin=0, vmax=1)
+    axes.set_xticks(
+        range(len(names)), names, rotation=45 if len(names) > 2 else 0, ha="right" if len(names) > 2 else "center"
+    )
+    axes.set_yticks(range(len(names)), names)
+    axes.set_xlabel("predicted", fontsize=9, color=_INK)
+    axes.set_ylabel("true", fontsize=9, color=_INK)
+    if len(names) <= 12:
+        for (row, column), count in np.ndenumerate(counts):
+            color = "white" if shares[row, column] > 0.55 else _INK
+            axes.text(column, row, f"{count:,}", ha="center", va="center", fontsize=8, color=color)
+    _save(figure, path)
+
+
+def draw_shares(path: Path, true: NDArray[Any], said: NDArray[Any], labels: list[str]) -> None:
+    """Precision and recall of each label, as bars.
+
+    Args:
+        path: the PNG to write.
+        true: 1 where a text has a label, (examples, labels).
+        said: the same, as predicted.
+        labels: the name of every column.
+    """
+    drawn = _commonest(true.sum(axis=0))
+    precision, recall, _, support = precision_recall_fscore_support(true, said, average=None, zero_division=0)
+    draw_bars(path, [labels[place] for place in drawn], precision[drawn], recall[drawn], support[drawn])
+
+
+def draw_bars(
+    path: Path, names: list[str], precision: NDArray[Any], recall: NDArray[Any], support: NDArray[Any]
+) -> None:
+    """Precision and recall of each name as two bars, and how many examples there are of it."""
+    figure, axes = _figure(6.5, max(2.0, 0.9 + 0.34 * len(names)))
+    places = np.arange(len(names))
+    axes.barh(places - 0.18, precision, height=0.34, color=_BLUE, label="precision")
+    axes.barh(places + 0.18, recall, height=0.34, color=_ORANGE, label="recall")
+    axes.set_yticks(places, [f"{_written(name)} ({count:,})" for name, count in zip(names, support, strict=True)])
+    axes.invert_yaxis()
+    axes.set_xlim(0, 1)
+    for side in ("top", "right"):
+        axes.spines[side].set_visible(False)
+    figure.legend(loc="outside upper right", ncols=2, frameon=False, fontsize=9)
+    _save(figure, path)
+
+
+def draw_scatter(path: Path, true: NDArray[Any], said: NDArray[Any]) -> None:
+    """Predicted numbers over true ones, and the line on which both are alike."""
+    figure, axes = _figure(4.6, 4.2)
+    axes.scatter(true, said, s=8, alpha=0.35, color=_BLUE, linewidths=0)
+    low, high = float(min(true.min(), said.min())), float(max(true.max(), said.max()))
+    axes.plot([low, high], [low, high], color=_ORANGE, linewidth=1)
+    axes.set_xlabel("true", fontsize=9, color=_INK)
+    axes.set_ylabel("predicted", fontsize=9, color=_INK)
+    for side in ("top", "right"):
+        axes.spines[side].set_visible(False)
+    _save(figure, path)

@@ -1,0 +1,297 @@
+"""Text classification end to end: pairs, several labels, numbers, weights of labels, and where models come from."""
+
+import json
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from commands import REPOSITORY, TWO_PROCESSES, command, write_corpus
+from sklearn.metrics import accuracy_score
+from torch.nn import functional as F
+from transformers import (
+    AutoModelForCausalLM,
+    AutoModelForMaskedLM,
+    BertConfig,
+    BertForMaskedLM,
+    GPT2Config,
+    GPT2LMHeadModel,
+    PreTrainedTokenizerFast,
+    pipeline,
+)
+
+from hf_minibert.errors import UserError
+from hf_minibert.evaluation import metrics
+from hf_minibert.finetuning import arguments as arguments_module
+from hf_minibert.finetuning.arguments import FinetuneArguments
+from hf_minibert.finetuning.finetune import finetune
+from hf_minibert.finetuning.start import from_checkpoint
+from hf_minibert.finetuning.text import TextClassification, WeightedTrainer
+from hf_minibert.presets import build_config
+from hf_minibert.tokenization import load_tokenizer
+
+SMALL = {"num_hidden_layers": 1, "hidden_size": 32, "num_attention_heads": 2}
+
+
+@pytest.fixture(name="models", scope="module")
+def _models(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Either model, small and random, each in a folder of its name."""
+    folder = tmp_path_factory.mktemp("models")
+    tokenizer = load_tokenizer(REPOSITORY / "tokenizer")
+    for name, model_class in (("minibert", AutoModelForMaskedLM), ("minigpt", AutoModelForCausalLM)):
+        config = build_config(
+            f"{name}-tiny", "modern", vocab_size=len(tokenizer), bos_token_id=2, eos_token_id=3, **SMALL
+        )
+        model_class.from_config(config).save_pretrained(folder / name)
+        tokenizer.save_pretrained(folder / name)
+    return folder
+
+
+def write(path: Path, rows: list[dict[str, Any]]) -> str:
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return str(path)
+
+
+def asked(models: Path, tmp_path: Path, rows: list[dict[str, Any]], **others: Any) -> FinetuneArguments:
+    """An epoch on 40 rows; the other rows are the dev and the test split."""
+    data = tmp_path / "data"
+    data.mkdir(exist_ok=True)
+    for name, some in (("train", rows[:40]), ("dev", rows[40:51]), ("test", rows[51:])):
+        write(data / f"{name}.jsonl", some)
+    settings = {
+        "model_name_or_path": str(models / "minibert"),
+        "dataset": str(data),
+        "output_dir": str(tmp_path / "out"),
+        "num_train_epochs": 1,
+        "per_device_eval_batch_size": 4,
+        "write_predictions": True,
+    }
+    return FinetuneArguments(**(settings | others))
+
+
+def lines_of(folder: Path, split: str) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in (folder / f"predictions_{split}.jsonl").read_text().splitlines()]
+
+
+COLORS = ["red", "green", "blue"]
+TEXTS = [f"text {'and more ' * (number % 5)}{number}" for number in range(60)]
+KINDS: dict[str, list[dict[str, Any]]] = {
+    "single": [{"text": text, "label": COLORS[place % 3]} for place, text in enumerate(TEXTS)],
+    "several": [{"text": text, "labels": COLORS[: place % 4]} for place, text in enumerate(TEXTS)],
+    "number": [{"sentence1": text, "sentence2": text[::-1], "score": place / 7} for place, text in enumerate(TEXTS)],
+}
+
+
+@pytest.mark.parametrize(
+    ("kind", "model"), [("single", "minigpt"), ("several", "minibert"), ("several", "minigpt"), ("number", "minibert")]
+)
+def test_each_kind_of_label(
+    kind: str, model: str, models: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    arguments = asked(models, tmp_path, KINDS[kind], model_name_or_path=str(models / model))
+    assert finetune(arguments) == 0
+    said = capsys.readouterr().out
+    folder = tmp_path / "out"
+    results = json.loads((folder / "results.json").read_text())
+    found = results["metrics"]
+    lines = {split: lines_of(folder, split) for split in ("eval", "test")}
+    assert [line["row"] for line in lines["eval"]] == list(range(1, 12)), "in the order of the table"
+    column = {"single": "label", "several": "labels", "number": "score"}[kind]
+    for split, rows in (("eval", KINDS[kind][40:51]), ("test", KINDS[kind][51:])):
+        right = [line["label"] for line in lines[split]]
+        mine = [line["prediction"] for line in lines[split]]
+        assert right == [sorted(row[column]) if kind == "several" else pytest.approx(row[column]) for row in rows]
+        if kind == "single":
+            assert accuracy_score(right, mine) == pytest.approx(found[f"{split}_accuracy"])
+            best = [max(line["scores"], key=line["scores"].get) for line in lines[split]]
+            assert best == mine
+        elif kind == "several":
+            names = results["dataset"]["labels"]
+            true, chosen = ([[int(name in each) for name in names] for each in some] for some in (right, mine))
+            expected = metrics.MultiLabelMetrics().compute(predictions=chosen, references=true)
+            assert {name: found[f"{split}_{name}"] for name in expected} == pytest.approx(expected)
+        else:
+            expected = metrics.RegressionMetrics().compute(predictions=mine, references=right)
+            assert {name: found[f"{split}_{name}"] for name in expected} == pytest.approx(expected, abs=1e-4)
+            assert "columns: text sentence1, second text sentence2, label score" in said
+    for name, (low, high) in results["intervals"].items():
+        assert name.startswith("test_")
+        assert low <= high
+    card = (folder / "README.md").read_text()
+    assert "](predictions.png)" in card
+    assert (folder / "predictions.png").read_bytes().startswith(b"\x89PNG")
+    code = card.split("```python\n")[1].split("```")[0]
+    outputs: list[Any] = []
+    exec(code.replace("print(", "outputs.append("), {"outputs": outputs})  # noqa: S102  # what the card says works
+    answers = outputs[0] if isinstance(outputs[0], list) else [outputs[0]]
+    answers = answers[0] if isinstance(answers[0], list) else answers
+    assert {answer["label"] for answer in answers} <= {*COLORS, "LABEL_0"}
+    assert len(answers) == (3 if kind == "several" else 1)
+
+
+def test_labels_with_a_separator(tmp_path: Path) -> None:
+    file = tmp_path / "rows.csv"
+    file.write_text(
+        "text,label\n" + "".join(f"{text},{';'.join(COLORS[: 1 + n % 3])}\n" for n, text in enumerate(TEXTS))
+    )
+    task = TextClassification(
+        FinetuneArguments(model="minibert-tiny", output_dir="x", dataset=str(file), label_separator=";")
+    )
+    data = task.read()
+    assert data.labels == sorted(COLORS)
+    assert {tuple(label) for label in data.splits["train"]["label"]} <= {(2,), (2, 1), (2, 1, 0)}
+    assert task.metrics[0] == "micro_f1"
+
+
+def test_rare_labels_count_as_much_as_common_ones(
+    models: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rows = [{"text": text, "label": "rare" if place % 8 == 0 else "common"} for place, text in enumerate(TEXTS)]
+    seen: list[tuple[Any, ...]] = []
+    compute = WeightedTrainer.compute_loss
+
+    def look(self: WeightedTrainer, model: Any, inputs: Any, return_outputs: bool = False, **more: Any) -> Any:
+        loss, outputs = compute(self, model, inputs, True, **more)
+        seen.append((loss.detach(), outputs["logits"].detach().float(), inputs["labels"], *more.values()))
+        return (loss, outputs) if return_outputs else loss
+
+    monkeypatch.setattr(WeightedTrainer, "compute_loss", look)
+    arguments = asked(models, tmp_path, rows, class_weights="balanced", per_device_train_batch_size=6)
+    assert finetune(replace(arguments, gradient_accumulation_steps=2, mixed_precision="no")) == 0
+    counts = torch.tensor([35.0, 5.0])
+    weights = 40 / (2 * counts)
+    assert len(seen) == 7 + 3 + 3 + 3
+    for loss, logits, labels, *(items,) in [(*one, None)[:4] for one in seen]:
+        total = F.cross_entropy(logits, labels, weight=weights, reduction="sum")
+        torch.testing.assert_close(loss, total / (len(labels) if items is None else items), rtol=1e-4, atol=1e-5)
+    with pytest.raises(UserError, match="class_weights is for texts with one label each"):
+        TextClassification(replace(asked(models, tmp_path, KINDS["several"]), class_weights="balanced")).read()
+
+
+def test_figures_of_draws_are_those_of_what_was_drawn() -> None:
+    numbers = np.random.default_rng(0)
+    true, said = numbers.integers(0, 4, 50), numbers.integers(0, 4, 50)
+    draws = numbers.multinomial(50, np.full(50, 0.02), size=20)
+    places = [np.repeat(np.arange(50), draw) for draw in draws]
+    cases: list[tuple[Any, Any, Any, Any]] = [
+        (metrics.classification_draws, metrics.classification_scores, true, said),
+        (metrics.classification_draws, metrics.classification_scores, true % 2, said % 2),
+        (
+            metrics.multi_label_draws,
+            metrics.multi_label_scores,
+            numbers.integers(0, 2, (50, 3)),
+            np.eye(3, dtype=int)[said % 3],
+        ),
+        (metrics.regression_draws, metrics.regression_scores, true * 0.5, said + 0.1 * true),
+    ]
+    for in_draws, scores, right, mine in cases:
+        figures = in_draws(right, mine, draws)
+        for number, place in enumerate(places):
+            options = {"num_labels": 2} if right.ndim == 1 and right.max() == 1 else {}
+            expected = scores(right[place], mine[place], **options)
+            assert {name: figures[name][number] for name in expected} == pytest.approx(expected)
+
+
+def test_an_interval_holds_the_truth_about_as_often_as_it_says() -> None:
+    """Of 200 samples of 100 coins of .7, the 95% interval holds .7 in about 190."""
+    numbers = np.random.default_rng(1)
+    hits = 0
+    for seed in range(200):
+        right = (numbers.random(100) < 0.7).astype(int)
+        (low, high) = metrics.confidence_intervals(
+            lambda draws, right=right: {"accuracy": draws @ right / 100}, np.ones(100, int), seed=seed
+        )["accuracy"]
+        hits += low <= 0.7 <= high
+    assert 176 <= hits <= 198
+
+
+def test_new_weights_and_stock_models(tmp_path: Path, models: Path) -> None:
+    """A named model is new; a stock one computes what it did."""
+    tokenizer = load_tokenizer(REPOSITORY / "tokenizer")
+    sizes = {"vocab_size": len(tokenizer), "hidden_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2}
+    bert = BertForMaskedLM(BertConfig(intermediate_size=64, hidden_act="gelu", **sizes)).eval()
+    bert.save_pretrained(tmp_path / "bert")
+    tokenizer.save_pretrained(tmp_path / "bert")
+    start = from_checkpoint(str(tmp_path / "bert"))
+    ours, new = start.model(AutoModelForMaskedLM)
+    assert not new
+    assert start.name == "bert"
+    batch = tokenizer(["a text", "another one, longer"], padding=True, return_tensors="pt")
+    with torch.no_grad():
+        torch.testing.assert_close(ours.eval()(**batch).logits, bert(**batch).logits, rtol=0, atol=1e-5)
+
+    gpt = GPT2LMHeadModel(GPT2Config(vocab_size=len(tokenizer), n_embd=32, n_layer=1, n_head=2, n_positions=64))
+    gpt.save_pretrained(tmp_path / "gpt")
+    as_in_gpt2 = PreTrainedTokenizerFast(tokenizer_object=tokenizer.backend_tokenizer, eos_token="[SEP]")
+    as_in_gpt2.save_pretrained(tmp_path / "gpt")
+    arguments = asked(models, tmp_path, KINDS["single"], model_name_or_path=str(tmp_path / "gpt"))
+    assert finetune(arguments) == 0
+    results = json.loads((tmp_path / "out" / "results.json").read_text())
+    assert (results["base_model"], results["model_type"], results["from_scratch"]) == ("gpt", "minigpt", False)
+    classify = pipeline("text-classification", model=str(tmp_path / "out"))
+    assert {answer["label"] for answer in classify(["a", "a longer one"], batch_size=2)} <= set(COLORS)
+
+    arguments = asked(models, tmp_path, KINDS["single"], model_name_or_path=None, model="minibert-tiny")
+    assert finetune(replace(arguments, output_dir=str(tmp_path / "new"))) == 0
+    results = json.loads((tmp_path / "new" / "results.json").read_text())
+    assert (results["base_model"], results["from_scratch"]) == ("minibert-tiny", True)
+    assert "trained from new weights for" in (tmp_path / "new" / "README.md").read_text()
+
+
+def test_processes_count_every_text_once(models: Path, tmp_path: Path) -> None:
+    """Also where the last batch is shorter, and one process has none of it."""
+    arguments = asked(models, tmp_path, KINDS["single"])
+    settings = {
+        name: getattr(arguments, name)
+        for name in ("model_name_or_path", "dataset", "output_dir", "num_train_epochs", "write_predictions")
+    }
+    done = command("finetune.py", tmp_path / "cache", launcher=TWO_PROCESSES, **settings, per_device_eval_batch_size=5)
+    assert done.returncode == 0, done.stderr
+    folder = tmp_path / "out"
+    lines = lines_of(folder, "eval")
+    assert [line["row"] for line in lines] == list(range(1, 12))
+    assert [line["label"] for line in lines] == [row["label"] for row in KINDS["single"][40:51]]
+    classify = pipeline("text-classification", model=str(folder), dtype="float32")
+    answers = classify([row["text"] for row in KINDS["single"][40:51]])
+    assert [line["scores"][answer["label"]] for line, answer in zip(lines, answers, strict=True)] == pytest.approx(
+        [answer["score"] for answer in answers], abs=0.03
+    )
+    found = json.loads((folder / "results.json").read_text())["metrics"]
+    right = np.mean([line["label"] == line["prediction"] for line in lines])
+    assert found["eval_accuracy"] == pytest.approx(right)
+
+
+def test_a_flag_that_the_task_does_not_use_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    fields = FinetuneArguments.__dataclass_fields__
+    assert set(arguments_module.USED_BY) <= set(fields)
+    monkeypatch.setitem(arguments_module.USED_BY, "label_names", ("token-classification",))
+    with pytest.raises(
+        UserError, match="--label_names is a flag of token-classification; the task text-class.* no use"
+    ):
+        FinetuneArguments(model="minibert-tiny", output_dir="x", label_names=["a", "b"])
+    for both in ({}, {"model": "minibert-tiny", "model_name_or_path": "x"}):
+        with pytest.raises(UserError, match="give either --model_name_or_path, .* or --model,"):
+            FinetuneArguments(output_dir="x", **both)
+
+
+def test_long_texts_are_cut_at_the_positions_and_that_is_said(
+    models: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    rows = [{"text": "word " * (600 if place == 3 else 40), "label": COLORS[place % 2]} for place in range(60)]
+    assert finetune(asked(models, tmp_path, rows)) == 0
+    assert "train: 1 of 40 texts are longer than 512 tokens, and cut there" in capsys.readouterr().out
+    training = json.loads((tmp_path / "out" / "results.json").read_text())["training"]
+    assert training["max_seq_length"] == 512
+
+
+def test_a_corpus_without_dev_split_says_what_it_holds_out(tmp_path: Path) -> None:
+    task = TextClassification(
+        FinetuneArguments(
+            model="minibert-tiny", output_dir="x", dataset=str(write_corpus(tmp_path / "c.jsonl", documents=60))
+        )
+    )
+    data = task.read()
+    held = len(data.splits["eval"])
+    assert data.notes == [f"no evaluation split: {held} of 60 texts are held out, by their hash"]
