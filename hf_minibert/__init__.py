@@ -16,7 +16,8 @@ if TYPE_CHECKING:
     from hf_minibert.models import *  # noqa: F403
 
 __version__ = version("hf_minibert")
-SCRIPTS = ["pretrain", "replay", "generate", "finetune", "train_tokenizer", "prepare_data", "export", "push_to_hub"]
+SCRIPTS = ["pretrain", "replay", "generate", "finetune", "train_tokenizer", "prepare_data", "export", "demo"]
+SCRIPTS += ["push_to_hub"]
 """The verbs as files of scripts/."""
 FUNCTIONS = {"encode": "hf_minibert.evaluation.representations"}
 """Functions that are loaded when they are asked for, and where they are."""

@@ -19,6 +19,7 @@ VERBS = {
     "generate": "continue a text with a MiniGPT",
     "finetune": "fine-tune a model on labelled data",
     "export": "convert a checkpoint to the class or format that other tools open",
+    "demo": "show a model in a browser tab",
     "push": "publish a finished run on the Hugging Face Hub",
 }
 

@@ -48,11 +48,12 @@ NAMES_SHOWN = 12
 RESULTS = ("results.json", "export.json", "training.json", "store.json")
 """A folder with one of these, or with a checkpoint, is worth something."""
 _FOLDERS = re.compile(
-    rf"logs|decoder|onnx|\d_(Pooling|Normalize)|checkpoint-\d+|{re.escape(UNFINISHED)}|{re.escape(NEXT)}"
+    rf"logs|decoder|onnx|model|library|\d_(Pooling|Normalize)|checkpoint-\d+|{re.escape(UNFINISHED)}|{re.escape(NEXT)}"
 )
 _OURS = re.compile(
     r"(arguments|results|config|generation_config|tokenizer|tokenizer_config|special_tokens_map|added_tokens|vocab"
-    r"|export|training|store|model\.safetensors\.index|modules|sentence_bert_config|config_sentence_transformers)\.json|(metrics|samples)\.jsonl|curves\.png"
+    r"|settings|export|training|store|model\.safetensors\.index|modules|sentence_bert_config"
+    r"|config_sentence_transformers)\.json|(metrics|samples)\.jsonl|curves\.png|index\.html|page\.(css|js)"
     r"|README(\.generated)?\.md|.*\.safetensors|tokens\.arrow|(vocab|merges)\.txt|\w+\.(py|jinja)"
     rf"|{_FOLDERS.pattern}|\.hf_minibert.*|\..*\.tmp"
 )

@@ -2,6 +2,7 @@
 
 import functools
 import json
+import re
 from pathlib import Path
 
 from tokenizers import Regex, Tokenizer, pre_tokenizers
@@ -10,14 +11,21 @@ from hf_minibert.errors import UserError
 from hf_minibert.files import write_text
 
 ALL = "".join(chr(code) for code in range(1, 0x110000) if not 0xD800 <= code < 0xE000)
-PROBES = ("", "[MASK] naïve [MASK]", "a  b\u00a0\u0085c\ufeff #1½ Ⅷ \u0870 𑼂 漢字 🙂 can't 'S", "x" * 100)
+PROBES = (
+    "",
+    "[MASK] naïve \u00a0\u0085 [MASK][MASK]",
+    "\ufeff[MASK] \n[MASK] ",
+    "a  b\u00a0\u0085c\ufeff #1½ Ⅷ \u0870 𑼂 漢字 🙂 can't 'S",
+    "x" * 100,
+)
 
 
 def spell_out_classes(folder: Path) -> None:
     r"""Write the letters and numbers that a `tokenizer.json` means by `\p{L}` and `\p{N}` into it.
 
     Every JavaScript engine has a Unicode of its own, which knows letters that `tokenizers` does not know, or the other
-    way round; the text would be cut elsewhere.
+    way round; the text would be cut elsewhere. Nor is white space the same to all of them, so an expression takes the
+    place of `lstrip`, by which ``[MASK]`` takes the space before it.
 
     Raises:
         UserError: what was written would be read otherwise in Python.
@@ -29,6 +37,11 @@ def spell_out_classes(folder: Path) -> None:
     for step in steps.get("pretokenizers", [steps]):
         if step.get("type") == "Split" and "Regex" in step["pattern"]:
             step["pattern"]["Regex"] = spelt_out(step["pattern"]["Regex"])
+    for token in parts["added_tokens"]:
+        if token["lstrip"] and parts["normalizer"] is None:
+            token |= {"lstrip": False, "normalized": True}
+            space = {"Regex": rf"\s+(?={re.escape(token['content'])})"}
+            parts["normalizer"] = {"type": "Replace", "pattern": space, "content": ""}
     write_text(path, json.dumps(parts, ensure_ascii=False, indent=1) + "\n")
     after = Tokenizer.from_file(str(path))
     if any(before.encode(text).ids != after.encode(text).ids for text in (*PROBES, ALL[:0x3000])):

@@ -8,7 +8,7 @@ tokens and returns the new ones. Names and files are those of optimum and transf
 import functools
 import logging
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -77,62 +77,8 @@ def export(
         UserError: a library is missing, the checkpoint cannot be opened or has no stock class, onnxruntime computes
             something else, or the folder holds something else.
     """
-    with needs_extra("onnx"):
-        import onnx
-        import onnxruntime
-        import onnxscript  # noqa: F401  # torch.onnx needs it
-
-    if measure_on and not quantize:
-        raise UserError("measure_on measures what --quantize int8 costs; give that, too")
     with exported_folder(name_or_path, output_dir, last="config.json") as folder:
-        model, tokenizer = open_checkpoint(name_or_path)
-        if measure_on and PIPELINES.get(head_of(model)) not in MEASURED:
-            raise UserError(f"measure_on is for {', '.join(MEASURED)}, not for a {type(model).__name__}; leave it out")
-        stock = to_stock(model, mask_token_id=tokenizer.mask_token_id) if is_ours(model) else model
-        graph = Graph(model if is_ours(model) else from_stock(model))
-        (folder / "onnx").mkdir()
-        write_graph(graph, folder / FILE)
-        difference = largest_difference(graph, folder / FILE)
-        if not difference <= TOLERANCE:
-            raise UserError(
-                f"onnxruntime and the {type(model).__name__} differ by {difference:.1e}, more than {TOLERANCE}, which "
-                "should not be; nothing was written"
-            )
-        stock.config.architectures = [type(stock).__name__]
-        stock.config.dtype = torch.float32
-        stock.config.save_pretrained(folder)
-        if stock.can_generate():
-            stock.generation_config.save_pretrained(folder)
-        save_tokenizer(tokenizer, folder)
-        spell_out_classes(folder)
-        record = {
-            "model": shown_name(name_or_path),
-            "from": type(model).__name__,
-            "to": f"{type(stock).__name__} in ONNX",
-            "pipeline": PIPELINES.get(head_of(model)),
-            "inputs": graph.names,
-            "outputs": graph.output_names,
-            "shapes": SHAPES,
-            "largest_difference": difference,
-            "bytes": (folder / FILE).stat().st_size,
-            "onnx_version": onnx.__version__,
-            "onnxruntime_version": onnxruntime.__version__,
-            "torch_version": torch.__version__,
-            "transformers_version": transformers.__version__,
-        }
-        if quantize:
-            quantize_graph(folder / FILE, folder / QUANTIZED_FILE)
-            record["int8"] = {"bytes": (folder / QUANTIZED_FILE).stat().st_size}
-        if measure_on:
-            models = {"fp32": Session(folder / FILE), "int8": Session(folder / QUANTIZED_FILE)}
-            record["int8"] |= measure(
-                {name: functools.partial(run_once, graph, session) for name, session in models.items()},
-                tokenizer,
-                graph.model.config,
-                record["pipeline"],
-                measure_on,
-            )
-        record["notes"] = notes(record)
+        record = fill(folder, name_or_path, quantize=quantize, measure_on=measure_on)
         describe(
             folder,
             name_or_path,
@@ -144,6 +90,85 @@ def export(
             pipeline=record["pipeline"],
             language="javascript",
         )
+    return record
+
+
+def fill(
+    folder: Path,
+    name_or_path: str,
+    *,
+    quantize: str | None = None,
+    measure_on: str | None = None,
+    classes: Sequence[str] = (),
+) -> dict[str, Any]:
+    """Write graphs, configuration and tokenizer into a folder, and return the record; arguments as `export`.
+
+    `classes`, if given, are the stock classes that the folder may hold.
+
+    Raises:
+        UserError: as `export`.
+    """
+    with needs_extra("onnx"):
+        import onnx
+        import onnxruntime
+        import onnxscript  # noqa: F401  # torch.onnx needs it
+
+    if measure_on and not quantize:
+        raise UserError("measure_on measures what --quantize int8 costs; give that, too")
+    model, tokenizer = open_checkpoint(name_or_path)
+    if measure_on and PIPELINES.get(head_of(model)) not in MEASURED:
+        raise UserError(f"measure_on is for {', '.join(MEASURED)}, not for a {type(model).__name__}; leave it out")
+    stock = to_stock(model, mask_token_id=tokenizer.mask_token_id) if is_ours(model) else model
+    if classes and type(stock).__name__ not in classes:
+        raise UserError(
+            f"{name_or_path} is a {type(model).__name__}, in stock classes a {type(stock).__name__}, for which there "
+            f"is no page; there is one for {', '.join(classes)}"
+        )
+    graph = Graph(model if is_ours(model) else from_stock(model))
+    (folder / "onnx").mkdir()
+    write_graph(graph, folder / FILE)
+    difference = largest_difference(graph, folder / FILE)
+    if not difference <= TOLERANCE:
+        raise UserError(
+            f"onnxruntime and the {type(model).__name__} differ by {difference:.1e}, more than {TOLERANCE}, which "
+            "should not be; nothing was written"
+        )
+    stock.config.architectures = [type(stock).__name__]
+    stock.config.dtype = torch.float32
+    stock.config.save_pretrained(folder)
+    if stock.can_generate():
+        stock.generation_config.save_pretrained(folder)
+    save_tokenizer(tokenizer, folder)
+    spell_out_classes(folder)
+    record = {
+        "model": shown_name(name_or_path),
+        "from": type(model).__name__,
+        "to": f"{type(stock).__name__} in ONNX",
+        "pipeline": PIPELINES.get(head_of(model)),
+        "mask_token": tokenizer.mask_token,
+        "inputs": graph.names,
+        "outputs": graph.output_names,
+        "shapes": SHAPES,
+        "largest_difference": difference,
+        "bytes": (folder / FILE).stat().st_size,
+        "onnx_version": onnx.__version__,
+        "onnxruntime_version": onnxruntime.__version__,
+        "torch_version": torch.__version__,
+        "transformers_version": transformers.__version__,
+    }
+    if quantize:
+        quantize_graph(folder / FILE, folder / QUANTIZED_FILE)
+        record["int8"] = {"bytes": (folder / QUANTIZED_FILE).stat().st_size}
+    if measure_on:
+        models = {"fp32": Session(folder / FILE), "int8": Session(folder / QUANTIZED_FILE)}
+        record["int8"] |= measure(
+            {name: functools.partial(run_once, graph, session) for name, session in models.items()},
+            tokenizer,
+            graph.model.config,
+            record["pipeline"],
+            measure_on,
+        )
+    record["notes"] = notes(record)
     return record
 
 
