@@ -1,7 +1,7 @@
 """Pre-train compact Transformers from scratch: MiniBERT and MiniGPT.
 
 Importing this package makes transformers' Auto classes know both; its names are those of `hf_minibert.models`, and
-`encode`, which turns texts into vectors.
+`encode`, which turns texts into vectors, and `translate`.
 """
 
 import importlib
@@ -13,13 +13,17 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from hf_minibert.evaluation.representations import encode as encode
+    from hf_minibert.evaluation.translate import translate as translate
     from hf_minibert.models import *  # noqa: F403
 
 __version__ = version("hf_minibert")
 SCRIPTS = ["pretrain", "replay", "generate", "finetune", "train_tokenizer", "prepare_data", "export", "demo"]
 SCRIPTS += ["push_to_hub"]
 """The verbs as files of scripts/."""
-FUNCTIONS = {"encode": "hf_minibert.evaluation.representations"}
+FUNCTIONS = {
+    "encode": "hf_minibert.evaluation.representations",
+    "translate": "hf_minibert.evaluation.translate",
+}
 """Functions that are loaded when they are asked for, and where they are."""
 
 

@@ -47,7 +47,17 @@ ALLOWED = {
     "runs": {"files", "errors"},
     "pretraining": {"command_line", "data", "models", "tokenization", "presets", "evaluation", "hub", "runs"}
     | {"card_parts", "files", "output_folder", "errors"},
-    "finetuning": {"data", "models", "tokenization", "presets", "evaluation", "export", "hub", "runs"}
+    "finetuning": {
+        "data",
+        "models",
+        "tokenization",
+        "document_encoder",
+        "presets",
+        "evaluation",
+        "export",
+        "hub",
+        "runs",
+    }
     | {"assets", "files", "output_folder", "errors"},
 }
 

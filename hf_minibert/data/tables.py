@@ -102,6 +102,16 @@ def column_names(path: Path) -> list[str]:
         return [cell.strip() for cell in next((cells for _, cells in records if cells), [])]
 
 
+def text_lines(path: Path) -> Iterator[tuple[int, str]]:
+    """The number and the text of each line of a file, which may be compressed.
+
+    Raises:
+        UserError: it is unreadable, empty, or not text in UTF-8.
+    """
+    with _file_errors(path):
+        yield from _lines(path, _Expansion(path))
+
+
 @contextmanager
 def _reading(path: Path) -> Iterator[str]:
     """The suffix of a file's format, in a block whose failures to read it become errors for people."""
@@ -110,12 +120,19 @@ def _reading(path: Path) -> Iterator[str]:
         raise UserError(
             f"{path} is none of {', '.join(SUFFIXES)} (also compressed: {', '.join(DECOMPRESSORS)}); write it as one"
         )
+    with _file_errors(path):
+        yield suffix
+
+
+@contextmanager
+def _file_errors(path: Path) -> Iterator[None]:
+    """A block whose failures to read a file become errors for people."""
     if path.exists() and not path.is_file():
         raise UserError(f"{path} is not a regular file; save it to disk first")
     try:
         if path.stat().st_size == 0:
             raise UserError(f"{path} is empty")
-        yield suffix
+        yield
     except OSError as error:
         raise UserError(f"cannot read {path}: {error.strerror or shown(error)}") from error
 

@@ -7,12 +7,12 @@ from typing import Literal
 from hf_minibert.errors import UserError
 from hf_minibert.hub.arguments import SharingArguments
 
-TaskName = Literal["text-classification"]
+TaskName = Literal["text-classification", "causal-lm", "translation"]
 
 ProblemType = Literal["single_label_classification", "multi_label_classification", "regression"]
 
 USED_BY: dict[str, tuple[TaskName, ...]] = {
-    "text_column": ("text-classification",),
+    "text_column": ("text-classification", "causal-lm"),
     "label_column": ("text-classification",),
     "label_names": ("text-classification",),
     "text_pair_column": ("text-classification",),
@@ -21,6 +21,13 @@ USED_BY: dict[str, tuple[TaskName, ...]] = {
     "class_weights": ("text-classification",),
     "classifier_pooling": ("text-classification",),
     "lm_loss_weight": ("text-classification",),
+    "one_document_per_row": ("causal-lm",),
+    "source_lang": ("translation",),
+    "target_lang": ("translation",),
+    "decoder_name_or_path": ("translation",),
+    "num_beams": ("translation",),
+    "length_penalty": ("translation",),
+    "label_smoothing_factor": ("translation",),
 }
 """The tasks that use a flag, of the flags that not all tasks use; for the others it is an error."""
 
@@ -85,6 +92,36 @@ class ModelArguments:
 
 
 @dataclass(kw_only=True)
+class CausalArguments:
+    """Causal language modelling."""
+
+    one_document_per_row: bool = False
+    """Train on rows of one document each, padded, in place of rows that are full of documents, which do not see each
+    other."""
+
+
+@dataclass(kw_only=True)
+class TranslationArguments:
+    """Translation."""
+
+    source_lang: str | None = None
+    """What is translated: the end of the text file's name, as in train.en, or the column of a table. Default: the one
+    that is not --target_lang, where there are two."""
+    target_lang: str | None = None
+    """What it is translated into, likewise."""
+    decoder_name_or_path: str | None = None
+    """Folder of a pre-trained MiniGPT that writes, or its name on the Hub. Default: a new one, of the encoder's shape,
+    with its tokenizer and its embeddings."""
+    num_beams: int = 5
+    """How many beginnings beam search keeps at the end; after each epoch it is one, which is faster."""
+    length_penalty: float = 1.0
+    """Above 0, beam search prefers longer translations; below 0, shorter ones."""
+    label_smoothing_factor: float = 0.1
+    """The share of the probability that the other words get in training, and in every loss that is shown (Szegedy et
+    al. 2016, arXiv:1512.00567)."""
+
+
+@dataclass(kw_only=True)
 class TrainingArguments:
     """Training."""
 
@@ -116,7 +153,15 @@ class HardwareArguments:
 
 
 @dataclass(kw_only=True)
-class FinetuneArguments(SharingArguments, HardwareArguments, TrainingArguments, ModelArguments, DataArguments):
+class FinetuneArguments(
+    SharingArguments,
+    HardwareArguments,
+    TrainingArguments,
+    TranslationArguments,
+    CausalArguments,
+    ModelArguments,
+    DataArguments,
+):
     """Fine-tune a pre-trained model on a task, and leave a folder that a pipeline opens.
 
     SIGTERM, SIGUSR1 and Ctrl-C end it after the step at hand, with a checkpoint.
@@ -143,6 +188,7 @@ class FinetuneArguments(SharingArguments, HardwareArguments, TrainingArguments, 
             "per_device_eval_batch_size",
             "gradient_accumulation_steps",
             "learning_rate",
+            "num_beams",
             "max_train_samples",
             "max_eval_samples",
         ):
@@ -154,8 +200,9 @@ class FinetuneArguments(SharingArguments, HardwareArguments, TrainingArguments, 
                 raise UserError(f"{name} must not be negative, got {getattr(self, name)}")
         if self.seed >= 2**32:
             raise UserError(f"seed must be below 2**32, got {self.seed}")
-        if not 0 <= self.hidden_dropout_prob < 1:
-            raise UserError(f"hidden_dropout_prob must be in [0, 1), got {self.hidden_dropout_prob}")
+        for name in ("hidden_dropout_prob", "label_smoothing_factor"):
+            if not 0 <= getattr(self, name) < 1:
+                raise UserError(f"{name} must be in [0, 1), got {getattr(self, name)}")
         if (self.model_name_or_path is None) == (self.model is None):
             raise UserError(
                 "give either --model_name_or_path, a pre-trained model, or --model, a named one with new weights"

@@ -26,6 +26,7 @@ def write_result(
     """Write all files of the result, the card last. Returns the content of `results.json`."""
     run.model.save_pretrained(folder)
     save_tokenizer(run.tokenizer, folder)
+    run.task.save(folder)
     write_json(folder / ARGUMENTS, saved_arguments(run.arguments))
     logged = [entry for entry in history if "loss" in entry or "eval_loss" in entry]
     write_text(folder / METRICS, "".join(json.dumps(entry, allow_nan=False) + "\n" for entry in logged))

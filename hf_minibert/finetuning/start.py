@@ -14,8 +14,9 @@ from hf_minibert.assets import model_folder
 from hf_minibert.errors import UserError
 from hf_minibert.export.convert import CLASSES, open_checkpoint
 from hf_minibert.export.stock import from_stock
+from hf_minibert.models.configuration_minibert import MiniBertConfig
 from hf_minibert.presets import Config, build_config, load_config, load_pretrained
-from hf_minibert.tokenization import OWN_TOKENIZER, load_tokenizer
+from hf_minibert.tokenization import OWN_TOKENIZER, adapt_tokenizer, load_tokenizer
 
 
 @dataclass(frozen=True)
@@ -99,7 +100,13 @@ def from_preset(model: str, tokenizer: str | None = None) -> Start:
         bos_token_id=chosen.cls_token_id,
         eos_token_id=chosen.sep_token_id,
     )
-    return Start(model, None, config, chosen, None)
+    adapted = adapt_tokenizer(
+        chosen,
+        model_type="minibert" if isinstance(config, MiniBertConfig) else "minigpt",
+        uses_token_types=False,
+        model_max_length=config.max_position_embeddings,
+    )
+    return Start(model, None, config, adapted, None)
 
 
 def _is_stock(source: str) -> bool:

@@ -162,6 +162,10 @@ class Task(ABC):
         """95% confidence intervals of a split's metrics, from what `measure` has kept; see `evaluation.bootstrap`."""
         return {}
 
+    def save(self, folder: Path) -> None:
+        """Write what the model needs beside itself and its tokenizer."""
+        return
+
     def pictures(self, folder: Path, data: TaskData) -> dict[str, str]:
         """Draw pictures into a folder. Returns what each shows, by its file's name."""
         return {}

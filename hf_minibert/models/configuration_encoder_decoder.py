@@ -30,6 +30,7 @@ class MiniEncoderDecoderConfig(EncoderDecoderConfig):
     tie_word_embeddings: bool = False
     """Whether the encoder has the decoder's embeddings, for one vocabulary of both languages ("three-way tying": Press
     and Wolf 2017, arXiv:1608.05859). Whether the decoder's output has them, too, is the decoder's own setting."""
+    eos_token_id: int | list[int] | None = None
     auto_map: dict[str, Any] | None = None
 
     def __post_init__(self, **kwargs: Any) -> None:

@@ -36,13 +36,20 @@ class MiniEncoderDecoderModel(EncoderDecoderModel):
         if config is None or config.model_type != MiniEncoderDecoderConfig.model_type:
             if encoder is None or decoder is None:
                 raise ValueError("give a MiniEncoderDecoderConfig, or an encoder and a decoder")
-            config = MiniEncoderDecoderConfig.from_encoder_decoder_configs(encoder.config, decoder.config)
+            attention = [part.config._attn_implementation for part in (encoder, decoder)]
+            config = MiniEncoderDecoderConfig(encoder=encoder.config, decoder=decoder.config)  # which the parts keep
+            encoder.config._attn_implementation, decoder.config._attn_implementation = attention  # which it forgot
         self.config_class = type(config)  # loaded from a checkpoint's code, it is another copy of the class
         super().__init__(
             config,
             MiniBertModel(config.encoder) if encoder is None else encoder,
             MiniGPTForCausalLM(config.decoder) if decoder is None else decoder,
         )
+
+    def generate(self, inputs: Tensor | None = None, *settings: Any, **kwargs: Any) -> Any:
+        """Write texts. See `GenerationMixin.generate`; `labels`, which `Seq2SeqTrainer` gives, change nothing."""
+        kwargs.pop("labels", None)  # which it would hand on to the encoder
+        return super().generate(inputs, *settings, **kwargs)  # type: ignore[misc]  # typed for a protocol of its own
 
     @can_return_tuple
     def forward(

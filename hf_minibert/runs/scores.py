@@ -36,6 +36,9 @@ SCORES: dict[str, Score] = {
     "pearson": Score(label="Pearson correlation", is_share=False, hub_name="pearsonr"),
     "spearman": Score(label="Spearman correlation", is_share=False, hub_name="spearmanr"),
     "mse": Score(label="mean squared error", is_share=False, lower_is_better=True),
+    "bleu": Score(label="BLEU", is_share=False),
+    "lowercase_bleu": Score(label="BLEU, lower-cased", is_share=False, hub_name="bleu"),
+    "chrf": Score(label="chrF", is_share=False),
     "matthews_correlation": Score(label="Matthews correlation", is_share=False),
 }
 

@@ -1,0 +1,68 @@
+"""How good translations are: BLEU and chrF as sacreBLEU computes them."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import datasets
+import evaluate
+
+from hf_minibert.errors import UserError
+
+
+class TranslationMetrics(evaluate.Metric):  # type: ignore[misc]  # evaluate publishes no types
+    """BLEU (Papineni et al. 2002) and chrF (Popović 2015) of whole texts; used as any metric of `evaluate`.
+
+    Both are what sacreBLEU (Post 2018, arXiv:1804.08771) gives, from 0 to 100. `lowercase_bleu` does not tell capital
+    letters from small ones.
+    """
+
+    def _info(self) -> evaluate.MetricInfo:
+        text = datasets.Value("string")
+        return evaluate.MetricInfo(
+            description=self.__doc__,
+            citation="",
+            inputs_description="predictions and references: one text each, (examples,)",
+            features=datasets.Features({"predictions": text, "references": text}),
+        )
+
+    def _compute(self, predictions: Sequence[str], references: Sequence[str]) -> dict[str, float]:
+        return {
+            name: float(metric.corpus_score(list(predictions), [list(references)]).score)
+            for name, metric in scorers().items()
+        }
+
+
+def scorers() -> dict[str, Any]:
+    """SacreBLEU's own metrics, by our names.
+
+    Raises:
+        UserError: sacreBLEU is not installed.
+    """
+    try:
+        from sacrebleu.metrics.bleu import BLEU
+        from sacrebleu.metrics.chrf import CHRF
+    except ImportError as error:
+        raise UserError(
+            "translations are measured with sacreBLEU; install it with: pip install 'hf_minibert[translation]'"
+        ) from error
+    return {"bleu": BLEU(), "lowercase_bleu": BLEU(lowercase=True), "chrf": CHRF()}
+
+
+def signatures(num_references: int = 1) -> dict[str, str]:
+    """What sacreBLEU calls the settings that a figure was computed with, by the name of the metric."""
+    found = {}
+    for name, metric in scorers().items():
+        metric.num_refs = num_references
+        found[name] = str(metric.get_signature())
+    return found
+
+
+def intervals(
+    predictions: Sequence[str], references: Sequence[str], *, samples: int = 1_000
+) -> dict[str, tuple[float, float]]:
+    """95% confidence intervals by the name of the metric, from sacreBLEU's bootstrap (Koehn 2004)."""
+    found = {}
+    for name, metric in scorers().items():
+        score = metric.corpus_score(list(predictions), [list(references)], n_bootstrap=samples)
+        found[name] = (float(score._mean - score._ci), float(score._mean + score._ci))
+    return found
