@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from hf_minibert.models import *  # noqa: F403
 
 __version__ = version("hf_minibert")
-SCRIPTS = ["pretrain", "replay", "generate", "finetune", "train_tokenizer", "prepare_data", "export", "demo"]
+SCRIPTS = ["pretrain", "replay", "generate", "check", "finetune", "train_tokenizer", "prepare_data", "export", "demo"]
 SCRIPTS += ["push_to_hub"]
 """The verbs as files of scripts/."""
 FUNCTIONS = {

@@ -17,6 +17,7 @@ VERBS = {
     "pretrain": "pre-train a MiniBERT or MiniGPT on a corpus",
     "replay": "compute one step of a run again and show its rows",
     "generate": "continue a text with a MiniGPT",
+    "check": "measure on a checkpoint whether it keeps what its kind promises",
     "finetune": "fine-tune a model on labelled data",
     "export": "convert a checkpoint to the class or format that other tools open",
     "demo": "show a model in a browser tab",

@@ -65,7 +65,10 @@ class _Parser(argparse.ArgumentParser):
         )
         fields = dataclasses.fields(arguments_class)
         required = [field.name for field in fields if _default(field) is dataclasses.MISSING]
-        usage = " ".join(["%(prog)s", *(f"--{name} {name.upper()}" for name in required), "[flags]"])
+        words = [
+            name.upper() if name == first_field(arguments_class) else f"--{name} {name.upper()}" for name in required
+        ]
+        usage = " ".join(["%(prog)s", *words, "[flags]"])
         super().__init__(
             usage=usage,
             description=description,
@@ -116,6 +119,12 @@ def _underscored(word: str) -> str:
         return word
     flag, equals, value = word.partition("=")
     return f"--{flag[2:].replace('-', '_')}{equals}{value}"
+
+
+def first_field(arguments_class: Any) -> str | None:
+    """The field whose value may stand first, without its flag: that with `is_first` in its metadata."""
+    names = (field.name for field in dataclasses.fields(arguments_class) if field.metadata.get("is_first"))
+    return next(names, None)
 
 
 def _default(field: dataclasses.Field[Any]) -> Any:
@@ -210,6 +219,8 @@ def parse(
     names = set(field_docstrings(arguments_class))
     if flags and flags[0].endswith((".yaml", ".yml", ".json")):
         flags = _flags(_read_settings(Path(flags[0])), names, flags[0]) + flags[1:]
+    elif flags and not flags[0].startswith("-") and (first := first_field(arguments_class)) is not None:
+        flags = [f"--{first}={flags[0]}", *flags[1:]]
     flags = _flags(defaults or {}, names, "the saved arguments") + flags
     found, unknown = parser.parse_known_args(flags)
     if unknown:

@@ -31,7 +31,17 @@ ALLOWED = {
     "card_parts": {"files"},
     "output_folder": {"card_parts", "exchange", "files", "errors"},
     "command_line": {"errors"},
-    "verbs": {"command_line", "data", "pretraining", "finetuning", "evaluation", "export", "hub", "tokenization"}
+    "verbs": {
+        "command_line",
+        "certificate",
+        "data",
+        "pretraining",
+        "finetuning",
+        "evaluation",
+        "export",
+        "hub",
+        "tokenization",
+    }
     | {"document_encoder", "runs", "assets", "files", "output_folder", "markdown", "errors"},
     "cli": {"command_line", "verbs"},
     "__main__": {"cli"},
@@ -45,7 +55,18 @@ ALLOWED = {
     "hub": {"models", "runs", "card_parts", "exchange", "files", "markdown", "errors"},
     "evaluation": {"data", "models", "presets", "tokenization", "assets", "errors"},
     "runs": {"files", "errors"},
-    "pretraining": {"command_line", "data", "models", "tokenization", "presets", "evaluation", "hub", "runs"}
+    "certificate": {"export", "hub", "models", "presets", "runs", "tokenization", "files", "errors"},
+    "pretraining": {
+        "certificate",
+        "command_line",
+        "data",
+        "models",
+        "tokenization",
+        "presets",
+        "evaluation",
+        "hub",
+        "runs",
+    }
     | {"card_parts", "files", "output_folder", "errors"},
     "finetuning": {
         "data",

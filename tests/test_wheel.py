@@ -104,6 +104,7 @@ LIGHT = {"hf_minibert", "yaml", "tqdm"}
         ("export --output_dir x --model_name_or_path nowhere", 2),
         ("push --repo_id a/b --model_name_or_path nowhere", 2),
         ("replay --output_dir nowhere --step 1", 2),
+        ("check nowhere", 2),
         ("train-tokenizer --output_dir x --corpus nowhere.txt", 2),
         ("prepare-data --output_dir x --corpus nowhere.txt", 2),
     ],

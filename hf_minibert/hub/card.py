@@ -23,10 +23,12 @@ from hf_minibert.markdown import block, code, plain
 from hf_minibert.runs.scores import score_of
 
 _SIBLING_IMPORT = re.compile(r"^\s*from \.(\w+) import", re.MULTILINE)
+CERTIFICATE = "certificate.json"
 _WRITERS = {
     "config.json": "scripts/pretrain.py or scripts/finetune.py",
     "arguments.json": "scripts/pretrain.py or scripts/finetune.py",
     "results.json": "scripts/pretrain.py or scripts/finetune.py, when the run has ended (continue it with --resume)",
+    CERTIFICATE: "hf-minibert check",
 }
 
 _NAMES = {"minibert": "MiniBERT", "minigpt": "MiniGPT"}
@@ -389,6 +391,7 @@ def render_card(
                     if value is not None
                 ],
                 code_files=[path.name for path in code_files(folder)],
+                certificate=_read_json(folder, CERTIFICATE) if (folder / CERTIFICATE).is_file() else None,
                 has_curves=(folder / "curves.png").is_file(),
                 has_decoder=(folder / DECODER).is_dir(),
             )

@@ -25,6 +25,7 @@ OPTIONAL = (
     "arguments.json",
     "metrics.jsonl",
     "results.json",
+    "certificate.json",
     "curves.png",
 )
 PICKLES = (".bin", ".pt", ".pth", ".pkl")

@@ -19,6 +19,7 @@ from accelerate.utils import set_seed
 from torch import Tensor
 from transformers.utils.logging import disable_progress_bar
 
+from hf_minibert.certificate.certificate import CERTIFICATE, certify
 from hf_minibert.data.loader import evaluation_batches, training_batches
 from hf_minibert.data.rows import Batch
 from hf_minibert.errors import UserError
@@ -437,7 +438,20 @@ class Pretraining:
             move_into(staged, self.folder, last="config.json")
         results = summary(self.plan, self.data, self.model, self.state, metrics, predicted, self.accelerator)
         write_json(self.folder / RESULTS, results)
+        self._certify()
         print_report(results, self.plan.objective, self.folder, write_card(self.folder))
+
+    def _certify(self) -> None:
+        """Write the certificate of what the run has written, and say which of its lines fail."""
+        try:
+            certificate = certify(self.folder)
+        except UserError as error:  # the card and the report need none
+            logger.warning("there is no %s: %s", CERTIFICATE, error)
+            return
+        write_json(self.folder / CERTIFICATE, certificate)
+        for line in certificate["lines"]:
+            if line["status"] == "failed":
+                logger.warning("%s: not so (%s)", line["words"], line["measured"])
 
     def _predict(self) -> list[dict[str, Any]]:
         with self._uncompiled():

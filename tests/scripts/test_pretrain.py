@@ -59,7 +59,11 @@ def test_a_run_leaves_everything_that_it_promises(minibert: tuple[Path, Any]) ->
     for name in ("config.json", "model.safetensors", "tokenizer.json", "arguments.json", "README.md"):
         assert (run / name).stat().st_size > 0
     assert (run / "curves.png").read_bytes().startswith(b"\x89PNG")
+    certificate = json.loads((run / "certificate.json").read_text())
+    assert certificate["holds"], certificate
+    assert certificate["sha256"] in (run / "README.md").read_text()
     assert {path.name for path in run.glob("*.py")} == {
+        "answering.py",
         "caches.py",
         "masks.py",
         "configuration_minibert.py",

@@ -1,0 +1,1 @@
+"""What can be measured on a checkpoint before it is trusted: `hf-minibert check`."""
