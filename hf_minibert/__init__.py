@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 __version__ = version("hf_minibert")
 SCRIPTS = ["pretrain", "replay", "generate", "check", "finetune", "train_tokenizer", "prepare_data", "export", "demo"]
-SCRIPTS += ["push_to_hub"]
+SCRIPTS += ["evaluate", "push_to_hub"]
 """The verbs as files of scripts/."""
 FUNCTIONS = {
     "encode": "hf_minibert.evaluation.representations",

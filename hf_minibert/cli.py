@@ -17,6 +17,7 @@ VERBS = {
     "pretrain": "pre-train a MiniBERT or MiniGPT on a corpus",
     "replay": "compute one step of a run again and show its rows",
     "generate": "continue a text with a MiniGPT",
+    "evaluate": "measure how good models are, and compare them",
     "check": "measure on a checkpoint whether it keeps what its kind promises",
     "finetune": "fine-tune a model on labelled data",
     "export": "convert a checkpoint to the class or format that other tools open",
@@ -43,6 +44,8 @@ def main(verb: str | None = None) -> NoReturn:
             sys.exit(2)
         verb = first
         sys.argv = [f"{program} {verb}", *sys.argv[2:]]
+    elif Path(sys.path[0]).resolve() == Path(sys.argv[0]).resolve().parent:
+        del sys.path[0]  # the folder of the scripts, where `evaluate` is not the library of that name
     from hf_minibert.command_line import run
 
     module = importlib.import_module(f"hf_minibert.verbs.{verb.replace('-', '_')}")

@@ -53,7 +53,7 @@ _FOLDERS = re.compile(
 _OURS = re.compile(
     r"(arguments|results|config|generation_config|tokenizer|tokenizer_config|special_tokens_map|added_tokens|vocab"
     r"|settings|certificate|export|training|store|model\.safetensors\.index|modules|sentence_bert_config"
-    r"|config_sentence_transformers)\.json|(metrics|samples)\.jsonl|curves\.png|index\.html|page\.(css|js)"
+    r"|config_sentence_transformers)\.json|(metrics|samples)\.jsonl|(curves|chart)\.png|index\.html|page\.(css|js)"
     r"|README(\.generated)?\.md|.*\.safetensors|tokens\.arrow|(vocab|merges)\.txt|\w+\.(py|jinja)"
     rf"|{_FOLDERS.pattern}|\.hf_minibert.*|\..*\.tmp"
 )

@@ -118,12 +118,15 @@ def load_config(name_or_path: str) -> Config:
     return config
 
 
-def load_pretrained(model_class: Any, name_or_path: str, **settings: Any) -> tuple[Any, set[str]]:
+def load_pretrained(
+    model_class: Any, name_or_path: str, *, trust_remote_code: bool = False, **settings: Any
+) -> tuple[Any, set[str]]:
     """A model with a checkpoint's weights, and the names of weights that the checkpoint lacks (head or pooler).
 
     Args:
         model_class: one of transformers' Auto classes.
         name_or_path: a folder, or a name on the Hub.
+        trust_remote_code: whether to run code that comes with the model.
         settings: for `from_pretrained`.
 
     Raises:
@@ -131,7 +134,11 @@ def load_pretrained(model_class: Any, name_or_path: str, **settings: Any) -> tup
     """
     try:
         model, loaded = model_class.from_pretrained(
-            name_or_path, trust_remote_code=False, use_safetensors=True, output_loading_info=True, **settings
+            name_or_path,
+            trust_remote_code=trust_remote_code,
+            use_safetensors=True,
+            output_loading_info=True,
+            **settings,
         )
     except (OSError, ValueError, RuntimeError, LookupError, SafetensorError) as error:
         reason = " ".join(str(error).split())[:300]

@@ -99,3 +99,25 @@ def make_model(make_config: Callable[..., Any]) -> Callable[..., PreTrainedModel
 def tokens() -> torch.Tensor:
     """Three rows of 12 tokens, none of them special."""
     return torch.randint(5, 99, (3, 12), generator=torch.Generator().manual_seed(1))
+
+
+@pytest.fixture(scope="session")
+def model_folder(tokenizer: PreTrainedTokenizerFast, tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
+    """The folder of a language model of `language_models.MAKERS`, made when it is first asked for."""
+    folders: dict[str, Path] = {}
+
+    def make(name: str) -> Path:
+        from language_models import MAKERS
+
+        if name not in folders:
+            torch.manual_seed(0)
+            model, own = MAKERS[name](tokenizer)
+            with torch.no_grad():
+                for parameter in model.parameters():
+                    parameter += torch.randn_like(parameter) * 0.1
+            folders[name] = tmp_path_factory.mktemp("models") / name
+            model.save_pretrained(folders[name])
+            own.save_pretrained(folders[name])
+        return folders[name]
+
+    return make

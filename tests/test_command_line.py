@@ -129,6 +129,20 @@ def test_every_verb_is_a_script_too():
     assert {path.stem for path in (REPOSITORY / "scripts").glob("*.py")} == set(hf_minibert.SCRIPTS)
 
 
+def test_a_script_does_not_stand_in_the_way_of_the_library_of_its_name():
+    script = REPOSITORY / "scripts" / "evaluate.py"
+    code = (
+        "import contextlib, runpy, sys\n"
+        f"sys.argv, sys.path[0] = [{str(script)!r}, '--help'], {str(script.parent)!r}\n"
+        "with contextlib.suppress(SystemExit):\n"
+        "    runpy.run_path(sys.argv[0], run_name='__main__')\n"
+        "import importlib.util\n"
+        "print(importlib.util.find_spec('evaluate').origin)\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert Path(done.stdout.splitlines()[-1]).parent.name == "evaluate"
+
+
 # ---------------------------------------------------------------- flags
 
 

@@ -101,6 +101,7 @@ LIGHT = {"hf_minibert", "yaml", "tqdm"}
         ("pretrain nowhere.yaml", 2),
         ("finetune --output_dir x --model_name_or_path nowhere", 2),
         ("generate --model_name_or_path nowhere", 2),
+        ("evaluate --output_dir x --suite blimp --dataset README.md --model_name_or_path nowhere", 2),
         ("export --output_dir x --model_name_or_path nowhere", 2),
         ("push --repo_id a/b --model_name_or_path nowhere", 2),
         ("replay --output_dir nowhere --step 1", 2),

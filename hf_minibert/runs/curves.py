@@ -18,7 +18,7 @@ from hf_minibert.runs.scores import score_of
 _TRAINING_COLOR = "#3465a4"
 _HELD_OUT_COLOR = "#d9480f"
 _BASELINE_COLORS = ("#5f6b76", "#8a6d3b", "#6b5b95")
-_INK = "#30363d"
+INK = "#30363d"
 _GRID_COLOR = "#e6e8eb"
 
 
@@ -58,16 +58,17 @@ def _smooth(values: Sequence[float]) -> list[float]:
     return smoothed
 
 
-def _style(axes: Axes) -> None:
+def style(axes: Axes) -> None:
+    """The look of all our pictures: a light grid, no frame."""
     axes.grid(visible=True, color=_GRID_COLOR, linewidth=0.8)
     axes.set_axisbelow(True)
     for side in ("top", "right"):
         axes.spines[side].set_visible(False)
     for side in ("left", "bottom"):
         axes.spines[side].set_color("#b5bbc2")
-    axes.tick_params(colors=_INK, labelsize=9, length=3, color="#b5bbc2")
-    axes.yaxis.label.set_color(_INK)
-    axes.xaxis.label.set_color(_INK)
+    axes.tick_params(colors=INK, labelsize=9, length=3, color="#b5bbc2")
+    axes.yaxis.label.set_color(INK)
+    axes.xaxis.label.set_color(INK)
 
 
 def _held_out_label(last: dict[str, Any]) -> str:
@@ -121,7 +122,7 @@ def plot_curves(
     heights = [3.2, 1.0] if score is None else [3.2, 1.6, 1.0]
     loss_axes, *accuracy_axes, rate_axes = figure.subplots(len(heights), 1, sharex=True, height_ratios=heights)
     for axes in (loss_axes, *accuracy_axes, rate_axes):
-        _style(axes)
+        style(axes)
 
     single = "o" if len(training) == 1 else ""
     position = [line[unit] for line in training]
@@ -145,7 +146,7 @@ def plot_curves(
             color, dashes = _BASELINE_COLORS[0], (0, (5, 3))
             axes.axhline(value, color=color, linewidth=1.2, linestyle=dashes, label=f"{name}: {shown(value)}")
         axes.set_ylabel(score.replace("_", " "), fontsize=9)
-        axes.legend(frameon=True, framealpha=0.9, edgecolor="none", fontsize=9, loc="best", labelcolor=_INK)
+        axes.legend(frameon=True, framealpha=0.9, edgecolor="none", fontsize=9, loc="best", labelcolor=INK)
     for number, (name, value) in enumerate((baselines or {}).items()):
         color = _BASELINE_COLORS[number % len(_BASELINE_COLORS)]
         loss_axes.axhline(value, color=color, linewidth=1.2, linestyle=(0, (5, 3)), label=f"{name}: {value:.2f}")
@@ -165,11 +166,11 @@ def plot_curves(
         step_axis = loss_axes.secondary_xaxis(
             "top", functions=(lambda tokens: tokens / tokens_per_step, lambda step: step * tokens_per_step)
         )
-        step_axis.set_xlabel("optimizer steps", fontsize=9, color=_INK)
-        step_axis.tick_params(colors=_INK, labelsize=9, length=3, color="#b5bbc2")
+        step_axis.set_xlabel("optimizer steps", fontsize=9, color=INK)
+        step_axis.tick_params(colors=INK, labelsize=9, length=3, color="#b5bbc2")
         step_axis.xaxis.set_major_formatter(EngFormatter(sep=""))
         step_axis.spines["top"].set_color("#b5bbc2")
-    loss_axes.legend(frameon=True, framealpha=0.9, edgecolor="none", fontsize=9, loc="upper right", labelcolor=_INK)
+    loss_axes.legend(frameon=True, framealpha=0.9, edgecolor="none", fontsize=9, loc="upper right", labelcolor=INK)
 
     FigureCanvasAgg(figure)  # draws without a display, and without pyplot's global state
     with replaced_file(output) as unfinished:

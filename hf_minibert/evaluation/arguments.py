@@ -1,0 +1,69 @@
+"""What an evaluation can be told: the flags of `hf-minibert evaluate`."""
+
+from dataclasses import dataclass
+from typing import Literal
+
+from hf_minibert.errors import UserError
+
+SuiteName = Literal["blimp"]
+Backend = Literal["mlm", "mntp", "causal"]
+"""How a model tells the probability of a token: see `hf_minibert.evaluation.scores`."""
+
+
+@dataclass(kw_only=True)
+class PairArguments:
+    """Minimal pairs (suite blimp)."""
+
+    good_column: str = "sentence_good"
+    """The column of the acceptable sentence."""
+    bad_column: str = "sentence_bad"
+    """The column of the unacceptable sentence."""
+    paradigm_column: str | None = None
+    """The column that says which paradigm a pair belongs to. Default: UID, or where there is none, the file's name."""
+    backend: Backend | None = None
+    """How to read the model. mlm: one token is hidden at a time, and read at its place; mntp: read at the place before
+    it, as hybrid models learn it; causal: from left to right. Default: what the model was made for."""
+    within_word: bool = False
+    """When a token is hidden, also hide the rest of its word (Kauf and Ivanova 2023), so that one half of a long word
+    does not give the other away. Only for mlm and mntp; the figures of the field are without it."""
+    max_pairs: int | None = None
+    """Take only the first so many pairs of each paradigm, for a quick look."""
+
+
+@dataclass(kw_only=True)
+class EvaluateArguments(PairArguments):
+    """Measure how good a model is, or several side by side: a table, a chart, and figures in results.json.
+
+    The model may be ours or a stock one; nothing is trained. The data sets are files that you name.
+    """
+
+    suite: SuiteName
+    """What to measure. blimp: of two sentences that differ little, does the model prefer the acceptable one?"""
+    model_name_or_path: str | None = None
+    """Folder of a model, its name on the Hub, or minibert-tiny or minigpt-tiny, which travel with this package."""
+    compare: list[str] | None = None
+    """Several models, in place of one: one table, one chart."""
+    dataset: list[str] | None = None
+    """Files (.jsonl .csv .tsv .parquet, also compressed), or folders of them."""
+    output_dir: str
+    """Folder for results.json, the chart and the predictions; an earlier evaluation there is replaced."""
+    trust_remote_code: bool = False
+    """Run the code that a model brings with it. Without this, such a model is refused."""
+    batch_tokens: int | None = None
+    """Tokens that are computed at once. Default: 4,096 on a CPU, 65,536 on a GPU."""
+
+    def __post_init__(self) -> None:
+        if (self.model_name_or_path is None) == (self.compare is None):
+            raise UserError("give one of --model_name_or_path MODEL and --compare MODEL MODEL ...")
+        for name in self.model_names:
+            if self.model_names.count(name) > 1:
+                raise UserError(f"compare names {name} twice; give each model once")
+        for name in ("batch_tokens", "max_pairs"):
+            value = getattr(self, name)
+            if value is not None and value < 1:
+                raise UserError(f"{name} must be 1 or more, got {value}")
+
+    @property
+    def model_names(self) -> list[str]:
+        """The models, as the user names them."""
+        return self.compare or [self.model_name_or_path or ""]
