@@ -13,7 +13,7 @@ import pytest
 from commands import REPOSITORY, SCRIPTS, TINY_RUN, command, environment, write_corpus
 from transformers import PreTrainedTokenizerFast
 
-from hf_minibert import MiniBertForSequenceClassification
+from hf_minibert import MiniBertForQuestionAnswering, MiniBertForSequenceClassification
 from hf_minibert.cli import VERBS
 from hf_minibert.command_line import parse
 from hf_minibert.presets import build_config
@@ -118,7 +118,9 @@ def _working_directory(tmp_path_factory: pytest.TempPathFactory, tokenizer: PreT
     assert done.returncode == 0, done.stderr
     shutil.copytree(folder / "runs/minibert", folder / "minibert-tiny")
     MiniBertForSequenceClassification(build_config("minibert-tiny", "modern")).save_pretrained(folder / "runs/reviews")
-    tokenizer.save_pretrained(folder / "runs/reviews")
+    MiniBertForQuestionAnswering(build_config("minibert-tiny", "modern")).save_pretrained(folder / "runs/answers")
+    for name in ("reviews", "answers"):
+        tokenizer.save_pretrained(folder / "runs" / name)
     return folder
 
 

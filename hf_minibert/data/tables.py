@@ -386,7 +386,7 @@ def _quoted_cells(
 
 
 def _read_json(path: Path, columns: Mapping[str, str], expansion: _Expansion) -> Table:
-    """Read an object a line or, of a .json, one list of objects."""
+    """Read an object a line or, of a .json, one list of objects, which may be the `data` of one object."""
     gathered = _Columns(path, columns, expansion)
     for line, row in _objects(path, expansion):
         gathered.add_object(line, row)
@@ -397,8 +397,23 @@ def _objects(path: Path, expansion: _Expansion) -> Iterator[tuple[int, dict[str,
     if format_of(path)[1] == ".jsonl":
         return _line_objects(path, _lines(path, expansion))
     text = _decode(path, b"".join(_pieces(path, expansion)), 0, 1)  # all of it at once, since a list may be one line
-    is_list = text.lstrip().startswith("[")
-    return _list_items(path, text) if is_list else _line_objects(path, enumerate(text.split("\n"), start=1))
+    if text.lstrip().startswith("["):
+        return _list_items(path, text)
+    found = _DATA.search(text)
+    if found and _is_one_object(text):
+        return _list_items(path, text, found.end() - 1, is_part=True)
+    return _line_objects(path, enumerate(text.split("\n"), start=1))
+
+
+_DATA = re.compile(r'"data"\s*:\s*\[')
+"""Where the rows begin in a .json that is one object, as SQuAD's files are."""
+
+
+def _is_one_object(text: str) -> bool:
+    try:
+        return isinstance(json.loads(text), dict)
+    except (ValueError, RecursionError):  # then it is read by line, which says what is wrong
+        return False
 
 
 def _line_objects(path: Path, lines: Iterable[tuple[int, str]]) -> Iterator[tuple[int, dict[str, Any]]]:
@@ -415,10 +430,12 @@ def _line_objects(path: Path, lines: Iterable[tuple[int, str]]) -> Iterator[tupl
 _BETWEEN = re.compile(r"[ \t\r\n]*([\[\],]?)[ \t\r\n]*")
 
 
-def _list_items(path: Path, text: str) -> Iterator[tuple[int, dict[str, Any]]]:
-    """The objects of a list, one a time, and the line that each begins on."""
+def _list_items(
+    path: Path, text: str, place: int = 0, *, is_part: bool = False
+) -> Iterator[tuple[int, dict[str, Any]]]:
+    """The objects of a list, one a time, and the line that each begins on; `is_part`: more follows the list."""
     decoder = _Decoder(path, "a .json file is one list of objects, or one object a line")
-    place, line, expected = 0, 1, "["
+    line, expected = 1 + text.count("\n", 0, place), "["
     while expected:
         between = _BETWEEN.match(text, place)
         assert between is not None  # it matches nothing, too
@@ -435,7 +452,7 @@ def _list_items(path: Path, text: str) -> Iterator[tuple[int, dict[str, Any]]]:
             row, end = decoder.object_at(text, place, line)
             yield line, row
             line, place, expected = line + text.count("\n", place, end), end, ",]"
-    if place < len(text):
+    if place < len(text) and not is_part:
         raise decoder.wrong(line, "more after the list")
 
 

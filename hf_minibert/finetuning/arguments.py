@@ -7,19 +7,31 @@ from typing import Literal
 from hf_minibert.errors import UserError
 from hf_minibert.hub.arguments import SharingArguments
 
-TaskName = Literal["text-classification", "causal-lm", "translation"]
+TaskName = Literal[
+    "text-classification",
+    "token-classification",
+    "question-answering",
+    "multiple-choice",
+    "causal-lm",
+    "translation",
+]
 
 ProblemType = Literal["single_label_classification", "multi_label_classification", "regression"]
 
 USED_BY: dict[str, tuple[TaskName, ...]] = {
-    "text_column": ("text-classification", "causal-lm"),
-    "label_column": ("text-classification",),
-    "label_names": ("text-classification",),
+    "text_column": ("text-classification", "token-classification", "causal-lm"),
+    "label_column": ("text-classification", "token-classification", "multiple-choice"),
+    "label_names": ("text-classification", "token-classification"),
+    "question_column": ("question-answering", "multiple-choice"),
+    "context_column": ("question-answering", "multiple-choice"),
+    "answers_column": ("question-answering",),
+    "choices_columns": ("multiple-choice",),
+    "doc_stride": ("question-answering",),
     "text_pair_column": ("text-classification",),
     "label_separator": ("text-classification",),
     "problem_type": ("text-classification",),
     "class_weights": ("text-classification",),
-    "classifier_pooling": ("text-classification",),
+    "classifier_pooling": ("text-classification", "multiple-choice"),
     "lm_loss_weight": ("text-classification",),
     "one_document_per_row": ("causal-lm",),
     "source_lang": ("translation",),
@@ -64,6 +76,25 @@ class DataArguments:
     """Train on so many texts only, chosen by the seed."""
     max_eval_samples: int | None = None
     """Evaluate and test on so many texts only, chosen by the seed."""
+
+
+@dataclass(kw_only=True)
+class QuestionArguments:
+    """Questions."""
+
+    question_column: str | None = None
+    """The column of the question. Default: question, or another usual name that is unmistakable."""
+    context_column: str | None = None
+    """The column of the text that answers it, or, before choices, that it is about. Default: likewise; before choices,
+    none."""
+    answers_column: str | None = None
+    """The column of the answers, as SQuAD writes them: their texts, and the place where each begins. Default:
+    answers, or answer."""
+    choices_columns: list[str] | None = None
+    """The columns of the choices, one each; or the only one, which holds lists. Default: unmistakable ones, such as
+    choices, or ending0, ending1, ..."""
+    doc_stride: int | None = None
+    """Tokens that two neighbouring windows of a long text share. Default: 128, or a quarter of max_seq_length."""
 
 
 @dataclass(kw_only=True)
@@ -160,6 +191,7 @@ class FinetuneArguments(
     TranslationArguments,
     CausalArguments,
     ModelArguments,
+    QuestionArguments,
     DataArguments,
 ):
     """Fine-tune a pre-trained model on a task, and leave a folder that a pipeline opens.
@@ -211,6 +243,8 @@ class FinetuneArguments(
         for name, tasks in USED_BY.items():
             if self.task not in tasks and getattr(self, name) != type(self).__dataclass_fields__[name].default:
                 raise UserError(f"--{name} is a flag of {' and '.join(tasks)}; the task {self.task} has no use for it")
+        if self.doc_stride is not None and self.doc_stride < 0:
+            raise UserError(f"doc_stride must not be negative, got {self.doc_stride}")
         if self.max_seq_length is not None and self.max_seq_length < 8:
             raise UserError(f"max_seq_length must be at least 8, got {self.max_seq_length}")
         if self.resume and self.overwrite_output_dir:

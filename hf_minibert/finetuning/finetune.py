@@ -76,8 +76,8 @@ def build_trainer(run: Run, unfinished: Unfinished, stop: StopSignal) -> tuple[D
         run.arguments, unfinished.folder, run.best_metric, len(run.rows["train"]), run.processes.num_processes
     )
 
-    def compute(prediction: EvalPrediction, **last: bool) -> dict[str, float]:
-        return task.measure(trainer.in_order(prediction), trainer.split, **last)
+    def compute(prediction: EvalPrediction, compute_result: bool = True) -> dict[str, float]:
+        return task.measure(trainer.in_order(prediction), trainer.split, compute_result=compute_result)
 
     trainer = task.build_trainer(
         unfinished=unfinished,

@@ -34,6 +34,8 @@ def write_result(
         for split in run.measured:
             lines = (json.dumps(line, ensure_ascii=False, allow_nan=False) for line in run.task.predictions(split))
             write_text(folder / f"predictions_{split}.jsonl", "".join(f"{line}\n" for line in lines))
+            if (official := run.task.official_predictions(split)) is not None:
+                write_json(folder / f"predictions_{split}.json", official)
     results = finetuning_results(run, trainer, metrics) | {"pictures": run.task.pictures(folder, run.data)}
     write_json(folder / RESULTS, results)
     metric, baseline = run.best_metric, baseline_of(run, results)

@@ -158,6 +158,10 @@ class Task(ABC):
         """A line of `predictions_SPLIT.jsonl` for each example, from what `measure` has kept: --write_predictions."""
         raise NotImplementedError
 
+    def official_predictions(self, split: str) -> dict[str, Any] | None:
+        """The content of `predictions_SPLIT.json`, where the field has a form that its own script reads."""
+        return None
+
     def intervals(self, split: str) -> dict[str, tuple[float, float]]:
         """95% confidence intervals of a split's metrics, from what `measure` has kept; see `evaluation.bootstrap`."""
         return {}

@@ -1,0 +1,348 @@
+"""Multiple choice: which of several choices is right.
+
+Each choice is read with what it is asked about as a pair of texts, and the best one wins (BERT, Devlin et al. 2019,
+section 4.4).
+"""
+
+import copy
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from itertools import chain
+from typing import Any
+
+import numpy as np
+from datasets import Dataset
+from numpy.typing import NDArray
+from torch import Tensor
+from transformers import (
+    AutoModelForMultipleChoice,
+    DataCollatorForMultipleChoice,
+    EvalPrediction,
+    PreTrainedTokenizerFast,
+)
+
+from hf_minibert.data.splits import choose_column, held_out, read_source
+from hf_minibert.data.tables import Table, listed, shown
+from hf_minibert.errors import UserError
+from hf_minibert.evaluation.metrics import confidence_intervals
+from hf_minibert.finetuning.task import Task, TaskData, Usage
+from hf_minibert.models.configuration_minibert import MiniBertConfig
+from hf_minibert.presets import Config
+from hf_minibert.runs.scores import score_of
+
+QUESTION_COLUMNS = ("question", "query", "prompt", "goal", "premise", "startphrase", "ctx")
+CHOICES_COLUMNS = ("choices", "options", "endings")
+LABEL_COLUMNS = ("label", "answerkey", "answer_key", "answer", "correct", "target")
+"""What columns of questions, of lists of choices and of labels are called; the first name goes before the others."""
+_NUMBERED = re.compile(r"(ending|choice|option|sol|solution|answer|alternative)_?([0-9]{1,2}|[a-j])", re.IGNORECASE)
+EXAMPLE = ("first", "second", "choices", "label", "row")
+_LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
+
+
+class MultipleChoice(Task):
+    """Which of several choices is right."""
+
+    auto_class = AutoModelForMultipleChoice
+    examples_word = "questions"
+    metrics = ("accuracy",)
+    best_metric = "accuracy"
+    baseline_names = {"accuracy": "chance_accuracy"}
+    baseline_words = "guessing"
+
+    def read(self) -> TaskData:
+        """Questions and choices, whichever of the usual forms they have; see `_Form`."""
+        arguments = self.arguments
+        if arguments.dataset == "builtin":
+            raise UserError("there is no builtin data with choices; give a file, a folder or a name on the Hub")
+        form = _Form(
+            question_column=arguments.question_column,
+            context_column=arguments.context_column,
+            choices_columns=arguments.choices_columns,
+            label_column=arguments.label_column,
+        )
+        read = read_source(arguments.dataset, form.choose, test_source=arguments.test_dataset)
+        notes = [f"not read: {listed(read.not_read)}"] if read.not_read else []
+        tables = dict(read.tables)
+        if "test" in tables and form.is_secret(tables["test"]) and not form.is_secret(tables["train"]):
+            if arguments.test_dataset is not None:
+                raise UserError(f"test_dataset {arguments.test_dataset} has no labels; leave it out")
+            notes.append(f"not measured: {tables.pop('test').name}, which has no labels")
+        splits = {"train": form.examples(tables.pop("train"), is_train=True)}
+        splits |= {split: form.examples(table, is_train=False) for split, table in tables.items()}
+        notes = [form.words(), *notes]
+        if "eval" not in splits:
+            train = splits["train"]
+            texts = [" ".join(filter(None, pair)) for pair in zip(train["first"], train["second"], strict=True)]
+            out = held_out(texts, arguments.dataset)
+            for split, side in (("eval", True), ("train", False)):
+                splits[split] = train.select([place for place, is_out in enumerate(out) if is_out is side])
+            notes.append(
+                f"no evaluation split: {len(splits['eval']):,} of {len(train):,} questions are held out, by their hash"
+            )
+        self._said: dict[str, NDArray[Any]] = {}
+        self._examples: dict[str, Dataset] = {}
+        return TaskData(name=arguments.dataset, hub_id=read.hub_id, splits=splits, notes=notes)
+
+    def describe(self, data: TaskData, examples: dict[str, Dataset]) -> list[str]:
+        """How many questions there are, and of how many choices."""
+        counts = ", ".join(f"{split} {len(some):,}" for split, some in examples.items())
+        return [f"questions of {self._count(examples)} choices: {counts}"]
+
+    def _count(self, examples: dict[str, Dataset]) -> int:
+        return len(examples["train"][0]["choices"])
+
+    def config_fields(self, config: Config, data: TaskData) -> dict[str, Any]:
+        """How a pair becomes one vector; a head for choices has no names for them."""
+        if not isinstance(config, MiniBertConfig):
+            raise UserError("MiniGPT has no head for multiple choice; give a MiniBERT")
+        usual = config.classifier_pooling if config.norm_placement == "post" else "mean"
+        return {"classifier_pooling": self.arguments.classifier_pooling or usual}
+
+    def encode(self, examples: Dataset, split: str, tokenizer: PreTrainedTokenizerFast, max_length: int) -> Dataset:
+        """A row a question, with a pair of texts for each choice; of a pair that is too long, the longer one is cut."""
+        tokenizer = copy.deepcopy(tokenizer)  # else `Trainer` would save the cut with its checkpoints
+
+        def encoded(batch: dict[str, list[Any]]) -> dict[str, Any]:
+            count = len(batch["choices"][0])
+            firsts = [first for first in batch["first"] for _ in range(count)]
+            seconds = [
+                choice if second is None else f"{second} {choice}"
+                for second, choices in zip(batch["second"], batch["choices"], strict=True)
+                for choice in choices
+            ]
+            found = dict(tokenizer(firsts, seconds, truncation=True, max_length=max_length, verbose=False))
+            grouped = {
+                name: [values[at : at + count] for at in range(0, len(values), count)] for name, values in found.items()
+            }
+            lengths = [max(map(len, rows)) for rows in grouped["input_ids"]]
+            return grouped | {"labels": batch["label"], "length": lengths}
+
+        rows = examples.map(encoded, batched=True, remove_columns=examples.column_names, desc="tokenizing")
+        if at_limit := sum(length == max_length for length in rows["length"]):
+            self.notes.append(
+                f"{split}: {at_limit:,} of {len(rows):,} questions fill {max_length:,} tokens; what is more is cut"
+            )
+        if split != "train":
+            self._examples[split] = examples
+        return rows
+
+    def collator(self, tokenizer: PreTrainedTokenizerFast) -> DataCollatorForMultipleChoice:
+        """Pads to the longest pair of the batch."""
+        return DataCollatorForMultipleChoice(tokenizer)
+
+    def reduce_logits(self, logits: Any, labels: Tensor) -> Tensor:
+        """The logits of the choices, (questions, choices)."""
+        first: Tensor = logits[0] if isinstance(logits, tuple) else logits
+        return first.float()
+
+    def measure(self, prediction: EvalPrediction, split: str, *, compute_result: bool = True) -> dict[str, float]:
+        """The share of questions of which the right choice is the best."""
+        self._said[split] = np.asarray(prediction.predictions)
+        return {"accuracy": float(np.mean(self._is_right(split)))}
+
+    def _is_right(self, split: str) -> NDArray[Any]:
+        right: NDArray[Any] = self._said[split].argmax(axis=-1) == np.array(self._examples[split]["label"][:])
+        return right
+
+    def baselines(self, examples: dict[str, Dataset]) -> dict[str, float]:
+        """The accuracy of guessing."""
+        return {"chance_accuracy": 1 / self._count(examples)}
+
+    def intervals(self, split: str) -> dict[str, tuple[float, float]]:
+        """From draws of the split's questions."""
+        right = self._is_right(split)
+        counts = np.array([right.sum(), (~right).sum()])
+        kinds = np.array([True, False])
+        found = confidence_intervals(
+            lambda weights: {"accuracy": weights @ kinds / weights.sum(axis=1)}, counts, seed=self.arguments.seed
+        )
+        return {name: found[name] for name in self.metrics}
+
+    def predictions(self, split: str) -> Iterator[dict[str, Any]]:
+        """Each question, the right choice, the best one, and how likely each is."""
+        for one, logits in zip(self._examples[split], self._said[split], strict=True):
+            shares = np.exp(logits - logits.max())
+            asked = " ".join(filter(None, (one["first"], one["second"])))
+            yield {
+                "row": one["row"],
+                "question": asked,
+                "label": one["choices"][one["label"]],
+                "prediction": one["choices"][int(logits.argmax())],
+                "scores": [round(float(share), 6) for share in shares / shares.sum()],
+            }
+
+    def report(self, results: dict[str, Any]) -> list[str]:
+        """The accuracy on the evaluation split beside that of guessing."""
+        metrics, dataset, score = results["metrics"], results["dataset"], score_of("accuracy")
+        return [
+            f"{dataset['eval_examples']:,} held-out questions:",
+            f"  accuracy {score.shown(metrics['eval_accuracy'])}; {self.baseline_words} "
+            f"{score.shown(metrics['chance_accuracy'])}",
+        ]
+
+    def headline(self, results: dict[str, Any]) -> str:
+        """The share of held-out questions on which the model is right."""
+        share, count = results["metrics"]["eval_accuracy"], results["dataset"]["eval_examples"]
+        return f"It chooses right in {share:.1%} of the {count:,} questions that were held out."
+
+    def usage(self) -> Usage:
+        """Pairs of the question and each choice."""
+        return Usage(
+            code="from transformers import AutoModelForMultipleChoice, AutoTokenizer\n\n"
+            "model = AutoModelForMultipleChoice.from_pretrained({model}{options})\n"
+            "tokenizer = AutoTokenizer.from_pretrained({model}{options})\n"
+            'question = "Where would you find a seat before you board?"\n'
+            'choices = ["in an airport", "in a river", "on the roof"]\n'
+            'pairs = tokenizer([question] * len(choices), choices, padding=True, return_tensors="pt")\n'
+            "logits = model(**{name: rows[None] for name, rows in pairs.items()}).logits\n"
+            "print(choices[int(logits.argmax())])"
+        )
+
+    def limits(self, results: dict[str, Any]) -> list[str]:
+        """That it always chooses."""
+        return ["It says which of the choices is best, also where none of them is right."]
+
+
+class _Form:
+    """How a table writes choices: in columns of their own (SWAG), in a list, or with letters (CommonsenseQA, ARC)."""
+
+    def __init__(
+        self,
+        *,
+        question_column: str | None,
+        context_column: str | None,
+        choices_columns: list[str] | None,
+        label_column: str | None,
+    ) -> None:
+        self._question, self._context, self._choices, self._label = (
+            question_column,
+            context_column,
+            choices_columns,
+            label_column,
+        )
+        self._first_number = 0
+
+    def choose(self, there: Sequence[str], where: str) -> Mapping[str, str]:
+        """The columns, by the options that name them."""
+        label = self._label or choose_column(there, where, "label_column", LABEL_COLUMNS)
+        chosen = {"label_column": label}
+        rest = [name for name in there if name != label]
+        is_swag = {"sent1", "sent2"} <= set(there) and self._question is None and self._context is None
+        if is_swag:
+            chosen |= {"context_column": "sent1", "question_column": "sent2"}
+        else:
+            chosen["question_column"] = self._question or choose_column(
+                rest, where, "question_column", QUESTION_COLUMNS
+            )
+            if self._context is not None:
+                chosen["context_column"] = self._context
+        choices = self._choices or self._usual_choices(rest, where)
+        if len(choices) > len(set(choices)) or set(choices) & set(chosen.values()):
+            raise UserError(f"{where}: the columns {listed([*chosen.values(), *choices])} are not all different")
+        self._chosen, self._lists = chosen, choices
+        return chosen | {f"choices_columns {name}": name for name in choices}
+
+    def _usual_choices(self, there: Sequence[str], where: str) -> list[str]:
+        """The columns of choices that need not be named; none where the question holds them (CommonsenseQA)."""
+        if lists := [name for name in there if name.lower() in CHOICES_COLUMNS]:
+            return [choose_column(lists, where, "choices_columns", CHOICES_COLUMNS)]
+        families: dict[str, list[str]] = {}
+        for name in there:
+            if found := _NUMBERED.fullmatch(name):
+                families.setdefault(found[1].lower(), []).append(name)
+        whole = [names for names in families.values() if len(names) > 1]
+        if len(whole) > 1:
+            raise UserError(
+                f"{where} has the columns {listed(chain(*whole))}; say which hold choices: --choices_columns"
+            )
+        return sorted(whole[0], key=lambda name: (len(name), name)) if whole else []
+
+    def is_secret(self, table: Table) -> bool:
+        """Whether labels are kept secret, as those of many test splits are."""
+        return set(map(str, table.columns[self._chosen["label_column"]])) <= {"-1", "", "None"}
+
+    def words(self) -> str:
+        """A line that says which columns are read."""
+        words = {"context_column": "context", "question_column": "question", "label_column": "label"}
+        columns = [f"{word} {shown(self._chosen[name])}" for name, word in words.items() if name in self._chosen]
+        choices = f"choices {listed(self._lists)}" if self._lists else "choices within the question"
+        counting = "; labels count from 1" if self._first_number else ""
+        return f"columns: {', '.join([*columns, choices])}{counting}"
+
+    def examples(self, table: Table, *, is_train: bool) -> Dataset:
+        """Questions with `first`, `second` (None, or what begins every choice), `choices`, `label` and `row`."""
+        rows, labels = list[dict[str, Any]](), list[Any]()
+        names_of = list[list[str]]()
+        for index in range(len(table)):
+            where = table.where(index)
+            question = table.columns[self._chosen["question_column"]][index]
+            choices, names = self._choices_of(table, index, question)
+            if isinstance(question, dict):
+                question = question.get("stem", question.get("text"))
+            context = table.columns[self._chosen["context_column"]][index] if "context_column" in self._chosen else None
+            texts = {"question": question, **({} if "context_column" not in self._chosen else {"context": context})}
+            for what, text in [*texts.items(), *(("choice", choice) for choice in choices)]:
+                if not isinstance(text, str) or not text.strip():
+                    raise UserError(f"{where}: the {what} is {shown(repr(text))}; give a text")
+            if len(choices) < 2:
+                raise UserError(f"{where} has {len(choices)} choices; give at least two")
+            if rows and len(choices) != len(rows[0]["choices"]):
+                raise UserError(
+                    f"{where} has {len(choices)} choices, the first row {len(rows[0]['choices'])}; give all as many"
+                )
+            first, second = (question, None) if context is None else (context, question)
+            row = {"first": first, "second": second, "choices": choices, "row": int(table.numbers[index])}
+            rows.append(row | {"index": index})
+            names_of.append(names)
+            labels.append(table.columns[self._chosen["label_column"]][index])
+        if is_train:
+            numbers = {_number(label) for label in labels}
+            # No name, number or letter goes beyond the last choice, which the number of choices would do from 0 on.
+            self._first_number = int(len(rows[0]["choices"]) in numbers and not numbers & {0, None})
+        for row, label, names in zip(rows, labels, names_of, strict=True):
+            row["label"] = self._place(label, row["choices"], names, table.where(row["index"]))
+        return Dataset.from_list([{name: row[name] for name in EXAMPLE} for row in rows])
+
+    def _choices_of(self, table: Table, index: int, question: Any) -> tuple[list[Any], list[str]]:
+        """The choices of a row, and the names that its labels may use for them."""
+        if len(self._lists) > 1:
+            return [table.columns[name][index] for name in self._lists], []
+        values = table.columns[self._lists[0]][index] if self._lists else None
+        if not self._lists and isinstance(question, dict):
+            values = question.get("choices")
+        if isinstance(values, list) and values and all(isinstance(one, dict) for one in values):
+            values = {name: [one.get(name) for one in values] for name in ("text", "label")}
+        names = values.get("label") if isinstance(values, dict) else None
+        choices = values.get("text") if isinstance(values, dict) else values
+        if not isinstance(choices, list):
+            what = f"the choices are {shown(repr(values))}" if self._lists else "there is no column of choices"
+            raise UserError(
+                f"{table.where(index)}: {what}; give lists, or one column each, and name them with --choices_columns"
+            )
+        return choices, [str(name) for name in names] if isinstance(names, list) and len(names) == len(choices) else []
+
+    def _place(self, label: Any, choices: Sequence[str], names: Sequence[str], where: str) -> int:
+        """Which of the choices a label means: by its name, its letter, its number, or its text."""
+        text = label.strip() if isinstance(label, str) else label
+        if isinstance(text, str) and text in names:
+            return list(names).index(text)
+        number = _number(label)
+        if number is not None and 0 <= number - self._first_number < len(choices):
+            return number - self._first_number
+        if isinstance(text, str) and len(text) == 1 and text.upper() in _LETTERS[: len(choices)]:
+            return _LETTERS.index(text.upper())
+        if isinstance(text, str) and list(choices).count(text) == 1:
+            return list(choices).index(text)
+        raise UserError(
+            f"{where}: the label {shown(repr(label))} is none of the {len(choices)} choices; give a number from 0 on, "
+            "a letter, or the choice itself"
+        )
+
+
+def _number(label: Any) -> int | None:
+    """A label as a whole number, also where it is written as text."""
+    if isinstance(label, bool):
+        return None
+    if isinstance(label, int):
+        return label
+    return int(label) if isinstance(label, str) and re.fullmatch(r"\s*[0-9]{1,3}\s*", label) else None

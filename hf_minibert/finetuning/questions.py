@@ -1,0 +1,217 @@
+"""Question answering: from files in the form of SQuAD to questions, the texts that answer them, and their answers.
+
+In: SQuAD's own nested .json, or what `hf_minibert.data.tables` reads, a question a row. Out: splits with the columns
+`id`, `question`, `context`, `answers` (all true ones; none where the text has no answer), `start` (of the first answer
+in the text; None where there is none) and `row`.
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from datasets import Dataset, Features, List, Value
+
+from hf_minibert.data.splits import choose_column, held_out, read_source
+from hf_minibert.data.tables import Table, listed, shown
+from hf_minibert.errors import UserError
+
+QUESTION_COLUMNS = ("question", "query")
+CONTEXT_COLUMNS = ("context", "passage", "paragraph", "text")
+ANSWERS_COLUMNS = ("answers", "answer")
+"""What columns of questions, texts and answers are called; the first name goes before the others."""
+FEATURES = Features(
+    {
+        **{name: Value("string") for name in ("id", "question", "context")},
+        "answers": List(Value("string")),
+        "start": Value("int64"),
+        "row": Value("int64"),
+    }
+)
+PARAGRAPHS, ID = "paragraphs", "id"
+"""SQuAD's own names, of the articles' paragraphs and of the questions' names."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class QuestionData:
+    """Splits with the columns `id`, `question`, `context`, `answers`, `start` and `row`."""
+
+    hub_id: str | None
+    """The data set's name on the Hub, if it came from there."""
+    splits: dict[str, Dataset]
+    may_lack: bool
+    """Whether there are questions without an answer."""
+    notes: list[str]
+    """Lines that tell the user which columns are read, and what was left out."""
+
+
+def load_questions(
+    source: str,
+    *,
+    test_source: str | None = None,
+    question_column: str | None = None,
+    context_column: str | None = None,
+    answers_column: str | None = None,
+) -> QuestionData:
+    """Read questions. Without an evaluation split, a tenth of the texts, chosen by hash, becomes it.
+
+    Args:
+        source: a file (.json .jsonl .parquet, also compressed), a folder with files named after their splits, or a Hub
+            name.
+        test_source: a file for the test split.
+        question_column: the column of the question. Default: the one with a usual name, as for the others.
+        context_column: the column of the text.
+        answers_column: the column of the answers: SQuAD's {text: [...], answer_start: [...]}, a list of {text,
+            answer_start}, or texts alone, which are looked for.
+
+    Raises:
+        UserError: a file, column, question, text or answer is missing, unreadable or not acceptable.
+    """
+    given = {
+        "question_column": (question_column, QUESTION_COLUMNS),
+        "context_column": (context_column, CONTEXT_COLUMNS),
+        "answers_column": (answers_column, ANSWERS_COLUMNS),
+    }
+
+    def choose(there: Sequence[str], where: str) -> Mapping[str, str]:
+        if PARAGRAPHS in there and not {name for name, _ in given.values()} & set(there):
+            return {"context_column": PARAGRAPHS}
+        chosen = {option: name or choose_column(there, where, option, usual) for option, (name, usual) in given.items()}
+        return chosen | ({"id": ID} if ID in there else {})
+
+    if source == "builtin":
+        raise UserError("there is no builtin data with questions; give a file, a folder or a name on the Hub")
+    read = read_source(source, choose, test_source=test_source)
+    notes = [f"not read: {listed(read.not_read)}"] if read.not_read else []
+    columns = read.columns
+    if any(columns.get(option) not in (name, usual[0], PARAGRAPHS, None) for option, (name, usual) in given.items()):
+        notes.insert(
+            0, "columns: " + ", ".join(f"{option.removesuffix('_column')} {shown(columns[option])}" for option in given)
+        )
+    splits = {split: _dataset(table, columns) for split, table in read.tables.items()}
+    if "test" in splits and not any(splits["test"]["answers"]):
+        if test_source is not None:
+            raise UserError(f"no question of test_dataset {test_source} has an answer; leave it out")
+        notes.append(f"not measured: {read.tables['test'].name}, no question of which has an answer")
+        del splits["test"]
+    splits["train"] = _matching(splits["train"], read.tables["train"], notes)
+    if "eval" not in splits:
+        train = splits["train"]
+        out = held_out(train["context"][:], source)  # all questions of a text are on one side
+        for split, side in (("eval", True), ("train", False)):
+            splits[split] = train.select([place for place, is_out in enumerate(out) if is_out is side])
+        notes.append(
+            f"no evaluation split: {len(splits['eval']):,} of {len(train):,} questions are held out, by the hash of "
+            "their text"
+        )
+    may_lack = not all(splits["train"]["answers"])
+    for split, some in splits.items():
+        if not may_lack and not all(some["answers"]):
+            row = next(place for place, answers in enumerate(some["answers"]) if not answers)
+            raise UserError(
+                f"the {split} split has a question without an answer ({shown(some['id'][row])}), but all training "
+                "questions have one; train on both kinds, or take it away"
+            )
+    if not any(splits["train"]["answers"]):
+        raise UserError(f"no question of {read.tables['train'].name} has an answer; give some that have one")
+    return QuestionData(hub_id=read.hub_id, splits=splits, may_lack=may_lack, notes=notes)
+
+
+def _dataset(table: Table, columns: Mapping[str, str]) -> Dataset:
+    """The questions of a table; raises a UserError for what is none."""
+    rows, ids = list[dict[str, Any]](), dict[str, str]()
+    for where, number, name, question, context, answers in _questions(table, columns):
+        for what, text in (("question", question), ("context", context)):
+            if not isinstance(text, str) or not text.strip():
+                raise UserError(f"{where}: the {what} is {shown(repr(text))}; give a text")
+        texts, starts = _answers(where, answers)
+        key = str(number) if name is None else str(name)
+        if key in ids:
+            raise UserError(f"{where} has the id {shown(key)}, as {ids[key]} has; give each question its own")
+        ids[key] = where
+        if starts is None:
+            starts = [context.find(text) for text in texts[:1]]
+        row = {"id": key, "question": question, "context": context, "answers": texts, "row": number}
+        rows.append(row | {"start": starts[0] if starts else None})
+    if not rows:
+        raise UserError(f"{table.name} has no questions")
+    return Dataset.from_list(rows, features=FEATURES)
+
+
+def _questions(table: Table, columns: Mapping[str, str]) -> Iterator[tuple[str, int, Any, Any, Any, Any]]:
+    """Place, number, id, question, text and answers of each question."""
+    if columns["context_column"] != PARAGRAPHS or "question_column" in columns:
+        names = ("question_column", "context_column", "answers_column")
+        ids = table.columns[ID] if "id" in columns else [None] * len(table)
+        each = zip(ids, *(table.columns[columns[name]] for name in names), strict=True)
+        for index, (name, question, context, answers) in enumerate(each):
+            yield table.where(index), int(table.numbers[index]), name, question, context, answers
+        return
+    number = 0
+    for index, paragraphs in enumerate(table.columns[PARAGRAPHS]):
+        for paragraph in _objects(paragraphs, table.where(index), PARAGRAPHS):
+            for one in _objects(paragraph.get("qas"), table.where(index), "qas"):
+                number += 1
+                where = f"{table.where(index)}, question {shown(one.get(ID, number))}"
+                answers = [] if one.get("is_impossible") else one.get("answers")
+                yield where, number, one.get(ID), one.get("question"), paragraph.get("context"), answers
+
+
+def _objects(values: Any, where: str, name: str) -> list[dict[str, Any]]:
+    if not isinstance(values, list) or not all(isinstance(value, dict) for value in values):
+        raise UserError(f"{where}: {name} must be a list of objects, as in SQuAD's files; it is {shown(repr(values))}")
+    return values
+
+
+def _answers(where: str, value: Any) -> tuple[list[str], list[int] | None]:
+    """The answers that are written for a question, and where each begins; None where that is not written."""
+    if value is None or value == []:
+        return [], []
+    if isinstance(value, str):
+        value = [value]
+    if isinstance(value, list) and all(isinstance(one, dict) for one in value):
+        starts = [one["answer_start"] for one in value if "answer_start" in one]
+        value = {"text": [one.get("text") for one in value]} | ({"answer_start": starts} if starts else {})
+    texts = value.get("text") if isinstance(value, dict) else value
+    places = value.get("answer_start") if isinstance(value, dict) else None
+    if not isinstance(texts, list) or not all(isinstance(text, str) for text in texts):
+        raise UserError(
+            f"{where}: the answers are {shown(repr(value))}; write {{text: [...], answer_start: [...]}}, as SQuAD does"
+        )
+    if texts and not all(text.strip() for text in texts):
+        raise UserError(f"{where}: an answer is an empty text; leave the answers empty where there is none")
+    if places is None:
+        return texts, None
+    if (
+        not isinstance(places, list)
+        or len(places) != len(texts)
+        or not all(type(place) is int and place >= 0 for place in places)
+    ):
+        raise UserError(
+            f"{where}: answer_start is {shown(repr(places))}; give the place of each answer's first character, from 0"
+        )
+    return texts, places
+
+
+def _matching(train: Dataset, table: Table, notes: list[str]) -> Dataset:
+    """The training questions whose answer stands where it should; how many do not is noted."""
+    kept, first = list[int](), ""
+    columns = (train[name] for name in ("context", "answers", "start", "id"))
+    for place, (context, answers, start, name) in enumerate(zip(*columns, strict=True)):
+        if not answers or (start >= 0 and context.startswith(answers[0], start)):
+            kept.append(place)
+        elif not first:
+            there = context[max(0, start) : max(0, start) + len(answers[0])]
+            stands = f"at {start} stands {shown(repr(there))}" if start >= 0 else "it is nowhere"
+            first = f"the first is {shown(name)}: the answer is {shown(repr(answers[0]))}, but {stands}"
+    missing = len(train) - len(kept)
+    if 2 * missing > len(train):
+        raise UserError(
+            f"{table.name}: {missing:,} of {len(train):,} answers are not where answer_start says ({first}); it counts "
+            "characters of the context, from 0"
+        )
+    if missing:
+        notes.append(
+            f"train: {missing:,} of {len(train):,} questions are left out, whose answer is not where answer_start "
+            f"says; {first}"
+        )
+    return train.select(kept) if missing else train
