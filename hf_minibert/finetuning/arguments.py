@@ -169,8 +169,15 @@ class TrainingArguments:
     """Steps of linear warm-up; below 1, their share of the run."""
     weight_decay: float = 0.01
     """AdamW's decay."""
+    best_metric: str | None = None
+    """The metric on the evaluation split that chooses the best epoch, or `loss`. Default: the task's usual one."""
+    early_stopping_patience: int = 3
+    """End after so many epochs without a better one."""
     seed: int = 42
     """Of the new weights, the order of the data and dropout."""
+    seeds: int = 1
+    """Train with so many seeds, from `seed` on, and keep the model that is best on the evaluation split; mean and
+    spread of all are reported."""
 
 
 @dataclass(kw_only=True)
@@ -223,6 +230,8 @@ class FinetuneArguments(
             "num_beams",
             "max_train_samples",
             "max_eval_samples",
+            "early_stopping_patience",
+            "seeds",
         ):
             value = getattr(self, name)
             if value is not None and not value > 0:
@@ -230,8 +239,8 @@ class FinetuneArguments(
         for name in ("warmup_steps", "weight_decay", "lm_loss_weight", "seed"):
             if not getattr(self, name) >= 0:
                 raise UserError(f"{name} must not be negative, got {getattr(self, name)}")
-        if self.seed >= 2**32:
-            raise UserError(f"seed must be below 2**32, got {self.seed}")
+        if self.seed + self.seeds > 2**32:
+            raise UserError(f"seed must be below 2**32, got {self.seed + self.seeds - 1}")
         for name in ("hidden_dropout_prob", "label_smoothing_factor"):
             if not 0 <= getattr(self, name) < 1:
                 raise UserError(f"{name} must be in [0, 1), got {getattr(self, name)}")

@@ -34,9 +34,11 @@ class DurableTrainer(ProportionateTrainer):
     order of the epoch at hand, the losses since the last line of the log, and the time.
     """
 
-    def __init__(self, *, unfinished: Unfinished, **arguments: Any) -> None:
+    def __init__(self, *, unfinished: Unfinished, patience: int, **arguments: Any) -> None:
+        """`patience`: end after so many epochs without a better one."""
         super().__init__(**arguments)
         self.unfinished = unfinished
+        self._patience = patience
         self.split = "eval"
         """The split of the evaluation at hand."""
         self.seconds = 0.0
@@ -67,9 +69,21 @@ class DurableTrainer(ProportionateTrainer):
         """Load the state and the best weights, as `train` would at its end; no step is left."""
         assert self._progress is not None
         self.state = TrainerState.load_from_json(str(checkpoint / "trainer_state.json"))
-        assert self.model is not None
-        load_model(self.model, self.unfinished.folder / self._progress["best"] / "model.safetensors")
+        self.take_weights(self.unfinished.folder / self._progress["best"])
         self.callback_handler.on_train_begin(self.args, self.state, self.control)
+
+    def is_out_of_patience(self) -> bool:
+        """Whether too many epochs have passed since the best one; it is read off the log, which checkpoints hold."""
+        best = self.state.best_global_step
+        later = {
+            entry["step"] for entry in self.state.log_history if "eval_loss" in entry and entry["step"] > (best or 0)
+        }
+        return best is not None and len(later) >= self._patience
+
+    def take_weights(self, checkpoint: Path) -> None:
+        """Load the weights of a checkpoint."""
+        assert self.model is not None
+        load_model(self.model, checkpoint / "model.safetensors")
 
     def restore_progress(self) -> None:
         """Restore what `Trainer` forgets; call it once `Trainer` has restored the rest."""
@@ -164,7 +178,7 @@ class DurableTrainer(ProportionateTrainer):
                 progress = {
                     "seconds": time.perf_counter() - self._begin,
                     "is_epoch_end": is_epoch_end(self.state),
-                    "is_last": step >= self.state.max_steps,
+                    "is_last": step >= self.state.max_steps or self.is_out_of_patience(),
                     "best": None if best is None else f"checkpoint-{best}",
                     "order": self._order.begin,
                     "loss_sums": loss_sums,
@@ -262,8 +276,11 @@ class Watch(TrainerCallback):
         self.trainer.check_weights()
 
     def on_save(self, *event: Any, **_: Any) -> None:
-        """Stop if a signal came, now that a checkpoint is saved."""
-        self._end(event[1].global_step)
+        """Stop if a signal came, now that a checkpoint is saved; end after too many epochs without a better one."""
+        _, state, control = event
+        self._end(state.global_step)
+        if self.trainer.is_out_of_patience():
+            control.should_training_stop = True
 
     def on_prediction_step(self, *event: Any, **_: Any) -> None:
         """After training, stop at once if a signal came: everything is saved."""

@@ -2,6 +2,7 @@
 
 import logging
 from contextlib import ExitStack
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import torch
@@ -12,13 +13,14 @@ from transformers.utils.logging import disable_progress_bar
 
 from hf_minibert.finetuning.arguments import FinetuneArguments
 from hf_minibert.finetuning.durable import DurableTrainer, Stopped, Watch
-from hf_minibert.finetuning.folder import VERB, claim_folder, folder_rules, is_finished
-from hf_minibert.finetuning.result import closing_lines, write_result
-from hf_minibert.finetuning.run import Run, read
+from hf_minibert.finetuning.folder import VERB, claim_folder, folder_rules, is_finished, left_by_a_seed
+from hf_minibert.finetuning.result import Outcome, closing_lines, write_result
+from hf_minibert.finetuning.run import Run, read, with_seed
 from hf_minibert.finetuning.trainer import OneBar, trainer_arguments
 from hf_minibert.finetuning.unfinished import Unfinished
 from hf_minibert.output_folder import check_folder, replace_files, staged_folder
 from hf_minibert.runs.hardware import hardware
+from hf_minibert.runs.scores import is_better
 from hf_minibert.runs.stopping import StopSignal
 
 logger = logging.getLogger(__name__)
@@ -41,31 +43,95 @@ def finetune(arguments: FinetuneArguments) -> int:
     check_folder(**folder_rules(arguments))
     run = read(arguments)
     with ExitStack() as held:
-        unfinished, checkpoint = claim_folder(run, held)
+        unfinished = claim_folder(run, held)
         stop = held.enter_context(StopSignal())
         stop.wait_for_steps()
-        trainer, bar = build_trainer(run, unfinished, stop)
-        announce(run, trainer, checkpoint)
         try:
-            trainer.train_from(checkpoint)
-            history = list(trainer.state.log_history)
-            metrics = trainer.evaluate()  # the best epoch again, after `history` is taken for the curve
-            if "test" in run.rows:
-                metrics |= trainer.evaluate(run.rows["test"], metric_key_prefix="test")
+            outcomes = {seed: train_seed(run, seed, unfinished, stop) for seed in run.seeds}
+            best = best_seed(run, outcomes)
+            kept = outcomes[best]
+            if len(run.seeds) > 1:
+                kept = open_seed(run, best, unfinished, stop, kept)
         except Stopped as stopped:
-            bar.close()
-            if trainer.is_world_process_zero():
+            if run.processes.is_main_process:
                 logger.info("%s; go on with the same command and --resume", stopped)
             return stopped.status
-        bar.close()
-        if trainer.is_world_process_zero():
+        if run.processes.is_main_process:
             folder = Path(arguments.output_dir)
             with staged_folder(folder) as staged:
-                results = write_result(staged, run, trainer, history, metrics)
+                results = write_result(staged, kept, outcomes)
                 replace_files(staged, folder, VERB, last="config.json")
             unfinished.forget()
             tqdm.write("\n" + "\n".join(closing_lines(run, results)))
     return 0
+
+
+def train_seed(run: Run, seed: int, unfinished: Unfinished, stop: StopSignal) -> Outcome:
+    """Train and measure with one seed, or read what an earlier command has measured.
+
+    Raises:
+        Stopped: a signal asked for it, and a checkpoint is saved.
+    """
+    many = len(run.seeds) > 1
+    place = unfinished.of_seed(seed) if many else unfinished
+    outcome, checkpoint = left_by_a_seed(run, place)
+    if outcome is not None:
+        return Outcome(**outcome)
+    run = run if seed == run.seed else with_seed(run, seed)
+    trainer, bar = build_trainer(run, place, stop)
+    if seed == run.seeds[0] or checkpoint is not None:
+        announce(run, trainer, checkpoint)
+    if many and trainer.is_world_process_zero():
+        tqdm.write(f"seed {seed}, {run.seeds.index(seed) + 1} of {len(run.seeds)}")
+    try:
+        trainer.train_from(checkpoint)
+        history = list(trainer.state.log_history)
+        metrics = measure(run, trainer)  # the best epoch again, after `history` is taken for the curve
+    finally:
+        bar.close()
+    best_step = trainer.state.best_global_step
+    found = Outcome(
+        seed=seed,
+        metrics=metrics,
+        history=history,
+        seconds=trainer.seconds,
+        steps=trainer.state.global_step,
+        epochs=round(float(trainer.state.epoch or 0), 2),
+        best=f"checkpoint-{best_step}",
+    )
+    if many:
+        if trainer.is_world_process_zero():
+            place.finish(asdict(found))
+        run.processes.wait_for_everyone()
+    return replace(found, run=run, trainer=trainer)
+
+
+def open_seed(run: Run, seed: int, unfinished: Unfinished, stop: StopSignal, outcome: Outcome) -> Outcome:
+    """The model of a seed that was trained, with its best weights, measured again for what is written about it."""
+    place = unfinished.of_seed(seed)
+    run = with_seed(run, seed)
+    trainer, bar = build_trainer(run, place, stop)
+    trainer.take_weights(place.folder / outcome.best)
+    measure(run, trainer)
+    bar.close()
+    return replace(outcome, run=run, trainer=trainer)
+
+
+def measure(run: Run, trainer: DurableTrainer) -> dict[str, float]:
+    """The figures of the evaluation split and of the test split."""
+    metrics = trainer.evaluate()
+    if "test" in run.rows:
+        metrics |= trainer.evaluate(run.rows["test"], metric_key_prefix="test")
+    return dict(metrics)
+
+
+def best_seed(run: Run, outcomes: dict[int, Outcome]) -> int:
+    """The seed that is best on the evaluation split; of equal ones, the first."""
+    best, name = run.seeds[0], f"eval_{run.best_metric}"
+    for seed, outcome in outcomes.items():
+        if is_better(run.best_metric, outcome.metrics[name], outcomes[best].metrics[name]):
+            best = seed
+    return best
 
 
 def build_trainer(run: Run, unfinished: Unfinished, stop: StopSignal) -> tuple[DurableTrainer, OneBar]:
@@ -73,7 +139,12 @@ def build_trainer(run: Run, unfinished: Unfinished, stop: StopSignal) -> tuple[D
     task = run.task
     bar, watch = OneBar(run.best_metric), Watch(stop)
     fields = trainer_arguments(
-        run.arguments, unfinished.folder, run.best_metric, len(run.rows["train"]), run.processes.num_processes
+        run.arguments,
+        unfinished.folder,
+        run.best_metric,
+        len(run.rows["train"]),
+        run.processes.num_processes,
+        run.seed,
     )
 
     def compute(prediction: EvalPrediction, compute_result: bool = True) -> dict[str, float]:
@@ -81,6 +152,7 @@ def build_trainer(run: Run, unfinished: Unfinished, stop: StopSignal) -> tuple[D
 
     trainer = task.build_trainer(
         unfinished=unfinished,
+        patience=run.arguments.early_stopping_patience,
         new_weights=run.new_weights,
         model=run.model,
         args=task.training_arguments_class(**fields | task.trainer_settings()),

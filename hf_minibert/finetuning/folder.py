@@ -37,9 +37,9 @@ def folder_rules(arguments: FinetuneArguments) -> dict[str, Any]:
     """
     unfinished = Unfinished(arguments.output_dir)
     goes_on = arguments.resume and unfinished.begun() is not None
-    if not (arguments.resume or arguments.overwrite_output_dir) and (checkpoint := unfinished.checkpoint()):
+    if not (arguments.resume or arguments.overwrite_output_dir) and (progress := unfinished.progress()):
         raise UserError(
-            f"output_dir {arguments.output_dir} holds an unfinished fine-tuning ({checkpoint.name}); go on with "
+            f"output_dir {arguments.output_dir} holds an unfinished fine-tuning ({progress}); go on with "
             "--resume, or forget it with --overwrite_output_dir"
         )
     return {
@@ -83,12 +83,8 @@ def is_finished(arguments: FinetuneArguments) -> bool:
     return True
 
 
-def claim_folder(run: Run, held: ExitStack) -> tuple[Unfinished, Path | None]:
-    """Lock the folder until `held` is closed, and note in it what is asked for.
-
-    Returns:
-        The place for checkpoints, and the checkpoint to go on from, if there is one.
-    """
+def claim_folder(run: Run, held: ExitStack) -> Unfinished:
+    """Lock the folder until `held` is closed, and note in it what is asked for. Returns the place for checkpoints."""
     arguments, processes = run.arguments, run.processes
     unfinished = Unfinished(arguments.output_dir)
     asked = fingerprint(run)
@@ -96,26 +92,32 @@ def claim_folder(run: Run, held: ExitStack) -> tuple[Unfinished, Path | None]:
     if before is not None:
         refuse_changes(before, asked, arguments.output_dir)
     processes.wait_for_everyone()  # all have found the folder as it was
-    checkpoints: list[Path | None] = [None]
     if processes.is_main_process:
         folder = held.enter_context(kept_folder(**folder_rules(arguments)))
         held.enter_context(disk_errors(f"output_dir {folder} could not be written", "make room on the disk"))
         held.callback(forget_what_is_no_use, unfinished)
         if Manifest.read(folder) is None:
             Manifest(folder, VERB, {}).write()
-        if before is not None:
-            checkpoints = [unfinished.checkpoint()]
-        if checkpoints[0] is None:
+        if before is None or unfinished.progress() is None:
             unfinished.begin(asked)
             if arguments.resume:
                 logger.info("there is no checkpoint to go on from in %s, so the fine-tuning begins anew", folder)
-    broadcast_object_list(checkpoints)
-    return unfinished, checkpoints[0]
+    processes.wait_for_everyone()
+    return unfinished
+
+
+def left_by_a_seed(run: Run, place: Unfinished) -> tuple[dict[str, Any] | None, Path | None]:
+    """The outcome of a seed, if it is finished, or the checkpoint to go on from; the first process's answer for all."""
+    left: list[Any] = [None, None]
+    if run.processes.is_main_process:
+        left = [place.outcome() if len(run.seeds) > 1 else None, place.checkpoint()]
+    broadcast_object_list(left)
+    return left[0], left[1]
 
 
 def forget_what_is_no_use(unfinished: Unfinished) -> None:
     """Delete an unfinished fine-tuning without a whole checkpoint, and an empty list of files."""
-    if unfinished.folder.exists() and unfinished.checkpoint() is None:
+    if unfinished.folder.exists() and unfinished.progress() is None:
         unfinished.forget()
     folder = unfinished.folder.parent
     manifest = Manifest.read(folder)

@@ -1,8 +1,9 @@
 """What a fine-tuning leaves: the model, what it was asked for, its metrics and curves, its figures, and its card."""
 
 import json
-from dataclasses import asdict, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
+from statistics import fmean, stdev
 from typing import Any
 
 from hf_minibert.data.sources import BUILTIN
@@ -20,10 +21,35 @@ from hf_minibert.tokenization import save_tokenizer
 METRICS = "metrics.jsonl"
 
 
-def write_result(
-    folder: Path, run: Run, trainer: DurableTrainer, history: list[dict[str, Any]], metrics: dict[str, float]
-) -> dict[str, Any]:
-    """Write all files of the result, the card last. Returns the content of `results.json`."""
+@dataclass(frozen=True, kw_only=True)
+class Outcome:
+    """What training with one seed gave."""
+
+    seed: int
+    metrics: dict[str, float]
+    """Of the best epoch, on the evaluation split and the test split."""
+    history: list[dict[str, Any]]
+    """The log of the training."""
+    seconds: float
+    steps: int
+    epochs: float
+    best: str
+    """The checkpoint with the best weights."""
+    run: Run | None = None
+    trainer: DurableTrainer | None = None
+    """Present where the training was done or opened by this process."""
+
+
+def write_result(folder: Path, kept: Outcome, outcomes: dict[int, Outcome]) -> dict[str, Any]:
+    """Write all files of the result, the card last. Returns the content of `results.json`.
+
+    Args:
+        folder: to write.
+        kept: the seed whose model is written.
+        outcomes: of all seeds.
+    """
+    run, history = kept.run, kept.history
+    assert run is not None
     run.model.save_pretrained(folder)
     save_tokenizer(run.tokenizer, folder)
     run.task.save(folder)
@@ -36,7 +62,7 @@ def write_result(
             write_text(folder / f"predictions_{split}.jsonl", "".join(f"{line}\n" for line in lines))
             if (official := run.task.official_predictions(split)) is not None:
                 write_json(folder / f"predictions_{split}.json", official)
-    results = finetuning_results(run, trainer, metrics) | {"pictures": run.task.pictures(folder, run.data)}
+    results = finetuning_results(run, kept, outcomes) | {"pictures": run.task.pictures(folder, run.data)}
     write_json(folder / RESULTS, results)
     metric, baseline = run.best_metric, baseline_of(run, results)
     plot_curves(
@@ -52,7 +78,7 @@ def write_result(
 def closing_lines(run: Run, results: dict[str, Any]) -> list[str]:
     """Lines for people: what the model has learned, and where it is."""
     task, folder = run.task, Path(run.arguments.output_dir)
-    lines = [*task.report(results), *test_lines(run, results)]
+    lines = [*task.report(results), *test_lines(run, results), *seed_lines(results)]
     value, baseline = results["metrics"][f"eval_{run.best_metric}"], baseline_of(run, results)
     if baseline is not None and not is_better(run.best_metric, value, baseline):
         lines.append(
@@ -77,14 +103,45 @@ def test_lines(run: Run, results: dict[str, Any]) -> list[str]:
     return [f"{count:,} test {run.task.examples_word}, read once:", *lines] if lines else []
 
 
+def over_seeds(outcomes: dict[int, Outcome], names: list[str], kept: int) -> dict[str, Any]:
+    """The figures of all seeds, with their means and standard deviations; nothing of a single one."""
+    if len(outcomes) == 1:
+        return {}
+    each = {name: [outcome.metrics[name] for outcome in outcomes.values()] for name in names}
+    metrics = {
+        name: {"values": values, "mean": fmean(values), "standard_deviation": stdev(values)}
+        for name, values in each.items()
+    }
+    return {"seeds": {"seeds": list(outcomes), "kept": kept, "metrics": metrics}}
+
+
+def seed_lines(results: dict[str, Any]) -> list[str]:
+    """Lines about several seeds: the mean and the spread of their figures."""
+    if "seeds" not in results:
+        return []
+    seeds = results["seeds"]
+    lines = [
+        f"{len(seeds['seeds'])} seeds, mean and standard deviation (kept: seed {seeds['kept']}, best when held out):"
+    ]
+    for name, figures in seeds["metrics"].items():
+        split, _, metric = name.partition("_")
+        score = score_of(metric)
+        where = {"eval": "held-out"}.get(split, split)
+        mean, spread = score.shown(figures["mean"]), score.shown(figures["standard_deviation"])
+        lines.append(f"  {where} {score.label} {mean} ± {spread}")
+    return lines
+
+
 def baseline_of(run: Run, results: dict[str, Any]) -> float | None:
     """The value that the metric which chooses the best epoch has without any learning, if the task knows one."""
     name = run.task.baseline_names.get(run.best_metric)
     return None if name is None else float(results["metrics"][name])
 
 
-def finetuning_results(run: Run, trainer: DurableTrainer, metrics: dict[str, float]) -> dict[str, Any]:
+def finetuning_results(run: Run, kept_seed: Outcome, outcomes: dict[int, Outcome]) -> dict[str, Any]:
     """The content of `results.json`: the run in figures, from which the card is rendered."""
+    trainer, metrics = kept_seed.trainer, kept_seed.metrics
+    assert trainer is not None
     arguments, task, data, examples, model = run.arguments, run.task, run.data, run.examples, run.model
     config = run.start.config
     names = [f"{split}_{metric}" for split in ("eval", "test") for metric in ("loss", *task.metrics)]
@@ -111,9 +168,9 @@ def finetuning_results(run: Run, trainer: DurableTrainer, metrics: dict[str, flo
         | ({"test_examples": len(examples["test"])} if "test" in examples else {}),
         "num_parameters": model.num_parameters(),
         "training": {
-            "steps": trainer.state.global_step,
-            "epochs": arguments.num_train_epochs,
-            "seconds": round(trainer.seconds, 1),
+            "steps": kept_seed.steps,
+            "epochs": kept_seed.epochs,
+            "seconds": round(sum(outcome.seconds for outcome in outcomes.values()), 1),
             "global_batch_size": arguments.per_device_train_batch_size
             * arguments.gradient_accumulation_steps
             * trainer.args.world_size,
@@ -132,8 +189,12 @@ def finetuning_results(run: Run, trainer: DurableTrainer, metrics: dict[str, flo
         "changed_settings": changed_settings(replace(arguments, resume=False, overwrite_output_dir=False)),
         "environment": environment(),
     }
-    return results | {
-        "headline": task.headline(results),
-        "usage": asdict(task.usage()),
-        "limits": task.limits(results),
-    }
+    return (
+        results
+        | over_seeds(outcomes, list(kept), kept_seed.seed)
+        | {
+            "headline": task.headline(results),
+            "usage": asdict(task.usage()),
+            "limits": task.limits(results),
+        }
+    )

@@ -37,6 +37,13 @@ class Run:
     new_weights: set[str]
     """The names of the weights that are not pre-trained."""
     processes: PartialState
+    seed: int
+    """Of this training; with --seeds there are more."""
+
+    @property
+    def seeds(self) -> list[int]:
+        """All seeds to train with."""
+        return list(range(self.arguments.seed, self.arguments.seed + self.arguments.seeds))
 
     @property
     def tokenizer(self) -> PreTrainedTokenizerFast:
@@ -51,7 +58,7 @@ class Run:
     @property
     def best_metric(self) -> str:
         """The metric that chooses the best epoch."""
-        return self.task.best_metric
+        return self.arguments.best_metric or self.task.best_metric
 
 
 def read(arguments: FinetuneArguments) -> Run:
@@ -74,18 +81,63 @@ def read(arguments: FinetuneArguments) -> Run:
     }
     max_length = longest_row(arguments, task.positions(start))
     rows = {split: task.encode(some, split, start.tokenizer, max_length) for split, some in examples.items()}
-    set_seed(arguments.seed)
-    model, new_weights = task.build_model(
-        start,
-        data,
-        attn_implementation=fastest_attention(min(max_length, max(max(row_lengths(some)) for some in rows.values()))),
-        hidden_dropout_prob=arguments.hidden_dropout_prob,
-    )
+    check_metric(arguments, task)
+    model, new_weights = build_model(arguments, task, start, data, rows, max_length, arguments.seed)
     if arguments.mixed_precision is None:
         arguments = dataclasses.replace(arguments, mixed_precision="bf16" if computes_in_bfloat16() else "no")
     processes = PartialState(cpu=not torch.accelerator.is_available())  # unless told, it joins no processes on a CPU
     use_all_cores(processes.device)
-    return Run(arguments, task, data, examples, rows, max_length, start, model, new_weights, processes)
+    return Run(
+        arguments=arguments,
+        task=task,
+        data=data,
+        examples=examples,
+        rows=rows,
+        max_length=max_length,
+        start=start,
+        model=model,
+        new_weights=new_weights,
+        processes=processes,
+        seed=arguments.seed,
+    )
+
+
+def with_seed(run: Run, seed: int) -> Run:
+    """The same fine-tuning from another seed, with the model as it begins."""
+    model, new_weights = build_model(run.arguments, run.task, run.start, run.data, run.rows, run.max_length, seed)
+    return dataclasses.replace(run, model=model, new_weights=new_weights, seed=seed)
+
+
+def build_model(
+    arguments: FinetuneArguments,
+    task: Task,
+    start: Start,
+    data: TaskData,
+    rows: dict[str, Dataset],
+    max_length: int,
+    seed: int,
+) -> tuple[PreTrainedModel, set[str]]:
+    """The model as it begins with a seed, and the names of its new weights."""
+    set_seed(seed)
+    longest = max(max(row_lengths(some)) for some in rows.values())
+    return task.build_model(
+        start,
+        data,
+        attn_implementation=fastest_attention(min(max_length, longest)),
+        hidden_dropout_prob=arguments.hidden_dropout_prob,
+    )
+
+
+def check_metric(arguments: FinetuneArguments, task: Task) -> None:
+    """Check that the task has the metric that shall choose the best epoch.
+
+    Raises:
+        UserError: it has not.
+    """
+    if arguments.best_metric not in (None, "loss", *task.metrics):
+        raise UserError(
+            f"best_metric {arguments.best_metric} is no metric of this task; it has loss, {', '.join(task.metrics)}"
+        )
 
 
 def longest_row(arguments: FinetuneArguments, positions: int) -> int:

@@ -68,6 +68,7 @@ class OneBar(TrainerCallback):
         self._metric = metric
         self._shown: dict[str, str] = {}
         self._batches = 0
+        self._bar: tqdm[Any] | None = None
 
     def on_train_begin(self, *event: Any, **_: Any) -> None:
         """Begin the bar."""
@@ -82,6 +83,7 @@ class OneBar(TrainerCallback):
     def on_step_end(self, *event: Any, **_: Any) -> None:
         """Move on."""
         _, state, _ = event
+        assert self._bar is not None
         self._bar.set_description("training", refresh=False)
         self._bar.update(state.global_step - self._bar.n)
 
@@ -92,10 +94,14 @@ class OneBar(TrainerCallback):
             self._shown["loss"] = f"{logs['loss']:.3f}"
         if f"eval_{self._metric}" in logs:
             self._shown[f"held-out {self._metric}"] = score_of(self._metric).shown(logs[f"eval_{self._metric}"])
-        self._bar.set_postfix(self._shown)
+        if self._bar is not None:
+            self._bar.set_postfix(self._shown)
 
-    def on_prediction_step(self, *_event: Any, **_: Any) -> None:
-        """Show that the evaluation goes on, while the bar stands still."""
+    def on_prediction_step(self, *event: Any, **_: Any) -> None:
+        """Show that the evaluation goes on, while the bar stands still; without a training it has its own."""
+        _, state, _ = event
+        if self._bar is None:
+            self._bar = tqdm(desc="evaluating", disable=not state.is_world_process_zero)
         self._batches += 1
         if self._batches % 10 == 1:
             self._bar.set_description(f"evaluating, batch {self._batches}")
@@ -106,12 +112,13 @@ class OneBar(TrainerCallback):
 
     def close(self) -> None:
         """Leave the bar as it is at the end."""
-        self._bar.set_description("training")
-        self._bar.close()
+        if self._bar is not None:
+            self._bar.set_description("done")
+            self._bar.close()
 
 
 def trainer_arguments(
-    arguments: FinetuneArguments, folder: Path, metric: str, num_rows: int, num_processes: int
+    arguments: FinetuneArguments, folder: Path, metric: str, num_rows: int, num_processes: int, seed: int
 ) -> dict[str, Any]:
     """Fields of `TrainingArguments`: ours, and those that make it evaluate each epoch and keep the best.
 
@@ -140,7 +147,7 @@ def trainer_arguments(
         greater_is_better=not score_of(metric).lower_is_better,
         logging_steps=max(1, min(50, steps_per_epoch // 4)),
         dataloader_pin_memory=torch.cuda.is_available(),
-        seed=arguments.seed,
+        seed=seed,
         logging_nan_inf_filter=False,  # it would hide what `DurableTrainer` stops at
         report_to="none",
         disable_tqdm=True,  # `OneBar` takes its place

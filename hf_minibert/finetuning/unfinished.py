@@ -20,6 +20,7 @@ ARGUMENTS = "arguments.json"
 RESULTS = "results.json"
 BEGUN = "begun.json"
 PROGRESS = "progress.json"
+OUTCOME = "outcome.json"
 SOURCES = ("model_name_or_path", "tokenizer_name_or_path", "dataset", "test_dataset")
 SHARING = ("push_to_hub", "hub_private_repo")
 FREE = ("output_dir", "resume", "overwrite_output_dir", "per_device_eval_batch_size", *SHARING, *SOURCES)
@@ -32,6 +33,39 @@ class Unfinished:
 
     def __init__(self, output_dir: str | Path) -> None:
         self.folder = Path(output_dir) / UNFINISHED
+
+    def of_seed(self, seed: int) -> "Unfinished":
+        """The folder of one of several seeds, inside this one."""
+        place = Unfinished(self.folder.parent)
+        place.folder = self.folder / f"seed-{seed}"
+        return place
+
+    def seeds(self) -> list["Unfinished"]:
+        """The folders of all seeds that were begun."""
+        numbers = (path.name.removeprefix("seed-") for path in self.folder.glob("seed-*") if path.is_dir())
+        return [self.of_seed(int(number)) for number in numbers if number.isdecimal()]
+
+    def outcome(self) -> dict[str, Any] | None:
+        """What `finish` noted of a seed; None if it is not finished."""
+        try:
+            return dict(json.loads((self.folder / OUTCOME).read_text(encoding="utf-8")))
+        except DAMAGED:
+            return None
+
+    def finish(self, outcome: dict[str, Any]) -> None:
+        """Note what a seed gave, under `best` the checkpoint with its best weights, and delete the other ones."""
+        self.folder.mkdir(exist_ok=True)
+        write_json(self.folder / OUTCOME, outcome)
+        for checkpoint in self.folder.glob("checkpoint-*"):
+            if checkpoint.name != outcome["best"]:
+                discard(checkpoint)
+
+    def progress(self) -> str | None:
+        """What there is to go on from, in a word; None if there is nothing."""
+        if (checkpoint := self.checkpoint()) is not None:
+            return checkpoint.name
+        places = [place for place in self.seeds() if place.outcome() or place.checkpoint()]
+        return ", ".join(sorted(place.folder.name for place in places)) or None
 
     def begun(self) -> dict[str, Any] | None:
         """What `begin` noted: the `arguments`, and hashes of the other inputs; None if nothing was begun.

@@ -259,12 +259,15 @@ def _metric_rows(metrics: dict[str, float], paired: dict[str, str]) -> list[tupl
     for name, value in metrics.items():
         if name in used:
             continue
-        split, _, metric = name.partition("_")
-        label = plain(score_of(metric).label)
-        where = {"eval": "held-out ", "test": "test "}.get(split)
-        baseline = paired.get(name)
-        rows.append((f"{where}{label}" if where else plain(name.replace("_", " ")), value, metrics.get(baseline or "")))
+        rows.append((_label(name), value, metrics.get(paired.get(name) or "")))
     return rows
+
+
+def _label(name: str) -> str:
+    """What people call a figure of `results.json`, with its split."""
+    split, _, metric = name.partition("_")
+    where = {"eval": "held-out ", "test": "test "}.get(split)
+    return f"{where}{plain(score_of(metric).label)}" if where else plain(name.replace("_", " "))
 
 
 def _usage(results: dict[str, Any], model: str) -> dict[str, Any]:
@@ -384,6 +387,11 @@ def render_card(
                 ),
                 license_id=license_id,
                 metric_rows=_metric_rows(results["metrics"], results.get("baselines", _BASELINES)),
+                seed_rows=[
+                    (_label(name), figures["mean"], figures["standard_deviation"])
+                    for name, figures in results.get("seeds", {}).get("metrics", {}).items()
+                ],
+                interval_rows=[(_label(name), *between) for name, between in results.get("intervals", {}).items()],
                 **_usage(results, repo_id or place.as_posix()),
                 training_rows=[
                     (_TRAINING_LABELS.get(name) or plain(name.replace("_", " ")), _training_value(name, value))
