@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from transformers import BertConfig, EuroBertConfig, GPT2Config, LlamaConfig
+from transformers import ApertusConfig, ArceeConfig, BertConfig, EuroBertConfig, GPT2Config, LlamaConfig, Qwen3Config
 
 from hf_minibert import MiniBertConfig, MiniGPTConfig
 from hf_minibert.export.stock import COUNTERPARTS
@@ -26,6 +26,27 @@ STOCK_CONFIGS = {
         **{"eos_token_id": 3, "intermediate_size": 48, "hidden_act": "gelu", "rms_norm_eps": 1e-3, "head_dim": 12},
         rope_parameters={"rope_type": "default", "rope_theta": 123.0},
     ),
+    "qwen3": lambda: Qwen3Config(
+        **SHAPE,
+        **{"eos_token_id": 3, "intermediate_size": 48, "rms_norm_eps": 1e-3, "head_dim": 12, "num_key_value_heads": 4},
+        rope_parameters={"rope_type": "default", "rope_theta": 123.0},
+    ),
+    "arcee": lambda: ArceeConfig(
+        **SHAPE,
+        **{"eos_token_id": 3, "intermediate_size": 48, "rms_norm_eps": 1e-3, "mlp_bias": True, "attention_bias": True},
+        rope_parameters={"rope_type": "default", "rope_theta": 123.0},
+    ),
+    "apertus": lambda: ApertusConfig(
+        **SHAPE,
+        **{"eos_token_id": 3, "intermediate_size": 48, "rms_norm_eps": 1e-3},  # its activation has weights, too
+        rope_parameters={"rope_type": "default", "rope_theta": 123.0},
+    ),
+}
+# What makes our modern block the counterpart's.
+INGREDIENTS = {
+    "qwen3": {"qk_norm": True},
+    "arcee": {"gated_mlp": False, "hidden_act": "relu2"},
+    "apertus": {"gated_mlp": False, "qk_norm": True, "hidden_act": "gelu"},
 }
 DROPOUTS = (
     *("hidden_dropout_prob", "attention_probs_dropout_prob", "classifier_dropout"),
@@ -54,6 +75,7 @@ def make_ours(counterpart, our_class):
     config_class = MiniBertConfig if is_bert else MiniGPTConfig
     make = config_class.classic if counterpart in ("bert", "gpt2") else config_class.modern
     fields = SHAPE | ({"intermediate_size": 48} if is_bert else {"lm_loss_weight": 0})
+    fields |= INGREDIENTS.get(counterpart, {})
     if our_class.__name__.endswith("QuestionAnswering"):
         fields |= {"num_labels": 2}
     return stir(our_class(make(**fields)))

@@ -1,6 +1,7 @@
 """Each model as the stock transformers model with equal outputs, and back: weights and configuration.
 
-One `Counterpart` for each cell of the table mask x architecture: BERT, EuroBERT, GPT-2, Llama.
+One `Counterpart` for each cell of the table mask x architecture: BERT, EuroBERT, GPT-2, Llama; and for Llama's block
+with normalised queries and keys (Qwen3), without a gate (Arcee), and both (Apertus).
 """
 
 import copy
@@ -73,12 +74,15 @@ SHAPE = """vocab_size hidden_size num_hidden_layers num_attention_heads max_posi
     pad_token_id bos_token_id eos_token_id tie_word_embeddings id2label label2id problem_type """
 CLASSIC = {
     **{"norm_type": "layer_norm", "norm_placement": "pre", "position_embedding_type": "absolute"},
-    **{"gated_mlp": False, "use_bias": True},
+    **{"gated_mlp": False, "use_bias": True, "qk_norm": False},
 }
-MODERN = {"norm_type": "rms_norm", "norm_placement": "pre", "position_embedding_type": "rotary", "gated_mlp": True}
-LLAMA_FIELDS = """intermediate_size hidden_act norm_eps=rms_norm_eps rope_parameters
-    use_bias=attention_bias use_bias=mlp_bias attention_probs_dropout_prob=attention_dropout
-    num_attention_heads=num_key_value_heads head_dim """
+MODERN = {
+    **{"norm_type": "rms_norm", "norm_placement": "pre", "position_embedding_type": "rotary"},
+    **{"gated_mlp": True, "qk_norm": False},
+}
+BLOCK_FIELDS = """intermediate_size hidden_act norm_eps=rms_norm_eps rope_parameters
+    attention_probs_dropout_prob=attention_dropout num_attention_heads=num_key_value_heads """
+LLAMA_FIELDS = BLOCK_FIELDS + "use_bias=attention_bias use_bias=mlp_bias head_dim "
 LLAMA_WEIGHTS = "attention_norm=input_layernorm mlp_norm=post_attention_layernorm "
 POOLING = {"cls": "bos", "mean": "mean"}  # of ours, and as EuroBERT calls them
 
@@ -167,9 +171,60 @@ LLAMA = Counterpart(
     always=MODERN | {"add_cross_attention": False},
     weights=pairs(LLAMA_WEIGHTS + "token_classifier=score"),
 )
-COUNTERPARTS = (BERT, EUROBERT, GPT2, LLAMA)
+QWEN3 = Counterpart(
+    config=MiniGPTConfig,
+    stock_config=transformers.Qwen3Config,
+    heads={
+        MiniGPTModel: transformers.Qwen3Model,
+        MiniGPTForCausalLM: transformers.Qwen3ForCausalLM,
+        MiniGPTForSequenceClassification: transformers.Qwen3ForSequenceClassification,
+        MiniGPTForTokenClassification: transformers.Qwen3ForTokenClassification,
+        MiniGPTForQuestionAnswering: transformers.Qwen3ForQuestionAnswering,
+    },
+    fields=pairs(SHAPE + BLOCK_FIELDS + "head_dim use_cache"),
+    always=MODERN | {"qk_norm": True, "use_bias": False, "add_cross_attention": False},
+    stock_always={"attention_bias": False, "use_sliding_window": False},
+    weights=pairs(LLAMA_WEIGHTS + "token_classifier=score"),
+)
+ARCEE = Counterpart(
+    config=MiniGPTConfig,
+    stock_config=transformers.ArceeConfig,
+    heads={
+        MiniGPTModel: transformers.ArceeModel,
+        MiniGPTForCausalLM: transformers.ArceeForCausalLM,
+        MiniGPTForSequenceClassification: transformers.ArceeForSequenceClassification,
+        MiniGPTForTokenClassification: transformers.ArceeForTokenClassification,
+        MiniGPTForQuestionAnswering: transformers.ArceeForQuestionAnswering,
+    },
+    fields=pairs(SHAPE + LLAMA_FIELDS + "use_cache"),
+    always=MODERN | {"gated_mlp": False, "add_cross_attention": False},
+    weights=pairs(LLAMA_WEIGHTS + "token_classifier=score"),
+)
+APERTUS = Counterpart(
+    config=MiniGPTConfig,
+    stock_config=transformers.ApertusConfig,
+    heads={
+        MiniGPTModel: transformers.ApertusModel,
+        MiniGPTForCausalLM: transformers.ApertusForCausalLM,
+        MiniGPTForTokenClassification: transformers.ApertusForTokenClassification,
+    },
+    fields=pairs(SHAPE + BLOCK_FIELDS + "use_cache"),
+    always=MODERN | {"gated_mlp": False, "qk_norm": True, "use_bias": False, "add_cross_attention": False},
+    stock_always={"attention_bias": False},
+    weights=pairs(
+        """attention_norm=attention_layernorm mlp_norm=feedforward_layernorm mlp.activation=mlp.act_fn
+        token_classifier=score"""
+    ),
+)
+COUNTERPARTS = (BERT, EUROBERT, GPT2, LLAMA, QWEN3, ARCEE, APERTUS)
 # These read `classifier_dropout`, which their configurations do not declare; without it they drop out a tenth.
-WITH_UNDECLARED_DROPOUT = (transformers.GPT2ForTokenClassification, transformers.LlamaForTokenClassification)
+WITH_UNDECLARED_DROPOUT = (
+    transformers.GPT2ForTokenClassification,
+    transformers.LlamaForTokenClassification,
+    transformers.Qwen3ForTokenClassification,
+    transformers.ArceeForTokenClassification,
+    transformers.ApertusForTokenClassification,
+)
 UNDECLARED_DROPOUT = 0.1
 
 
@@ -283,6 +338,11 @@ def from_stock(stock: PreTrainedModel) -> PreTrainedModel:
             f"use {type(stock).__name__} itself"
         ) from error
 
+    if set(getattr(theirs, "layer_types", None) or ()) - {"full_attention"}:
+        raise UserError(
+            f"{type(theirs).__name__}.layer_types has no counterpart, since each token sees all before it here; "
+            f"use {type(stock).__name__} itself"
+        )
     always = {**counterpart.stock_always, **{name: getattr(config, ours) for ours, name in counterpart.fields}}
     for name, value in always.items():
         their_value = getattr(theirs, name)
@@ -300,7 +360,8 @@ def from_stock(stock: PreTrainedModel) -> PreTrainedModel:
     weights = {}
     for stock_name in dict.fromkeys(ours_to_theirs.values()):
         names = [name for name, theirs_ in ours_to_theirs.items() if theirs_ == stock_name]
-        parts = their_weights[stock_name].chunk(len(names), dim=-1)
+        whole = their_weights[stock_name]
+        parts = whole.chunk(len(names), dim=-1) if len(names) > 1 else (whole,)
         for name, part in zip(names, parts, strict=True):
             weights[name] = part.T if stock_name.endswith(counterpart.transposed) else part
     return load(model, weights, like=stock)

@@ -28,8 +28,11 @@ TARGETS: dict[str, Target] = {
     "eurobert": Target("stock EuroBERT, from a modern MiniBERT", _STOCK),
     "gpt2": Target("stock GPT-2, from a classic MiniGPT", _STOCK),
     "llama": Target("stock Llama, from a modern MiniGPT", _STOCK),
+    "qwen3": Target("stock Qwen3, from a MiniGPT with qk_norm", _STOCK),
+    "arcee": Target("stock Arcee, from a MiniGPT without gated_mlp", _STOCK),
+    "apertus": Target("stock Apertus, from a MiniGPT with qk_norm and without gated_mlp", _STOCK),
     "minibert": Target("MiniBERT, from a stock BERT or EuroBERT", _STOCK),
-    "minigpt": Target("MiniGPT, from a stock GPT-2 or Llama", _STOCK),
+    "minigpt": Target("MiniGPT, from a stock GPT-2, Llama, Qwen3, Arcee or Apertus", _STOCK),
     "sentence-transformers": Target(
         "a sentence-transformers model with the stock class inside",
         "hf_minibert.export.sentence_transformers",

@@ -51,7 +51,7 @@ class MiniGPTConfig(TransformerConfig):
     def __post_init__(self, **kwargs: Any) -> None:
         modeling = {head: f"modeling_minigpt.{name}" for head, name in HEADS.items()}
         self.auto_map = {"AutoConfig": "configuration_minigpt.MiniGPTConfig", **modeling, **(self.auto_map or {})}
-        if self.gated_mlp and not self.use_bias:
+        if self.gated_mlp and not self.use_bias and not self.qk_norm:
             vars(self)["base_model_tp_plan"] = dict(TENSOR_PARALLEL)  # which `config.json` leaves out
         super().__post_init__(**kwargs)
 

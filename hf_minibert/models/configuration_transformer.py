@@ -70,6 +70,9 @@ class TransformerConfig(PreTrainedConfig):
     longer than those trained on need a `rope_type` and its settings, such as `{"rope_type": "yarn", "factor": 4}`
     (linear, dynamic, yarn, longrope, llama3: `transformers.modeling_rope_utils`).
     """
+    qk_norm: bool = False
+    """Whether the queries and keys of each head are normalised before they are turned (Henry et al. 2020,
+    arXiv:2010.04245; Qwen3)."""
     gated_mlp: bool = True
     use_bias: bool = False
     residual_init: str = "normal"

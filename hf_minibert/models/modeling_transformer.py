@@ -41,10 +41,10 @@ class ResidualProjection(nn.Linear):
     """The linear layer that ends a residual branch, which may start smaller (see `_init_weights`)."""
 
 
-def make_norm(config: TransformerConfig) -> nn.Module:
-    """The normalisation that the configuration names."""
+def make_norm(config: TransformerConfig, width: int | None = None) -> nn.Module:
+    """The normalisation that the configuration names, of `width` channels; default, `hidden_size`."""
     kind = nn.RMSNorm if config.norm_type == "rms_norm" else nn.LayerNorm
-    return kind(config.hidden_size, eps=config.norm_eps)
+    return kind(width or config.hidden_size, eps=config.norm_eps)
 
 
 def look_up(embedding: nn.Embedding, ids: Tensor, name: str) -> Tensor:
@@ -187,6 +187,8 @@ class Attention(nn.Module):
         self.k_proj = nn.Linear(width, inner, bias=bias)
         self.v_proj = nn.Linear(width, inner, bias=bias)
         self.o_proj = ResidualProjection(inner, width, bias=bias)
+        self.q_norm = make_norm(config, config.head_dim) if config.qk_norm else nn.Identity()
+        self.k_norm = make_norm(config, config.head_dim) if config.qk_norm else nn.Identity()
 
     def forward(
         self,
@@ -200,11 +202,11 @@ class Attention(nn.Module):
     ) -> tuple[Tensor, Tensor | None]:
         """(batch, sequence, hidden) in and out; `kwargs` go to the attention function (`cu_seq_lens_q`...)."""
         cache = one_cache(past_key_values, cache)
-        query = self.split_heads(self.q_proj(hidden_states))
+        query = self.q_norm(self.split_heads(self.q_proj(hidden_states)))
         if encoder_hidden_states is not None:
             key, value = self.encoder_keys_and_values(encoder_hidden_states, cache)
         else:
-            key, value = self.split_heads(self.k_proj(hidden_states)), self.split_heads(self.v_proj(hidden_states))
+            key, value = self.keys_and_values(hidden_states)
             if rotation is not None:
                 query, key = rotate(query, rotation), rotate(key, rotation)
             if isinstance(cache, EncoderDecoderCache):
@@ -228,13 +230,17 @@ class Attention(nn.Module):
         """(batch, sequence, heads x head_dim) -> (batch, heads, sequence, head_dim)."""
         return states.view(*states.shape[:-1], -1, self.head_dim).transpose(1, 2)
 
+    def keys_and_values(self, states: Tensor) -> tuple[Tensor, Tensor]:
+        """Of (batch, sequence, hidden) states, each (batch, heads, sequence, head_dim), before they are turned."""
+        return self.k_norm(self.split_heads(self.k_proj(states))), self.split_heads(self.v_proj(states))
+
     def encoder_keys_and_values(self, states: Tensor, cache: AnyCache | None) -> tuple[Tensor, Tensor]:
         """Keys and values of the encoder's states, which never change while the decoder writes: a cache keeps them."""
         assert cache is None or isinstance(cache, EncoderDecoderCache)
         if cache is not None and cache.is_updated.get(self.layer_idx):
             layer: Any = cache.cross_attention_cache.layers[self.layer_idx]
             return layer.keys, layer.values
-        key, value = self.split_heads(self.k_proj(states)), self.split_heads(self.v_proj(states))
+        key, value = self.keys_and_values(states)
         if cache is not None:
             key, value = cache.cross_attention_cache.update(key, value, self.layer_idx)
             cache.is_updated[self.layer_idx] = True
@@ -251,7 +257,7 @@ class FeedForward(nn.Module):
         self.gate_proj = nn.Linear(config.hidden_size, wide, bias=bias) if config.gated_mlp else None
         self.up_proj = nn.Linear(config.hidden_size, wide, bias=bias)
         self.down_proj = ResidualProjection(wide, config.hidden_size, bias=bias)
-        self.activation = ACT2FN[config.hidden_act]
+        self.activation = ACT2FN[config.hidden_act].to(torch.get_default_dtype())  # one has weights, in bfloat16
 
     def forward(self, hidden_states: Tensor) -> Tensor:
         """(batch, sequence, hidden) in and out."""

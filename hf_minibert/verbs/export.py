@@ -21,8 +21,9 @@ class Arguments:
     output_dir: str
     """Folder to write. Of an earlier export there, what nobody has changed is replaced, and the rest kept."""
     to: str | None = None
-    """What to convert to: bert (from a classic MiniBERT), eurobert (modern), gpt2 (classic MiniGPT), llama (modern); or
-    back from these: minibert, minigpt; or sentence-transformers, or onnx. Default: the stock class that fits."""
+    """What to convert to: bert (from a classic MiniBERT), eurobert (modern), gpt2 (classic MiniGPT), llama (modern),
+    qwen3 (with qk_norm), arcee (without gated_mlp), apertus (both); or back from these: minibert, minigpt; or
+    sentence-transformers, or onnx. Default: the stock class that fits."""
     pooling: Literal["cls", "mean", "max", "lasttoken"] | None = None
     """For sentence-transformers: how the states of a text's tokens become one vector. Default: as the checkpoint's
     classifier does, or their mean."""

@@ -94,6 +94,20 @@ def test_a_mask_of_ones_own_may_be_boolean(make_model, tokens, name):
     torch.testing.assert_close(*states, rtol=0, atol=1e-5)
 
 
+@pytest.mark.parametrize("normalised", [True, False])
+@pytest.mark.parametrize("name", BASES)
+def test_with_qk_norm_the_size_of_queries_and_keys_does_not_matter(make_model, tokens, name, normalised):
+    model = make_model(name, qk_norm=normalised)
+    before = model(tokens).last_hidden_state
+    with torch.no_grad():
+        for layer in model.layers:
+            for projection in (layer.self_attn.q_proj, layer.self_attn.k_proj):
+                for parameter in projection.parameters():
+                    parameter *= 3
+    difference = (model(tokens).last_hidden_state - before).abs().max()
+    assert (difference < 1e-3) == normalised
+
+
 @pytest.mark.parametrize("name", BASES)
 def test_packed_documents_are_strangers(make_model, tokens, backend, name):
     model = use(make_model(name), backend)

@@ -105,9 +105,9 @@ def test_the_round_trip_of_ours_changes_no_bit(counterpart, stock_class, our_cla
     assert type(to_stock(ours, to=counterpart)) is stock_class
 
 
-@pytest.mark.parametrize("counterpart", ["gpt2", "llama"])
+@pytest.mark.parametrize("counterpart", ["gpt2", "llama", "qwen3", "arcee", "apertus"])
 def test_both_generate_the_same(counterpart):
-    stock_class = {"gpt2": transformers.GPT2LMHeadModel, "llama": transformers.LlamaForCausalLM}[counterpart]
+    (stock_class,) = (each.heads[MiniGPTForCausalLM] for each in COUNTERPARTS if each.name == counterpart)
     batch = example(stock_class, side="left")
     del batch["labels"]
     options = {"max_new_tokens": 20, "do_sample": False}
@@ -173,7 +173,10 @@ def test_generation_settings_come_along():
         ("MiniBertForQuestionAnswering", "modern", {}, "BertForQuestionAnswering does not compute the same"),
         ("MiniBertForMultipleChoice", "classic", {"classifier_pooling": "max"}, "classifier_pooling='max'"),
         ("MiniGPTModel", "modern", {"add_cross_attention": True}, "add_cross_attention=True"),
-        ("MiniGPTForCausalLM", "modern", {"gated_mlp": False}, "gated_mlp=False"),
+        ("MiniGPTForCausalLM", "classic", {"qk_norm": True}, "qk_norm=True"),
+        ("MiniGPTForCausalLM", "modern", {"qk_norm": True, "use_bias": True}, "qk_norm=True"),
+        ("MiniBertForMaskedLM", "modern", {"qk_norm": True}, "qk_norm=True"),
+        ("MiniBertForMaskedLM", "modern", {"gated_mlp": False}, "gated_mlp=False"),
         ("MiniGPTForCausalLM", "modern", {"position_embedding_type": "absolute"}, "position_embedding_type='absolute'"),
     ],
 )
@@ -203,6 +206,9 @@ def test_what_no_stock_class_computes_is_refused_by_name(name, make, fields, rea
         (transformers.GPT2Model, "gpt2", {"scale_attn_by_inverse_layer_idx": True}, "scale_attn_by_inverse_layer_idx"),
         (transformers.GPT2Model, "gpt2", {"embd_pdrop": 0.3}, "embd_pdrop=0.3"),
         (transformers.BertForQuestionAnswering, "bert", {"num_labels": 3}, "num_labels=3"),
+        (transformers.Qwen3Model, "qwen3", {"attention_bias": True}, "attention_bias=True"),
+        (transformers.Qwen3Model, "qwen3", {"layer_types": ["full_attention", "sliding_attention"]}, "layer_types"),
+        (transformers.ApertusModel, "apertus", {"num_key_value_heads": 2}, "num_key_value_heads=2"),
     ],
 )
 def test_what_ours_cannot_express_is_refused_by_name(stock_class, counterpart, changes, field):
@@ -236,9 +242,10 @@ def test_a_special_token_that_the_vocabulary_lacks_is_none():
 def test_every_field_is_converted_or_refused_or_for_training_only():
     """A field that is added to one of the configurations must be thought of here."""
     training_only = {"residual_init", "lm_loss_weight", "classifier_dropout", "hidden_dropout_prob"}
-    not_of_shape = {"auto_map", "use_cache", "is_decoder"}  # MiniGPT always is one
+    not_of_shape = {"auto_map", "use_cache", "is_decoder", "no_answer_threshold"}  # MiniGPT always is one
     without_effect = {
         *("use_cache", "pretraining_tp", "mask_token_id", "reorder_and_upcast_attn", "summary_type"),
+        *("sliding_window", "max_window_layers", "layer_types"),  # another than full attention is refused
         *("summary_use_proj", "summary_activation", "summary_proj_to_labels", "summary_first_dropout"),
     }
     common = {field.name for field in dataclasses.fields(PreTrainedConfig)}
@@ -250,7 +257,9 @@ def test_every_field_is_converted_or_refused_or_for_training_only():
             else set()
         )
         if counterpart.always["position_embedding_type"] == "absolute":
-            handled |= {"rope_theta", "rope_parameters", "head_dim"}
+            handled |= {"rope_theta", "rope_parameters"}
+        if "head_dim" not in dict(counterpart.fields):  # `obstacles` knows
+            handled |= {"head_dim"}
         fields = {field.name for field in dataclasses.fields(counterpart.config)} - common
         assert fields - ours - handled <= training_only | not_of_shape, counterpart.name
 

@@ -10,7 +10,7 @@ import pytest
 import torch
 from commands import call
 from safetensors.torch import load_file
-from stock_models import HEADS
+from stock_models import HEADS, INGREDIENTS
 from transformers import (
     AutoModelForMaskedLM,
     AutoTokenizer,
@@ -54,13 +54,13 @@ CELLS = [
 ]
 
 
-def save(folder: Path, name: str, architecture: str, tokenizer) -> torch.nn.Module:
+def save(folder: Path, name: str, architecture: str, tokenizer, **fields: object) -> torch.nn.Module:
     """A tiny checkpoint of ours with the repository's tokenizer."""
     torch.manual_seed(0)
     is_bert = name.startswith("MiniBert")
     config_class = MiniBertConfig if is_bert else MiniGPTConfig
     make = {"classic": config_class.classic, "modern": config_class.modern}[architecture]
-    config = make(**SHAPE, vocab_size=len(tokenizer), initializer_range=0.1)
+    config = make(**SHAPE, vocab_size=len(tokenizer), initializer_range=0.1, **fields)
     model = vars(hf_minibert)[name](config).eval()
     model.save_pretrained(folder)
     adapt_tokenizer(
@@ -113,7 +113,7 @@ def test_exports_open_where_this_package_is_not_installed(
 @pytest.mark.parametrize(("family", "stock_class", "our_class"), HEADS)
 def test_every_head_goes_there_and_back(family: str, stock_class, our_class, tmp_path: Path, tokenizer) -> None:
     architecture = "classic" if family in ("bert", "gpt2") else "modern"
-    save(tmp_path / "ours", our_class.__name__, architecture, tokenizer)
+    save(tmp_path / "ours", our_class.__name__, architecture, tokenizer, **INGREDIENTS.get(family, {}))
     for source, target, expected in (("ours", "stock", stock_class), ("stock", "back", our_class)):
         record = export(str(tmp_path / source), str(tmp_path / target))
         auto_class = vars(modeling_auto)[record["auto_class"]]
