@@ -26,7 +26,7 @@ from hf_minibert.evaluation.spans import answer_scores, best_no_answer_threshold
 from hf_minibert.finetuning.questions import load_questions
 from hf_minibert.finetuning.start import Start
 from hf_minibert.finetuning.task import Task, TaskData, Usage
-from hf_minibert.models.answering import DOC_STRIDE, Candidates, Window, candidates, windows
+from hf_minibert.models.answering import Candidates, Window, candidates, windows
 from hf_minibert.presets import Config
 from hf_minibert.runs.scores import score_of
 
@@ -99,20 +99,16 @@ class QuestionAnswering(Task):
 
     def encode(self, examples: Dataset, split: str, tokenizer: PreTrainedTokenizerFast, max_length: int) -> Dataset:
         """A row a window, with the first and the last token of the answer; without it there, the token for none."""
-        stride = self.arguments.doc_stride
-        if stride is None:
-            stride = min(DOC_STRIDE, max_length // 4)
-        elif stride > max_length // 4:
-            raise UserError(
-                f"doc_stride {stride} is more than a quarter of the windows of {max_length} tokens; make it smaller, "
-                "or --max_seq_length larger"
-            )
         tokenizer.model_max_length = max_length  # windows are as long where it answers later
         rows = dict[str, list[Any]]()
         found, several, longest = list[list[Window]](), 0, max_length // 2 - 2
         try:
             every = windows(
-                examples["question"][:], examples["context"][:], tokenizer, max_length=max_length, doc_stride=stride
+                examples["question"][:],
+                examples["context"][:],
+                tokenizer,
+                max_length=max_length,
+                doc_stride=self.arguments.doc_stride,
             )
             for answers, start, parts in zip(examples["answers"], examples["start"], every, strict=True):
                 found.append(parts)
@@ -124,7 +120,7 @@ class QuestionAnswering(Task):
                     row = window.inputs(tokenizer) | {"start_positions": first, "end_positions": last}
                     for name, value in row.items():
                         rows.setdefault(name, []).append(value)
-        except ValueError as error:  # windows that are too short
+        except ValueError as error:  # windows that are too short, or share too much
             raise UserError(str(error)) from error
         total = len(rows["input_ids"])
         if several:

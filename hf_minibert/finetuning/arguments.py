@@ -94,7 +94,8 @@ class QuestionArguments:
     """The columns of the choices, one each; or the only one, which holds lists. Default: unmistakable ones, such as
     choices, or ending0, ending1, ..."""
     doc_stride: int | None = None
-    """Tokens that two neighbouring windows of a long text share. Default: 128, or a quarter of max_seq_length."""
+    """Tokens that two neighbouring windows of a long text share, at most a quarter of max_seq_length. Default: 128, or
+    that quarter, if it is less."""
 
 
 @dataclass(kw_only=True)
@@ -252,8 +253,6 @@ class FinetuneArguments(
         for name, tasks in USED_BY.items():
             if self.task not in tasks and getattr(self, name) != type(self).__dataclass_fields__[name].default:
                 raise UserError(f"--{name} is a flag of {' and '.join(tasks)}; the task {self.task} has no use for it")
-        if self.doc_stride is not None and self.doc_stride < 0:
-            raise UserError(f"doc_stride must not be negative, got {self.doc_stride}")
         if self.max_seq_length is not None and self.max_seq_length < 8:
             raise UserError(f"max_seq_length must be at least 8, got {self.max_seq_length}")
         if self.resume and self.overwrite_output_dir:

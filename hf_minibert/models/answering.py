@@ -70,7 +70,7 @@ def windows(
     tokenizer: PreTrainedTokenizerBase,
     *,
     max_length: int,
-    doc_stride: int = DOC_STRIDE,
+    doc_stride: int | None = None,
 ) -> Iterator[list[Window]]:
     """The windows of each question and its text, as ``[CLS] question [SEP] text [SEP]``.
 
@@ -81,14 +81,20 @@ def windows(
         contexts: the text of each.
         tokenizer: a fast one.
         max_length: tokens of a window.
-        doc_stride: tokens of a text that two neighbouring windows share; at most half of what a window has room for.
+        doc_stride: tokens of a text that two neighbouring windows share. Default: `DOC_STRIDE`, or a quarter of
+            `max_length`, if that is less; more than a quarter would hardly move on behind a long question.
 
     Raises:
         ValueError: the tokenizer has no tokens for beginnings and ends, the window is too short, or `doc_stride` is
-            negative.
+            negative or too large.
     """
-    if doc_stride < 0:
-        raise ValueError(f"doc_stride must not be negative, got {doc_stride}")
+    if doc_stride is None:
+        doc_stride = min(DOC_STRIDE, max_length // 4)
+    if not 0 <= doc_stride <= max_length // 4:
+        raise ValueError(
+            f"doc_stride must lie between 0 and {max_length // 4}, a quarter of the windows of {max_length} tokens; "
+            f"got {doc_stride}"
+        )
     begin, end = tokenizer.cls_token_id, tokenizer.sep_token_id
     begin, end = (tokenizer.bos_token_id if begin is None else begin), (tokenizer.eos_token_id if end is None else end)
     if begin is None or end is None:
@@ -104,7 +110,7 @@ def windows(
         for question, ids, offsets in zip(asked, read["input_ids"], read["offset_mapping"], strict=True):
             head = [begin, *question[:longest_question], end]
             room = max_length - len(head) - 1
-            step = room - min(doc_stride, room // 2)
+            step = room - min(doc_stride, room - 1)
             found = []
             for start in range(0, max(1, len(ids) - room + step), step):
                 part = [*head, *ids[start : start + room], end]
@@ -192,7 +198,7 @@ def answers(
     *,
     top_k: int = 5,
     max_answer_length: int = MAX_ANSWER_LENGTH,
-    doc_stride: int = DOC_STRIDE,
+    doc_stride: int | None = None,
     max_length: int | None = None,
 ) -> list[Answer]:
     """The likeliest answers to a question in a text, the best first; transformers 5 has no pipeline for it.
@@ -207,11 +213,11 @@ def answers(
         tokenizer: its tokenizer.
         top_k: how many answers to give.
         max_answer_length: the most tokens of an answer.
-        doc_stride: tokens that two neighbouring windows share.
+        doc_stride: tokens that two neighbouring windows share; see `windows`.
         max_length: tokens of a window; default, as many as the tokenizer says that the model reads.
 
     Raises:
-        ValueError: the question or the text is empty, or a number is not positive.
+        ValueError: the question or the text is empty, or a number is not possible.
     """
     for name, text in (("question", question), ("context", context)):
         if not text.strip():
@@ -266,7 +272,7 @@ def answer(
     tokenizer: PreTrainedTokenizerBase,
     *,
     max_answer_length: int = MAX_ANSWER_LENGTH,
-    doc_stride: int = DOC_STRIDE,
+    doc_stride: int | None = None,
     max_length: int | None = None,
 ) -> Answer:
     """The best of `answers`, whose arguments it takes."""

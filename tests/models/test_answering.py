@@ -56,7 +56,7 @@ def token(tokenizer: PreTrainedTokenizerFast, text: str) -> int:
 
 @pytest.mark.parametrize("max_length", [24, 40, 64])
 def test_windows_hold_every_token_and_its_characters(own_tokenizer: PreTrainedTokenizerFast, max_length: int) -> None:
-    (parts,) = windows(["Where  [MASK]?"], [CONTEXT], own_tokenizer, max_length=max_length, doc_stride=8)
+    (parts,) = windows(["Where  [MASK]?"], [CONTEXT], own_tokenizer, max_length=max_length, doc_stride=6)
     question = own_tokenizer("Where  [MASK]?", add_special_tokens=False, split_special_tokens=True).input_ids
     every = own_tokenizer(CONTEXT, add_special_tokens=False, split_special_tokens=True, return_offsets_mapping=True)
     ids = list[int]()
@@ -64,7 +64,7 @@ def test_windows_hold_every_token_and_its_characters(own_tokenizer: PreTrainedTo
         assert len(window.input_ids) <= max_length
         assert window.input_ids[: window.begin] == [2, *question, 3][: window.begin]
         assert window.input_ids[-1] == 3
-        shared = min(8, (max_length - window.begin - 1) // 2) if ids else 0
+        shared = 6 if ids else 0
         ids += window.input_ids[window.begin + shared : -1]
     assert ids == every["input_ids"]
     spans = {offset for window in parts for offset in window.offsets}
@@ -81,14 +81,17 @@ def test_a_window_is_what_the_tokenizer_makes_of_a_pair(tokenizer: PreTrainedTok
 
 
 def test_a_question_leaves_room_for_the_text(own_tokenizer: PreTrainedTokenizerFast) -> None:
-    (parts,) = windows(["why " * 500], [CONTEXT], own_tokenizer, max_length=32, doc_stride=400)
+    (parts,) = windows(["why " * 500], [CONTEXT], own_tokenizer, max_length=32, doc_stride=8)
     assert all(len(window.input_ids) <= 32 and len(window.offsets) <= 16 for window in parts)
     assert parts[-1].offsets[-1][1] == len(CONTEXT.rstrip()) or parts[-1].offsets[-1][1] == len(CONTEXT)
 
 
 @pytest.mark.parametrize(
     ("settings", "message"),
-    [({"max_length": 8}, "max_length 8 is too short"), ({"max_length": 64, "doc_stride": -1}, "must not be negative")],
+    [
+        ({"max_length": 8}, "max_length 8 is too short"),
+        ({"max_length": 64, "doc_stride": 17}, "doc_stride must lie between 0 and 16, .* got 17"),
+    ],
 )
 def test_windows_that_cannot_be(own_tokenizer: PreTrainedTokenizerFast, settings: Any, message: str) -> None:
     with pytest.raises(ValueError, match=message):
@@ -98,7 +101,7 @@ def test_windows_that_cannot_be(own_tokenizer: PreTrainedTokenizerFast, settings
 @pytest.mark.parametrize("wanted", ["1851", "👩‍👩‍👧", "José́ Ñandú", "[MASK] Street", "# 7", "café"])
 def test_spans_and_characters_agree(own_tokenizer: PreTrainedTokenizerFast, wanted: str) -> None:
     start = CONTEXT.index(wanted, 300)
-    (parts,) = windows(["Where?"], [CONTEXT], own_tokenizer, max_length=48, doc_stride=16)
+    (parts,) = windows(["Where?"], [CONTEXT], own_tokenizer, max_length=48)
     met = 0
     for window in parts:
         first, last = window.span(start, start + len(wanted))
