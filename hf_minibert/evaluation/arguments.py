@@ -5,7 +5,10 @@ from typing import Literal
 
 from hf_minibert.errors import UserError
 
-SuiteName = Literal["blimp"]
+SuiteName = Literal["blimp", "sts", "probe", "neighbours", "attention"]
+AttentionKind = Literal["encoder", "decoder", "cross"]
+"""Whose attention: an encoder's, a decoder's, or a decoder's to an encoder."""
+PoolingName = Literal["mean", "cls", "max", "last"]
 Backend = Literal["mlm", "mntp", "causal"]
 """How a model tells the probability of a token: see `hf_minibert.evaluation.scores`."""
 
@@ -31,14 +34,95 @@ class PairArguments:
 
 
 @dataclass(kw_only=True)
-class EvaluateArguments(PairArguments):
+class VectorArguments:
+    """Vectors of texts (suites sts, probe and neighbours)."""
+
+    pooling: PoolingName = "mean"
+    """How the states of a text's tokens become one vector: their mean or maximum, or the first token (cls), or the
+    last."""
+    layer: int | None = None
+    """The layer of the states: 0 is the embeddings; negative numbers count from the end. Default: the last."""
+
+
+@dataclass(kw_only=True)
+class SimilarityArguments:
+    """Similarity of sentences (suite sts)."""
+
+    first_column: str = "sentence1"
+    """The column of the first sentence."""
+    second_column: str = "sentence2"
+    """The column of the second sentence."""
+    score_column: str = "score"
+    """The column of people's scores, of any scale."""
+
+
+@dataclass(kw_only=True)
+class TextArguments:
+    """Tables of texts (suites probe and neighbours)."""
+
+    text_column: str = "text"
+    """The column of the texts."""
+
+
+@dataclass(kw_only=True)
+class ProbeArguments:
+    """A linear probe (suite probe)."""
+
+    label_column: str = "label"
+    """The column of the labels."""
+
+
+@dataclass(kw_only=True)
+class QueryArguments:
+    """Texts on the command line (suites neighbours and attention)."""
+
+    text: list[str] | None = None
+    """The texts: those whose neighbours are searched, or whose attention is drawn."""
+
+
+@dataclass(kw_only=True)
+class NeighbourArguments:
+    """Nearest neighbours (suite neighbours)."""
+
+    num_neighbours: int = 10
+    """How many to show of each text."""
+
+
+@dataclass(kw_only=True)
+class AttentionArguments:
+    """Pictures of attention (suite attention)."""
+
+    target: str | None = None
+    """What the decoder beside an encoder reads. Default: what the model writes."""
+    attention_kind: AttentionKind | None = None
+    """Of an encoder with a decoder, whose attention. Default: cross, that of the decoder to the encoder."""
+    attention_layer: int | None = None
+    """The layer to draw, from 0. Default: the last."""
+    attention_head: int | None = None
+    """Draw this head large, from 0. Default: all heads of the layer, side by side."""
+
+
+@dataclass(kw_only=True)
+class EvaluateArguments(
+    AttentionArguments,
+    NeighbourArguments,
+    QueryArguments,
+    ProbeArguments,
+    SimilarityArguments,
+    VectorArguments,
+    TextArguments,
+    PairArguments,
+):
     """Measure how good a model is, or several side by side: a table, a chart, and figures in results.json.
 
     The model may be ours or a stock one; nothing is trained. The data sets are files that you name.
     """
 
     suite: SuiteName
-    """What to measure. blimp: of two sentences that differ little, does the model prefer the acceptable one?"""
+    """What to measure. blimp: of two sentences that differ little, does the model prefer the acceptable one?
+    sts: do the cosines of its vectors rank pairs of sentences as people do? probe: how much of the labels does a
+    logistic regression read from its vectors? neighbours: which texts of a file does it take to be alike? attention: a
+    picture of which tokens its heads look at."""
     model_name_or_path: str | None = None
     """Folder of a model, its name on the Hub, or minibert-tiny or minigpt-tiny, which travel with this package."""
     compare: list[str] | None = None
@@ -50,7 +134,7 @@ class EvaluateArguments(PairArguments):
     trust_remote_code: bool = False
     """Run the code that a model brings with it. Without this, such a model is refused."""
     batch_tokens: int | None = None
-    """Tokens that are computed at once. Default: 4,096 on a CPU, 65,536 on a GPU."""
+    """Tokens that are computed at once. Default: what suits the suite and the device."""
 
     def __post_init__(self) -> None:
         if (self.model_name_or_path is None) == (self.compare is None):
@@ -58,7 +142,7 @@ class EvaluateArguments(PairArguments):
         for name in self.model_names:
             if self.model_names.count(name) > 1:
                 raise UserError(f"compare names {name} twice; give each model once")
-        for name in ("batch_tokens", "max_pairs"):
+        for name in ("num_neighbours", "batch_tokens", "max_pairs"):
             value = getattr(self, name)
             if value is not None and value < 1:
                 raise UserError(f"{name} must be 1 or more, got {value}")

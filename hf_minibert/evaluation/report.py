@@ -49,7 +49,10 @@ def evaluate(arguments: EvaluateArguments) -> str:
         for result in results.values():
             for name, content in result.files.items():
                 (staged / name).parent.mkdir(parents=True, exist_ok=True)
-                write_text(staged / name, content)
+                if isinstance(content, bytes):
+                    (staged / name).write_bytes(content)
+                else:
+                    write_text(staged / name, content)
         first = next(iter(results.values()))
         bars = {short: result.bars for short, result in zip(short_names(list(results)), results.values(), strict=True)}
         plot_bars(bars, staged / CHART, axis=first.axis, baseline=first.baseline)

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from itertools import groupby
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, get_args
 
 import numpy as np
 import torch
@@ -14,19 +14,29 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional as F
 from tqdm import tqdm
-from transformers import AttentionInterface, AutoModel, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
+from transformers import (
+    AttentionInterface,
+    AutoModel,
+    AutoModelForSeq2SeqLM,
+    PreTrainedConfig,
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+)
 from transformers.tokenization_utils_base import VERY_LARGE_INTEGER
 from transformers.utils.logging import disable_progress_bar
 
 from hf_minibert.assets import model_folder
 from hf_minibert.errors import UserError
+from hf_minibert.evaluation.arguments import EvaluateArguments, PoolingName
+from hf_minibert.evaluation.opening import max_length as longest_input
+from hf_minibert.evaluation.opening import open_config, open_tokenizer
 from hf_minibert.models.configuration_transformer import TransformerConfig
 from hf_minibert.presets import load_pretrained
 
 logger = logging.getLogger(__name__)
 
-Pooling = Literal["mean", "cls", "max", "last"]
-POOLINGS: tuple[Pooling, ...] = ("mean", "cls", "max", "last")
+Pooling = PoolingName
+POOLINGS: tuple[Pooling, ...] = get_args(PoolingName)
 Vectors = NDArray[np.float32]
 
 PACKED = "hf_minibert_packed"
@@ -101,7 +111,8 @@ class Encoder:
             if number is not None and number < 1:
                 raise UserError(f"{name} must be positive, got {number}")
         if not isinstance(model, PreTrainedModel):
-            opened, tokenizer = open_body(str(model), tokenizer)
+            opened = open_body(str(model))
+            tokenizer = tokenizer or open_tokenizer(str(model))
             device = device or ("cuda" if torch.cuda.is_available() else "cpu")
         elif tokenizer is None:
             raise UserError("a model was given without its tokenizer; give both, or the folder that holds them")
@@ -115,7 +126,7 @@ class Encoder:
         self.max_length = _longest(self.model, tokenizer, max_length)
         self.batch_tokens = batch_tokens or BATCH_TOKENS["cpu" if self.device.type == "cpu" else "other"]
         self._takes_cache = "use_cache" in inspect.signature(self.model.forward).parameters
-        self._is_decoder = is_decoder(self.model)
+        self.is_decoder = is_decoder(self.model)
         with _evaluating(self.model):
             self._packs = self._can_pack()
 
@@ -136,7 +147,7 @@ class Encoder:
         if isinstance(texts, str):
             raise UserError("encode takes a list of texts, got one text; put it into a list")
         for pooling, layer in ways:
-            self._check(pooling, layer)
+            self.check(pooling, layer)
         hidden = int(self.model.get_input_embeddings().weight.shape[1]) if not len(texts) else None
         found: list[Vectors] = [np.empty((0, hidden or 0), np.float32) for _ in ways]
         num_cut = 0
@@ -160,10 +171,11 @@ class Encoder:
             )
         return found
 
-    def _check(self, pooling: Pooling, layer: int | None) -> None:
+    def check(self, pooling: Pooling, layer: int | None) -> None:
+        """Raise a UserError if there is no such pooling or layer."""
         if pooling not in POOLINGS:
             raise UserError(f"pooling must be one of {', '.join(POOLINGS)}, got {pooling!r}")
-        if pooling == "cls" and self._is_decoder:
+        if pooling == "cls" and self.is_decoder:
             raise UserError(
                 f"the first token of a {self.model.config.model_type} sees no other, so pooling 'cls' says nothing of "
                 "the text; take mean, max or last"
@@ -215,7 +227,7 @@ class Encoder:
             "position_ids": torch.cat([torch.arange(length) for length in lengths])[None].to(self.device),
             "documents": [(len(list(group)), length) for length, group in groupby(lengths)],
         }
-        with _attention(self.model, PACKED):
+        with attention_function(self.model, PACKED):
             return [states[0] for states in self._run(inputs, all_layers)]
 
     def _padded_states(self, ids: list[list[int]], *, all_layers: bool = False) -> list[Tensor]:
@@ -343,26 +355,37 @@ def batches_by_length(lengths: Sequence[int], batch_tokens: int, *, is_packed: b
         yield batch
 
 
-def open_body(name_or_path: str, tokenizer: PreTrainedTokenizerBase | None) -> tuple[Any, PreTrainedTokenizerBase]:
-    """A model without its head, and its tokenizer, which is opened if it is not given.
+def open_body(name: str, *, trust_remote_code: bool = False) -> Any:
+    """A model without its head, in float32.
 
     Raises:
-        UserError: one of them is missing, damaged or incomplete.
+        UserError: there is none, or it is damaged or incomplete.
     """
     disable_progress_bar()  # of loading, which is short
-    folder = model_folder(name_or_path)
-    model, missing = load_pretrained(AutoModel, folder, dtype=torch.float32)
-    if lacking := sorted(name for name in missing if "pooler." not in name):
-        raise UserError(f"{name_or_path} is not a whole model: it lacks {', '.join(lacking[:3])}; save it again")
-    if tokenizer is None:
-        try:
-            tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
-        except Exception as error:  # tokenizers raises nothing narrower for a damaged file
-            raise UserError(
-                f"{name_or_path} holds no tokenizer that opens ({' '.join(str(error).split())[:200]}); save it there"
-            ) from error
-    assert tokenizer is not None
-    return model, tokenizer
+    config = open_config(name, trust_remote_code=trust_remote_code)
+    auto = AutoModelForSeq2SeqLM if config.is_encoder_decoder else AutoModel
+    settings = {"trust_remote_code": trust_remote_code, "config": config, "dtype": torch.float32}
+    model, missing = load_pretrained(auto, model_folder(name), **settings)
+    if lacking := sorted(each for each in missing if "pooler." not in each):
+        raise UserError(f"{name} is not a whole model: it lacks {', '.join(lacking[:3])}; save it again")
+    return model
+
+
+def open_encoder(name: str, arguments: EvaluateArguments) -> Encoder:
+    """A model to make vectors with, as the flags of an evaluation say.
+
+    Raises:
+        UserError: it or its tokenizer does not open, or it has no such layer or pooling.
+    """
+    trust = {"trust_remote_code": arguments.trust_remote_code}
+    encoder = Encoder(
+        open_body(name, **trust),
+        open_tokenizer(name, **trust),
+        batch_tokens=arguments.batch_tokens,
+        device="cuda" if torch.cuda.is_available() else "cpu",
+    )
+    encoder.check(arguments.pooling, arguments.layer)
+    return encoder
 
 
 def body_of(model: PreTrainedModel) -> Any:
@@ -379,7 +402,7 @@ def is_decoder(model: PreTrainedModel) -> bool:
 
 def _longest(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, wanted: int | None) -> int | None:
     """Tokens at which a text is cut; None where nothing sets a limit."""
-    known = [getattr(model.config, "max_position_embeddings", None), tokenizer.model_max_length, wanted]
+    known = [longest_input(model), tokenizer.model_max_length, wanted]
     return min((int(number) for number in known if number is not None and number < VERY_LARGE_INTEGER), default=None)
 
 
@@ -396,11 +419,19 @@ def _evaluating(model: PreTrainedModel) -> Iterator[None]:
 
 
 @contextmanager
-def _attention(model: PreTrainedModel, implementation: str) -> Iterator[None]:
-    """The block runs a model with another attention function."""
-    before = model.config._attn_implementation
-    model.config._attn_implementation = implementation
+def attention_function(model: PreTrainedModel, implementation: str) -> Iterator[None]:
+    """The block runs a model with another attention function.
+
+    `set_attn_implementation` does not reach all modules of an encoder and a decoder that were made one model, since
+    each keeps the configuration that it was made with.
+    """
+    own = (vars(module).get("config") for module in model.modules())
+    configs = {id(config): config for config in own if isinstance(config, PreTrainedConfig)}
+    before = {key: config._attn_implementation for key, config in configs.items()}
     try:
+        for config in configs.values():
+            config._attn_implementation = implementation
         yield
     finally:
-        model.config._attn_implementation = before
+        for key, config in configs.items():
+            config._attn_implementation = before[key]

@@ -6,7 +6,18 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from hf_minibert.errors import UserError
-from hf_minibert.evaluation.arguments import EvaluateArguments, PairArguments, SuiteName
+from hf_minibert.evaluation.arguments import (
+    AttentionArguments,
+    EvaluateArguments,
+    NeighbourArguments,
+    PairArguments,
+    ProbeArguments,
+    QueryArguments,
+    SimilarityArguments,
+    SuiteName,
+    TextArguments,
+    VectorArguments,
+)
 
 
 @dataclass(frozen=True)
@@ -43,13 +54,26 @@ class Result:
     """A line in the chart to compare with: what the legend calls it, and where it is."""
     digits: int = 2
     """Decimals in the printed table."""
-    files: dict[str, str] = field(default_factory=dict)
+    files: dict[str, str | bytes] = field(default_factory=dict)
     """More files to write: their content by relative path."""
 
 
 _PACKAGE = "hf_minibert.evaluation"
 SUITES: dict[SuiteName, Suite] = {
     "blimp": Suite("minimal pairs", f"{_PACKAGE}.minimal_pairs", flags=(PairArguments,)),
+    "sts": Suite("similarity of sentences", f"{_PACKAGE}.sts", flags=(SimilarityArguments, VectorArguments)),
+    "probe": Suite("a linear probe", f"{_PACKAGE}.probe", flags=(ProbeArguments, TextArguments, VectorArguments)),
+    "neighbours": Suite(
+        "nearest neighbours",
+        f"{_PACKAGE}.neighbours",
+        flags=(NeighbourArguments, QueryArguments, TextArguments, VectorArguments),
+    ),
+    "attention": Suite(
+        "pictures of attention",
+        f"{_PACKAGE}.attention",
+        flags=(AttentionArguments, QueryArguments),
+        needs_dataset=False,
+    ),
 }
 
 

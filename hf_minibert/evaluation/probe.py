@@ -1,0 +1,112 @@
+"""A linear probe: how much of the labels a logistic regression reads from a model's vectors, without fine-tuning it.
+
+Probing as Conneau and Kiela (2018, arXiv:1803.05449) do it: the vectors stay as they are, only the classifier learns.
+"""
+
+from collections import Counter
+from dataclasses import dataclass
+from typing import Any
+
+from sklearn.linear_model import LogisticRegression
+from sklearn.metrics import accuracy_score, f1_score
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
+
+from hf_minibert.data.splits import read_source
+from hf_minibert.data.tables import Table
+from hf_minibert.errors import UserError
+from hf_minibert.evaluation.arguments import EvaluateArguments
+from hf_minibert.evaluation.representations import open_encoder
+from hf_minibert.evaluation.sts import require_texts
+from hf_minibert.evaluation.suites import Result
+
+STEPS = 2_000
+"""The most steps that the regression takes."""
+EVAL_SHARE = 5
+"""Where there is no other split, each so-manieth example of the training file is kept out of training."""
+SPLIT_WORDS = {"eval": "dev", "test": "test"}
+
+
+@dataclass(frozen=True)
+class Labelled:
+    """Texts and their labels, by split: train, and eval or test or both."""
+
+    texts: dict[str, list[str]]
+    labels: dict[str, list[str]]
+
+
+def read(arguments: EvaluateArguments) -> Labelled:
+    """Read the splits of one source.
+
+    Raises:
+        UserError: several sources, no text or no label in a row, or a split with labels of one kind only.
+    """
+    sources = arguments.dataset or []
+    if len(sources) != 1:
+        raise UserError(
+            f"suite probe takes one dataset, a folder with train.jsonl, dev.jsonl and test.jsonl, or one file; got "
+            f"{len(sources)}"
+        )
+    columns = {"text_column": arguments.text_column, "label_column": arguments.label_column}
+    tables = read_source(sources[0], columns).tables
+    data = Labelled({}, {})
+    for split, table in tables.items():
+        require_texts(table, "text_column", arguments.text_column)
+        data.texts[split] = list(table.columns[arguments.text_column])
+        data.labels[split] = [_label(table, index, arguments.label_column) for index in range(len(table))]
+    if len(tables) == 1:
+        for part in (data.texts, data.labels):
+            whole = part.pop("train")
+            part["train"] = [one for number, one in enumerate(whole) if number % EVAL_SHARE]
+            part["eval"] = whole[::EVAL_SHARE]
+    labels = data.labels["train"]
+    if len(set(labels)) < 2:
+        only = f" have only the label {labels[0]!r}" if labels else ""
+        raise UserError(f"the {len(labels)} training examples{only}; a probe needs two labels or more")
+    return data
+
+
+def _label(table: Table, index: int, column: str) -> str:
+    value = table.columns[column][index]
+    if value is None or value == "" or isinstance(value, (list, dict)):
+        raise UserError(f"{table.where(index)}: {column} is {value!r}, but must be one label (label_column)")
+    return str(value)
+
+
+def measure(name: str, data: Labelled, arguments: EvaluateArguments) -> Result:
+    """Fit on the vectors of the training texts, and count right answers on the others."""
+    encoder = open_encoder(name, arguments)
+    way = [(arguments.pooling, arguments.layer)]
+    vectors = {split: encoder.pooled(texts, way)[0] for split, texts in data.texts.items()}
+    classifier = make_pipeline(StandardScaler(), LogisticRegression(max_iter=STEPS))
+    classifier.fit(vectors["train"], data.labels["train"])
+    commonest = Counter(data.labels["train"]).most_common(1)[0][0]
+    figures: dict[str, Any] = {
+        "pooling": arguments.pooling,
+        "layer": arguments.layer,
+        "labels": sorted(set(data.labels["train"])),
+        "examples": {split: len(texts) for split, texts in data.texts.items()},
+    }
+    rows: dict[str, float | None] = {}
+    bars: dict[str, float] = {}
+    for split, words in SPLIT_WORDS.items():
+        if split in vectors:
+            labels, said = data.labels[split], classifier.predict(vectors[split])
+            figures[f"{split}_accuracy"] = 100 * float(accuracy_score(labels, said))
+            figures[f"{split}_macro_f1"] = 100 * float(f1_score(labels, said, average="macro", zero_division=0))
+            figures[f"{split}_majority_accuracy"] = 100 * sum(label == commonest for label in labels) / len(labels)
+            rows[f"{words} accuracy"] = bars[f"{words} accuracy"] = figures[f"{split}_accuracy"]
+            rows[f"{words} F1, the mean of all labels'"] = figures[f"{split}_macro_f1"]
+            rows[f"{words} accuracy of the commonest label"] = figures[f"{split}_majority_accuracy"]
+    first = next(split for split in SPLIT_WORDS if split in vectors)
+    return Result(
+        figures=figures,
+        rows=rows,
+        bars={
+            f"{words} accuracy": figures[f"{split}_accuracy"]
+            for split, words in SPLIT_WORDS.items()
+            if split in vectors
+        },
+        axis="accuracy of a linear probe (%)",
+        baseline=("the commonest label", figures[f"{first}_majority_accuracy"]),
+    )

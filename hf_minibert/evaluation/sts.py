@@ -1,0 +1,138 @@
+"""Similarity of sentences without fine-tuning: whether the cosines of vectors rank pairs as people do.
+
+Semantic textual similarity as Reimers and Gurevych (2019, arXiv:1908.10084) measure it: the Spearman correlation of
+cosines with people's scores, in percent, here for every pooling and every layer.
+"""
+
+import warnings
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.stats import ConstantInputWarning, spearmanr
+from tqdm import tqdm
+
+from hf_minibert.data.tables import read_file
+from hf_minibert.errors import UserError
+from hf_minibert.evaluation.arguments import EvaluateArguments
+from hf_minibert.evaluation.minimal_pairs import table_files
+from hf_minibert.evaluation.representations import Encoder, Pooling, normalized, open_encoder
+from hf_minibert.evaluation.suites import Result
+
+PAIRS_AT_ONCE = 4_096
+Way = tuple[Pooling, int]
+
+
+@dataclass(frozen=True)
+class ScoredPairs:
+    """Pairs of sentences with people's scores of how alike they are."""
+
+    first: list[str]
+    second: list[str]
+    scores: NDArray[np.float64]
+
+
+def read(arguments: EvaluateArguments) -> ScoredPairs:
+    """Read the pairs of all files.
+
+    Raises:
+        UserError: a sentence is no text, a score no number, or all scores are the same.
+    """
+    columns = {
+        "first_column": arguments.first_column,
+        "second_column": arguments.second_column,
+        "score_column": arguments.score_column,
+    }
+    first, second, scores = list[str](), list[str](), list[float]()
+    for path in table_files(arguments.dataset or []):
+        table = read_file(path, columns)
+        for option in ("first_column", "second_column"):
+            require_texts(table, option, columns[option])
+        first += table.columns[columns["first_column"]]
+        second += table.columns[columns["second_column"]]
+        for index, value in enumerate(table.columns[columns["score_column"]]):
+            scores.append(_number(value, f"{table.where(index)}: {columns['score_column']}"))
+    if len(set(scores)) < 2:
+        raise UserError(f"all {len(scores)} scores are {scores[0]}, so there is nothing to rank; give other pairs")
+    return ScoredPairs(first, second, np.array(scores))
+
+
+def _number(value: Any, where: str) -> float:
+    try:
+        number = float(value)
+    except (TypeError, ValueError):
+        number = float("nan")
+    if not np.isfinite(number) or isinstance(value, bool):
+        raise UserError(f"{where} is {value!r}, but must be a number (score_column)")
+    return number
+
+
+def require_texts(table: Any, option: str, column: str) -> None:
+    """Check that a column holds texts.
+
+    Raises:
+        UserError: a cell is something else; it is named.
+    """
+    for index, value in enumerate(table.columns[column]):
+        if not isinstance(value, str):
+            what = "empty" if value is None else f"a {type(value).__name__}"
+            raise UserError(f"{table.where(index)}: {column} is {what}, but must be text ({option})")
+
+
+def measure(name: str, pairs: ScoredPairs, arguments: EvaluateArguments) -> Result:
+    """Correlations for every pooling and layer; the headline is that of the flags."""
+    encoder = open_encoder(name, arguments)
+    last = encoder.num_layers
+    poolings: list[Pooling] = ["mean", "max", "last"] if encoder.is_decoder else ["mean", "cls", "max"]
+    layer = last if arguments.layer is None else arguments.layer % (last + 1)
+    encoder.check(arguments.pooling, arguments.layer)
+    # All texts begin alike, so the embedding of the first token, and often of the last, says nothing.
+    ways: list[Way] = [(pooling, each) for pooling in poolings for each in range(pooling in ("cls", "last"), last + 1)]
+    if (arguments.pooling, layer) not in ways:
+        ways.append((arguments.pooling, layer))
+    found = dict(zip(ways, correlations(encoder, pairs, ways), strict=True))
+    headline = found[arguments.pooling, layer]
+    rows: dict[str, float | None] = {f"{arguments.pooling}, layer {layer}": headline}
+    rows |= {f"{pooling}, last layer": found[pooling, last] for pooling in poolings}
+    rows |= {
+        f"{arguments.pooling}, layer {each}": value
+        for (kind, each), value in found.items()
+        if kind == arguments.pooling
+    }
+    return Result(
+        figures={
+            "spearman": headline,
+            "pooling": arguments.pooling,
+            "layer": layer,
+            "pairs": len(pairs.first),
+            "by_layer": {
+                pooling: {str(each): value for (kind, each), value in found.items() if kind == pooling}
+                for pooling in dict.fromkeys(kind for kind, _ in ways)
+            },
+        },
+        rows=rows,
+        bars={f"{pooling}, layer {each}": value for (pooling, each), value in found.items() if value is not None},
+        axis="Spearman correlation with people's scores (%)",
+    )
+
+
+def correlations(encoder: Encoder, pairs: ScoredPairs, ways: Sequence[Way]) -> list[float | None]:
+    """The Spearman correlation of cosines and scores, in percent, for each way; None where all cosines are equal."""
+    cosines = np.empty((len(ways), len(pairs.first)), np.float32)
+    starts = range(0, len(pairs.first), PAIRS_AT_ONCE)
+    for start in tqdm(starts, desc="pairs", delay=2.0, leave=False, disable=len(starts) < 2):
+        part = slice(start, start + PAIRS_AT_ONCE)
+        first, second = pairs.first[part], pairs.second[part]
+        for number, vectors in enumerate(encoder.pooled([*first, *second], ways)):
+            left, right = np.split(normalized(vectors), [len(first)])
+            cosines[number, part] = (left * right).sum(axis=1)
+    return [_spearman(each, pairs.scores) for each in cosines]
+
+
+def _spearman(cosines: NDArray[np.float32], scores: NDArray[np.float64]) -> float | None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ConstantInputWarning)  # which is told by NaN
+        found = 100 * float(spearmanr(cosines, scores).statistic)
+    return found if np.isfinite(found) else None
