@@ -22,6 +22,7 @@ import charts
 import data_speed
 import finetuning
 import imdb
+import inference_speed
 import learning_efficiency
 import objectives
 import quickstart
@@ -44,6 +45,7 @@ TABLES: dict[str, Callable[[dict[str, Any]], list[str]]] = {
     "data_speed": data_speed.table,
     "finetuning": finetuning.table,
     "imdb": imdb.table,
+    "inference_speed": inference_speed.table,
     "learning_efficiency": learning_efficiency.table,
     "objectives": objectives.table,
     "quickstart": quickstart.table,

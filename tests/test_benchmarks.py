@@ -287,3 +287,22 @@ def test_shakespeare(results: Path, tmp_path: Path) -> None:
     for who in ("ours", "nanogpt"):
         assert one[who]["loss"] < 1.0, who  # of 28 characters alike, 3.3
     assert one["ours"]["num_parameters"] == pytest.approx(one["nanogpt"]["num_parameters"], rel=0.05)
+
+
+@pytest.mark.parametrize("architecture", ["classic", "modern"])
+def test_the_speed_of_answers_is_that_of_equal_answers(results: Path, architecture: str) -> None:
+    module = importlib.import_module("inference_speed")
+    texts = ["A cat sat on the mat.", "Snow.", "The old man walked to the sea, and the children followed him."] * 4
+    arguments = module.Arguments(results_dir=str(results), rounds=2)
+    at = torch.device("cpu")
+    vectors = module.encoding("tiny", architecture, texts, arguments, at)
+    assert vectors["largest_difference"] < 1e-5
+    assert (vectors["texts"], len(vectors["rows"])) == (12, 4)
+    written = module.generation("tiny", 2, arguments, at)
+    assert written["same_tokens"]
+    figures = {"tables": [vectors, written], "hardware": "a CPU", "rounds": 2, "command": "python x.py"}
+    lines = module.table(figures)
+    assert sum(line.startswith(("| stock", "| Mini")) for line in lines) == 6
+    for table in figures["tables"]:
+        assert table["rows"][0]["ratio"] == 1
+        assert all(row["seconds"] > 0 for row in table["rows"])

@@ -1,0 +1,281 @@
+"""How fast models answer: vectors of texts, generation, and the first prediction after a cold start.
+
+::
+
+    python benchmarks/inference_speed.py
+    python benchmarks/inference_speed.py --sizes small --texts sentences.txt
+
+Ours and the stock class of the same shape and weights take turns, and who begins changes, so that other work on the
+machine slows all of them alike. A variant's figure is its median, in seconds: of this process's CPU time on a CPU, of
+the clock elsewhere. A ratio is to the first variant of its table.
+
+* Vectors: `hf_minibert.encode` against the stock class with rows padded to the longest of their batch: in random order,
+  32 a batch, as a plain script does it, and sorted by length, 8 a batch. Tokenizing counts, and the vectors must agree.
+* Generation: greedy, with a cache, against stock Llama, one text and eight at a time. The tokens must agree.
+* Cold start: a new process that imports the library, opens a folder and predicts one masked word, against stock BERT
+  of the same shape; the time is that process's CPU time.
+"""
+
+import resource
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from tqdm import tqdm
+from transformers import PreTrainedTokenizerFast
+
+import hf_minibert
+from hf_minibert import MiniBertForMaskedLM, MiniBertModel, MiniGPTForCausalLM
+from hf_minibert.command_line import invocation, run
+from hf_minibert.data.corpus import open_corpus
+from hf_minibert.data.sources import BUILTIN
+from hf_minibert.errors import UserError
+from hf_minibert.evaluation.samples import SENTENCE
+from hf_minibert.export.stock import to_stock
+from hf_minibert.presets import build_config
+from hf_minibert.runs.hardware import hardware, now
+from hf_minibert.runs.results import environment
+from hf_minibert.tokenization import OWN_TOKENIZER, adapt_tokenizer, load_tokenizer, save_tokenizer
+from peers import peer_model
+from runs import Benchmark, device, machine, write_results
+from step_speed import rotated
+
+SEED = 0
+PROMPT_TOKENS, NEW_TOKENS = 32, 64
+START = """
+import sys
+{imports}
+from transformers import AutoModelForMaskedLM, AutoTokenizer
+import torch
+model = AutoModelForMaskedLM.from_pretrained(sys.argv[1]).eval()
+tokenizer = AutoTokenizer.from_pretrained(sys.argv[1])
+inputs = tokenizer("The [MASK] is here.", return_tensors="pt")
+with torch.inference_mode():
+    place = (inputs["input_ids"][0] == tokenizer.mask_token_id).nonzero()[0, 0]
+    print(tokenizer.decode([int(model(**inputs).logits[0, place].argmax())]))
+"""
+
+
+@dataclass(kw_only=True)
+class Arguments(Benchmark):
+    """Measure vectors, generation and cold starts of our models and the stock ones, interleaved."""
+
+    sizes: list[str] = field(default_factory=lambda: ["mini"])
+    """Shapes: tiny, mini, small, medium."""
+    texts: str | None = None
+    """File of texts to encode, one a line. Default: sentences of the builtin corpus."""
+    num_texts: int = 1_000
+    """How many of them, drawn at random."""
+    rounds: int = 5
+    """Measured turns of each variant."""
+    threads: int | None = None
+    """Threads that compute. Default: as many as the machine has cores."""
+
+
+def sentences(arguments: Arguments) -> list[str]:
+    """The texts to encode, in random order."""
+    if arguments.texts is not None:
+        found = [line for line in Path(arguments.texts).read_text(encoding="utf-8").splitlines() if line.strip()]
+    else:
+        found = [match[1] for one in open_corpus([BUILTIN]) for match in SENTENCE.finditer("\n" + one.text)]
+    if len(found) < arguments.num_texts:
+        raise UserError(f"there are {len(found)} texts, fewer than num_texts {arguments.num_texts}; ask for fewer")
+    order = np.random.default_rng(SEED).permutation(len(found))[: arguments.num_texts]
+    return [found[place] for place in order]
+
+
+def seconds(at: torch.device) -> float:
+    """Seconds that tell how much was computed: of this process on a CPU, which others do not lengthen."""
+    return time.process_time() if at.type == "cpu" else now(at)
+
+
+def seconds_of_children() -> float:
+    """CPU seconds of the processes that this one has started, and that have ended."""
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return used.ru_utime + used.ru_stime
+
+
+def take_turns(
+    variants: dict[str, Callable[[], Any]], rounds: int, words: str, clock: Callable[[], float]
+) -> list[dict[str, Any]]:
+    """The median time of each variant, and its ratio to the first one's."""
+    names, times = list(variants), {name: list[float]() for name in variants}
+    for number in tqdm(range(rounds), desc=words):
+        for place in rotated(range(len(names)), number):
+            name = names[place]
+            begin = clock()
+            variants[name]()
+            times[name].append(clock() - begin)
+    medians = {name: statistics.median(some) for name, some in times.items()}
+    first = medians[names[0]]
+    return [
+        {
+            "variant": name,
+            "seconds": round(medians[name], 4),
+            "ratio": round(first / medians[name], 2),
+            "spread": round((max(some) - min(some)) / medians[name], 2),
+        }
+        for name, some in times.items()
+    ]
+
+
+@torch.inference_mode()
+def padded(
+    model: Any, tokenizer: PreTrainedTokenizerFast, texts: Sequence[str], rows: int, *, is_sorted: bool
+) -> Tensor:
+    """Means of the states, (texts, hidden), from rows that are padded to the longest of their batch."""
+    order = sorted(range(len(texts)), key=lambda place: len(texts[place])) if is_sorted else list(range(len(texts)))
+    vectors = torch.empty(len(texts), model.config.hidden_size)
+    for start in range(0, len(order), rows):
+        places = order[start : start + rows]
+        inputs = tokenizer(
+            [texts[place] for place in places], padding=True, truncation=True, max_length=512, return_tensors="pt"
+        ).to(model.device)
+        real = inputs["attention_mask"][..., None]
+        states = model(input_ids=inputs["input_ids"], attention_mask=inputs["attention_mask"]).last_hidden_state
+        vectors[places] = ((states * real).sum(dim=1) / real.sum(dim=1)).float().cpu()
+    return vectors
+
+
+def encoding(size: str, architecture: str, texts: list[str], arguments: Arguments, at: torch.device) -> dict[str, Any]:
+    """The table of vectors."""
+    torch.manual_seed(SEED)
+    config: Any = build_config(f"minibert-{size}", architecture, residual_init="normal")
+    model: Any = MiniBertModel(config)
+    model.to(at).eval()
+    stock: Any = to_stock(model, None, mask_token_id=4)
+    plain = load_tokenizer(OWN_TOKENIZER)
+    tokenizer = adapt_tokenizer(plain, model_type="minibert", uses_token_types=False, model_max_length=512)
+    name = type(stock).__name__
+    variants: dict[str, Callable[[], Any]] = {
+        f"stock {name}, random order, padded, 32 a batch": lambda: padded(stock, tokenizer, texts, 32, is_sorted=False),
+        f"stock {name}, sorted, padded, 8 a batch": lambda: padded(stock, tokenizer, texts, 8, is_sorted=True),
+        f"stock {name}, encode": lambda: torch.from_numpy(hf_minibert.encode(texts, stock, tokenizer)),
+        "MiniBertModel, encode": lambda: torch.from_numpy(hf_minibert.encode(texts, model, tokenizer)),
+    }
+    vectors = [variant() for variant in variants.values()]  # which also warms up
+    difference = max(float((one - vectors[0]).abs().max()) for one in vectors)
+    lengths = [len(ids) for ids in tokenizer(texts, truncation=True, max_length=512)["input_ids"]]
+    return {
+        "kind": "vectors",
+        "model": f"minibert-{size}",
+        "architecture": architecture,
+        "texts": len(texts),
+        "tokens": sum(lengths),
+        "length_percentiles": np.percentile(lengths, [0, 25, 50, 75, 100]).tolist(),
+        "largest_difference": difference,
+        "rows": take_turns(variants, arguments.rounds, f"vectors, {size}, {architecture}", partial(seconds, at)),
+    }
+
+
+def generation(size: str, batch: int, arguments: Arguments, at: torch.device) -> dict[str, Any]:
+    """The table of generation with a cache."""
+    torch.manual_seed(SEED)
+    config: Any = build_config(f"minigpt-{size}", "modern", residual_init="normal")
+    model: Any = MiniGPTForCausalLM(config)
+    model.to(at).eval()
+    stock: Any = to_stock(model, None, mask_token_id=4)
+    prompts = torch.randint(5, model.config.vocab_size, (batch, PROMPT_TOKENS)).to(at)
+    settings: dict[str, Any] = {
+        "attention_mask": torch.ones_like(prompts),
+        "max_new_tokens": NEW_TOKENS,
+        "min_new_tokens": NEW_TOKENS,
+        "do_sample": False,
+        "pad_token_id": 0,
+    }
+    variants: dict[str, Callable[[], Tensor]] = {
+        f"stock {type(stock).__name__}": lambda: stock.generate(prompts, **settings),
+        "MiniGPTForCausalLM": lambda: model.generate(prompts, **settings),
+    }
+    written = [variant() for variant in variants.values()]
+    return {
+        "kind": "generation",
+        "model": f"minigpt-{size}",
+        "batch": batch,
+        "new_tokens": NEW_TOKENS,
+        "same_tokens": bool(torch.equal(*written)),
+        "rows": take_turns(variants, arguments.rounds, f"generation, {size}, {batch} at a time", partial(seconds, at)),
+    }
+
+
+def cold_start(size: str, arguments: Arguments) -> dict[str, Any]:
+    """The table of first predictions, in a new process each."""
+    torch.manual_seed(SEED)
+    tokenizer = load_tokenizer(OWN_TOKENIZER)
+    config: Any = build_config(f"minibert-{size}", "modern")
+    found: dict[str, Callable[[], Any]] = {}
+    with tempfile.TemporaryDirectory() as folder:
+        models: tuple[tuple[str, Any, str], ...] = (
+            ("stock BertForMaskedLM", peer_model("stock", "minibert", size, len(tokenizer)), ""),
+            ("MiniBertForMaskedLM", MiniBertForMaskedLM(config), "import hf_minibert"),
+        )
+        for name, model, imports in models:
+            place = Path(folder) / name.replace(" ", "-")
+            model.save_pretrained(place)
+            save_tokenizer(tokenizer, place)
+            words = [sys.executable, "-c", START.format(imports=imports), str(place)]
+
+            def start(words: list[str] = words) -> None:
+                subprocess.run(words, check=True, capture_output=True)
+
+            start()
+            found[name] = start
+        rows = take_turns(found, arguments.rounds, f"cold start, {size}", seconds_of_children)
+    return {"kind": "cold start", "model": f"minibert-{size}", "rows": rows}
+
+
+def table(figures: dict[str, Any]) -> list[str]:
+    """Times and ratios."""
+    lines = []
+    for each in figures["tables"]:
+        words = {
+            "vectors": "vectors of {texts:,} texts, {tokens:,} tokens, {architecture}",
+            "generation": "{new_tokens} tokens after a prompt, {batch} at a time",
+            "cold start": "first prediction of a new process",
+        }[each["kind"]].format(**each)
+        lines += [f"| {each['model']}: {words} | seconds | times as fast | spread |", "|---|---:|---:|---:|"]
+        lines += [
+            f"| {row['variant']} | {row['seconds']:.3f} | {row['ratio']:.2f} | {row['spread']:.0%} |"
+            for row in each["rows"]
+        ]
+        lines.append("")
+    return [*lines, f"({figures['hardware']}, median of {figures['rounds']}; `{figures['command']}`)"]
+
+
+def main(arguments: Arguments) -> int:
+    """All tables, printed and written."""
+    at = device()
+    if arguments.threads is not None:
+        torch.set_num_threads(arguments.threads)
+    texts = sentences(arguments)
+    tables = []
+    for size in arguments.sizes:
+        tables += [encoding(size, architecture, texts, arguments, at) for architecture in ("classic", "modern")]
+        tables += [generation(size, batch, arguments, at) for batch in (1, 8)]
+        tables.append(cold_start(size, arguments))
+    figures = {
+        "command": invocation(),
+        "hardware": hardware(at),
+        "threads": torch.get_num_threads(),
+        "rounds": arguments.rounds,
+        "seed": SEED,
+        "tables": tables,
+        "environment": environment(),
+    }
+    tqdm.write("\n".join(table(figures)), file=sys.stdout)
+    write_results(arguments.results / f"{'-'.join(('inference_speed', *machine()))}.json", figures)
+    return 0
+
+
+if __name__ == "__main__":
+    run(Arguments, main)
