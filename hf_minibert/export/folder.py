@@ -40,6 +40,13 @@ def shown_name(name_or_path: str) -> str:
     return name_or_path if not Path(name_or_path).exists() else Path(name_or_path).resolve().name
 
 
+def checked(record: dict[str, Any]) -> str:
+    """What was compared before an export was written, in a sentence: what the record says, or two outputs."""
+    return (
+        record.get("checked") or f"On sample texts the outputs of the two differ by {record['largest_difference']:.1e}."
+    )
+
+
 def describe(
     folder: Path,
     name_or_path: str,
@@ -85,7 +92,7 @@ def describe(
 
 The weights, configuration and tokenizer of the {code(record["from"])} named {code(record["model"])}, converted by
 hf_minibert.
-On a sample text the outputs of the two differ by {record["largest_difference"]:.1e}.{" " + lost if lost else ""}
+{checked(record)}{" " + lost if lost else ""}
 To open this folder (or give its name on the Hub in place of the dot):
 
 ```{language}

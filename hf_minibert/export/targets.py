@@ -43,5 +43,6 @@ TARGETS: dict[str, Target] = {
         "hf_minibert.export.onnx",
         options=("quantize", "measure_on"),
     ),
+    "gguf": Target("a GGUF file for llama.cpp, with its tokenizer", "hf_minibert.export.gguf", options=("pooling",)),
 }
 DEFAULT = Target("the stock class that computes the same, or ours from a stock one", _STOCK)

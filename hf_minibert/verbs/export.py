@@ -23,10 +23,10 @@ class Arguments:
     to: str | None = None
     """What to convert to: bert (from a classic MiniBERT), eurobert (modern), gpt2 (classic MiniGPT), llama (modern),
     qwen3 (with qk_norm), arcee (without gated_mlp), apertus (both); or back from these: minibert, minigpt; or
-    sentence-transformers, or onnx. Default: the stock class that fits."""
+    sentence-transformers, onnx or gguf. Default: the stock class that fits."""
     pooling: Literal["cls", "mean", "max", "lasttoken"] | None = None
-    """For sentence-transformers: how the states of a text's tokens become one vector. Default: as the checkpoint's
-    classifier does, or their mean."""
+    """For sentence-transformers and gguf: how the states of a text's tokens become one vector. Default: as the
+    checkpoint's classifier does, or their mean."""
     normalize: bool = True
     """For sentence-transformers: whether vectors get length 1."""
     quantize: Literal["int8"] | None = None
@@ -52,6 +52,8 @@ class Arguments:
 
 def main(arguments: Arguments) -> int:
     """Convert, compare the outputs, and print the code that opens the result."""
+    from hf_minibert.export.folder import checked
+
     folder = model_folder(arguments.model_name_or_path)
     module = arguments.target.load()
     options = {name: getattr(arguments, name) for name in arguments.target.options}
@@ -59,6 +61,6 @@ def main(arguments: Arguments) -> int:
     print(f"wrote {arguments.output_dir}: the {done['from']} {arguments.model_name_or_path} as a {done['to']}")
     for line in done.get("notes", []):
         print(line)
-    print(f"On a sample text their outputs differ by {done['largest_difference']:.1e}. Open it with\n")
+    print(f"{checked(done)} Open it with\n")
     print(textwrap.indent(module.opening(done, repr(arguments.output_dir)), "    "), end="")
     return 0

@@ -1,0 +1,124 @@
+"""Export to GGUF: the file that llama.cpp opens. What it computes is tested in `clients/test_llama_cpp.py`."""
+
+import json
+
+import gguf
+import pytest
+import torch
+from commands import call
+from transformers import AutoTokenizer
+
+from hf_minibert.export.gguf import FILE, escaped, export
+from hf_minibert.tokenization import adapt_tokenizer, token_bytes, train_wordpiece
+
+
+def unescaped(text: str) -> bytes:
+    """As llama.cpp reads it: `llama_unescape_rwkv_token`, in bytes that overflow."""
+    found, rest = bytearray(), list(text.encode())
+    while rest:
+        byte = rest.pop(0)
+        if byte != ord("\\"):
+            found.append(byte)
+            continue
+        assert rest.pop(0) == ord("x")
+        digits = [rest.pop(0) for _ in range(2)]
+        high, low = (digit - ord("a") + 10 if digit >= ord("a") else digit - ord("0") for digit in digits)
+        found.append(((high << 4) + low) & 255)
+    return bytes(found)
+
+
+def test_every_piece_has_two_spellings_that_say_the_same():
+    for byte in range(256):
+        for rest in (b"", b"a\\", b"\xff\n "):
+            piece = bytes([byte]) + rest
+            spelt = {escaped(piece, begins=begins) for begins in (True, False)}
+            assert len(spelt) == 2
+            assert {unescaped(text) for text in spelt} == {piece}
+
+
+CELLS = [
+    ("MiniGPTForCausalLM", "modern", {}, "llama"),
+    ("MiniGPTForCausalLM", "modern", {"qk_norm": True}, "qwen3"),
+    ("MiniGPTForCausalLM", "modern", {"gated_mlp": False, "hidden_act": "relu2"}, "arcee"),
+    ("MiniGPTForCausalLM", "classic", {}, "gpt2"),
+    ("MiniBertForMaskedLM", "modern", {}, "eurobert"),
+    ("MiniBertForMaskedLM", "classic", {}, "bert"),
+]
+
+
+@pytest.mark.parametrize(("name", "architecture", "fields", "known_as"), CELLS)
+def test_a_file_has_the_shape_the_weights_and_the_tokens(save, name, architecture, fields, known_as, tmp_path):
+    model, folder = save(name, architecture, **fields)
+    record = export(str(folder), str(tmp_path / "out"))
+    assert record["tokenizer"] == "ids"
+    reader = gguf.GGUFReader(tmp_path / "out" / FILE)
+    values = {key: field.contents() for key, field in reader.fields.items()}
+    assert values["general.architecture"] == known_as
+    assert values[f"{known_as}.block_count"] == 2
+    assert values[f"{known_as}.feed_forward_length"] == 48
+    assert values.get(f"{known_as}.pooling_type") == (1 if known_as.endswith("bert") else None)
+    weights = {tensor.name: torch.tensor(tensor.data) for tensor in reader.tensors}
+    assert torch.equal(weights["token_embd.weight"], model.get_input_embeddings().weight)
+    down = model.base_model.layers[1].mlp.down_proj.weight
+    assert torch.equal(weights["blk.1.ffn_down.weight"], down)
+    tokenizer = AutoTokenizer.from_pretrained(folder)
+    tokens = values["tokenizer.ggml.tokens"]
+    assert len(set(tokens)) == len(tokens) == len(tokenizer), "llama.cpp asks for distinct ones"
+    for index, piece in enumerate(token_bytes(tokenizer)):
+        if index in tokenizer.all_special_ids:
+            assert tokens[index] == tokenizer.convert_ids_to_tokens(index)
+            assert values["tokenizer.ggml.token_type"][index] == gguf.TokenType.CONTROL
+        else:
+            assert unescaped(tokens[index]) == piece
+
+
+def test_berts_own_wordpiece_is_read_as_it_is(save, tmp_path):
+    _, folder = save("MiniBertForMaskedLM", "classic")
+    lower = train_wordpiece(["the cat sat on the mat, and the mat was flat"] * 9, vocab_size=45, lowercase=True)
+    own = adapt_tokenizer(lower, model_type="minibert", uses_token_types=True, model_max_length=64)
+    own.save_pretrained(folder)
+    assert export(str(folder), str(tmp_path / "out"))["tokenizer"] == "bert"
+    reader = gguf.GGUFReader(tmp_path / "out" / FILE)
+    tokens = reader.fields["tokenizer.ggml.tokens"].contents()
+    vocabulary = own.get_vocab()
+    assert tokens[vocabulary["the"]] == "\u2581the"
+    assert tokens[next(index for name, index in vocabulary.items() if name.startswith("##"))][0] != "#"
+    assert tokens[len(vocabulary)] == f"[unused{len(vocabulary)}]"
+
+
+REFUSALS = {
+    "another activation": ("MiniGPTForCausalLM", "modern", {"hidden_act": "gelu"}, [], "has hidden_act='silu'"),
+    "biases": ("MiniGPTForCausalLM", "modern", {"use_bias": True}, [], "use_bias=True"),
+    "a head": ("MiniGPTForSequenceClassification", "modern", {}, [], "has a head that llama.cpp does not know"),
+    "a pooling of a decoder": ("MiniGPTForCausalLM", "modern", {}, ["--pooling", "mean"], "pooling is for encoders"),
+    "a pooling": ("MiniBertForMaskedLM", "modern", {}, ["--pooling", "max"], "llama.cpp has no pooling 'max'"),
+    "positions": (
+        "MiniGPTForCausalLM",
+        "modern",
+        {"rope_parameters": {"rope_type": "linear", "factor": 2.0, "rope_theta": 1e4}},
+        [],
+        "rope_type 'linear'",
+    ),
+}
+
+
+@pytest.mark.parametrize("case", REFUSALS)
+def test_what_llama_cpp_does_not_compute_is_refused(case, save, tmp_path, monkeypatch, capsys):
+    name, architecture, fields, words, message = REFUSALS[case]
+    _, folder = save(name, architecture, **fields)
+    flags = ["--model_name_or_path", folder, "--to", "gguf", "--output_dir", tmp_path / "out", *words]
+    assert call("export.py", monkeypatch, *flags) == 2
+    assert message in capsys.readouterr().err.strip().splitlines()[-1]
+    assert not (tmp_path / "out").exists()
+
+
+def test_it_says_how_to_open_the_file(save, tmp_path, monkeypatch, capsys):
+    _, folder = save("MiniGPTForCausalLM")
+    flags = ["--model_name_or_path", folder, "--to", "gguf", "--output_dir", tmp_path / "out"]
+    assert call("export.py", monkeypatch, *flags) == 0
+    printed = capsys.readouterr().out
+    assert "The weights in the file are the model's, bit for bit." in printed
+    assert "give it ids, from tokenizer.json" in printed
+    card = (tmp_path / "out/README.md").read_text()
+    assert "give it ids, from tokenizer.json" in card
+    assert str(tmp_path) not in card + json.dumps(json.loads((tmp_path / "out/export.json").read_text()))
