@@ -75,27 +75,34 @@ def held_out(texts: Sequence[str], source: str, *, fraction: float = 0.1) -> lis
     return chosen
 
 
-def read_source(source: str, columns: Mapping[str, str] | Choice, *, test_source: str | None = None) -> Source:
+def read_source(
+    source: str,
+    columns: Mapping[str, str] | Choice,
+    *,
+    eval_source: str | None = None,
+    test_source: str | None = None,
+) -> Source:
     """Read the columns of every split.
 
     Args:
         source: a file (.jsonl .json .csv .tsv .parquet, also compressed), a folder with files named after their splits,
             or the name of a data set on the Hub, as NAME or NAME:CONFIG.
         columns: the columns, each under the name of the option that the user names it with; or what chooses them.
+        eval_source: a file for the evaluation split, in place of the source's own.
         test_source: a file for the test split, in place of the source's own.
 
     Raises:
         UserError: something is missing, unreadable, or not a table with these columns.
     """
     path, hub_id, not_read = Path(source), None, list[str]()
+    given = {split: file for split, file in (("eval", eval_source), ("test", test_source)) if file is not None}
     if _is_there(path):
         files = {"train": path}
         if path.is_dir():
             files, not_read = split_files(path)
         if callable(columns):
             columns = columns(column_names(files["train"]), str(files["train"]))
-        if test_source is not None and "test" in files:
-            not_read.append(files.pop("test").name)
+        not_read += [files.pop(split).name for split in given if split in files]
         tables = {split: read_file(file, columns) for split, file in files.items()}
     elif path.suffix.lower() in (*SUFFIXES, *DECOMPRESSORS) or not _HUB_NAME.fullmatch(source):
         raise UserError(f"dataset {source} does not exist; give a file, a folder, or the name of a data set on the Hub")
@@ -105,24 +112,28 @@ def read_source(source: str, columns: Mapping[str, str] | Choice, *, test_source
         if callable(columns):
             own, rows = loaded["train"]
             columns = columns(rows.column_names, f"the {own} split of {source}")
-        if test_source is not None and loaded.pop("test", None) is not None:
-            not_read.append("test")
+        not_read += [loaded.pop(split)[0] for split in given if split in loaded]
         tables = {
             split: table_of(rows, f"the {own} split of {source}", columns) for split, (own, rows) in loaded.items()
         }
-    if test_source is not None:
-        tables["test"] = read_test_file(test_source, columns)
+    for split, file in given.items():
+        tables[split] = read_extra_file(file, columns, f"{split}_dataset")
     return Source(tables, hub_id, not_read, columns)
 
 
 def read_test_file(source: str, columns: Mapping[str, str]) -> Table:
-    """Read the columns of a file that is named beside the source.
+    """Read the columns of a test file that is named beside the source; see `read_extra_file`."""
+    return read_extra_file(source, columns, "test_dataset")
+
+
+def read_extra_file(source: str, columns: Mapping[str, str], option: str) -> Table:
+    """Read the columns of a file that is named beside the source, by an option.
 
     Raises:
         UserError: it is no file, unreadable, or not a table with these columns.
     """
     if not (_is_there(Path(source)) and Path(source).is_file()):
-        raise UserError(f"test_dataset {source} is not a file")
+        raise UserError(f"{option} {source} is not a file")
     return read_file(Path(source), columns)
 
 

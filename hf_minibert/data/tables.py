@@ -150,7 +150,9 @@ def format_of(path: Path, suffixes: Sequence[str] = SUFFIXES) -> tuple[str, str 
 def missing_column(where: str, option: str, column: str, columns: Iterable[str], place: str = "") -> UserError:
     """The error for a column that is not there."""
     there_are = listed(name or "(no name)" for name in columns)
-    return UserError(f"{where} has no column {column!r}; it has {there_are}{place} (name yours with --{option})")
+    return UserError(
+        f"{where} has no column {column!r}; it has {there_are}{place} (name yours with --{option.partition(':')[0]})"
+    )
 
 
 # ---------------------------------------------------------------- files

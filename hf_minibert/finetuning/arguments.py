@@ -18,6 +18,13 @@ TaskName = Literal[
 
 ProblemType = Literal["single_label_classification", "multi_label_classification", "regression"]
 
+LORA_TASKS: tuple[TaskName, ...] = (
+    "text-classification",
+    "token-classification",
+    "question-answering",
+    "multiple-choice",
+)
+
 USED_BY: dict[str, tuple[TaskName, ...]] = {
     "text_column": ("text-classification", "token-classification", "causal-lm"),
     "label_column": ("text-classification", "token-classification", "multiple-choice"),
@@ -33,6 +40,9 @@ USED_BY: dict[str, tuple[TaskName, ...]] = {
     "class_weights": ("text-classification",),
     "classifier_pooling": ("text-classification", "multiple-choice"),
     "lm_loss_weight": ("text-classification",),
+    "eval_dataset": ("text-classification",),
+    "lora_rank": LORA_TASKS,
+    "merge_lora": LORA_TASKS,
     "one_document_per_row": ("causal-lm",),
     "source_lang": ("translation",),
     "target_lang": ("translation",),
@@ -52,10 +62,13 @@ class DataArguments:
     """`builtin` (which package a documentation text is from), a file (.jsonl .csv .tsv .parquet, also compressed), a
     folder with one train, dev and test file each (train.csv, dev.csv, ...), or a data set on the Hub, as NAME or
     NAME:CONFIG."""
+    eval_dataset: str | None = None
+    """A file to evaluate on after every epoch, in place of a part of the training set or a split of the data set."""
     test_dataset: str | None = None
     """A file to measure once, at the end."""
     text_column: str | None = None
-    """The column of the text. Default: text, or another usual name that is unmistakable."""
+    """The column of the text. Default: text, or another usual name that is unmistakable. For text-classification also a
+    sentence with columns in braces, as in `--text_column "Question: {question}"`."""
     text_pair_column: str | None = None
     """The column of a second text that belongs to the first. Default: none, or an unmistakable one, such as sentence2
     beside sentence1."""
@@ -118,6 +131,10 @@ class ModelArguments:
     what the model has, cls unless it says otherwise, as in BERT, to which others cannot be exported."""
     class_weights: Literal["balanced"] | None = None
     """Weights of the labels in the loss: `balanced` makes rare labels count as much as common ones."""
+    lora_rank: int | None = None
+    """Train low-rank adapters (LoRA) of this rank and the head in place of all weights; needs the extra `peft`."""
+    merge_lora: bool = False
+    """Add the adapters to the weights in the end, so that the model opens without PEFT."""
     lm_loss_weight: float = 0.5
     """Weight of MiniGPT's language-model loss beside the classifier's, in every loss that is shown, too; 0 is better
     below about 10,000 examples."""
@@ -232,6 +249,7 @@ class FinetuneArguments(
             "max_train_samples",
             "max_eval_samples",
             "early_stopping_patience",
+            "lora_rank",
             "seeds",
         ):
             value = getattr(self, name)
@@ -245,6 +263,8 @@ class FinetuneArguments(
         for name in ("hidden_dropout_prob", "label_smoothing_factor"):
             if not 0 <= getattr(self, name) < 1:
                 raise UserError(f"{name} must be in [0, 1), got {getattr(self, name)}")
+        if self.merge_lora and self.lora_rank is None:
+            raise UserError("--merge_lora merges adapters, and there are none without --lora_rank")
         if (self.model_name_or_path is None) == (self.model is None):
             raise UserError(
                 "give either --model_name_or_path, a pre-trained model, or --model, a named one with new weights"

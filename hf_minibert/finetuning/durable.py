@@ -22,6 +22,7 @@ from transformers.trainer_utils import EvalLoopOutput
 
 from hf_minibert.errors import UserError
 from hf_minibert.files import disk_errors
+from hf_minibert.finetuning.lora import is_adapted, take_adapters
 from hf_minibert.finetuning.trainer import ProportionateTrainer
 from hf_minibert.finetuning.unfinished import Unfinished, read_progress
 from hf_minibert.runs.stopping import StopSignal
@@ -83,7 +84,10 @@ class DurableTrainer(ProportionateTrainer):
     def take_weights(self, checkpoint: Path) -> None:
         """Load the weights of a checkpoint."""
         assert self.model is not None
-        load_model(self.model, checkpoint / "model.safetensors")
+        if is_adapted(self.model):
+            take_adapters(self.model, checkpoint)
+        else:
+            load_model(self.model, checkpoint / "model.safetensors")
 
     def restore_progress(self) -> None:
         """Restore what `Trainer` forgets; call it once `Trainer` has restored the rest."""

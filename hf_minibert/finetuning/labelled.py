@@ -18,8 +18,8 @@ from datasets import Dataset
 
 from hf_minibert.data.corpus import open_corpus
 from hf_minibert.data.documents import document_hash
-from hf_minibert.data.splits import Choice, Source, choose_column, held_out, read_source, read_test_file, table_of
-from hf_minibert.data.tables import Table, listed, shown
+from hf_minibert.data.splits import Choice, Source, choose_column, held_out, read_extra_file, read_source, table_of
+from hf_minibert.data.tables import Table, listed, missing_column, shown
 from hf_minibert.errors import UserError
 from hf_minibert.finetuning.arguments import ProblemType
 
@@ -64,6 +64,7 @@ class LabelledData:
 def load_labelled(
     source: str,
     *,
+    eval_source: str | None = None,
     test_source: str | None = None,
     text_column: str | None = None,
     text_pair_column: str | None = None,
@@ -77,8 +78,9 @@ def load_labelled(
     Args:
         source: `builtin`, a file (.jsonl .json .csv .tsv .parquet, also compressed), a folder with files named after
             their splits, or a Hub name.
+        eval_source: a file for the evaluation split.
         test_source: a file for the test split.
-        text_column: the column of the text. Default: the one with a usual name.
+        text_column: the column of the text, or a sentence with columns in braces. Default: the one with a usual name.
         text_pair_column: the column of a second text. Default: beside its usual partner, the one with a usual name.
         label_column: the column of the label. Default: the one with a usual name.
         label_names: the labels, in the order of their class ids; or what the class ids 0, 1, ... in the column mean.
@@ -94,11 +96,11 @@ def load_labelled(
     def choose(there: Sequence[str], where: str) -> dict[str, str]:
         return choose_columns(there, where, given)
 
-    read = _read(source, test_source, choose)
+    read = _read(source, eval_source, test_source, choose)
     tables, columns = dict(read.tables), read.columns
     column = columns["label_column"]
     plain = {"text_column": TEXT_COLUMNS[0], "label_column": LABEL_COLUMNS[0]}
-    is_news = any(name not in (given[option], plain.get(option)) for option, name in columns.items())
+    is_news = any(name not in (given[option], plain.get(option)) for option, name in columns.items() if option in given)
     notes = [_which_columns(columns)] if is_news else []
     notes += [f"not read: {listed(read.not_read)}"] if read.not_read else []
     kind = problem_type or _problem_type(tables["train"], column, label_separator)
@@ -129,7 +131,7 @@ def load_labelled(
         values = {split: _class_ids(table, split, labels[split], names, ids) for split, table in tables.items()}
     splits = {
         split: Dataset.from_dict(
-            {**_texts(table, columns), "label": values[split], "row": [int(number) for number in table.numbers]}
+            {**_texts(table, columns, given), "label": values[split], "row": [int(number) for number in table.numbers]}
         )
         for split, table in tables.items()
     }
@@ -155,14 +157,15 @@ def load_labelled(
     )
 
 
-def _read(source: str, test_source: str | None, choose: Choice) -> Source:
+def _read(source: str, eval_source: str | None, test_source: str | None, choose: Choice) -> Source:
     if source != "builtin":
-        return read_source(source, choose, test_source=test_source)
+        return read_source(source, choose, eval_source=eval_source, test_source=test_source)
     rows = _builtin()
     columns = choose(rows.column_names, "the builtin data")
     tables = {"train": table_of(rows, "the builtin data", columns)}
-    if test_source is not None:
-        tables["test"] = read_test_file(test_source, columns)
+    for split, file in (("eval", eval_source), ("test", test_source)):
+        if file is not None:
+            tables[split] = read_extra_file(file, columns, f"{split}_dataset")
     return Source(tables, None, [], columns)
 
 
@@ -172,21 +175,38 @@ def choose_columns(there: Sequence[str], where: str, given: dict[str, str | None
     Raises:
         UserError: a column is not there, or is named twice, or there are several to choose from.
     """
-    chosen = {option: column for option, column in given.items() if column is not None}
+    chosen, in_sentences = dict[str, str](), dict[str, str]()
+    for option, column in given.items():
+        if column is not None and is_sentence(column):
+            in_sentences |= {f"{option}:{name}": name for name in _IN_BRACES.findall(column)}
+        elif column is not None:
+            chosen[option] = column
+    for option, column in in_sentences.items():
+        if column not in there:
+            raise missing_column(where, option, column, there)
     if "label_column" not in chosen:
         chosen["label_column"] = choose_column(there, where, "label_column", LABEL_COLUMNS)
     free = [name for name in there if name not in chosen.values()]
-    if not chosen.keys() & {"text_column", "text_pair_column"} and TEXT_COLUMNS[0] not in map(str.lower, free):
+    is_named = chosen.keys() | {option.partition(":")[0] for option in in_sentences}
+    if not is_named & {"text_column", "text_pair_column"} and TEXT_COLUMNS[0] not in map(str.lower, free):
         own = {name.lower(): name for name in free}
         pairs = [pair for pair in PAIRS if own.keys() >= set(pair)]
         if len(pairs) == 1:
             chosen |= {"text_column": own[pairs[0][0]], "text_pair_column": own[pairs[0][1]]}
-    if "text_column" not in chosen:
+    if "text_column" not in is_named | chosen.keys():
         chosen["text_column"] = choose_column(there, where, "text_column", TEXT_COLUMNS)
     for option, column in chosen.items():
         if (other := next(each for each in chosen if chosen[each] == column)) != option:
             raise UserError(f"{other} and {option} are both {column!r}; they are two columns")
-    return chosen
+    return chosen | in_sentences
+
+
+_IN_BRACES = re.compile(r"\{([^{}]+)\}")
+
+
+def is_sentence(column: str) -> bool:
+    """Whether what stands for a column is a sentence with columns in braces."""
+    return _IN_BRACES.search(column) is not None
 
 
 def _which_columns(columns: Mapping[str, str]) -> str:
@@ -424,17 +444,30 @@ def _scores(table: Table, written: list[Written], column: str) -> list[float]:
     return scores
 
 
-def _texts(table: Table, columns: Mapping[str, str]) -> dict[str, list[str]]:
-    """The texts of every row, and the second ones if there are any."""
+def _texts(table: Table, columns: Mapping[str, str], given: Mapping[str, str | None]) -> dict[str, list[str]]:
+    """The texts of every row, and the second ones if there are any; what stands in a sentence is put in its place."""
     found = {}
     for option, name in (("text_column", "text"), ("text_pair_column", "text_pair")):
-        if option not in columns:
-            continue
-        for index, text in enumerate(table.columns[columns[option]]):
-            if not isinstance(text, str):
-                raise UserError(
-                    f"{table.where(index)}: the column {columns[option]!r} must hold text, but it holds a "
-                    f"{'missing value' if text is None else type(text).__name__}; choose another --{option}, or mend it"
-                )
-        found[name] = list(table.columns[columns[option]])
+        if option in columns:
+            found[name] = _texts_of(table, columns[option], option)
+        elif any(key.startswith(f"{option}:") for key in columns):
+            sentence = str(given[option])
+            parts = {column: _texts_of(table, column, option) for column in _IN_BRACES.findall(sentence)}
+            found[name] = [_filled(sentence, parts, row) for row in range(len(table))]
     return found
+
+
+def _filled(sentence: str, parts: Mapping[str, list[str]], row: int) -> str:
+    """A sentence with a row's texts in place of the columns in braces."""
+    return _IN_BRACES.sub(lambda match: parts[match[1]][row], sentence)
+
+
+def _texts_of(table: Table, column: str, option: str) -> list[str]:
+    """A column that must hold text."""
+    for index, text in enumerate(table.columns[column]):
+        if not isinstance(text, str):
+            raise UserError(
+                f"{table.where(index)}: the column {column!r} must hold text, but it holds a "
+                f"{'missing value' if text is None else type(text).__name__}; choose another --{option}, or mend it"
+            )
+    return list(table.columns[column])

@@ -9,7 +9,9 @@ from typing import Any
 from hf_minibert.data.sources import BUILTIN
 from hf_minibert.files import CARD, GENERATED_CARD, write_json, write_text
 from hf_minibert.finetuning.durable import DurableTrainer
+from hf_minibert.finetuning.lora import is_adapted, merged, save_adapters
 from hf_minibert.finetuning.run import Run
+from hf_minibert.finetuning.task import Usage
 from hf_minibert.finetuning.unfinished import ARGUMENTS, RESULTS, saved_arguments
 from hf_minibert.hub.card import render_card
 from hf_minibert.runs.curves import plot_curves
@@ -50,7 +52,12 @@ def write_result(folder: Path, kept: Outcome, outcomes: dict[int, Outcome]) -> d
     """
     run, history = kept.run, kept.history
     assert run is not None
-    run.model.save_pretrained(folder)
+    if run.arguments.merge_lora:
+        merged(run.model).save_pretrained(folder)
+    elif is_adapted(run.model):
+        save_adapters(run.model, folder, run.start.name)
+    else:
+        run.model.save_pretrained(folder)
     save_tokenizer(run.tokenizer, folder)
     run.task.save(folder)
     write_json(folder / ARGUMENTS, saved_arguments(run.arguments))
@@ -132,6 +139,22 @@ def seed_lines(results: dict[str, Any]) -> list[str]:
     return lines
 
 
+def usage(run: Run) -> Usage:
+    """How to use the model: as its task says, or with PEFT."""
+    if run.arguments.lora_rank is None or run.arguments.merge_lora:
+        return run.task.usage()
+    auto_class = run.task.auto_class.__name__
+    return Usage(
+        code="import hf_minibert\n"
+        "from peft import PeftModel\n"
+        f"from transformers import AutoConfig, {auto_class}\n\n"
+        "config = AutoConfig.from_pretrained({model})\n"
+        f"base = {auto_class}.from_pretrained({json.dumps(run.start.name)}, config=config)  # where you have it\n"
+        "model = PeftModel.from_pretrained(base, {model})",
+        needs_package=True,
+    )
+
+
 def baseline_of(run: Run, results: dict[str, Any]) -> float | None:
     """The value that the metric which chooses the best epoch has without any learning, if the task knows one."""
     name = run.task.baseline_names.get(run.best_metric)
@@ -194,7 +217,7 @@ def finetuning_results(run: Run, kept_seed: Outcome, outcomes: dict[int, Outcome
         | over_seeds(outcomes, list(kept), kept_seed.seed)
         | {
             "headline": task.headline(results),
-            "usage": asdict(task.usage()),
+            "usage": asdict(usage(run)),
             "limits": task.limits(results),
         }
     )

@@ -12,6 +12,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerFast, set_seed
 from hf_minibert.errors import UserError
 from hf_minibert.finetuning.arguments import FinetuneArguments
 from hf_minibert.finetuning.durable import row_lengths
+from hf_minibert.finetuning.lora import with_adapters
 from hf_minibert.finetuning.start import Start, from_checkpoint, from_preset
 from hf_minibert.finetuning.task import Task, TaskData
 from hf_minibert.finetuning.tasks import TASKS
@@ -120,12 +121,21 @@ def build_model(
     """The model as it begins with a seed, and the names of its new weights."""
     set_seed(seed)
     longest = max(max(row_lengths(some)) for some in rows.values())
-    return task.build_model(
+    model, new_weights = task.build_model(
         start,
         data,
         attn_implementation=fastest_attention(min(max_length, longest)),
         hidden_dropout_prob=arguments.hidden_dropout_prob,
     )
+    if arguments.lora_rank is None:
+        return model, new_weights
+    if start.source is None:
+        raise UserError("--lora_rank adapts a pre-trained model, and --model has new weights; leave one of them out")
+    if start.is_converted and not arguments.merge_lora:
+        raise UserError(
+            f"{start.name} is converted before it is adapted, so that the adapters would not fit it; add --merge_lora"
+        )
+    return with_adapters(model, arguments.lora_rank, arguments.hidden_dropout_prob)
 
 
 def check_metric(arguments: FinetuneArguments, task: Task) -> None:

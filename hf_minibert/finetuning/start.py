@@ -31,6 +31,8 @@ class Start:
     tokenizer: PreTrainedTokenizerFast
     source: str | None
     """The folder or Hub name of the weights; None for new ones."""
+    is_converted: bool = False
+    """Whether `source` was made of a stock checkpoint."""
 
     def model(self, auto_class: Any, **settings: Any) -> tuple[Any, set[str]]:
         """A model in float32, and the names of its new weights; none where all are new, which learn alike.
@@ -75,8 +77,8 @@ def from_checkpoint(name_or_path: str, tokenizer: str | None = None) -> Start:
         config = load_config(source)  # a mistake in the name shows best here
         chosen = load_tokenizer(tokenizer or source)
     _check_vocabulary(chosen, config, name, tokenizer)
-    start = Start(name, hub_id, config, chosen, weights)
-    if weights != source:
+    start = Start(name, hub_id, config, chosen, weights, weights != source)
+    if start.is_converted:
         weakref.finalize(start, shutil.rmtree, weights)
     return start
 

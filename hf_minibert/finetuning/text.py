@@ -102,6 +102,7 @@ class TextClassification(Task):
         arguments = self.arguments
         data = load_labelled(
             arguments.dataset,
+            eval_source=arguments.eval_dataset,
             test_source=arguments.test_dataset,
             text_column=arguments.text_column,
             text_pair_column=arguments.text_pair_column,

@@ -21,7 +21,7 @@ RESULTS = "results.json"
 BEGUN = "begun.json"
 PROGRESS = "progress.json"
 OUTCOME = "outcome.json"
-SOURCES = ("model_name_or_path", "tokenizer_name_or_path", "dataset", "test_dataset")
+SOURCES = ("model_name_or_path", "tokenizer_name_or_path", "dataset", "eval_dataset", "test_dataset")
 SHARING = ("push_to_hub", "hub_private_repo")
 FREE = ("output_dir", "resume", "overwrite_output_dir", "per_device_eval_batch_size", *SHARING, *SOURCES)
 """Arguments that may differ when a fine-tuning is resumed; what `SOURCES` name is compared by content."""

@@ -51,7 +51,17 @@ _USAGE = {  # of classifiers that were made before results.json said it
 }
 _ESSENTIAL = ("model", "corpus", "model_name_or_path", "dataset", "output_dir")  # said even where it is the default
 _NOT_COMPUTING = ("resume", "overwrite_output_dir", "push_to_hub", "hub_private_repo")
-_PATHS = ("corpus", "tokenizer", "model_name_or_path", "dataset", "test_dataset", "output_dir")
+_PATHS = (
+    "corpus",
+    "tokenizer",
+    "model_name_or_path",
+    "decoder_name_or_path",
+    "tokenizer_name_or_path",
+    "dataset",
+    "eval_dataset",
+    "test_dataset",
+    "output_dir",
+)
 _TRAINING_LABELS = {
     "seconds": "time",
     "num_processes": "processes",

@@ -17,7 +17,7 @@ def main(arguments: Arguments) -> int:
     """Train, evaluate, keep the best epoch; with --resume, flags that are left out are those of the earlier run."""
     if arguments.resume and (earlier := earlier_arguments(arguments.output_dir)) is not None:
         arguments = parse(Arguments, defaults=earlier)
-    for source in (arguments.dataset, arguments.test_dataset):
+    for source in (arguments.dataset, arguments.eval_dataset, arguments.test_dataset):
         if source is not None:
             require_table(source)
     if arguments.model_name_or_path is not None:

@@ -132,6 +132,8 @@ def test_what_is_not_pretrained_learns_faster(
     data = load_labelled(str(corpus))
     counts = [(data.train["label"][:].count(label), data.eval["label"][:].count(label)) for label in (0, 1)]
     table = [" ".join(line.split()) for line in said.partition("fine-tuning")[0].splitlines()]
+    held = counts[0][1] + counts[1][1]
+    assert table.pop(0) == f"no evaluation split: {held} of 40 texts are held out, by their hash"
     assert table == ["label train eval", *(f"{label} {train} {held}" for label, (train, held) in enumerate(counts))]
     assert re.search(
         r"F1 \d+\.\d% as the mean of all labels' \(macro\)\n  F1 \d+\.\d% of the positive label, 1\n", said

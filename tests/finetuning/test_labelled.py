@@ -455,3 +455,66 @@ def test_counts_of_labels():
     assert len(lines) == 1 + LABELS_SHOWN + 1
     assert lines[1].startswith("label 0\\n ")
     assert lines[-1] == "and 9,980 more labels"
+
+
+@pytest.mark.parametrize(
+    ("columns", "text", "pair", "label"),
+    [
+        (["id", "sentence", "label"], "sentence", None, "label"),
+        (["Text", "sentence", "Label"], "Text", None, "Label"),
+        (["idx", "sentence1", "sentence2", "score"], "sentence1", "sentence2", "score"),
+        (["premise", "hypothesis", "label", "idx"], "premise", "hypothesis", "label"),
+        (["question", "title", "answer", "passage"], "question", "passage", "answer"),
+        (["text", "sentence1", "sentence2", "label"], "text", None, "label"),
+    ],
+)
+def test_columns_with_usual_names_are_found(columns, text, pair, label):
+    given = dict.fromkeys(["text_column", "text_pair_column", "label_column"])
+    expected = {"text_column": text, "label_column": label} | ({"text_pair_column": pair} if pair else {})
+    assert labelled.choose_columns(columns, "t.csv", given) == expected
+
+
+@pytest.mark.parametrize(
+    ("columns", "message"),
+    [
+        (["sentence", "review", "label"], "t.csv has the columns sentence, review; say which one with --text_column"),
+        (["text", "score", "class"], "t.csv has the columns score, class; say which one with --label_column"),
+        (["words", "label"], "t.csv has no column 'text'; it has words, label (name yours with --text_column)"),
+        (["text", "mood"], "t.csv has no column 'label'; it has text, mood (name yours with --label_column)"),
+    ],
+)
+def test_columns_that_could_be_several_or_none(columns, message):
+    given = dict.fromkeys(["text_column", "text_pair_column", "label_column"])
+    with pytest.raises(UserError) as caught:
+        labelled.choose_columns(columns, "t.csv", given)
+    assert str(caught.value) == message
+
+
+def test_columns_in_a_sentence(tmp_path):
+    rows = [{"text": f"He saw {n}.", "one": "He", "two": f"{n}", "label": n % 2} for n in range(40)]
+    source = write(tmp_path / "rows.jsonl", rows)
+    asked = {"text_column": 'Is "{one}" the same as {two}?', "text_pair_column": "text"}
+    data = load_labelled(source, eval_source=source, **asked)
+    assert data.eval["text"][3] == 'Is "He" the same as 3?'
+    assert data.eval["text_pair"][3] == "He saw 3."
+    message = error_of(source, text_column="{one} and {three}")
+    assert message.endswith(
+        "rows.jsonl has no column 'three'; it has text, one, two, label (name yours with --text_column)"
+    )
+
+
+@pytest.mark.parametrize(
+    ("rows", "options", "message"),
+    [
+        (labelled_rows([["a"], ["b"]]), {"label_names": ["a", "c"]}, "the column 'label' holds a, b"),
+        (labelled_rows([["a"], ["b", None]]), {}, "line 2: one of the labels in the column 'label' is missing"),
+        (labelled_rows([[]]), {}, "no text of"),
+        (labelled_rows(["3", "x"]), {"problem_type": "regression"}, "line 2: 'x' in the column 'label' is no number"),
+        (labelled_rows([1.5, None]), {"problem_type": "regression"}, "line 2: a missing value in the column"),
+        (labelled_rows(["a", "b"]), {"problem_type": "multi_label_classification"}, "'a' is no list of labels"),
+        (labelled_rows([0.5, 1.5]), {"problem_type": "regression", "label_names": ["a"]}, "names classes, but"),
+        (labelled_rows(["a", "b"]), {"label_separator": ";", "problem_type": "regression"}, "parts the labels of"),
+    ],
+)
+def test_labels_that_are_not_what_the_problem_needs(tmp_path, rows, options, message):
+    assert message in error_of(write(tmp_path / "rows.jsonl", rows), **options)

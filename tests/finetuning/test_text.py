@@ -22,6 +22,7 @@ from transformers import (
     pipeline,
 )
 
+from hf_minibert.command_line import parse
 from hf_minibert.errors import UserError
 from hf_minibert.evaluation import metrics
 from hf_minibert.finetuning import arguments as arguments_module
@@ -261,6 +262,28 @@ def test_processes_count_every_text_once(models: Path, tmp_path: Path) -> None:
     found = json.loads((folder / "results.json").read_text())["metrics"]
     right = np.mean([line["label"] == line["prediction"] for line in lines])
     assert found["eval_accuracy"] == pytest.approx(right)
+
+
+@pytest.mark.parametrize("path", sorted((REPOSITORY / "scripts/configs/babylm").iterdir()), ids=lambda path: path.stem)
+def test_settings_of_the_babylm_suite_are_read(path: Path, tmp_path: Path) -> None:
+    """Every settings file names columns that its data has, and a metric that its task has."""
+    columns = {
+        "boolq": ("question", "passage"),
+        "multirc": ("question", "answer", "paragraph"),
+        "wsc": ("span1_text", "span2_text", "text"),
+        "mnli": ("premise", "hypothesis"),
+        "qqp": ("question1", "question2"),
+    }.get(path.stem, ("sentence1", "sentence2"))
+    rows = [{name: f"{name} {number}" for name in columns} | {"label": number % 2} for number in range(20)]
+    file = write(tmp_path / "rows.jsonl", rows)
+    words = [str(path), "--model", "minibert-tiny", "--output_dir", "x", "--dataset", file, "--eval_dataset", file]
+    arguments = parse(FinetuneArguments, words)
+    task = TextClassification(arguments)
+    data = task.read()
+    for name in columns:
+        assert f"{name} 3" in data.splits["eval"]["text"][3] + " " + data.splits["eval"]["text_pair"][3]
+    assert arguments.best_metric in task.metrics
+    assert (arguments.learning_rate, arguments.max_seq_length) == (3e-5, 512)
 
 
 def test_a_flag_that_the_task_does_not_use_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
