@@ -108,7 +108,9 @@ def model_folder(tokenizer: PreTrainedTokenizerFast, tmp_path_factory: pytest.Te
 
     def make(name: str) -> Path:
         from language_models import MAKERS
+        from transformers.utils.logging import disable_progress_bar
 
+        disable_progress_bar()  # of saving: tests read what the commands print
         if name not in folders:
             torch.manual_seed(0)
             model, own = MAKERS[name](tokenizer)

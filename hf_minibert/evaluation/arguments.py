@@ -3,14 +3,39 @@
 from dataclasses import dataclass
 from typing import Literal
 
+from hf_minibert.data.sources import DocumentUnit
 from hf_minibert.errors import UserError
 
-SuiteName = Literal["blimp", "sts", "probe", "neighbours", "attention"]
+SuiteName = Literal["blimp", "likelihood", "sts", "probe", "neighbours", "attention"]
 AttentionKind = Literal["encoder", "decoder", "cross"]
 """Whose attention: an encoder's, a decoder's, or a decoder's to an encoder."""
 PoolingName = Literal["mean", "cls", "max", "last"]
 Backend = Literal["mlm", "mntp", "causal"]
 """How a model tells the probability of a token: see `hf_minibert.evaluation.scores`."""
+
+
+@dataclass(kw_only=True)
+class LanguageModelArguments:
+    """Language models (suites blimp and likelihood)."""
+
+    backend: Backend | None = None
+    """How to read the model. mlm: one token is hidden at a time, and read at its place; mntp: read at the place before
+    it, as hybrid models learn it; causal: from left to right. Default: what the model was made for."""
+
+
+@dataclass(kw_only=True)
+class LikelihoodArguments:
+    """Likelihood of texts (suite likelihood)."""
+
+    document: DocumentUnit = "file"
+    """What is one text of a .txt or .md file."""
+    window: int | None = None
+    """Tokens that the model reads at once. Default: as many as it can, at most 1,024."""
+    stride: int | None = None
+    """How far a window begins behind the one before it: a causal model sees at least window - stride tokens before each
+    that it predicts. Default: half the window."""
+    max_documents: int | None = None
+    """Take only the first so many texts."""
 
 
 @dataclass(kw_only=True)
@@ -23,9 +48,6 @@ class PairArguments:
     """The column of the unacceptable sentence."""
     paradigm_column: str | None = None
     """The column that says which paradigm a pair belongs to. Default: UID, or where there is none, the file's name."""
-    backend: Backend | None = None
-    """How to read the model. mlm: one token is hidden at a time, and read at its place; mntp: read at the place before
-    it, as hybrid models learn it; causal: from left to right. Default: what the model was made for."""
     within_word: bool = False
     """When a token is hidden, also hide the rest of its word (Kauf and Ivanova 2023), so that one half of a long word
     does not give the other away. Only for mlm and mntp; the figures of the field are without it."""
@@ -58,10 +80,10 @@ class SimilarityArguments:
 
 @dataclass(kw_only=True)
 class TextArguments:
-    """Tables of texts (suites probe and neighbours)."""
+    """Texts (suites likelihood, probe and neighbours)."""
 
     text_column: str = "text"
-    """The column of the texts."""
+    """The column of the texts, in files that have columns."""
 
 
 @dataclass(kw_only=True)
@@ -111,7 +133,9 @@ class EvaluateArguments(
     SimilarityArguments,
     VectorArguments,
     TextArguments,
+    LikelihoodArguments,
     PairArguments,
+    LanguageModelArguments,
 ):
     """Measure how good a model is, or several side by side: a table, a chart, and figures in results.json.
 
@@ -120,15 +144,17 @@ class EvaluateArguments(
 
     suite: SuiteName
     """What to measure. blimp: of two sentences that differ little, does the model prefer the acceptable one?
-    sts: do the cosines of its vectors rank pairs of sentences as people do? probe: how much of the labels does a
-    logistic regression read from its vectors? neighbours: which texts of a file does it take to be alike? attention: a
-    picture of which tokens its heads look at."""
+    likelihood: how well does it predict texts, in bits per byte, or in masked tokens and the order of segments? sts: do
+    the cosines of its vectors rank pairs of sentences as people do? probe: how much of the labels does a logistic
+    regression read from its vectors? neighbours: which texts of a file does it take to be alike? attention: a picture
+    of which tokens its heads look at."""
     model_name_or_path: str | None = None
     """Folder of a model, its name on the Hub, or minibert-tiny or minigpt-tiny, which travel with this package."""
     compare: list[str] | None = None
     """Several models, in place of one: one table, one chart."""
     dataset: list[str] | None = None
-    """Files (.jsonl .csv .tsv .parquet, also compressed), or folders of them."""
+    """Files, also compressed, or folders of them: tables (.jsonl .csv .tsv .parquet), and for likelihood texts (.txt
+    .md)."""
     output_dir: str
     """Folder for results.json, the chart and the predictions; an earlier evaluation there is replaced."""
     trust_remote_code: bool = False
@@ -142,7 +168,7 @@ class EvaluateArguments(
         for name in self.model_names:
             if self.model_names.count(name) > 1:
                 raise UserError(f"compare names {name} twice; give each model once")
-        for name in ("num_neighbours", "batch_tokens", "max_pairs"):
+        for name in ("num_neighbours", "batch_tokens", "max_pairs", "max_documents", "window", "stride"):
             value = getattr(self, name)
             if value is not None and value < 1:
                 raise UserError(f"{name} must be 1 or more, got {value}")

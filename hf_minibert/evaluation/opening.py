@@ -60,38 +60,50 @@ class LanguageModel:
         """Entries of the vocabulary, as the head has them."""
         return int(self.model.get_output_embeddings().weight.shape[0])
 
+    @property
+    def pad_id(self) -> int:
+        """What fills rows up. A mask hides it, but some models also count positions by it."""
+        ids = (self.tokenizer.pad_token_id, self.model.config.get_text_config().pad_token_id)
+        return next((number for number in ids if number is not None), 0)
+
     @torch.inference_mode()
-    def log_probabilities(
+    def predict(
         self, input_ids: Tensor, attention_mask: Tensor | None, rows: Tensor, columns: Tensor, targets: Tensor
-    ) -> Tensor:
-        """The log-probability, in nats, of tokens at some places of a batch.
+    ) -> tuple[Tensor, Tensor]:
+        """How probable tokens are at some places of a batch.
 
         Args:
-            input_ids: (batch, sequence).
+            input_ids: (batch, sequence), on any device.
             attention_mask: (batch, sequence), 0 for padding; None: there is none.
             rows: (places,), the row of each.
             columns: (places,), where the token is, not where it is read.
             targets: (places,), the tokens.
 
         Returns:
-            (places,), in float32.
+            Log-probabilities, (places,), in nats and in float32, and whether no other token is likelier, (places,); on
+            the CPU.
         """
-        inputs: dict[str, Tensor] = {"input_ids": input_ids}
+        inputs = {"input_ids": input_ids.to(self.device)}
         if attention_mask is not None:
-            inputs["attention_mask"] = attention_mask
+            inputs["attention_mask"] = attention_mask.to(self.device)
+        rows, columns, targets = (each.to(self.device) for each in (rows, columns - self.offset, targets))
         settings = {"use_cache": False} if self.backend == "causal" else {}
         if not self.reads_states:
-            logits = self.model(**inputs, **settings).logits[rows, columns - self.offset]
-            return _of_targets(logits, targets)
-        states = self.model.base_model(**inputs, **settings)[0][rows, columns - self.offset]
+            log_probabilities, is_best = _of_targets(self.model(**inputs, **settings).logits[rows, columns], targets)
+            return log_probabilities.cpu(), is_best.cpu()
+        states = self.model.base_model(**inputs, **settings)[0][rows, columns]
         size = max(1, (1 << 22) // self.vocab_size)  # of logits: few enough for a CPU's caches
         parts = zip(torch.split(states, size), torch.split(targets, size), strict=True)
-        return torch.cat([_of_targets(logits_of_states(self.model, some), tokens) for some, tokens in parts])
+        found = [_of_targets(logits_of_states(self.model, some), tokens) for some, tokens in parts]
+        return torch.cat([each for each, _ in found]).cpu(), torch.cat([each for _, each in found]).cpu()
 
 
-def _of_targets(logits: Tensor, targets: Tensor) -> Tensor:
+def _of_targets(logits: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
+    """Log-probabilities of the targets, and whether each is the likeliest; logits: (places, vocabulary)."""
     logits = logits.float()
-    return logits.gather(1, targets[:, None])[:, 0] - logits.logsumexp(dim=1)
+    of_targets = logits.gather(1, targets[:, None])[:, 0]
+    best = logits.amax(dim=1)
+    return of_targets - logits.logsumexp(dim=1), of_targets >= best
 
 
 def logits_of_states(model: PreTrainedModel, states: Tensor) -> Tensor:

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import asdict
+from glob import glob
 from pathlib import Path
 from typing import Any
 
@@ -67,9 +68,8 @@ def _settings(arguments: EvaluateArguments) -> dict[str, Any]:
 
 def _checksums(sources: list[str]) -> dict[str, str]:
     """The SHA-256 of every file of a data set."""
-    paths = [
-        path for source in map(Path, sources) for path in (sorted(source.iterdir()) if source.is_dir() else [source])
-    ]
+    named = [Path(name) for source in sources for name in (sorted(glob(source)) or [source])]
+    paths = [path for place in named for path in (sorted(place.iterdir()) if place.is_dir() else [place])]
     return {path.name: digest(path) for path in paths if path.is_file()}
 
 

@@ -15,7 +15,6 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
 from tqdm import tqdm
 
 from hf_minibert.data.tables import shown
@@ -203,7 +202,7 @@ def _score(
     for index, first, last in batch:
         text = spelt[index]
         places, count = text.places[first:last], last - first
-        block = np.full((count if is_masked else 1, width), _pad_id(model), dtype=np.int64)
+        block = np.full((count if is_masked else 1, width), model.pad_id, dtype=np.int64)
         block[:, : len(text.ids)] = text.ids
         row = np.arange(count) if is_masked else np.zeros(count, dtype=np.int64)
         if is_masked and within_word:
@@ -218,20 +217,10 @@ def _score(
         lengths += [len(text.ids)] * len(block)
     mask = None
     if min(lengths) < width:
-        mask = _tensor(model, np.arange(width) < np.array(lengths)[:, None]).long()
-    found = model.log_probabilities(
-        _tensor(model, np.concatenate(inputs)),
+        mask = torch.from_numpy((np.arange(width) < np.array(lengths)[:, None]).astype(np.int64))
+    found, _ = model.predict(
+        torch.from_numpy(np.concatenate(inputs)),
         mask,
-        *(_tensor(model, np.concatenate(parts)) for parts in (rows, columns, targets)),
+        *(torch.from_numpy(np.concatenate(parts)) for parts in (rows, columns, targets)),
     )
-    return found.cpu().numpy()
-
-
-def _tensor(model: LanguageModel, values: NDArray[np.generic]) -> Tensor:
-    return torch.from_numpy(values).to(model.device)
-
-
-def _pad_id(model: LanguageModel) -> int:
-    """What fills rows up; the mask hides it, but some models also count positions by it."""
-    ids = (model.tokenizer.pad_token_id, model.model.config.get_text_config().pad_token_id)
-    return next((number for number in ids if number is not None), 0)
+    return found.numpy()

@@ -9,6 +9,8 @@ from hf_minibert.errors import UserError
 from hf_minibert.evaluation.arguments import (
     AttentionArguments,
     EvaluateArguments,
+    LanguageModelArguments,
+    LikelihoodArguments,
     NeighbourArguments,
     PairArguments,
     ProbeArguments,
@@ -60,7 +62,12 @@ class Result:
 
 _PACKAGE = "hf_minibert.evaluation"
 SUITES: dict[SuiteName, Suite] = {
-    "blimp": Suite("minimal pairs", f"{_PACKAGE}.minimal_pairs", flags=(PairArguments,)),
+    "blimp": Suite("minimal pairs", f"{_PACKAGE}.minimal_pairs", flags=(PairArguments, LanguageModelArguments)),
+    "likelihood": Suite(
+        "likelihood of texts",
+        f"{_PACKAGE}.likelihood",
+        flags=(LikelihoodArguments, TextArguments, LanguageModelArguments),
+    ),
     "sts": Suite("similarity of sentences", f"{_PACKAGE}.sts", flags=(SimilarityArguments, VectorArguments)),
     "probe": Suite("a linear probe", f"{_PACKAGE}.probe", flags=(ProbeArguments, TextArguments, VectorArguments)),
     "neighbours": Suite(

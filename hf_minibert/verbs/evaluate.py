@@ -16,7 +16,7 @@ def main(arguments: Arguments) -> int:
     for name in arguments.model_names:
         model_folder(name)
     for source in arguments.dataset or []:
-        if not Path(source).exists():
+        if not Path(source).exists() and not any(mark in source for mark in "*?["):
             raise UserError(f"dataset {source} does not exist; give a file or a folder of files")
     from hf_minibert.evaluation.report import CHART, RESULTS, evaluate
 

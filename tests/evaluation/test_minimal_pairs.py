@@ -251,7 +251,8 @@ def test_wrong_flags_are_one_clear_line(
     words: list[str], message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     data = write(tmp_path / "pairs.jsonl", PAIRS)
-    assert run(monkeypatch, "--dataset", data, "--output_dir", tmp_path / "out", *words) == 2
+    words = [*words, *([] if "--dataset" in words else ["--dataset", str(data)])]
+    assert run(monkeypatch, "--output_dir", tmp_path / "out", *words) == 2
     error = capsys.readouterr().err
     assert error.count("\n") == 1
     assert message in error

@@ -1,0 +1,170 @@
+"""Likelihood of texts: every byte counts once, whatever the tokenizer, the window and the stride."""
+
+import json
+import math
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from commands import call
+from hypothesis import given
+from hypothesis import strategies as st
+from transformers import AutoModelForCausalLM, AutoModelForMaskedLM, AutoTokenizer, PreTrainedTokenizerFast
+
+from hf_minibert import MiniBertConfig, MiniBertForPreTraining
+from hf_minibert.errors import UserError
+from hf_minibert.evaluation.likelihood import (
+    causal_figures,
+    masked_figures,
+    order_figures,
+    spell_texts,
+    window_of,
+    windows,
+)
+from hf_minibert.evaluation.opening import open_language_model
+from hf_minibert.tokenization import adapt_tokenizer
+
+Folder = Callable[[str], Path]
+TEXTS = ["The cats see a dog in the park. " * 12, "", "Zoë’s\ncat  [MASK]", "a"]
+
+
+@given(st.integers(0, 80), st.integers(3, 20), st.data(), st.booleans())
+def test_windows_score_every_token_once(length: int, window: int, data: st.DataObject, has_begin: bool) -> None:
+    stride = data.draw(st.integers(1, window - 1))
+    ids = np.arange(100, 100 + length)
+    pieces = list(windows(ids, 7 if has_begin else None, window, stride))
+    scored = [token for piece in pieces for token in piece.ids[piece.places].tolist()]
+    assert scored == ids[0 if has_begin else 1 :].tolist()
+    assert all(len(piece.ids) <= window and piece.places[0] >= 1 for piece in pieces)
+    assert all(piece.places[0] >= window - stride for piece in pieces[1:])
+
+
+@pytest.mark.parametrize("name", ["minigpt", "gpt2", "llama"])
+def test_bits_per_byte_are_those_of_one_pass_where_a_window_holds_the_text(name: str, model_folder: Folder) -> None:
+    folder, texts = model_folder(name), ["The cat saw a dog.", "a"]
+    model = open_language_model(str(folder))
+    found = causal_figures(model, spell_texts(model, texts), *window_of(model, None, None), None)
+    tokenizer, stock = AutoTokenizer.from_pretrained(folder), AutoModelForCausalLM.from_pretrained(folder)
+    begin = tokenizer.eos_token_id if tokenizer.bos_token_id is None else tokenizer.bos_token_id
+    bits = 0.0
+    for text in texts:
+        ids = [begin, *tokenizer(text, add_special_tokens=False).input_ids]
+        with torch.no_grad():
+            likely = stock(torch.tensor([ids])).logits[0].float().log_softmax(dim=1)
+        bits -= sum(float(likely[place - 1, ids[place]]) for place in range(1, len(ids))) / math.log(2)
+    assert found["bits_per_byte"] == pytest.approx(bits / sum(len(text.encode()) for text in texts), rel=1e-5)
+
+
+def test_a_model_that_knows_nothing_needs_the_same_bits_in_every_window(model_folder: Folder) -> None:
+    """Its bits are the logarithm of the vocabulary's size for every token, so none is lost and none counted twice."""
+    model = open_language_model(str(model_folder("minigpt")))
+    model.model.lm_head.weight.data.zero_()
+    spelling = spell_texts(model, TEXTS)
+    tokens, num_bytes = sum(map(len, spelling.ids)), sum(len(text.encode()) for text in TEXTS)
+    for window, stride in ((64, 32), (10, 9), (5, 1)):
+        found = causal_figures(model, spelling, window, stride, None)
+        assert found["bits_per_byte"] == pytest.approx(13 * tokens / num_bytes)
+        assert found["perplexity"] == pytest.approx(8192)
+
+
+def test_a_tokenizer_that_changes_text_is_found_out(model_folder: Folder) -> None:
+    ours, theirs = (open_language_model(str(model_folder(name))) for name in ("minigpt", "bert"))
+    assert spell_texts(ours, TEXTS).restored == 4
+    spelling = spell_texts(theirs, TEXTS)
+    assert spelling.restored == 2  # the empty text, and one letter
+    assert spelling.unknown > 0
+    assert spelling.num_bytes == sum(len(text.encode()) for text in TEXTS)
+
+
+@pytest.mark.parametrize("name", ["minibert", "hybrid", "bert"])
+def test_masked_loss_is_that_of_the_model_on_the_same_masks(name: str, model_folder: Folder) -> None:
+    """However the rows are cut into batches; a hybrid model's logits stand at the hidden token."""
+    model = open_language_model(str(model_folder(name)))
+    spelling = spell_texts(model, [text.replace("[MASK]", "") for text in TEXTS])
+    found = masked_figures(model, spelling, 32, None)
+    assert found == pytest.approx(masked_figures(model, spelling, 32, 40), rel=1e-4)
+    assert 0 <= found["masked_lm_accuracy"] <= 100
+    assert found["masked_tokens"] > 5
+    stock = AutoModelForMaskedLM.from_pretrained(model_folder(name), dtype=torch.float32).eval()
+    asked: list[float] = []
+
+    def spy(input_ids, attention_mask, rows, columns, targets):  # noqa: ANN001
+        with torch.no_grad():
+            likely = stock(input_ids=input_ids, attention_mask=attention_mask).logits.log_softmax(dim=2)
+        asked.extend(likely[rows, columns, targets].tolist())
+        return likely[rows, columns, targets], torch.zeros(len(rows))
+
+    object.__setattr__(model, "predict", spy)
+    masked_figures(model, spelling, 32, None)
+    assert found["masked_lm_loss"] == pytest.approx(-sum(asked) / len(asked), rel=1e-4)
+
+
+def test_the_order_of_segments_is_asked_of_a_model_that_has_learnt_it(
+    tmp_path: Path, tokenizer: PreTrainedTokenizerFast
+) -> None:
+    """A head that always says FOLLOWS is right as often as B follows; both rows have labels of both kinds."""
+    shape = {"hidden_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 48}
+    paired = MiniBertForPreTraining(MiniBertConfig.modern(vocab_size=8192, max_position_embeddings=64, **shape))
+    with torch.no_grad():
+        paired.nsp_head.weight.zero_()
+        paired.nsp_head.bias.copy_(torch.tensor([1.0, 0.0]))
+    paired.save_pretrained(tmp_path)
+    adapted = adapt_tokenizer(tokenizer, model_type="minibert", uses_token_types=False, model_max_length=64)
+    adapted.save_pretrained(tmp_path)
+    model = open_language_model(str(tmp_path))
+    figures = order_figures(model, spell_texts(model, TEXTS * 8), 32, trust_remote_code=False)
+    assert set(figures) == {"next_sentence_accuracy", "sentence_order_accuracy"}
+    assert all(20 < value < 80 for value in figures.values())
+
+
+def test_the_verb_compares_models_of_both_kinds(
+    tmp_path: Path, model_folder: Folder, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "text.txt").write_text(TEXTS[0])
+    words = ["--suite", "likelihood", "--dataset", tmp_path / "text.txt", "--output_dir", tmp_path / "out"]
+    names = [model_folder("minigpt"), model_folder("gpt2"), model_folder("minibert")]
+    assert call("evaluate.py", monkeypatch, *words, "--compare", *names) == 0
+    one, other, masked = json.loads((tmp_path / "out" / "results.json").read_text())["models"]
+    assert one["bits_per_byte"] != other["bits_per_byte"] > 0
+    assert one["bytes"] == other["bytes"] == len(TEXTS[0])
+    assert masked["masked_lm_loss"] > 0
+    table = capsys.readouterr().out
+    assert f"{one['bits_per_byte']:.3f}" in table
+    assert f"{masked['masked_lm_loss']:.3f}" in table
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["--window", "100"], "window 100 is longer than"),
+        (["--window", "2"], "window must hold at least 3"),
+        (["--stride", "64"], "stride must be at most window - 1, which is 63"),
+        (["--stride", "0"], "stride must be 1 or more"),
+        (["--max_pairs", "2"], "max_pairs is for suite blimp, not for likelihood"),
+        (["--dataset", "{}/empty.txt"], "empty"),
+    ],
+)
+def test_bad_input_is_one_clear_line(
+    words: list[str],
+    message: str,
+    tmp_path: Path,
+    model_folder: Folder,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    (tmp_path / "text.txt").write_text(TEXTS[0])
+    (tmp_path / "empty.txt").write_text("")
+    flags = ["--suite", "likelihood", "--model_name_or_path", model_folder("minigpt"), "--output_dir", tmp_path / "out"]
+    flags += [] if "--dataset" in words else ["--dataset", tmp_path / "text.txt"]
+    assert call("evaluate.py", monkeypatch, *flags, *(word.format(tmp_path) for word in words)) == 2
+    error = capsys.readouterr().err
+    assert error.count("\n") == 1, error
+    assert message in error
+
+
+def test_a_text_without_a_hidden_token_is_refused(model_folder: Folder) -> None:
+    model = open_language_model(str(model_folder("minibert")))
+    with pytest.raises(UserError, match="so short that none of its tokens is hidden"):
+        masked_figures(model, spell_texts(model, [""]), 32, None)
