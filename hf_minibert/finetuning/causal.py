@@ -88,6 +88,9 @@ class LanguageModelling(Task):
         super().__init__(arguments)
         self._counts: np.ndarray[Any, np.dtype[np.int64]] | None = None  # of each token in the training text
         self._targets: np.ndarray[Any, np.dtype[np.int64]]
+        self._document_of_row: dict[str, list[int]] = {}
+        self._sums: dict[str, np.ndarray[Any, np.dtype[np.float64]]] = {}
+        """Nats, tokens and bytes of each row of a split, (rows, 3)."""
 
     # ---- data
 
@@ -141,7 +144,9 @@ class LanguageModelling(Task):
         if split == "eval":
             self._targets = targets
         sizes = [len(text.encode()) for text in texts]
-        return _dataset(_windows(documents, sizes, max_length))
+        rows = _dataset(_windows(documents, sizes, max_length))
+        self._document_of_row[split] = list(rows["document"])
+        return rows.remove_columns("document")
 
     def collator(self, tokenizer: PreTrainedTokenizerFast) -> RowCollator:
         """See `RowCollator`."""
@@ -155,7 +160,8 @@ class LanguageModelling(Task):
 
     def measure(self, prediction: EvalPrediction, split: str, *, compute_result: bool = True) -> dict[str, float]:
         """Nats and perplexity per token, and bits per byte of the text itself."""
-        nats, tokens, num_bytes = np.asarray(prediction.predictions, dtype=np.float64).sum(axis=0)
+        self._sums[split] = np.asarray(prediction.predictions, dtype=np.float64)
+        nats, tokens, num_bytes = self._sums[split].sum(axis=0)
         loss = nats / tokens
         return {
             "loss": float(loss),
@@ -170,6 +176,14 @@ class LanguageModelling(Task):
         return {"unigram_loss": float(-np.log(frequencies[self._targets]).mean())}
 
     # ---- the result
+
+    def predictions(self, split: str) -> Iterator[dict[str, Any]]:
+        """How well each document is predicted: its tokens, its nats, and its bits per byte."""
+        sums = np.zeros((max(self._document_of_row[split]) + 1, 3))
+        np.add.at(sums, self._document_of_row[split], self._sums[split])
+        for row, (nats, tokens, num_bytes) in enumerate(sums):
+            bits = float(nats / np.log(2) / num_bytes)
+            yield {"row": row, "tokens": int(tokens), "nats": float(nats), "bits_per_byte": bits}
 
     def report(self, results: dict[str, Any]) -> list[str]:
         """Loss beside its baseline, and bits per byte."""
@@ -291,11 +305,14 @@ def _pieces(documents: list[Any], length: int) -> Iterator[dict[str, Any]]:
 
 def _windows(documents: list[Any], sizes: list[int], length: int) -> Iterator[dict[str, Any]]:
     """Rows that predict each token of each document once; the first row of a document has its number of bytes."""
-    for document, size in zip(documents, sizes, strict=True):
+    for number, (document, size) in enumerate(zip(documents, sizes, strict=True)):
         done = 1  # the first token is not predicted
         while done < len(document):
             end = min(len(document), length if done == 1 else done + length // 2)
             start = max(0, end - length)
             part = document[start:end]
-            yield _row(part, np.arange(len(part)), done - start) | {"num_bytes": size if done == 1 else 0}
+            yield _row(part, np.arange(len(part)), done - start) | {
+                "num_bytes": size if done == 1 else 0,
+                "document": number,
+            }
             done = end

@@ -43,6 +43,11 @@ def test_an_interval_holds_the_figure() -> None:
         assert low < value < high
 
 
+def test_an_interval_where_nothing_matches() -> None:
+    found = intervals(["x"] * 4 + ["ein Mann fährt ein Rad"], ["y"] * 4 + ["ein Mann fährt ein Rad"], samples=50)
+    assert found["bleu"][0] == 0 < found["bleu"][1]
+
+
 def test_a_batch_at_a_time_is_all_at_once() -> None:
     metric = TranslationMetrics()
     for said, true in zip(SAID, TRUE, strict=True):

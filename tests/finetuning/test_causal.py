@@ -84,15 +84,23 @@ def test_figures_are_those_of_the_text_itself(tmp_path: Path) -> None:
     for split, each in texts.items():
         (tmp_path / f"{split}.jsonl").write_text("".join(json.dumps({"text": text}) + "\n" for text in each))
     output = tmp_path / "out"
-    assert finetune(arguments(tmp_path, output, per_device_eval_batch_size=3, max_seq_length=64)) == 0
+    assert (
+        finetune(arguments(tmp_path, output, per_device_eval_batch_size=3, max_seq_length=64, write_predictions=True))
+        == 0
+    )
     metrics = json.loads((output / "results.json").read_text())["metrics"]
     model, tokenizer = AutoModelForCausalLM.from_pretrained(output), AutoTokenizer.from_pretrained(output)
     for name, split in (("eval", "dev"), ("test", "test")):
         nats, tokens = 0.0, 0
-        for text in texts[split]:
+        lines = [json.loads(line) for line in (output / f"predictions_{name}.jsonl").read_text().splitlines()]
+        assert [line["row"] for line in lines] == list(range(len(texts[split])))
+        for text, line in zip(texts[split], lines, strict=True):
             ids = torch.tensor([[2, *tokenizer(text).input_ids, 3]])
             with torch.no_grad():
-                nats += float(model(ids, labels=ids).loss) * (ids.shape[1] - 1)
+                own = float(model(ids, labels=ids).loss) * (ids.shape[1] - 1)
+            assert line["nats"] == pytest.approx(own, rel=1e-5)
+            assert line["tokens"] == ids.shape[1] - 1
+            nats += own
             tokens += ids.shape[1] - 1
         num_bytes = sum(len(text.encode()) for text in texts[split])
         assert metrics[f"{name}_loss"] == pytest.approx(nats / tokens, rel=1e-5)

@@ -16,7 +16,7 @@ from hf_minibert.assets import model_folder
 from hf_minibert.errors import UserError
 from hf_minibert.evaluation.translate import longest_translation
 from hf_minibert.finetuning.arguments import FinetuneArguments
-from hf_minibert.finetuning.finetune import build_trainer, finetune
+from hf_minibert.finetuning.finetune import finetune
 from hf_minibert.finetuning.run import Run, read
 from hf_minibert.tokenization import train_wordpiece
 
@@ -61,7 +61,17 @@ def arguments(folder: Path, output: Path, **more: Any) -> FinetuneArguments:
 def _result(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     output = tmp_path_factory.mktemp("translation") / "out"
     assert (
-        finetune(arguments(folder, output, learning_rate=3e-3, num_train_epochs=8, per_device_train_batch_size=8)) == 0
+        finetune(
+            arguments(
+                folder,
+                output,
+                learning_rate=3e-3,
+                num_train_epochs=8,
+                per_device_train_batch_size=8,
+                early_stopping_patience=8,
+            )
+        )
+        == 0
     )
     return output
 
@@ -173,27 +183,12 @@ def test_long_training_pairs_are_left_out_and_said(folder: Path, tmp_path: Path)
 
 def test_smoothed_loss_does_not_depend_on_accumulation(folder: Path, tmp_path: Path) -> None:
     """The mean over all predicted tokens, however they are split over batches."""
-    from contextlib import ExitStack
-
-    from hf_minibert.finetuning.folder import claim_folder
-    from hf_minibert.runs.stopping import StopSignal
-
     losses = []
     for name, size, steps in (("one", 96, 1), ("three", 32, 3)):
-        run = built(
-            folder,
-            tmp_path / name,
-            per_device_train_batch_size=size,
-            gradient_accumulation_steps=steps,
-            num_train_epochs=1,
-            hidden_dropout_prob=0.0,
-            learning_rate=1e-9,
-        )
-        with ExitStack() as held:
-            unfinished, _ = claim_folder(run, held)
-            trainer, _ = build_trainer(run, unfinished, held.enter_context(StopSignal()))
-            trainer.train_from(None)
-        losses.append(trainer.state.log_history[0]["loss"])
+        more = {"per_device_train_batch_size": size, "gradient_accumulation_steps": steps, "max_eval_samples": 1}
+        still = {"hidden_dropout_prob": 0.0, "learning_rate": 1e-9, "num_train_epochs": 1}
+        assert finetune(arguments(folder, tmp_path / name, **more, **still)) == 0
+        losses.append(json.loads((tmp_path / name / "metrics.jsonl").read_text().splitlines()[0])["loss"])
     assert losses[0] == pytest.approx(losses[1], rel=1e-4)
 
 
