@@ -30,6 +30,8 @@ import recipe
 import shakespeare
 import step_speed
 import targets
+import tasks
+import translation
 from hf_minibert.command_line import run
 from hf_minibert.files import write_text
 from runs import REPOSITORY, RESULTS
@@ -52,6 +54,8 @@ TABLES: dict[str, Callable[[dict[str, Any]], list[str]]] = {
     "recipe": recipe.table,
     "shakespeare": shakespeare.table,
     "step_speed": step_speed.table,
+    "tasks": tasks.table,
+    "translation": translation.table,
 }
 """By the first part of a result file's name."""
 CHARTS: dict[str, Callable[[dict[str, Any]], Figure]] = {

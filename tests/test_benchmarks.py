@@ -250,6 +250,63 @@ def test_ways_to_finetune(results: Path, tmp_path: Path) -> None:
         module.main(arguments)
 
 
+@pytest.mark.usefixtures("results")
+def test_the_grus_look_at_words_only_and_search_finds_what_is_likeliest() -> None:
+    """Padding gets no attention and changes nothing; one beam takes the likeliest token each time."""
+    torch.manual_seed(0)
+    model = (
+        importlib.import_module("plain_rnn")
+        .PlainRNN(vocab_size=30, width=16, dropout=0.1, begin_id=1, end_id=2, pad_id=0)
+        .eval()
+    )
+    source = torch.randint(3, 30, (3, 6))
+    source[1, 4:] = source[2, 2:] = 0
+    target = torch.randint(3, 30, (3, 5))
+    logits, attention = model(source, target)
+    torch.testing.assert_close(attention.sum(dim=2), torch.ones(3, 5))
+    assert (attention.transpose(1, 2)[source == 0] == 0).all()
+    torch.testing.assert_close(model(source[2:, :2], target[2:])[0], logits[2:])
+    greedy = torch.empty(3, 0, dtype=torch.long)
+    for _ in range(5):
+        padded = torch.cat((greedy, torch.zeros(3, 1, dtype=torch.long)), dim=1)
+        greedy = torch.cat((greedy, model(source, padded)[0][:, -1:].argmax(dim=2)), dim=1)
+    for found, expected in zip(model.translate(source, 1, 5), greedy.tolist(), strict=True):
+        end = expected.index(2) + 1 if 2 in expected else 5
+        assert found[:end] == expected[:end]
+
+    def score(row: int, tokens: list[int]) -> float:
+        end = tokens.index(2) + 1 if 2 in tokens else len(tokens)
+        steps = model(source[row : row + 1], torch.tensor([tokens[:end]]))[0][0].log_softmax(dim=1)
+        return float(steps.detach()[range(end), tokens[:end]].mean())
+
+    for row, (wide, narrow) in enumerate(
+        zip(model.translate(source, 30, 5), model.translate(source, 1, 5), strict=True)
+    ):
+        assert score(row, wide) >= score(row, narrow) - 1e-6
+
+
+def test_tasks(results: Path, tmp_path: Path) -> None:
+    """Two parts of a training set become one; the table has both models and the average of GLUE."""
+    module = importlib.import_module("tasks")
+    folder = tmp_path / "data" / "squad"
+    folder.mkdir(parents=True)
+    for name in ("train_a", "train_b", "dev_v1.1"):
+        (folder / f"{name}.jsonl").write_text(json.dumps({"id": name}) + "\n", encoding="utf-8")
+    joined = module.one_folder(tmp_path / "data", module.ROWS["squad"], tmp_path / "out")
+    lines = (joined / "train.jsonl").read_text(encoding="utf-8").splitlines()
+    assert [json.loads(line)["id"] for line in lines] == ["train_a", "train_b"]
+    assert (joined / "dev.jsonl").exists()
+    with pytest.raises(UserError, match="is missing; --data names"):
+        module.one_folder(tmp_path, module.ROWS["rte"], tmp_path)
+    with pytest.raises(UserError, match="tasks are sst2, .*, got imdb"):
+        module.main(module.Arguments(data=str(tmp_path), tasks=["imdb"], results_dir=str(results)))
+    runs = {name: {"ours": {"values": [0.8, 0.9]}, "stock": {"values": [0.7]}} for name in module.GLUE}
+    figures = {"size": "mini", "budget": "1h", "seeds": 2, "corpus": ["text"], "command": "it", "runs": runs}
+    table = module.table(figures)
+    assert "| `rte` | eval accuracy | 85.0 ± 7.1 | 70.0 |  |" in table
+    assert "| average of the five of GLUE | | 85.0 | 70.0 | 5 above stock |" in table
+
+
 @pytest.mark.slow
 def test_objectives(results: Path, tmp_path: Path) -> None:
     module = importlib.import_module("objectives")
