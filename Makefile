@@ -31,7 +31,7 @@ quickstart: .venv/installed ## pre-train minibert-mini on the builtin corpus for
 		--output_dir runs/minibert --budget 3m
 
 test: .venv/installed-dev ## install what the tests need and run them
-	$(BIN)/python -m pytest -n 2 --dist worksteal -m 'not slow'
+	$(BIN)/python -m pytest -n 2 --dist worksteal -m 'not slow and not client'
 
 test-newest: .venv/installed-dev ## the models' tests, with the newest transformers that pyproject.toml allows
 	$(PYTHON) -m venv .venv-newest
@@ -42,7 +42,7 @@ test-newest: .venv/installed-dev ## the models' tests, with the newest transform
 	.venv-newest/bin/python -m pytest -n 2 --dist worksteal -m 'not slow' tests/models
 
 test-slow: .venv/installed-dev ## the slow tests alone
-	$(BIN)/python -m pytest -m slow
+	$(BIN)/python -m pytest -m 'slow and not client'
 
 conformance: .venv/installed-dev ## transformers' own suites on our models, and on BERT, GPT-2 and Llama
 	$(BIN)/python -m pytest tests/conformance -n 2 --dist worksteal

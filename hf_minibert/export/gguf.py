@@ -17,7 +17,7 @@ llama.cpp reads three of our kinds of tokenizer differently:
 import json
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import transformers
@@ -104,7 +104,7 @@ def export(
         pooling = pooling or own_pooling(model) or "mean"
         if pooling not in POOLING:
             raise UserError(f"llama.cpp has no pooling {pooling!r}; --pooling may be {', '.join(POOLING)}")
-        source = model if is_decoder else model.base_model
+        source = model if is_decoder else cast(PreTrainedModel, model.base_model)
         if is_ours(source):
             source = to_stock(without_pooler(source), mask_token_id=tokenizer.mask_token_id)
         architecture = architecture_of(source)
