@@ -170,12 +170,14 @@ def _trained(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFa
     folder = tmp_path_factory.mktemp(request.param)
     for name in ("train", "dev", "test"):
         write(folder / f"{name}.jsonl", CITIES)
+    write(folder / "train.jsonl", [row | {"id": f"{row['id']}{copy}"} for copy in range(4) for row in CITIES])
     arguments = FinetuneArguments(
         task="question-answering",
         model_name_or_path=str(REPOSITORY / "checkpoints" / f"{request.param}-tiny"),
         dataset=str(folder),
         max_seq_length=64,
-        num_train_epochs=60,
+        num_train_epochs=15,
+        per_device_train_batch_size=8,
         learning_rate=1e-3,
         hidden_dropout_prob=0.0,
         write_predictions=True,

@@ -221,7 +221,7 @@ print(json.dumps(found))
 @pytest.fixture(name="folder")
 def _folder(tmp_path: Path) -> Path:
     for split in ("train", "dev", "test"):
-        write(tmp_path / f"{split}.jsonl", common_sense)
+        write(tmp_path / f"{split}.jsonl", common_sense, ASKED * (6 if split == "train" else 1))
     return tmp_path
 
 
@@ -230,7 +230,8 @@ def test_it_learns_to_choose_and_opens_anywhere(folder: Path, capsys: pytest.Cap
         task="multiple-choice",
         model_name_or_path=str(REPOSITORY / "checkpoints" / "minibert-tiny"),
         dataset=str(folder),
-        num_train_epochs=40,
+        num_train_epochs=12,
+        per_device_train_batch_size=4,
         hidden_dropout_prob=0.0,
         classifier_pooling="cls",
         write_predictions=True,
@@ -238,7 +239,7 @@ def test_it_learns_to_choose_and_opens_anywhere(folder: Path, capsys: pytest.Cap
     )
     assert finetune(arguments) == 0
     said = capsys.readouterr().out
-    assert "questions of 3 choices: train 4, eval 4, test 4" in said.replace("dev", "eval")
+    assert "questions of 3 choices: train 24, eval 4, test 4" in said.replace("dev", "eval")
     assert "accuracy 100.0%; guessing 33.3%" in said
     assert "AutoModelForMultipleChoice" in (folder / "out" / "README.md").read_text()
     assert len((folder / "out" / "predictions_test.jsonl").read_text().splitlines()) == 4

@@ -136,6 +136,10 @@ FINETUNE = {
     "output is a file": (["--output_dir", "{}/file"], "file"),
     "output is someone's": (["--output_dir", "{}/foreign"], "not empty"),
     "unknown task": (["--task", "poetry"], "text-classification"),
+    "words that are no list": (["--task", "token-classification"], "must hold a list a row"),
+    "no column of questions": (["--task", "question-answering"], "--question_column"),
+    "no column of choices": (["--task", "multiple-choice", "--question_column", "text"], "--choices_columns"),
+    "flag of another task": (["--doc_stride", "8"], "--doc_stride is a flag of question-answering"),
 }
 
 
