@@ -174,7 +174,7 @@ def causal_figures(
     ids = (model.tokenizer.bos_token_id, model.tokenizer.eos_token_id)
     begin = next((number for number in ids if number is not None), None)
     spelt = [piece for text in spelling.ids for piece in windows(text, begin, window, stride)]
-    scores = token_scores(model, spelt, batch_tokens=batch_tokens, words=model.name)
+    scores, _ = token_scores(model, spelt, batch_tokens=batch_tokens, words=model.name)
     nats = -sum(float(each.sum(dtype=np.float64)) for each in scores)
     if begin is None:
         nats += math.log(model.vocab_size) * sum(len(text) > 0 for text in spelling.ids)

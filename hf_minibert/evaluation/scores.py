@@ -122,7 +122,7 @@ def text_scores(
     """
     distinct = {text: number for number, text in enumerate(dict.fromkeys(texts))}
     spelt = spell(model, list(distinct))
-    scores = token_scores(model, spelt, within_word=within_word, batch_tokens=batch_tokens, words=words)
+    scores, _ = token_scores(model, spelt, within_word=within_word, batch_tokens=batch_tokens, words=words)
     sums = np.array([each.sum(dtype=np.float64) for each in scores])
     return sums[[distinct[text] for text in texts]]
 
@@ -134,8 +134,8 @@ def token_scores(
     within_word: bool = False,
     batch_tokens: int | None = None,
     words: str | None = None,
-) -> list[NDArray[np.float32]]:
-    """The log-probabilities of the scored tokens of each text, (scored,), in nats.
+) -> tuple[list[NDArray[np.float32]], list[NDArray[np.bool_]]]:
+    """The log-probabilities of the scored tokens of each text, (scored,), in nats, and whether each is the likeliest.
 
     Args:
         model: a masked or a causal one.
@@ -150,16 +150,18 @@ def token_scores(
     if not model.reads_states:  # logits of all tokens must fit into memory
         limit = min(limit, max(1, (1 << 27) // model.vocab_size))
     scores = [np.empty(text.num_rows, dtype=np.float32) for text in spelt]
+    best = [np.empty(text.num_rows, dtype=np.bool_) for text in spelt]
     total = sum(len(text.ids) * (text.num_rows if is_masked else 1) for text in spelt)
     with tqdm(total=total, desc=words, unit=" tokens", unit_scale=True, disable=None if words else True) as bar:
         for batch in _batches(spelt, limit, is_masked):
-            found = _score(model, spelt, batch, within_word=within_word)
+            found, are_best = _score(model, spelt, batch, within_word=within_word)
             start = 0
             for text, first, last in batch:
                 scores[text][first:last] = found[start : start + last - first]
+                best[text][first:last] = are_best[start : start + last - first]
                 start += last - first
             bar.update(sum(len(spelt[text].ids) * (last - first if is_masked else 1) for text, first, last in batch))
-    return scores
+    return scores, best
 
 
 Piece = tuple[int, int, int]
@@ -193,8 +195,8 @@ def _batches(spelt: Sequence[Spelt], limit: int, is_masked: bool) -> Iterator[li
 
 def _score(
     model: LanguageModel, spelt: Sequence[Spelt], batch: Sequence[Piece], *, within_word: bool
-) -> NDArray[np.float32]:
-    """Log-probabilities of the scored tokens of a batch, one text behind another."""
+) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
+    """The log-probability of each scored token of a batch, one text behind another, and whether it is the likeliest."""
     is_masked = model.backend != "causal"
     width = len(spelt[batch[0][0]].ids)
     lengths: list[int] = []
@@ -218,9 +220,9 @@ def _score(
     mask = None
     if min(lengths) < width:
         mask = torch.from_numpy((np.arange(width) < np.array(lengths)[:, None]).astype(np.int64))
-    found, _ = model.predict(
+    found, are_best = model.predict(
         torch.from_numpy(np.concatenate(inputs)),
         mask,
         *(torch.from_numpy(np.concatenate(parts)) for parts in (rows, columns, targets)),
     )
-    return found.numpy()
+    return found.numpy(), are_best.numpy()
