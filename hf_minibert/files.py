@@ -267,12 +267,12 @@ class Manifest:
         return [name for name in self.files if name.startswith(f"{folder}/")]
 
     def remove_folder(self, folder: str) -> None:
-        """Delete the listed files of a subfolder, without checking for changes, and take them off the list."""
+        """Delete the listed files of a subfolder, and take them off the list; what somebody has changed stays."""
         names = self.below(folder)
-        for name in names:
-            if (path := self.path(name)) is not None and is_plain_file(path):
-                path.unlink()
-        self.remove_empty_folders(names)
+        if changed := self.remove(names):
+            logger.warning(
+                "kept, since it was changed: %s", ", ".join(shown(str(self.folder / name)) for name in changed)
+            )
         for name in names:
             del self.files[name]
         self.write()

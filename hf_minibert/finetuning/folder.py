@@ -11,7 +11,7 @@ from accelerate.utils import broadcast_object_list
 from hf_minibert.errors import UserError
 from hf_minibert.files import MANIFEST, Manifest, disk_errors
 from hf_minibert.finetuning.arguments import FinetuneArguments
-from hf_minibert.finetuning.run import Run, fingerprint
+from hf_minibert.finetuning.run import Run, fingerprint, read
 from hf_minibert.finetuning.unfinished import (
     ARGUMENTS,
     RESULTS,
@@ -73,14 +73,29 @@ def is_finished(arguments: FinetuneArguments) -> bool:
     now = saved_arguments(arguments)
     if arguments.mixed_precision is None:
         now["mixed_precision"] = before.get("mixed_precision")
-    changes = ", ".join(filter(None, (changed_arguments(before, now), changed_sources(before, now))))
-    if changes:
-        raise UserError(
-            f"{folder} holds a finished fine-tuning with other arguments: {changes}; give another output_dir, or "
-            "--overwrite_output_dir in place of --resume"
-        )
+    remedy = "give another output_dir, or --overwrite_output_dir in place of --resume"
+    if changes := changed_arguments(before, now):
+        raise UserError(f"{folder} holds a finished fine-tuning with other arguments: {changes}; {remedy}")
+    if changes := _changed_inputs(arguments, before, now):
+        raise UserError(f"{folder} holds a finished fine-tuning with {changes}; {remedy}")
     logger.info("%s is already finished", folder)
     return True
+
+
+def _changed_inputs(arguments: FinetuneArguments, before: dict[str, Any], now: dict[str, Any]) -> str:
+    """Which of data, tokenizer and model are not what the result in the folder was made from, in words.
+
+    They are compared by content; for a result of an earlier version, which noted none, by place.
+    """
+    path = Path(arguments.output_dir) / RESULTS
+    try:
+        noted = json.loads(path.read_text(encoding="utf-8")).get("inputs")
+    except (ValueError, AttributeError, RecursionError) as error:
+        raise UserError(f"{path} is damaged; replace it with --overwrite_output_dir") from error
+    if not isinstance(noted, dict):
+        return changed_sources(before, now)
+    found = fingerprint(read(arguments))
+    return ", ".join(f"another {name}" for name in noted if found.get(name) != noted[name])
 
 
 def claim_folder(run: Run, held: ExitStack) -> Unfinished:

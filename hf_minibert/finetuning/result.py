@@ -12,7 +12,7 @@ from hf_minibert.finetuning.durable import DurableTrainer
 from hf_minibert.finetuning.lora import is_adapted, merged, save_adapters
 from hf_minibert.finetuning.run import Run
 from hf_minibert.finetuning.task import Usage
-from hf_minibert.finetuning.unfinished import ARGUMENTS, RESULTS, saved_arguments
+from hf_minibert.finetuning.unfinished import ARGUMENTS, RESULTS, Unfinished, saved_arguments
 from hf_minibert.hub.card import render_card
 from hf_minibert.runs.curves import plot_curves
 from hf_minibert.runs.hardware import hardware
@@ -21,6 +21,10 @@ from hf_minibert.runs.scores import is_better, score_of
 from hf_minibert.tokenization import save_tokenizer
 
 METRICS = "metrics.jsonl"
+
+
+INPUTS = ("data", "tokenizer", "model")
+"""What a result is made from: `results.json` notes a hash of the content of each."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -169,8 +173,11 @@ def finetuning_results(run: Run, kept_seed: Outcome, outcomes: dict[int, Outcome
     config = run.start.config
     names = [f"{split}_{metric}" for split in ("eval", "test") for metric in ("loss", *task.metrics)]
     kept = {name: metrics[name] for name in names if name in metrics}
+    begun = Unfinished(arguments.output_dir).begun()
+    assert begun is not None
     results = {
         "kind": "finetune",
+        "inputs": {name: begun[name] for name in INPUTS},
         "task": arguments.task,
         "model_type": config.model_type,
         "architecture": "modern" if config.norm_type == "rms_norm" else "classic",

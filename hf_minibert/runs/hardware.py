@@ -13,6 +13,7 @@ from typing import Any, Literal
 import psutil
 import torch
 from torch import nn
+from transformers import PreTrainedModel
 
 SECONDS_THAT_COMPILING_NEEDS = {"bf16": 300, "fp32": 900}
 TOKENS_PER_BATCH = {"cpu": 2_048, "cuda": 16_384}
@@ -112,18 +113,22 @@ def now(device: torch.device) -> float:
     return time.perf_counter()
 
 
+def _head_of(module: nn.Module) -> Any:
+    """The matrix that predicts tokens, which a model may share with its embeddings, or not."""
+    return module.get_output_embeddings() if isinstance(module, PreTrainedModel) else None
+
+
 def flops_per_token(model: nn.Module, length: int, *, head_share: float) -> float:
     """Arithmetic of a training step per token: 6 operations for each weight, attention, and the head where it runs.
 
     Args:
-        model: its matrices count, except embeddings, which are only looked up.
+        model: its matrices count, except embeddings, which are only looked up, and the head, which counts by itself.
         length: tokens in a row; attention is taken to compare all of them.
         head_share: the share of tokens that are predicted.
     """
     config: Any = model.config
-    embeddings = {id(module.weight) for module in model.modules() if isinstance(module, nn.Embedding)}
-    matrices = [
-        parameter for parameter in model.parameters() if parameter.ndim == 2 and id(parameter) not in embeddings
-    ]
+    elsewhere = {id(module.weight) for module in model.modules() if isinstance(module, nn.Embedding)}
+    elsewhere |= {id(head.weight) for module in model.modules() if (head := _head_of(module)) is not None}
+    matrices = [parameter for parameter in model.parameters() if parameter.ndim == 2 and id(parameter) not in elsewhere]
     weights = sum(matrix.numel() for matrix in matrices) + head_share * config.vocab_size * config.hidden_size
     return float(6 * weights + 12 * config.num_hidden_layers * config.hidden_size * length)

@@ -193,17 +193,22 @@ def test_it_does_not_go_on_with_something_else(
 
     # On the command line, what is not said is as it was; where the inputs lie does not matter.
     words = {"model_name_or_path": inputs / "minibert", "output_dir": tmp_path / "out", "resume": True}
+    more = {"per_device_eval_batch_size": 3}  # which decides nothing
     assert call("finetune.py", monkeypatch, *flags(words | {"seed": 7})) == 2
     assert "seed was 42, now 7; restore it to go on" in capsys.readouterr().err.splitlines()[-1]
-    assert call("finetune.py", monkeypatch, *flags(words | {"dataset": inputs / "texts.jsonl"})) == 0
+    assert call("finetune.py", monkeypatch, *flags(words | {"dataset": inputs / "texts.jsonl", **more})) == 0
     assert not (tmp_path / "out" / UNFINISHED).exists()
     assert call("finetune.py", monkeypatch, *flags(words | {"dataset": inputs / "texts.jsonl", "seed": 7})) == 2
     assert "holds a finished fine-tuning with other arguments: " in capsys.readouterr().err.splitlines()[-1]
     assert call("finetune.py", monkeypatch, *flags(words)) == 0, "what the command that went on said is enough"
     other = tmp_path / "other.jsonl"
     other.write_text((inputs / "texts.jsonl").read_text())
+    assert call("finetune.py", monkeypatch, *flags(words | {"dataset": other})) == 0, "the same text in another place"
+    other.write_text((inputs / "texts.jsonl").read_text().replace("0}", "1}", 1))
     assert call("finetune.py", monkeypatch, *flags(words | {"dataset": other})) == 2
-    assert "other arguments: dataset was " in capsys.readouterr().err.splitlines()[-1]
+    assert "holds a finished fine-tuning with another data; give" in capsys.readouterr().err.splitlines()[-1]
+    assert call("finetune.py", monkeypatch, *flags(words | {"model_name_or_path": model})) == 2
+    assert "holds a finished fine-tuning with another model; give" in capsys.readouterr().err.splitlines()[-1]
 
 
 def test_resume_where_nothing_was_saved_begins_anew(

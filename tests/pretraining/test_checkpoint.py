@@ -1,3 +1,4 @@
+import errno
 import json
 import logging
 import os
@@ -24,6 +25,7 @@ from hf_minibert.pretraining.checkpoint import (
     prune_checkpoints,
     read_tensors,
     refuse_other_moments,
+    remove_checkpoint,
     save_checkpoint,
 )
 
@@ -101,6 +103,38 @@ def test_what_a_kill_left_is_no_checkpoint_and_not_in_the_way(tmp_path, monkeypa
     assert TEMPORARY.fullmatch(left.name), "the next verb on the folder knows it by this name"
     (folder,) = save(tmp_path, 2)
     assert is_whole(folder)
+
+
+def test_what_somebody_changed_in_a_checkpoint_stays_when_it_goes(tmp_path, caplog):
+    Manifest(tmp_path, "pretrain", {}).write()
+    save(tmp_path, 1, 2)
+    (tmp_path / "checkpoint-1" / "logs" / "line.txt").write_text("my words")
+    remove_checkpoint(tmp_path / "checkpoint-1")
+    assert [path.name for path in (tmp_path / "checkpoint-1").rglob("*") if path.is_file()] == ["line.txt"]
+    assert f"kept, since it was changed: {tmp_path / 'checkpoint-1' / 'logs' / 'line.txt'}" in caplog.text
+    assert latest_checkpoint(tmp_path).name == "checkpoint-2"
+    (folder,) = save(tmp_path, 1)
+    assert is_whole(folder)
+    assert (tmp_path / "checkpoint-1.kept" / "logs" / "line.txt").read_text() == "my words"
+
+
+def test_where_a_checkpoint_cannot_take_its_place_the_one_before_it_stays(tmp_path, monkeypatch):
+    save(tmp_path, 1)
+    rename, calls = Path.rename, []
+
+    def fail_second(self, target):
+        calls.append(target)
+        if len(calls) == 2:
+            raise OSError(errno.EIO, "the disk is gone")
+        return rename(self, target)
+
+    monkeypatch.setattr(Path, "rename", fail_second)
+    with pytest.raises(UserError, match=r"checkpoint of step 1 could not be written .*the newest one is"):
+        save_checkpoint(tmp_path, TrainState(step=1), write)
+    monkeypatch.undo()
+    assert len(calls) == 3
+    assert is_whole(tmp_path / "checkpoint-1")
+    assert [path.name for path in tmp_path.iterdir()] == ["checkpoint-1"]
 
 
 def test_what_is_not_the_runs_stays_when_checkpoints_go(tmp_path):

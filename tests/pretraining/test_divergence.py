@@ -1,6 +1,7 @@
 """A run that goes astray keeps its good checkpoints, says so and fails; a good one goes on from where it was."""
 
 import json
+import math
 import shutil
 from pathlib import Path
 from typing import Any
@@ -11,7 +12,7 @@ from commands import TINY_RUN, call, flags, metrics, write_corpus
 from safetensors.torch import load_file
 
 from hf_minibert.files import MANIFEST
-from hf_minibert.pretraining import schedule
+from hf_minibert.pretraining import loop, schedule
 from hf_minibert.pretraining.checkpoint import checkpoints, whole_checkpoints
 from hf_minibert.pretraining.folder import newest_checkpoint
 
@@ -95,6 +96,19 @@ def test_a_run_that_diverges_from_the_start_leaves_no_model(
     assert call("pretrain.py", monkeypatch, *words) == 0
     assert json.loads((folder / "results.json").read_text())["training"]["skipped_steps"] == 0
     assert list(metrics(folder)) == [*range(1, 9)]
+
+
+def test_a_held_out_loss_that_is_not_finite_is_no_end(
+    run: Run, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = run["output_dir"]
+    monkeypatch.setattr(loop, "evaluate", lambda *_, **__: {"eval_loss": math.nan, "eval_accuracy": 0.0})
+    assert call("pretrain.py", monkeypatch, *flags(run | {"save_steps": 2})) == 2
+    assert "the held-out loss is not finite; go on from checkpoint-2" in capsys.readouterr().err.splitlines()[-1]
+    assert [path.name for path in checkpoints(folder)] == ["checkpoint-2"]
+    assert not any((folder / name).exists() for name in ("model.safetensors", "results.json", "README.md"))
+    monkeypatch.undo()
+    assert call("pretrain.py", monkeypatch, "--resume", "--output_dir", folder) == 0
 
 
 def test_a_short_run_learns_by_default(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -3,8 +3,14 @@
 import os
 import subprocess
 import sys
+from collections.abc import Callable
 
 import pytest
+import torch
+from torch import nn
+from transformers import PreTrainedModel
+
+from hf_minibert.runs.hardware import flops_per_token
 
 COMMAND = (
     "import torch; from hf_minibert.runs.hardware import use_all_cores; "
@@ -25,3 +31,17 @@ def test_a_chosen_number_of_threads_is_kept_and_a_launcher_s_is_not(command: str
     environment |= {} if chosen is None else {"OMP_NUM_THREADS": chosen}
     done = subprocess.run([sys.executable, "-c", command], env=environment, capture_output=True, text=True, check=True)
     assert int(done.stdout) == (CORES if chosen is None else int(chosen))
+
+
+@pytest.mark.parametrize("name", ["MiniBertForMaskedLM", "MiniGPTForCausalLM"])
+def test_a_head_is_counted_once_whether_it_has_a_matrix_of_its_own_or_not(
+    name: str, make_model: Callable[..., PreTrainedModel]
+) -> None:
+    tied, untied = (make_model(name, tie_word_embeddings=is_tied) for is_tied in (True, False))
+    assert untied.num_parameters() > tied.num_parameters()
+    without, half, whole = (flops_per_token(tied, 16, head_share=share) for share in (0.0, 0.5, 1.0))
+    assert [flops_per_token(untied, 16, head_share=share) for share in (0.0, 0.5, 1.0)] == [without, half, whole]
+    head = tied.get_output_embeddings()
+    assert isinstance(head, nn.Module)
+    assert isinstance(head.weight, torch.Tensor)
+    assert whole - without == 6 * head.weight.numel() == 2 * (half - without)
