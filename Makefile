@@ -9,8 +9,10 @@ PURELIB := import sysconfig; print(sysconfig.get_path("purelib"))
 TRANSFORMERS := import tomllib; required = tomllib.load(open("pyproject.toml", "rb"))["project"]["dependencies"]; \
 	print(*(each for each in required if each.startswith("transformers")))
 
+OLDEST := import re, sys; print("transformers==" + re.search(r">=([\d.]+)", sys.argv[1])[1] + ".*")
+
 .DEFAULT_GOAL := help
-.PHONY: help install quickstart test test-newest test-slow conformance check format clean
+.PHONY: help install quickstart test test-newest test-oldest test-slow conformance check format clean
 
 help: ## show the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -41,6 +43,13 @@ test-newest: .venv/installed-dev ## the models' tests, with the newest transform
 	.venv-newest/bin/pip install --quiet --upgrade "$$($(BIN)/python -c '$(TRANSFORMERS)')"
 	.venv-newest/bin/python -m pytest -n 2 --dist worksteal -m 'not slow' tests/models
 
+test-oldest: .venv/installed-dev ## the models' tests, with the oldest transformers that pyproject.toml allows
+	$(PYTHON) -m venv .venv-oldest
+	echo "import site; site.addsitedir('$$($(BIN)/python -c '$(PURELIB)')')" \
+		> "$$(.venv-oldest/bin/python -c '$(PURELIB)')/beneath.pth"
+	.venv-oldest/bin/pip install --quiet "$$($(BIN)/python -c '$(OLDEST)' "$$($(BIN)/python -c '$(TRANSFORMERS)')")"
+	.venv-oldest/bin/python -m pytest -n 2 --dist worksteal -m 'not slow' tests/models
+
 test-slow: .venv/installed-dev ## the slow tests alone
 	$(BIN)/python -m pytest -m 'slow and not client'
 
@@ -60,4 +69,4 @@ format: .venv/installed-dev ## let ruff rewrite what it can
 	$(BIN)/ruff format .
 
 clean: ## remove the virtual environment and caches
-	rm -rf .venv .venv-newest .pytest_cache .mypy_cache .ruff_cache
+	rm -rf .venv .venv-newest .venv-oldest .pytest_cache .mypy_cache .ruff_cache

@@ -4,12 +4,14 @@
 from typing import Any, ClassVar
 
 from huggingface_hub.dataclasses import strict
-from transformers import EncoderDecoderConfig
-from transformers.configuration_utils import SubConfigSpec
+from transformers import EncoderDecoderConfig, PreTrainedConfig, configuration_utils
 
 from .configuration_minibert import MiniBertConfig
 from .configuration_minigpt import MiniGPTConfig
 
+SubConfigSpec: Any = vars(configuration_utils).get("SubConfigSpec")  # None before transformers 5.23
+PARTS: dict[str, Any] = {"encoder": (MiniBertConfig, {}), "decoder": (MiniGPTConfig, {"add_cross_attention": True})}
+"""The class of each part, and what its fields are unless told."""
 HEADS = {"AutoModelForSeq2SeqLM": "MiniEncoderDecoderModel"}
 
 
@@ -22,10 +24,14 @@ class MiniEncoderDecoderConfig(EncoderDecoderConfig):
     """
 
     model_type = "mini-encoder-decoder"
-    sub_configs_defaults: ClassVar[dict[str, SubConfigSpec]] = {
-        "encoder": SubConfigSpec(MiniBertConfig),
-        "decoder": SubConfigSpec(MiniGPTConfig, init_kwargs={"add_cross_attention": True}),
-    }
+    if SubConfigSpec is not None:
+        sub_configs_defaults: ClassVar[dict[str, Any]] = {
+            part: SubConfigSpec(kind, init_kwargs=fields) for part, (kind, fields) in PARTS.items()
+        }
+    else:
+        sub_configs: ClassVar[dict[str, Any]] = {part: kind for part, (kind, _) in PARTS.items()}
+        encoder: PreTrainedConfig | dict[str, Any] | None = None
+        decoder: PreTrainedConfig | dict[str, Any] | None = None
 
     tie_word_embeddings: bool = False
     """Whether the encoder has the decoder's embeddings, for one vocabulary of both languages ("three-way tying": Press
@@ -37,7 +43,13 @@ class MiniEncoderDecoderConfig(EncoderDecoderConfig):
         modeling = {head: f"modeling_encoder_decoder.{name}" for head, name in HEADS.items()}
         own = {"AutoConfig": "configuration_encoder_decoder.MiniEncoderDecoderConfig", **modeling}
         self.auto_map = own | (self.auto_map or {})
-        super().__post_init__(**kwargs)
+        if SubConfigSpec is not None:
+            super().__post_init__(**kwargs)
+            return
+        for part, (kind, fields) in PARTS.items():
+            given = getattr(self, part)
+            setattr(self, part, given if isinstance(given, kind) else kind(**fields | (given or {})))
+        PreTrainedConfig.__post_init__(self, **kwargs)
 
     def validate_parts(self) -> None:
         """Check that the decoder sees the encoder, and that tied embeddings have one shape."""
