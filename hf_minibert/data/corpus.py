@@ -15,7 +15,7 @@ import re
 import zlib
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
-from itertools import count
+from itertools import count, takewhile
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -30,6 +30,7 @@ from hf_minibert.data.builtin_corpus import builtin_fingerprint, prepare_builtin
 from hf_minibert.data.documents import Corpus, Document
 from hf_minibert.data.sources import BUILTIN, KNOWN_SUFFIXES, TEXT_FORMATS, DocumentUnit, expanded, suffix_of
 from hf_minibert.errors import UserError
+from hf_minibert.files import MANIFEST
 
 READER_VERSION = 1
 """The version of reading, part of the fingerprint. Raise it when the same file would yield other documents."""
@@ -55,6 +56,7 @@ DECOMPRESSORS: dict[str, Callable[[], Any]] = {
     ".zst": lambda: zstandard.ZstdDecompressor(max_window_size=1 << 31).decompressobj(),
 }
 _HIDDEN, _ELSEWHERE, _UNREADABLE = "hidden", "links that lead elsewhere", "unreadable"
+_WRITTEN = "written by a verb"
 _MOST_KINDS = 8
 _PLAIN_SUFFIX = re.compile(r"(\.[a-z0-9_+-]{1,12}){1,2}")
 _BLANK_LINES = re.compile(r"\n(?:[ \t]*\n)+")
@@ -479,13 +481,20 @@ def _find_files(source: str, skipped: Counter[str]) -> list[Path]:
 
 
 def _files_below(folder: Path, skipped: Counter[str]) -> list[Path]:
-    """What a folder holds, at any depth. A link that leads out of it must be named itself: it may be anybody's."""
+    """What a folder holds, at any depth, but for the results of verbs: a run among its texts must not change them.
+
+    A link that leads out of it must be named itself: it may be anybody's.
+    """
 
     def count_unreadable(_error: OSError) -> None:
         skipped[_UNREADABLE] += 1
 
     found = []
     for parent, folders, names in os.walk(folder, onerror=count_unreadable):
+        if MANIFEST in names and Path(parent) != folder:
+            skipped[_WRITTEN] += sum(len(below) for _, _, below in os.walk(parent))
+            folders.clear()
+            continue
         is_hidden = any(part.startswith(".") for part in Path(parent).relative_to(folder).parts)
         for name in folders:  # walked through, but for links
             if Path(parent, name).is_symlink() and not _is_below(Path(parent, name), folder):
@@ -519,9 +528,16 @@ def _files_that_match(pattern: Path, skipped: Counter[str]) -> list[Path]:
                 skipped["folders"] += 1
         elif not _is_below(match.parent, folder):
             skipped[_ELSEWHERE] += 1
+        elif "**" in parts and any((above / MANIFEST).exists() for above in _between(match, folder)):
+            skipped[_WRITTEN] += 1
         else:
             found.append(match)
     return found
+
+
+def _between(path: Path, folder: Path) -> Iterator[Path]:
+    """The folders that a path lies in, up to a folder, which is left out."""
+    return takewhile(lambda above: above != folder, path.parents)
 
 
 def _is_below(path: Path, folder: Path) -> bool:

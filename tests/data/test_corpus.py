@@ -29,6 +29,7 @@ from hf_minibert.data.corpus import DOCUMENT_CHARACTERS, open_corpus
 from hf_minibert.data.documents import Corpus, document_hash, is_held_out
 from hf_minibert.data.prose import clean_docstring
 from hf_minibert.errors import UserError
+from hf_minibert.files import Manifest
 
 COMPRESS: dict[str, Callable[[bytes], bytes]] = {
     "": bytes,
@@ -250,6 +251,24 @@ def test_a_link_is_read_by_its_own_suffix_and_a_name_may_contain_glob_characters
     (folder / "blob").write_text("linked")
     (folder / "link[1].txt").symlink_to(folder / "blob")
     assert list(open_corpus([str(folder / "link[1].txt")])) == [("link[1]#1", "linked")]
+
+
+def test_results_of_verbs_among_the_texts_of_a_folder_are_no_texts(tmp_path: Path) -> None:
+    """Else a run inside its corpus would change the corpus, and could not be resumed."""
+    (tmp_path / "a.md").write_text("a text")
+    names = {"README.md": "a card", "metrics.jsonl": "{}", "checkpoint-2/notes.txt": "a file"}
+    before = open_corpus([str(tmp_path)]).fingerprint
+    for name, text in names.items():
+        (tmp_path / "runs" / "one" / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / "runs" / "one" / name).write_text(text)
+    Manifest(tmp_path / "runs" / "one", "pretrain", {}).write()
+    for source in (str(tmp_path), str(tmp_path / "**" / "*.md")):
+        corpus = open_corpus([source])
+        assert [document.text for document in corpus] == ["a text"]
+        assert "written by a verb" in corpus.skipped
+    assert open_corpus([str(tmp_path)]).fingerprint == before
+    named = open_corpus([str(tmp_path / "runs" / "*" / "README.md")])  # whoever names it wants it
+    assert [document.text for document in named] == ["a card"]
 
 
 def test_a_suffix_may_be_written_in_any_case(tmp_path):
