@@ -84,8 +84,8 @@ class _Parser(argparse.ArgumentParser):
         for field in fields:
             options = _options(kinds[field.name])
             default = _default(field)
-            if options.get("type") is str and default != "":
-                options["type"] = word
+            if options.get("type") is str:
+                options["type"] = utf8 if default == "" else word
             options |= {"required": True} if default is dataclasses.MISSING else {"default": default}
             group = groups.get(heading_of.get(field.name, ""), self)
             group.add_argument(f"--{field.name}", help=docstrings[field.name].replace("%", "%%"), **options)
@@ -149,6 +149,15 @@ def word(text: str) -> str:
     """A text that is not empty, as that of a variable that the shell does not know: as a path, it would be ``.``."""
     if not text:
         raise argparse.ArgumentTypeError("must not be empty; give a value, or leave the flag out")
+    return utf8(text)
+
+
+def utf8(text: str) -> str:
+    """A text that files can hold: what a run was told is written into some, and read by others."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        raise argparse.ArgumentTypeError(f"must be UTF-8, got {text!a}; rename the file or folder") from None
     return text
 
 

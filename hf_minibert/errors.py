@@ -1,4 +1,4 @@
-"""`UserError`, for input that is wrong; and a check of names that can be neither a folder nor a model on the Hub."""
+"""`UserError`, for input that is wrong; names that are nowhere; and the reason that a library's error gives."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -32,3 +32,9 @@ def needs_extra(extra: str) -> Iterator[None]:
             raise
         missing = f"this needs {error.name}, which is not installed"
         raise UserError(f"{missing}: pip install 'hf_minibert[{extra}]'") from error
+
+
+def reason_of(error: Exception) -> str:
+    """What a library's error says, in one line; of one that only wraps another, as a config's checks do, that one."""
+    is_wrapper = any(kind.__name__ == "StrictDataclassError" for kind in type(error).__mro__)
+    return " ".join(str(error.__cause__ if is_wrapper and error.__cause__ is not None else error).split())

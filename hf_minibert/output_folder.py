@@ -96,6 +96,8 @@ def _check(
     if not output_dir:
         raise UserError("output_dir is empty; name a folder, as . does the working directory")
     folder = Path(output_dir)
+    if not resumes:
+        _refuse_unwritable(folder)
     if os.path.lexists(folder) and not folder.is_dir():
         what = "a link to nothing" if folder.is_symlink() and not folder.exists() else "a file"
         raise UserError(f"output_dir {folder} is {what}; give a folder")
@@ -115,6 +117,18 @@ def _check(
         raise UserError(f"output_dir {folder} is not empty; {remedy}")
     _refuse_others(folder, verb, kind)
     refuse_inputs(folder, inputs)
+
+
+def _refuse_unwritable(folder: Path) -> None:
+    """Raises a UserError if the folder, or the nearest one above it that is there, cannot be written."""
+    try:
+        place = next(path for path in (folder, *folder.absolute().parents) if path.exists())
+    except OSError as error:
+        raise UserError(f"output_dir {str(folder)[:60]!a} cannot be made ({error.strerror}); give another") from error
+    if place != folder and not place.is_dir():
+        raise UserError(f"output_dir {folder} cannot be made, since {place} is no folder; give another")
+    if not os.access(place, os.W_OK | os.X_OK):
+        raise UserError(f"output_dir {folder} cannot be written: {place} is read-only; give another")
 
 
 def _refuse_others(folder: Path, verb: str, kind: str) -> None:

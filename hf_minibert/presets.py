@@ -6,11 +6,10 @@ from pathlib import Path
 from typing import Any
 
 from huggingface_hub.errors import StrictDataclassError
-from safetensors import SafetensorError
 from transformers import AutoConfig
 
 from hf_minibert.assets import model_folder
-from hf_minibert.errors import UserError
+from hf_minibert.errors import UserError, reason_of
 from hf_minibert.models.configuration_minibert import MiniBertConfig
 from hf_minibert.models.configuration_minigpt import MiniGPTConfig
 from hf_minibert.models.modeling_minibert import MiniBertForMaskedLM, MiniBertForPreTraining
@@ -109,8 +108,8 @@ def load_config(name_or_path: str) -> Config:
     name_or_path = model_folder(name_or_path)
     try:
         config = AutoConfig.from_pretrained(name_or_path, trust_remote_code=False)
-    except (OSError, ValueError) as error:
-        reason = " ".join(str(error).split())
+    except Exception as error:  # a config.json may hold anything, and each part of transformers stumbles in its own way
+        reason = reason_of(error)
         trouble = "holds no model" if Path(name_or_path).is_dir() else "is no folder here, and no model on the Hub"
         raise UserError(f"model_name_or_path {name_or_path!r} {trouble}: {reason}") from error
     if not isinstance(config, (MiniBertConfig, MiniGPTConfig)):
@@ -140,8 +139,8 @@ def load_pretrained(
             output_loading_info=True,
             **settings,
         )
-    except (OSError, ValueError, RuntimeError, LookupError, SafetensorError) as error:
-        reason = " ".join(str(error).split())[:300]
+    except Exception as error:  # as above; safetensors has one of its own
+        reason = reason_of(error)[:300]
         raise UserError(f"the weights of {name_or_path} cannot be opened: {reason}") from error
     missing = set(loaded["missing_keys"])
     base = f"{model.base_model_prefix}."

@@ -174,6 +174,7 @@ def test_flags_are_read_from_the_process(monkeypatch):
         (["--resume", "perhaps"], "argument --resume"),
         (["--output_dir", ""], "argument --output_dir: must not be empty"),
         (["--output_dir="], "argument --output_dir: must not be empty"),
+        (["--output_dir", "caf\udce9"], "argument --output_dir: must be UTF-8, got 'caf\\udce9'"),
         (["--corpus", "a", ""], "argument --corpus: must not be empty"),
         (["--corpus", "a", "--corpus", "b"], "argument --corpus: given twice"),
         (["--corpus=a", "--steps", "3", "--corpus", "b"], "argument --corpus: given twice"),

@@ -1,12 +1,17 @@
 import json
+import math
 import re
+import shutil
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
-from typing import get_args
+from typing import Any, get_args
 
 import pytest
 import torch
-from transformers import AutoConfig
+from transformers import AutoConfig, AutoModelForCausalLM
 
+from hf_minibert.assets import asset
 from hf_minibert.command_line import field_docstrings
 from hf_minibert.errors import UserError
 from hf_minibert.export.convert import open_checkpoint
@@ -17,6 +22,7 @@ from hf_minibert.presets import (
     SIZES,
     build_config,
     load_config,
+    load_pretrained,
     parse_overrides,
 )
 from hf_minibert.pretraining.arguments import ObjectiveName, PretrainArguments
@@ -161,6 +167,44 @@ def test_unknown_fields_are_refused_with_a_suggestion(architecture):
 def test_values_that_do_not_fit_together(model, architecture, fields):
     with pytest.raises(UserError, match=f"the config of {model} does not hold together"):
         build_config(model, architecture, **fields)
+
+
+DAMAGE: dict[str, Any] = {
+    "hidden_size": [-4, "64", None, 1e9, 63],
+    "num_hidden_layers": [0, 10**7],
+    "num_attention_heads": [0, True],
+    "vocab_size": [10**12, -1],
+    "norm_eps": [math.nan, "x"],
+    "hidden_act": ["__import__", 3],
+    "hidden_dropout_prob": [5, "a"],
+    "rope_parameters": ["x", {"rope_type": "nope", "rope_theta": -1}],
+    "pad_token_id": [10**9],
+    "model_type": [["a"], {}, 7, None, "nope"],
+    "dtype": ["nope", 7],
+    "transformers_weights": ["../model.safetensors", "/etc/passwd", 7],
+    "architectures": [[1], [None]],
+}
+"""Values that a config.json cannot have."""
+
+
+@pytest.mark.parametrize("name", DAMAGE)
+def test_a_config_that_nobody_can_have_saved_is_one_line(name: str, tmp_path: Path) -> None:
+    for value in DAMAGE[name]:
+        shutil.copytree(asset("checkpoints") / "minigpt-tiny", tmp_path, dirs_exist_ok=True)
+        config = json.loads((tmp_path / "config.json").read_text())
+        (tmp_path / "config.json").write_text(json.dumps(config | {name: value}))
+        ways = (partial(load_pretrained, AutoModelForCausalLM), load_config, open_checkpoint)
+        mistakes = [mistake for mistake in (mistake_of(way, tmp_path) for way in ways) if mistake is not None]
+        assert mistakes, f"nothing minds {value!r}"
+        assert all("\n" not in mistake and str(tmp_path) in mistake for mistake in mistakes)
+
+
+def mistake_of(open_it: Callable[[str], Any], folder: Path) -> str | None:
+    try:
+        open_it(str(folder))
+    except UserError as error:
+        return str(error)
+    return None
 
 
 @pytest.mark.parametrize("open_it", [load_config, load_tokenizer, open_checkpoint])

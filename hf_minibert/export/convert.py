@@ -14,7 +14,7 @@ from transformers import AutoConfig, AutoTokenizer, PreTrainedModel, PreTrainedT
 
 from hf_minibert import MiniGPTConfig
 from hf_minibert.assets import model_folder
-from hf_minibert.errors import UserError
+from hf_minibert.errors import UserError, reason_of
 from hf_minibert.export.folder import describe, exported_folder, shown_name
 from hf_minibert.export.stock import COUNTERPARTS, from_stock, to_stock
 from hf_minibert.models import configuration_minibert, configuration_minigpt
@@ -88,8 +88,8 @@ def open_checkpoint(name_or_path: str) -> tuple[PreTrainedModel, PreTrainedToken
     name_or_path = model_folder(name_or_path)
     try:
         config = AutoConfig.from_pretrained(name_or_path, trust_remote_code=False)
-    except (OSError, ValueError) as error:
-        reason = " ".join(str(error).split())
+    except Exception as error:  # a config.json may hold anything
+        reason = reason_of(error)
         raise UserError(f"model_name_or_path {name_or_path!r} holds no model: {reason}") from error
     architecture = (config.architectures or [f"{config.model_type} of unknown class"])[0]
     if architecture not in CLASSES:
@@ -100,7 +100,7 @@ def open_checkpoint(name_or_path: str) -> tuple[PreTrainedModel, PreTrainedToken
         model, loading = model_class.from_pretrained(name_or_path, dtype="auto", output_loading_info=True)
         tokenizer = AutoTokenizer.from_pretrained(name_or_path, trust_remote_code=False)
     except Exception as error:  # safetensors and tokenizers each have an exception of their own for a damaged file
-        reason = " ".join(str(error).split())
+        reason = reason_of(error)
         raise UserError(f"cannot open {name_or_path} ({reason}); it must hold both a model and a tokenizer") from error
     if missing := sorted(loading["missing_keys"]):
         raise UserError(f"{name_or_path} is not a whole {architecture}: it lacks {', '.join(missing)}")

@@ -23,6 +23,8 @@ CHOICES = {
 }
 PROBLEM_TYPES = ("regression", "single_label_classification", "multi_label_classification")
 # Keywords that PreTrainedConfig accepts although they are no fields. It also accepts names with a leading underscore.
+MOST_LAYERS = 1_000
+"""More would take minutes to build, also for a file that only says that it has them."""
 NOT_FIELDS = (
     *("model_type", "name_or_path", "num_labels", "torch_dtype", "output_attentions", "quantization_config"),
     *("attn_implementation", "experts_implementation", "per_layer_config"),
@@ -131,6 +133,8 @@ class TransformerConfig(PreTrainedConfig):
         for name in (*sizes, "head_dim", "intermediate_size", "norm_eps"):
             if not getattr(self, name) > 0:
                 raise ValueError(f"{name} must be positive, got {getattr(self, name)}")
+        if self.num_hidden_layers > MOST_LAYERS:
+            raise ValueError(f"num_hidden_layers must be at most {MOST_LAYERS:,}, got {self.num_hidden_layers:,}")
         if self.hidden_size % self.num_attention_heads:
             raise ValueError(
                 f"hidden_size {self.hidden_size} is not a multiple of num_attention_heads {self.num_attention_heads}"

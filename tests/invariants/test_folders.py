@@ -30,6 +30,7 @@ from hf_minibert.hub.publish import prepare_upload
 from hf_minibert.output_folder import (
     LOCK,
     UNFINISHED,
+    check_folder,
     held_folder,
     kept_folder,
     locked,
@@ -249,6 +250,28 @@ def test_the_folder_itself_is_neither_made_anew_nor_removed(
     assert (tmp_path / "out").stat().st_ino == number
     assert (tmp_path / "out" / "lost+found").is_dir()
     assert sorted(path.name for path in tmp_path.iterdir()) == ["link", "out"]
+
+
+def test_a_folder_that_cannot_be_made_is_refused_before_anything_is_read(
+    fill: Call, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "file").write_text("")
+    (tmp_path / "closed").mkdir()
+    access = os.access
+    monkeypatch.setattr(os, "access", lambda path, mode: Path(path).name != "closed" and access(path, mode))
+    reads = {name: tmp_path / "nowhere" for name in ("corpus", "dataset", "model_name_or_path")}
+    for name, said in (
+        ("file/out", "is no folder"),
+        ("closed", "is read-only"),
+        ("closed/a/b", "is read-only"),
+        ("x" * 300, "File name too long"),
+    ):
+        with pytest.raises(UserError, match=said):
+            check_folder(str(tmp_path / name), "export", "x", replaces=True, remedy="", inputs=map(str, reads.values()))
+        assert fill(tmp_path / name) == 2
+        assert said in capsys.readouterr().err.splitlines()[-1]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["closed", "file"]
+    assert not list((tmp_path / "closed").iterdir())
 
 
 def test_two_at_once_are_one_and_a_clear_error(fill: Call, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
