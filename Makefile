@@ -13,6 +13,7 @@ OLDEST := import re, sys; print("transformers==" + re.search(r">=([\d.]+)", sys.
 
 .DEFAULT_GOAL := help
 .PHONY: help install quickstart test test-newest test-oldest test-slow conformance check format clean
+.PHONY: help install quickstart test test-newest test-slow clients conformance check format clean
 
 help: ## show the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -53,6 +54,14 @@ test-oldest: .venv/installed-dev ## the models' tests, with the oldest transform
 test-slow: .venv/installed-dev ## the slow tests alone
 	$(BIN)/python -m pytest -m 'slow and not client'
 
+clients: .venv/installed-dev ## other people's tools on our models, in an environment of their own
+	$(PYTHON) -m venv .venv-clients
+	@# Over .venv, but for what the tools want in other versions.
+	echo "import site; site.addsitedir('$$($(BIN)/python -c '$(PURELIB)')')" \
+		> "$$(.venv-clients/bin/python -c '$(PURELIB)')/beneath.pth"
+	.venv-clients/bin/pip install --quiet --constraint constraints.txt '.[clients,demo]'
+	.venv-clients/bin/python -m pytest -m client tests/clients
+
 conformance: .venv/installed-dev ## transformers' own suites on our models, and on BERT, GPT-2 and Llama
 	$(BIN)/python -m pytest tests/conformance -n 2 --dist worksteal
 
@@ -70,3 +79,4 @@ format: .venv/installed-dev ## let ruff rewrite what it can
 
 clean: ## remove the virtual environment and caches
 	rm -rf .venv .venv-newest .venv-oldest .pytest_cache .mypy_cache .ruff_cache
+	rm -rf .venv .venv-newest .venv-clients .pytest_cache .mypy_cache .ruff_cache

@@ -21,7 +21,7 @@ VERBS = {
     "check": "measure on a checkpoint whether it keeps what its kind promises",
     "finetune": "fine-tune a model on labelled data",
     "export": "convert a checkpoint to the class or format that other tools open",
-    "demo": "show a model in a browser tab",
+    "demo": "try a checkpoint on a page in the browser",
     "push": "publish a finished run on the Hugging Face Hub",
 }
 

@@ -296,6 +296,11 @@ class Handler(BaseHTTPRequestHandler):
             return self.refuse(404, f"Invalid rev id: {revision}", "RevisionNotFound")
         siblings = [{"rfilename": path} for path in sorted(repository.commits[sha].files)]
         info = {"id": name, "modelId": name, "private": repository.private, "sha": sha, "siblings": siblings}
+        files = repository.commits[sha].files
+        if "config.json" in files:
+            config = json.loads(files["config.json"])
+            kept = {key: config[key] for key in ("architectures", "model_type", "auto_map") if config.get(key)}
+            info |= {"config": kept, "library_name": "transformers"}
         return self.answer(200, info | {"tags": [], "downloads": 0, "likes": 0})
 
     def tell_modes(self, repository: Repository, revision: str, asked: dict[str, Any]) -> None:

@@ -43,7 +43,8 @@ ALLOWED = {
         "hub",
         "tokenization",
     }
-    | {"document_encoder", "runs", "assets", "files", "output_folder", "markdown", "errors"},
+    | {"demo", "document_encoder", "runs", "assets", "files", "output_folder", "markdown", "errors"},
+    "demo": {"models", "files", "output_folder", "errors"},
     "cli": {"command_line", "verbs"},
     "__main__": {"cli"},
     "tokenization": {"assets", "errors"},

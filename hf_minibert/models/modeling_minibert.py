@@ -139,6 +139,7 @@ class MiniBertModel(MiniBertPreTrainedModel, TransformerBackbone):
             raise ValueError("is_causal=True: MiniBERT sees later tokens; give causal_rows, or use MiniGPT")
         kwargs.pop("use_cache", None)
         self.refuse_unknown(kwargs)
+        self.take_documents(kwargs, position_ids)
         packed = position_ids if attention_mask is None else None
         position_ids = self.positions(input_ids, inputs_embeds, position_ids)
         hidden_states = self.embed(input_ids, inputs_embeds, position_ids, token_type_ids)

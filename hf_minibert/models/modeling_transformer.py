@@ -35,6 +35,8 @@ class ForwardKwargs(TypedDict, total=False):
     cu_seq_lens_k: Tensor
     max_length_q: int
     max_length_k: int
+    seq_idx: Tensor
+    """The document of each token, which TRL gives beside positions that restart with each document."""
 
 
 class ResidualProjection(nn.Linear):
@@ -377,6 +379,15 @@ class TransformerBackbone(TransformerPreTrainedModel):
         for name in kwargs:
             if name not in known.__annotations__ and not takes(self.config._attn_implementation, name):
                 raise TypeError(f"{type(self).__name__}.forward() got an unexpected keyword argument {name!r}")
+
+    def take_documents(self, kwargs: ForwardKwargs, position_ids: Tensor | None) -> None:
+        """Take `seq_idx` from the keywords: positions that restart, without which it would mean nothing, say the same.
+
+        Raises:
+            ValueError: there are no positions.
+        """
+        if kwargs.pop("seq_idx", None) is not None and position_ids is None:
+            raise ValueError("seq_idx is given without position_ids that restart with every document; give both")
 
     def embed(
         self,

@@ -50,6 +50,19 @@ def test_the_plan_for_several_devices_names_every_matrix_of_llamas_block(make_mo
     assert "base_model_tp_plan" not in model.config.to_dict()
 
 
+@pytest.mark.parametrize("name", BASES)
+def test_trl_counts_the_documents_of_a_row_beside_their_positions(make_model, tokens, name):
+    model, row = make_model(name), tokens[:1]
+    documents = {"seq_idx": torch.tensor([[0] * 5 + [1] * 7])}
+    positions = torch.cat((torch.arange(5), torch.arange(7)))[None]
+    with torch.no_grad():
+        (states, *_) = model(row, position_ids=positions, return_dict=False, **documents)
+        alone = model(row[:, 5:]).last_hidden_state
+    torch.testing.assert_close(states[:, 5:], alone, rtol=0, atol=1e-5)
+    with pytest.raises(ValueError, match="seq_idx is given without position_ids"):
+        model(row, **documents)
+
+
 @pytest.mark.parametrize("name", ["MiniBertForSequenceClassification", "MiniBertForMultipleChoice"])
 def test_what_an_adapter_does_not_save_is_the_same_at_every_opening(make_model, tokens, tmp_path, name):
     """PEFT saves `classifier` and `score`, and leaves the pooler, which the pre-trained model lacks, as it found it."""

@@ -1,0 +1,132 @@
+"""Open a checkpoint on a page on this machine, or write the page as a Space; foreign code runs only if that is agreed.
+
+In: a checkpoint of ours or a stock one. Out: a server on loopback, or a folder that Hugging Face Spaces run.
+"""
+
+import importlib.util
+import json
+import shutil
+import sys
+from collections.abc import Callable
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from hf_minibert.errors import UserError
+from hf_minibert.files import shown
+from hf_minibert.output_folder import replaced_folder
+
+VERB = "demo"
+PACKAGES = ("torch", "transformers", "matplotlib", "safetensors")
+
+
+def require_gradio() -> None:
+    """Check that Gradio is installed.
+
+    Raises:
+        UserError: it is not.
+    """
+    if importlib.util.find_spec("gradio") is None:
+        raise UserError("the demo needs Gradio, which is not installed: pip install 'hf_minibert[demo]'")
+
+
+def may_run_code(name: str, *, trusts: bool, ask: Callable[[str], str] = input) -> bool:
+    """Whether a checkpoint needs code that lies beside its weights, and may run it; a person at a terminal is asked.
+
+    Args:
+        name: a folder, or a name on the Hub.
+        trusts: whether that was agreed already.
+        ask: shows a question and returns the answer.
+
+    Raises:
+        UserError: there is no such checkpoint, it needs code and nobody agreed.
+    """
+    from transformers import CONFIG_MAPPING, PreTrainedConfig
+
+    import hf_minibert  # makes our models known
+
+    assert hf_minibert.MiniBertConfig.model_type in CONFIG_MAPPING
+    try:
+        config, _ = PreTrainedConfig.get_config_dict(name)
+    except (OSError, ValueError) as error:
+        raise UserError(f"{shown(name)} holds no model: {' '.join(str(error).split())[:300]}") from error
+    if not config.get("model_type"):
+        raise UserError(f"{shown(name)} holds no model: its config.json is missing, or has no model_type")
+    if not config.get("auto_map") or config.get("model_type") in CONFIG_MAPPING:
+        return False
+    files = ", ".join(f"{module}.py" for module in code_modules(config))
+    if trusts:
+        return True
+    if not sys.stdin.isatty():
+        raise UserError(
+            f"{shown(name)} is opened by code of its own ({shown(files)}, and what these import), which may do "
+            "anything on this machine; read it, and give --trust_remote_code if you agree"
+        )
+    question = f"{shown(name)} is opened by code of its own: {shown(files)}, and what these import. Run it? [y/N] "
+    if ask(question).strip().lower() not in ("y", "yes"):
+        raise UserError("the code was not agreed to, so that the model cannot be opened")
+    return True
+
+
+def serve(name: str, *, trust_remote_code: bool, port: int | None) -> int:
+    """Show the page until Ctrl-C, to this machine only. Returns the exit status.
+
+    Raises:
+        UserError: the checkpoint cannot be opened, or the port is taken.
+    """
+    trusts = may_run_code(name, trusts=trust_remote_code)
+    from hf_minibert.demo.page import build_page, open_checkpoint
+    from hf_minibert.models.answering import answers
+
+    page = build_page(open_checkpoint(name, answers, title=Path(name).name, trust_remote_code=trusts))
+    try:
+        page.launch(server_name="127.0.0.1", server_port=port, show_error=True)
+    except OSError as error:
+        raise UserError(f"the page cannot be served on port {port}: {' '.join(str(error).split())[:200]}") from error
+    return 0
+
+
+def write_space(name: str, folder: str, *, trust_remote_code: bool) -> int:
+    """Write a Space: the page, the model with its code, what it needs, and the front matter that Spaces read.
+
+    Raises:
+        UserError: the checkpoint cannot be opened, or the folder holds something else.
+    """
+    trusts = may_run_code(name, trusts=trust_remote_code)
+    from hf_minibert.demo import page
+    from hf_minibert.models import answering
+
+    title = Path(name).name
+    checkpoint = page.open_checkpoint(name, answering.answers, trust_remote_code=trusts)
+    with replaced_folder(folder, VERB, "a Space", inputs=[name], last="app.py") as staged:
+        checkpoint.model.save_pretrained(staged / "model")
+        checkpoint.tokenizer.save_pretrained(staged / "model")
+        config = json.loads((staged / "model" / "config.json").read_text(encoding="utf-8"))
+        for module in (page, answering):
+            shutil.copyfile(str(module.__file__), staged / Path(str(module.__file__)).name)
+        requirements = [f"{package}=={version(package).partition('+')[0]}" for package in PACKAGES]
+        (staged / "requirements.txt").write_text("\n".join(requirements) + "\n", encoding="utf-8")
+        trusted = bool(code_modules(config))
+        (staged / "app.py").write_text(
+            '"""Shows the model in the folder `model`, whose own code runs."""\n\n'
+            "from answering import answers\n"
+            "from page import build_page, open_checkpoint\n\n"
+            f"checkpoint = open_checkpoint('model', answers, title={title!r}, trust_remote_code={trusted})\n"
+            "build_page(checkpoint).launch(show_error=True)\n",
+            encoding="utf-8",
+        )
+        front = {"title": title, "sdk": "gradio", "sdk_version": version("gradio"), "app_file": "app.py"}
+        lines = "".join(f"{key}: {json.dumps(value, ensure_ascii=False)}\n" for key, value in front.items())
+        readme = f"---\n{lines}---\n\nA page to try a model that hf_minibert made. Upload this folder as a Space.\n"
+        (staged / "README.md").write_text(readme, encoding="utf-8")
+    return 0
+
+
+def code_modules(config: dict[str, Any]) -> list[str]:
+    """The modules of code that a checkpoint's configuration names."""
+    entries = [
+        one
+        for value in (config.get("auto_map") or {}).values()
+        for one in ([value] if isinstance(value, str) else value)
+    ]
+    return sorted({name.rpartition("--")[2].partition(".")[0] for name in entries if name})
