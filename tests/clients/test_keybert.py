@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 from opening import Place, run
-from test_sentence_transformers import build
+from test_sentence_training import build
 
 TEXT = (
     "The ship crossed the stormy ocean. Sailors climbed the masts, and the captain watched the waves break over "

@@ -3,8 +3,8 @@
 from typing import Any
 
 from opening import Place, run
-from test_sentence_transformers import build
-from test_trainer import BAD, GOOD
+from test_sentence_training import build
+from test_trainer_and_trackers import BAD, GOOD
 
 
 def job(place: Place) -> dict[str, Any]:
