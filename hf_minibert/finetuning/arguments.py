@@ -99,7 +99,7 @@ class QuestionArguments:
     """The column of the question. Default: question, or another usual name that is unmistakable."""
     context_column: str | None = None
     """The column of the text that answers it, or, before choices, that it is about. Default: likewise; before choices,
-    none."""
+    none where --question_column is given or there is none with a usual name."""
     answers_column: str | None = None
     """The column of the answers, as SQuAD writes them: their texts, and the place where each begins. Default:
     answers, or answer."""

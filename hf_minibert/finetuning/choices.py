@@ -31,9 +31,10 @@ from hf_minibert.presets import Config
 from hf_minibert.runs.scores import score_of
 
 QUESTION_COLUMNS = ("question", "query", "prompt", "goal", "premise", "startphrase", "ctx")
+CONTEXT_COLUMNS = ("context", "article", "passage", "premise", "story")
 CHOICES_COLUMNS = ("choices", "options", "endings")
 LABEL_COLUMNS = ("label", "answerkey", "answer_key", "answer", "correct", "target")
-"""What columns of questions, of lists of choices and of labels are called; the first name goes before the others."""
+"""What columns of questions, of what they are about, of lists of choices and of labels are called."""
 _NUMBERED = re.compile(r"(ending|choice|option|sol|solution|answer|alternative)_?([0-9]{1,2}|[a-j])", re.IGNORECASE)
 EXAMPLE = ("first", "second", "choices", "label", "row")
 _LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
@@ -231,11 +232,13 @@ class _Form:
         if is_swag:
             chosen |= {"context_column": "sent1", "question_column": "sent2"}
         else:
-            chosen["question_column"] = self._question or choose_column(
-                rest, where, "question_column", QUESTION_COLUMNS
-            )
+            question = self._question or choose_column(rest, where, "question_column", QUESTION_COLUMNS)
+            chosen["question_column"] = question
+            about = [name for name in rest if name.lower() in CONTEXT_COLUMNS and name != question]
             if self._context is not None:
                 chosen["context_column"] = self._context
+            elif self._question is None and about:
+                chosen["context_column"] = choose_column(about, where, "context_column", CONTEXT_COLUMNS)
         choices = self._choices or self._usual_choices(rest, where)
         if len(choices) > len(set(choices)) or set(choices) & set(chosen.values()):
             raise UserError(f"{where}: the columns {listed([*chosen.values(), *choices])} are not all different")

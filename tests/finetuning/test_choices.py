@@ -64,7 +64,8 @@ FORMS = {
     "plain.json": (plain, "columns: question question, label answer, choices options"),
     "from_one.tsv": (
         from_one,
-        "columns: question question, label label, choices answerA, answerB, answerC; labels count from 1",
+        "columns: context context, question question, label label, choices answerA, answerB, answerC; labels count "
+        "from 1",
     ),
 }
 
@@ -99,7 +100,8 @@ def test_every_form_is_read_alike(tmp_path: Path, name: str) -> None:
     assert data.notes == [words]
     for own, (question, choices, right) in zip(data.splits["eval"], ASKED, strict=True):
         assert (own["choices"], own["label"]) == (choices, right)
-        assert (own["first"], own["second"]) == ((question, "It is") if form is swag else (question, None))
+        pairs = {swag: (question, "It is"), from_one: ("Think.", question)}
+        assert (own["first"], own["second"]) == pairs.get(form, (question, None))
 
 
 @pytest.mark.parametrize("label", [0, "0", "A", "a", "water"])
@@ -143,6 +145,17 @@ def test_a_test_split_whose_labels_are_secret_is_not_measured(tmp_path: Path) ->
     data = task_of(tmp_path).read()
     assert "test" not in data.splits
     assert data.notes[1] == f"not measured: {secret}, which has no labels"
+
+
+def test_what_a_question_is_about_is_read_unless_the_question_alone_is_named(tmp_path: Path) -> None:
+    """COPA's form, whose question is one word."""
+    rows = [{"premise": "It rained.", "question": "effect", "choice1": "wet", "choice2": "dry", "label": 0}]
+    for split in ("train", "dev"):
+        (tmp_path / f"{split}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    own = task_of(tmp_path).read().splits["eval"][0]
+    assert (own["first"], own["second"], own["choices"]) == ("It rained.", "effect", ["wet", "dry"])
+    named = task_of(tmp_path, question_column="premise").read().splits["eval"][0]
+    assert (named["first"], named["second"]) == ("It rained.", None)
 
 
 def row(**more: Any) -> str:
