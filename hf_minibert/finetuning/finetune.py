@@ -174,7 +174,13 @@ def quiet() -> None:
     disable_progress_bar()  # of saving and loading, which are short and would break ours
     disable_progress_bars()  # of reading and tokenizing, which are short beside training
     logging.getLogger("transformers.trainer").setLevel(logging.ERROR)  # it takes tied weights for missing ones
+    logging.getLogger("transformers.modeling_utils").addFilter(_is_no_report_of_the_head)
     torch.set_flush_denormal(True)  # AdamW on subnormal moments is many times slower on CPUs
+
+
+def _is_no_report_of_the_head(record: logging.LogRecord) -> bool:
+    """Whether a message is another one than the long table that says that the head is new, as it has to be."""
+    return "LOAD REPORT" not in record.getMessage()
 
 
 def announce(run: Run, trainer: DurableTrainer, checkpoint: Path | None) -> None:
