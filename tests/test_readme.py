@@ -13,7 +13,12 @@ import pytest
 from commands import REPOSITORY, SCRIPTS, TINY_RUN, command, environment, write_corpus
 from transformers import PreTrainedTokenizerFast
 
-from hf_minibert import MiniBertForQuestionAnswering, MiniBertForSequenceClassification
+from hf_minibert import (
+    MiniBertForQuestionAnswering,
+    MiniBertForSequenceClassification,
+    MiniEncoderDecoderConfig,
+    MiniEncoderDecoderModel,
+)
 from hf_minibert.cli import VERBS
 from hf_minibert.command_line import parse
 from hf_minibert.presets import build_config
@@ -119,7 +124,12 @@ def _working_directory(tmp_path_factory: pytest.TempPathFactory, tokenizer: PreT
     shutil.copytree(folder / "runs/minibert", folder / "minibert-tiny")
     MiniBertForSequenceClassification(build_config("minibert-tiny", "modern")).save_pretrained(folder / "runs/reviews")
     MiniBertForQuestionAnswering(build_config("minibert-tiny", "modern")).save_pretrained(folder / "runs/answers")
-    for name in ("reviews", "answers"):
+    parts = (build_config(name, "modern") for name in ("minibert-tiny", "minigpt-tiny"))
+    ids = {"decoder_start_token_id": 2, "pad_token_id": 0, "eos_token_id": 3}
+    MiniEncoderDecoderModel(MiniEncoderDecoderConfig.from_encoder_decoder_configs(*parts, **ids)).save_pretrained(
+        folder / "runs/translator"
+    )
+    for name in ("reviews", "answers", "translator"):
         tokenizer.save_pretrained(folder / "runs" / name)
     return folder
 
