@@ -38,6 +38,7 @@ def test_a_wheel_has_its_command_the_tokenizer_and_the_checkpoints(installed: Pa
         ours = {path.relative_to(REPOSITORY).as_posix() for path in (REPOSITORY / asset).rglob("*") if path.is_file()}
         assert ours
         assert all((installed / "hf_minibert" / name).is_file() for name in ours)
+    assert (installed / "hf_minibert/export/page/index.html").is_file()
     assert not (installed / "tests").exists()
 
 

@@ -12,6 +12,7 @@ import pytest
 import torch
 from transformers import AutoTokenizer, pipeline
 
+from hf_minibert import MiniBertForSequenceClassification
 from hf_minibert.assets import model_folder
 from hf_minibert.export import browser, onnx
 
@@ -134,3 +135,23 @@ def test_a_tab_fills_in_and_goes_on_with_what_is_typed(pictures, tmp_path):
             assert " ".join(answer.split()) == " ".join(expected.split())
         messages = [entry["message"] for entry in driver.get_log("browser") if entry["level"] == "SEVERE"]
         assert not messages
+
+
+@pytest.mark.skipif(shutil.which("chromium") is None, reason="needs Chromium")
+def test_a_tab_shows_every_label_as_it_is_written(pictures, tmp_path):
+    labels = ["<b>bad</b>", "good & fine", "so so"]
+    model = MiniBertForSequenceClassification.from_pretrained(
+        model_folder("minibert-tiny"), dtype=torch.float32, id2label=dict(enumerate(labels))
+    )
+    torch.manual_seed(0)
+    torch.nn.init.normal_(model.classifier.weight)
+    model.save_pretrained(tmp_path / "ours")
+    AutoTokenizer.from_pretrained(model_folder("minibert-tiny")).save_pretrained(tmp_path / "ours")
+    browser.write(str(tmp_path / "ours"), str(tmp_path / "page"))
+    with pictures.chromium() as driver, pictures.served(tmp_path / "page") as address:
+        answer = pictures.use(driver, address, "A good film.").splitlines()
+        assert not [entry for entry in driver.get_log("browser") if entry["level"] == "SEVERE"]
+    expected = pipeline("text-classification", str(tmp_path / "ours"), top_k=None)(["A good film."])[0]
+    assert answer[::2] == [each["label"] for each in expected]
+    assert sorted(answer[::2]) == sorted(labels)
+    assert answer[1::2] == [f"{100 * each['score']:.1f} %" for each in expected]
