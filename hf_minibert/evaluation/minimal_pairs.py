@@ -98,7 +98,7 @@ def read_pairs(
         for name, values in groups.items():
             values += map(str, table.columns[name])
     first = Path(sources[0])
-    return Pairs(first.name if first.is_dir() else format_of(first)[0], good, bad, paradigms, groups)
+    return Pairs(first.resolve().name if first.is_dir() else format_of(first)[0], good, bad, paradigms, groups)
 
 
 def table_files(sources: Sequence[str]) -> list[Path]:
@@ -169,7 +169,7 @@ def result(model: LanguageModel, pairs: Pairs, good: NDArray[np.float64], bad: N
         "the same, a tie half right": half_credit,
         "ties, percent of pairs": 100 * float(tied.mean()),
     }
-    folder = f"{Path(model.name).name}/main/zero_shot/{model.backend}/blimp/{pairs.name}"
+    folder = f"{Path(model.name).resolve().name}/main/zero_shot/{model.backend}/blimp/{pairs.name}"
     return Result(
         figures=figures,
         rows=rows,

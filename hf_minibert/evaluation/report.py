@@ -47,13 +47,16 @@ def evaluate(arguments: EvaluateArguments) -> str:
         }
         own = [{"model": name} | result.figures for name, result in results.items()]
         write_json(staged / RESULTS, shared | ({"models": own} if arguments.compare else own[0]))
-        for result in results.values():
+        for number, result in enumerate(results.values(), start=1):
             for name, content in result.files.items():
-                (staged / name).parent.mkdir(parents=True, exist_ok=True)
+                path = staged / name
+                if path.exists():  # of another model, whose folder has the same name
+                    path = staged / f"{number}-{name}"
+                path.parent.mkdir(parents=True, exist_ok=True)
                 if isinstance(content, bytes):
-                    (staged / name).write_bytes(content)
+                    path.write_bytes(content)
                 else:
-                    write_text(staged / name, content)
+                    write_text(path, content)
         first = next(iter(results.values()))
         bars = {short: result.bars for short, result in zip(short_names(list(results)), results.values(), strict=True)}
         plot_bars(bars, staged / CHART, axis=first.axis, baseline=first.baseline)
@@ -75,7 +78,7 @@ def _checksums(sources: list[str]) -> dict[str, str]:
 
 def short_names(names: list[str]) -> list[str]:
     """The last part of each model's name, or all of it where two have the same."""
-    last = [Path(name).name for name in names]
+    last = [Path(name).resolve().name for name in names]
     return last if len(set(last)) == len(last) else names
 
 

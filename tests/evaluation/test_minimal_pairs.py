@@ -1,6 +1,7 @@
 """Minimal pairs: every score is that of a slow and obvious scorer, and the figures are those of the field."""
 
 import json
+import shutil
 from collections.abc import Callable
 from functools import cache
 from pathlib import Path
@@ -14,7 +15,7 @@ from language_models import MAKERS, MASKED
 from transformers import AutoModelForCausalLM, AutoModelForMaskedLM, AutoTokenizer
 
 from hf_minibert.errors import UserError
-from hf_minibert.evaluation.minimal_pairs import read_pairs
+from hf_minibert.evaluation.minimal_pairs import read_pairs, result
 from hf_minibert.evaluation.opening import open_language_model
 from hf_minibert.evaluation.scores import spell, text_scores, token_scores
 
@@ -200,6 +201,24 @@ def test_a_folder_has_a_paradigm_a_file_and_models_stand_side_by_side(
     assert (first["pairs"], first["backend"], second["backend"]) == (2, "causal", "mlm")
     header = capsys.readouterr().out.splitlines()[0].split()
     assert header == ["minigpt", "bert"]
+
+
+def test_models_of_one_name_and_a_model_here_keep_their_files_apart(
+    tmp_path: Path, model_folder: Folder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    data, output = write(tmp_path / "pairs.jsonl", PAIRS), tmp_path / "out"
+    shutil.copytree(model_folder("bert"), tmp_path / "other" / "bert")
+    words = ["--compare", model_folder("bert"), tmp_path / "other" / "bert", "--dataset", data, "--output_dir", output]
+    assert run(monkeypatch, *words) == 0
+    assert len(list(output.rglob("predictions.json"))) == 2
+    monkeypatch.chdir(tmp_path / "other" / "bert")
+    name = open_language_model(".")
+    found = result(
+        name, read_pairs([str(data)], good_column="sentence_good", bad_column="sentence_bad"), *np.zeros((2, 4))
+    )
+    assert all(path.startswith("bert/main/") for path in found.files)
+    assert found.figures["accuracy"] == 100
+    assert (found.figures["ties"], found.figures["accuracy_ties_half"]) == (4, 50)
 
 
 BAD = {
