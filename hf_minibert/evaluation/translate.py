@@ -9,7 +9,10 @@ from transformers import EncoderDecoderModel, PreTrainedTokenizerBase
 
 
 def longest_translation(source_length: int) -> int:
-    """The most tokens that a translation may have, of a text with so many: a bound for models that do not end it."""
+    """The most tokens that a translation may have, of a text with so many: a bound for models that do not end it.
+
+    In a batch, the longest text sets the bound for all.
+    """
     return 2 * source_length + 20
 
 

@@ -61,7 +61,7 @@ class DataArguments:
     dataset: str = "builtin"
     """`builtin` (which package a documentation text is from), a file (.jsonl .csv .tsv .parquet, also compressed), a
     folder with one train, dev and test file each (train.csv, dev.csv, ...), or a data set on the Hub, as NAME or
-    NAME:CONFIG."""
+    NAME:CONFIG. For causal-lm also text files; for translation also pairs of them (train.en and train.de, ...)."""
     eval_dataset: str | None = None
     """A file to evaluate on after every epoch, in place of a part of the training set or a split of the data set."""
     test_dataset: str | None = None
