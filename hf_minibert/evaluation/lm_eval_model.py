@@ -1,9 +1,9 @@
 """MiniBERT and other masked models in EleutherAI's lm-evaluation-harness, which has no scorer for them.
 
-    python -m hf_minibert.evaluation.lm_eval_model --model hf-minibert --model_args pretrained=minibert-tiny \
+    python -m hf_minibert.evaluation.lm_eval_model --model hf-mlm --model_args pretrained=minibert-tiny \
         --tasks minimal_pairs --include_path FOLDER
 
-is lm-eval's own command, in which a model `hf-minibert` is known and checkpoints of ours open without code from their
+is lm-eval's own command, in which a model `hf-mlm` is known and checkpoints of ours open without code from their
 folder; `--model hf` reads a MiniGPT. `scripts/configs/minimal_pairs.yaml` is a task for a file of one's own.
 """
 
@@ -17,7 +17,7 @@ from hf_minibert.errors import UserError
 
 @cache
 def register() -> type[Any]:
-    """Make `hf-minibert` a model that lm-eval knows, and return its class.
+    """Make `hf-mlm` a model that lm-eval knows, and return its class.
 
     Raises:
         UserError: lm-eval is not installed.
@@ -32,7 +32,7 @@ def register() -> type[Any]:
     from hf_minibert.evaluation.opening import open_language_model
     from hf_minibert.evaluation.scores import spell, token_scores
 
-    @register_model("hf-minibert")
+    @register_model("hf-mlm")
     class MaskedScorer(LM):  # type: ignore[misc]  # lm-eval publishes no types
         """Log-probabilities of continuations, as `hf-minibert evaluate --suite blimp` computes those of sentences."""
 
@@ -48,7 +48,7 @@ def register() -> type[Any]:
             super().__init__()
             known = {"batch_size", "max_batch_size", "device"}
             if unknown := sorted(set(lm_eval) - known):
-                raise UserError(f"hf-minibert does not take {', '.join(unknown)} among --model_args")
+                raise UserError(f"hf-mlm does not take {', '.join(unknown)} among --model_args")
             if backend not in (None, "mlm", "mntp", "causal"):
                 raise UserError(f"backend must be mlm, mntp or causal, got {backend!r}")
             self.language_model = open_language_model(
@@ -67,7 +67,7 @@ def register() -> type[Any]:
                 self.language_model,
                 spelt,
                 batch_tokens=self.batch_tokens,
-                words=None if disable_tqdm else "hf-minibert",
+                words=None if disable_tqdm else "hf-mlm",
             )
             return [
                 (float(of_tokens.sum(dtype="float64")), bool(are_best.all()))
@@ -78,14 +78,14 @@ def register() -> type[Any]:
             """The log-probability of each text, which must be no longer than the model reads."""
             texts = [request.args[0] for request in requests]
             spelt = spell(self.language_model, texts)
-            words = None if disable_tqdm else "hf-minibert"
+            words = None if disable_tqdm else "hf-mlm"
             scores, _ = token_scores(self.language_model, spelt, batch_tokens=self.batch_tokens, words=words)
             return [float(each.sum(dtype="float64")) for each in scores]
 
         def generate_until(self, requests: Iterable[Any], disable_tqdm: bool = False) -> list[str]:
             """Refused: a masked model does not write."""
             del requests, disable_tqdm
-            raise UserError("hf-minibert scores texts and does not write any; for a MiniGPT, give --model hf")
+            raise UserError("hf-mlm scores texts and does not write any; for a MiniGPT, give --model hf")
 
     return MaskedScorer
 

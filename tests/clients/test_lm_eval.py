@@ -30,8 +30,8 @@ PAIRS = [
 @pytest.mark.parametrize(
     ("kind", "settings", "name"),
     [
-        ("hf-minibert", "", "minibert-tiny"),
-        ("hf-minibert", "", "hybrid"),
+        ("hf-mlm", "", "minibert-tiny"),
+        ("hf-mlm", "", "hybrid"),
         ("hf", ",dtype=float32", "minigpt-tiny"),
     ],
 )
