@@ -92,8 +92,7 @@ def strangers(checkpoint: Checkpoint) -> str:
 
 def cached_generation(checkpoint: Checkpoint) -> str:
     """With a cache the model computes and writes what it does without."""
-    model, row = checkpoint.model, checkpoint.rows()
-    largest = 0.0
+    model, row, told = checkpoint.model, checkpoint.rows(), ""
     if not model.config.is_encoder_decoder:
         decoder = checkpoint.decoder
         if not takes(decoder, "use_cache"):
@@ -109,8 +108,9 @@ def cached_generation(checkpoint: Checkpoint) -> str:
         largest = difference(torch.cat(found, dim=1), full[:, :start])
         if largest > TOLERANCE:
             raise Failed(f"read in parts with a cache, states differ by {largest:.1e}")
+        told = f"read in parts, states differ by {largest:.1e}; "
     if not model.can_generate():
-        return f"read in parts, states differ by {largest:.1e}; a {checkpoint.name} does not generate"
+        return f"{told}a {checkpoint.name} does not generate"
     prompt = row[:, : max(1, row.shape[1] - NEW_TOKENS)]
     settings = GenerationConfig(
         do_sample=False, max_new_tokens=row.shape[1] - prompt.shape[1], pad_token_id=0, use_cache=True
@@ -130,7 +130,7 @@ def cached_generation(checkpoint: Checkpoint) -> str:
         raise Failed(
             f"with a cache, token {place + 1} that it writes is not the likeliest without ({float(lost[place]):.1e})"
         )
-    return f"read in parts, states differ by {largest:.1e}; {len(new)} tokens written are the likeliest without a cache"
+    return f"{told}{len(new)} tokens written are the likeliest without a cache"
 
 
 def fitting(lengths: tuple[int, ...], length: int) -> list[int]:

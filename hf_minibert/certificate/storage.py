@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import re
 import tempfile
 from pathlib import Path
 from typing import Any
@@ -14,11 +15,12 @@ from hf_minibert.certificate.attention import TOLERANCE, Failed, difference
 from hf_minibert.certificate.checkpoint import Checkpoint, NotApplicable
 from hf_minibert.errors import UserError
 from hf_minibert.export.convert import convert, encode_sample, is_ours, outputs
-from hf_minibert.files import Manifest, digest, shown
+from hf_minibert.files import Manifest, digest, files_below, shown
 from hf_minibert.hub.card import code_files
 
 PICKLES = (".bin", ".pt", ".pth", ".pkl", ".pickle", ".ckpt", ".joblib", ".npy", ".npz", ".h5", ".keras")
 """Endings of files that can run code when they are opened, or do so with common settings."""
+_NOT_PUBLISHED = re.compile(r"checkpoint-\d+/|logs/|\.")  # what a run goes on from, which nothing opens by name
 OWN_CODE = Path(__file__).parents[1] / "models"
 
 
@@ -50,7 +52,7 @@ def exports_alike(checkpoint: Checkpoint) -> str:
     """The stock class that the checkpoint can become computes the same."""
     model = checkpoint.model
     if not is_ours(model):
-        raise NotApplicable(f"a {checkpoint.name} is no class of ours")
+        raise NotApplicable(f"a {checkpoint.name} is exported to no stock class")
     try:
         stock = convert(model, None, mask_token_id=checkpoint.tokenizer.mask_token_id)
     except UserError as error:
@@ -65,7 +67,8 @@ def exports_alike(checkpoint: Checkpoint) -> str:
 def safe_files(checkpoint: Checkpoint) -> str:
     """Weights are safetensors only, and the code that `trust_remote_code=True` would run is this package's."""
     folder = checkpoint.folder
-    pickles = sorted(path.name for path in folder.iterdir() if path.suffix.lower() in PICKLES)
+    published = (name for name in files_below(folder) if not _NOT_PUBLISHED.match(name))
+    pickles = [name for name in published if Path(name).suffix.lower() in PICKLES]
     if pickles:
         raise Failed(f"{shown(pickles[0])} can run code when it is opened; delete it")
     foreign = sorted(_foreign_code(folder))

@@ -63,6 +63,19 @@ def _decoder(make_model, tokenizer, tmp_path):
     return save(tmp_path / "decoder", make_model("MiniGPTForCausalLM", **SHAPE), tokenizer, "minigpt")
 
 
+@pytest.mark.parametrize("kind", ["modern", "classic"])
+def test_an_encoder_and_a_decoder_in_one(tokenizer, tmp_path, kind):
+    torch.manual_seed(0)
+    configs = (getattr(each, kind) for each in (hf_minibert.MiniBertConfig, hf_minibert.MiniGPTConfig))
+    encoder = hf_minibert.MiniBertModel(next(configs)(**SHAPE))
+    decoder = hf_minibert.MiniGPTForCausalLM(next(configs)(**SHAPE, add_cross_attention=True))
+    model = hf_minibert.MiniEncoderDecoderModel(encoder=encoder, decoder=decoder)
+    model.generation_config.decoder_start_token_id = 2
+    model.generation_config.pad_token_id = 0
+    certificate = certify(save(tmp_path / "both", model, tokenizer))
+    assert {name for name, status in statuses(certificate).items() if status != "ok"} == {"export"}, table(certificate)
+
+
 @pytest.fixture(name="stock", params=STOCK)
 def _stock(request, tokenizer, tmp_path):
     """The folder of a tiny stock model."""
@@ -293,6 +306,13 @@ def test_a_pickle_is_found(decoder):
     assert "would run this package's" in holds("files", decoder)
     (decoder / "pytorch_model.bin").write_bytes(b"")
     assert "pytorch_model.bin can run code" in fails("files", decoder)
+    (decoder / "pytorch_model.bin").unlink()
+    (decoder / "decoder").mkdir()
+    (decoder / "checkpoint-5").mkdir()
+    (decoder / "checkpoint-5" / "moments.pt").write_bytes(b"")  # what a run goes on from
+    holds("files", decoder)
+    (decoder / "decoder" / "weights.PKL").write_bytes(b"")
+    assert "decoder/weights.PKL can run code" in fails("files", decoder)
 
 
 def test_code_of_others_is_found(decoder):
