@@ -19,6 +19,11 @@ def folder(tmp_path: Path) -> Path:
     (tmp_path / "one.txt").write_text("A single short document.")
     (tmp_path / "two.jsonl").write_text('{"text": "short"}\n{"text": "texts"}\n')
     (tmp_path / "file").write_text("not a folder")
+    rows = [f"text {number},{number % 2}" for number in range(40)]
+    tables = {"none": [], "one_class": [row[:-1] + "1" for row in rows], "no_label": [*rows, "text,"]}
+    for name, lines in (tables | {"unseen": ["text,2"], "labelled": rows}).items():
+        (tmp_path / f"{name}.csv").write_text("\n".join(["text,label", *lines]) + "\n")
+    (tmp_path / "numbers.jsonl").write_text('{"text": 7, "label": "1"}\n')
     (tmp_path / "settings.yaml").write_text("modle: minibert-tiny\n")
     (tmp_path / "foreign").mkdir()
     (tmp_path / "foreign" / "thesis.doc").write_text("precious")
@@ -129,6 +134,20 @@ FINETUNE = {
     "no model": (["--model_name_or_path", "{}/foreign"], "foreign"),
     "missing data": (["--dataset", "{}/no.jsonl"], "no.jsonl"),
     "wrong label column": (["--label_column", "stars"], "stars"),
+    "no rows": (["--dataset", "{}/none.csv"], "none.csv has no rows"),
+    "one class only": (["--dataset", "{}/one_class.csv"], "column 'label' holds one label only (1)"),
+    "a missing label": (["--dataset", "{}/no_label.csv"], "no_label.csv, line 42 has no label in the column 'label'"),
+    "a label that training lacks": (
+        ["--dataset", "{}/labelled.csv", "--eval_dataset", "{}/unseen.csv"],
+        "the eval split has the label '2'",
+    ),
+    "text that is none": (
+        ["--dataset", "{}/labelled.csv", "--test_dataset", "{}/numbers.jsonl"],
+        "must hold text, but",
+    ),
+    "a flag of another task": (["--num_beams", "2"], "--num_beams is a flag of translation"),
+    "no such metric": (["--best_metric", "bleu"], "best_metric bleu is no metric of this task"),
+    "two models": (["--model", "minibert-tiny"], "give either --model_name_or_path"),
     "wrong column of the builtin data": (["--dataset", "builtin", "--text_column", "sentence"], "'sentence'"),
     "wrong number of names": (["--label_names", "a", "b", "c"], "3 names"),
     "nonsense number": (["--num_train_epochs", "0"], "num_train_epochs"),
