@@ -210,8 +210,9 @@ class QuestionAnswering(Task):
             }.items():
                 if not chosen.any():
                     continue
-                drawn = weights[:, chosen]
-                found[name] = drawn @ scores[chosen, column] / np.maximum(1, drawn.sum(axis=1))
+                drawn, kind = weights[:, chosen], scores[chosen, column]
+                total = drawn.sum(axis=1)  # a draw without any of them says nothing about them
+                found[name] = np.where(total > 0, drawn @ kind / np.maximum(1, total), kind.mean())
             return found
 
         intervals = confidence_intervals(figures, np.ones(len(scores), int), seed=self.arguments.seed)

@@ -110,7 +110,7 @@ def test_what_is_measured_does_not_depend_on_batches(tmp_path: Path, size: int) 
     assert lines[0]["n_best"][0] == {"text": "Oslo", "score": 8.0, "start": len(LONG) + 13, "end": len(LONG) + 17}
     assert lines[0]["no_answer_excess"] == -5.0
     assert lines[3]["no_answer_excess"] == 13.0
-    assert task.intervals("eval")["f1"] == (1.0, 1.0)
+    assert set(task.intervals("eval").values()) == {(1.0, 1.0)}, "also of the kinds that a draw may lack"
     assert task.baselines(data.splits) == {"no_answer_f1": 0.4}
 
 
