@@ -196,7 +196,7 @@ REFUSALS = {
     "unknown": (
         None,
         ["--to", "roberta"],
-        "to must be one of bert, eurobert, gpt2, llama, min",
+        "to must be one of bert, eurobert, gpt2, llama, qwen3",
     ),
     "not a folder": (None, ["--output_dir", "{}/config.json"], "is a file"),
     "the model's folder": (None, ["--output_dir", "{}"], "is the model itself"),
