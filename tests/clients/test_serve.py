@@ -1,4 +1,4 @@
-"""`transformers serve` and `transformers chat` on loopback, on an export: they know no classes but transformers' own."""
+"""`transformers serve` and `transformers chat` on loopback, on an export: they know transformers' own classes only."""
 
 import json
 import socket
