@@ -12,8 +12,7 @@ TRANSFORMERS := import tomllib; required = tomllib.load(open("pyproject.toml", "
 OLDEST := import re, sys; print("transformers==" + re.search(r">=([\d.]+)", sys.argv[1])[1] + ".*")
 
 .DEFAULT_GOAL := help
-.PHONY: help install quickstart test test-newest test-oldest test-slow conformance check format clean
-.PHONY: help install quickstart test test-newest test-slow clients conformance check format clean
+.PHONY: help install quickstart test test-newest test-oldest test-slow clients conformance check format clean
 
 help: ## show the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -78,5 +77,4 @@ format: .venv/installed-dev ## let ruff rewrite what it can
 	$(BIN)/ruff format .
 
 clean: ## remove the virtual environment and caches
-	rm -rf .venv .venv-newest .venv-oldest .pytest_cache .mypy_cache .ruff_cache
-	rm -rf .venv .venv-newest .venv-clients .pytest_cache .mypy_cache .ruff_cache
+	rm -rf .venv .venv-newest .venv-oldest .venv-clients .pytest_cache .mypy_cache .ruff_cache
