@@ -78,11 +78,6 @@ def is_generated(text: str) -> bool:
     return stamp is not None and hashlib.sha256(text[: stamp.start()].encode()).hexdigest() == stamp[1]
 
 
-def is_generated_file(path: Path) -> bool:
-    """Whether a file is a card just as it was generated; a link is not."""
-    return is_plain_file(path) and is_generated(path.read_text(encoding="utf-8", errors="replace"))
-
-
 def merged(earlier: str, new: str, *, overriding: Collection[str] = ()) -> str | None:
     """A new generated card with what a person wrote into an earlier one.
 
