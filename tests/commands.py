@@ -105,6 +105,7 @@ def wait_for_step(process: subprocess.Popen[bytes], output: Path, step: int) -> 
         time.sleep(0.01)
 
 
+# Importing the package fails in the other process, whether or not it is installed there.
 BLOCKER = """
 import sys
 

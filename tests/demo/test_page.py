@@ -10,6 +10,7 @@ from types import SimpleNamespace
 
 import pytest
 import torch
+from commands import BLOCKER
 from transformers import BertConfig, BertForMaskedLM
 
 from hf_minibert import MiniBertForQuestionAnswering, MiniBertForSequenceClassification, MiniBertForTokenClassification
@@ -187,25 +188,20 @@ def test_ours_needs_no_code_and_nothing_is_no_model(encoder: page.Checkpoint, tm
 
 
 def test_without_gradio_it_says_what_to_install(monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr("importlib.util.find_spec", lambda _: None)
+    monkeypatch.setitem(sys.modules, "gradio", None)
     with pytest.raises(UserError, match=r"pip install 'hf_minibert\[demo\]'"):
         serve.require_gradio()
 
 
-OPEN = """
-import sys
-
-class Blocker:
-    def find_spec(self, name, path=None, target=None):
-        if name.split(".")[0] == "hf_minibert":
-            raise ImportError("hf_minibert is not to be had here")
-
-sys.meta_path.insert(0, Blocker())
+OPEN = (
+    BLOCKER
+    + """
 import page
 
 page.build_page = lambda checkpoint: print(page.fill(checkpoint, "He opened the [MASK] and went.")[0][1]) or sys.exit(0)
 exec(open("app.py").read())
 """
+)
 
 
 def test_a_space_opens_without_the_package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):

@@ -13,7 +13,7 @@ import huggingface_hub
 import pytest
 import torch
 import yaml
-from commands import TINY_RUN, call, flags, write_corpus
+from commands import BLOCKER, TINY_RUN, call, flags, write_corpus
 from huggingface_hub import ModelCard
 from loopback_hub import READ_TOKEN, TOKEN, Failure, LoopbackHub, Repository, serving
 from test_card import ARGUMENTS, CONFIG, FINETUNED, PRETRAINED, write_run
@@ -560,16 +560,6 @@ model = transformers.AutoModelForMaskedLM.from_pretrained("me/model", trust_remo
 with torch.no_grad():
     logits = model(**tokenizer("He opened the [MASK].", return_tensors="pt")).logits
 torch.save(logits, sys.argv[1])
-"""
-BLOCKER = """
-import sys
-
-class Blocker:
-    def find_spec(self, name, path=None, target=None):
-        if name.split(".")[0] == "hf_minibert":
-            raise ImportError("hf_minibert is not to be had here")
-
-sys.meta_path.insert(0, Blocker())
 """
 
 

@@ -6,8 +6,8 @@ import sys
 
 import pytest
 import torch
+from commands import BLOCKER
 from huggingface_hub.errors import StrictDataclassError
-from test_remote_code import BLOCKER
 from transformers import AutoModelForSeq2SeqLM, EncoderDecoderModel
 
 from hf_minibert import MiniEncoderDecoderConfig, MiniEncoderDecoderModel

@@ -7,18 +7,8 @@ import sys
 
 import pytest
 import torch
+from commands import BLOCKER
 
-# Importing the package fails in the other process, whether or not it is installed there.
-BLOCKER = """
-import sys
-
-class Blocker:
-    def find_spec(self, name, path=None, target=None):
-        if name.split(".")[0] == "hf_minibert":
-            raise ImportError("hf_minibert is not to be had here")
-
-sys.meta_path.insert(0, Blocker())
-"""
 READER = """
 import json, pathlib, sys
 import torch, transformers
