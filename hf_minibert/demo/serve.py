@@ -3,7 +3,6 @@
 In: a checkpoint of ours or a stock one. Out: a server on loopback, or a folder that Hugging Face Spaces run.
 """
 
-import importlib.util
 import json
 import shutil
 import sys
@@ -12,7 +11,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from hf_minibert.errors import UserError
+from hf_minibert.errors import UserError, needs_extra
 from hf_minibert.files import shown
 from hf_minibert.output_folder import replaced_folder
 
@@ -26,8 +25,8 @@ def require_gradio() -> None:
     Raises:
         UserError: it is not.
     """
-    if importlib.util.find_spec("gradio") is None:
-        raise UserError("the demo needs Gradio, which is not installed: pip install 'hf_minibert[demo]'")
+    with needs_extra("demo"):
+        import gradio  # noqa: F401
 
 
 def may_run_code(name: str, *, trusts: bool, ask: Callable[[str], str] = input) -> bool:

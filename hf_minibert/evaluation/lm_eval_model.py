@@ -12,7 +12,7 @@ from collections.abc import Iterable
 from functools import cache
 from typing import Any
 
-from hf_minibert.errors import UserError
+from hf_minibert.errors import UserError, needs_extra
 
 
 @cache
@@ -22,12 +22,10 @@ def register() -> type[Any]:
     Raises:
         UserError: lm-eval is not installed.
     """
-    try:
+    with needs_extra("lm-eval"):
         importlib.import_module("lm_eval.models")  # its own, which it leaves out where it knows another already
         from lm_eval.api.model import LM
         from lm_eval.api.registry import register_model
-    except ModuleNotFoundError as error:
-        raise UserError(f"lm-eval is not installed ({error}); pip install 'hf_minibert[lm-eval]'") from error
 
     from hf_minibert.evaluation.opening import open_language_model
     from hf_minibert.evaluation.scores import spell, token_scores

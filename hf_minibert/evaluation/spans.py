@@ -4,14 +4,13 @@ import re
 import string
 from collections import Counter
 from collections.abc import Sequence
-from importlib.util import find_spec
 from typing import Any
 
 import datasets
 import evaluate
 import numpy as np
 
-from hf_minibert.errors import UserError
+from hf_minibert.errors import needs_extra
 
 Tags = Sequence[Sequence[str]]
 """The tags of the words of each sentence, in IOB2: ``B-PER``, ``I-PER``, ``O``."""
@@ -93,10 +92,8 @@ def require_seqeval() -> None:
     Raises:
         UserError: it is not.
     """
-    if find_spec("seqeval") is None:
-        raise UserError(
-            "entities are counted by seqeval, which is not installed; pip install 'hf_minibert[token-classification]'"
-        )
+    with needs_extra("token-classification"):
+        import seqeval  # noqa: F401
 
 
 # ---------------------------------------------------------------- answers

@@ -7,7 +7,7 @@ import datasets
 import evaluate
 import numpy as np
 
-from hf_minibert.errors import UserError
+from hf_minibert.errors import needs_extra
 
 
 class TranslationMetrics(evaluate.Metric):  # type: ignore[misc]  # evaluate publishes no types
@@ -39,13 +39,9 @@ def scorers() -> dict[str, Any]:
     Raises:
         UserError: sacreBLEU is not installed.
     """
-    try:
+    with needs_extra("translation"):
         from sacrebleu.metrics.bleu import BLEU
         from sacrebleu.metrics.chrf import CHRF
-    except ImportError as error:
-        raise UserError(
-            "translations are measured with sacreBLEU; install it with: pip install 'hf_minibert[translation]'"
-        ) from error
     return {"bleu": BLEU(), "lowercase_bleu": BLEU(lowercase=True), "chrf": CHRF()}
 
 

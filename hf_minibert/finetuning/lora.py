@@ -12,16 +12,14 @@ from safetensors.torch import load_file
 from torch import nn
 from transformers import PreTrainedModel
 
-from hf_minibert.errors import UserError
+from hf_minibert.errors import needs_extra
 
 ADAPTER = "adapter_model.safetensors"
 
 
 def _peft() -> Any:
-    try:
+    with needs_extra("peft"):
         import peft
-    except ImportError as error:
-        raise UserError("--lora_rank needs PEFT; install it with pip install 'hf_minibert[peft]'") from error
     return peft
 
 
