@@ -163,7 +163,7 @@ class Task(ABC):
         return None
 
     def intervals(self, split: str) -> dict[str, tuple[float, float]]:
-        """95% confidence intervals of a split's metrics, from what `measure` has kept; see `evaluation.bootstrap`."""
+        """95% intervals of those metrics that have one, from what `measure` has kept; see `evaluation.metrics`."""
         return {}
 
     def save(self, folder: Path) -> None:

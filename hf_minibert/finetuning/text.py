@@ -255,7 +255,7 @@ class TextClassification(Task):
         else:
             of = multi_label_draws if self.problem_type == "multi_label_classification" else regression_draws
             found = confidence_intervals(lambda draws: of(true, said, draws), np.ones(len(true), int), seed=seed)
-        return {name: found[name] for name in self.metrics}
+        return {name: found[name] for name in self.metrics if name in found}
 
     def predictions(self, split: str) -> Iterator[dict[str, Any]]:
         """The row of the table, what is written there, what the model says, and how sure it is of each label."""

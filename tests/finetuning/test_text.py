@@ -9,13 +9,14 @@ import numpy as np
 import pytest
 import torch
 from commands import REPOSITORY, TWO_PROCESSES, command, write_corpus
-from sklearn.metrics import accuracy_score
+from sklearn.metrics import accuracy_score, recall_score
 from torch.nn import functional as F
 from transformers import (
     AutoModelForCausalLM,
     AutoModelForMaskedLM,
     BertConfig,
     BertForMaskedLM,
+    EvalPrediction,
     GPT2Config,
     GPT2LMHeadModel,
     PreTrainedTokenizerFast,
@@ -29,6 +30,8 @@ from hf_minibert.finetuning import arguments as arguments_module
 from hf_minibert.finetuning.arguments import FinetuneArguments
 from hf_minibert.finetuning.finetune import finetune
 from hf_minibert.finetuning.start import from_checkpoint
+from hf_minibert.finetuning.task import TaskData
+from hf_minibert.finetuning.tasks import TASKS
 from hf_minibert.finetuning.text import TextClassification, WeightedTrainer
 from hf_minibert.presets import build_config
 from hf_minibert.tokenization import load_tokenizer
@@ -284,6 +287,31 @@ def test_settings_of_the_babylm_suite_are_read(path: Path, tmp_path: Path) -> No
         assert f"{name} 3" in data.splits["eval"]["text"][3] + " " + data.splits["eval"]["text_pair"][3]
     assert arguments.best_metric in task.metrics
     assert (arguments.learning_rate, arguments.max_seq_length) == (3e-5, 512)
+
+
+class _WithRecall(TextClassification):
+    """As CONTRIBUTING shows: a task that is near another, and chooses its epoch by a metric of its own."""
+
+    def read(self) -> TaskData:
+        data = super().read()
+        self.metrics, self.best_metric = (*self.metrics, "mean_recall"), "mean_recall"
+        return data
+
+    def measure(self, prediction: EvalPrediction, split: str, *, compute_result: bool = True) -> dict[str, float]:
+        figures = super().measure(prediction, split, compute_result=compute_result)
+        said, true = self._answers(split)
+        return figures | {"mean_recall": float(recall_score(true, said, average="macro", zero_division=0))}
+
+
+def test_a_task_that_is_near_another_may_have_a_metric_of_its_own(
+    models: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(TASKS, "text-classification", _WithRecall)
+    assert finetune(asked(models, tmp_path, KINDS["single"])) == 0
+    results = json.loads((tmp_path / "out" / "results.json").read_text())
+    assert {"eval_mean_recall", "test_mean_recall", "test_accuracy"} <= set(results["metrics"])
+    assert set(results["intervals"]) == {"test_accuracy", "test_macro_f1", "test_matthews_correlation"}
+    assert "mean recall" in (tmp_path / "out" / "README.md").read_text()
 
 
 def test_a_flag_that_the_task_does_not_use_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
