@@ -272,7 +272,7 @@ class FinetuneArguments(
             )
         for name, tasks in USED_BY.items():
             if self.task not in tasks and getattr(self, name) != type(self).__dataclass_fields__[name].default:
-                raise UserError(f"--{name} is a flag of {' and '.join(tasks)}; the task {self.task} has no use for it")
+                raise UserError(f"--{name} is a flag of {', '.join(tasks)}; the task {self.task} has no use for it")
         if self.max_seq_length is not None and self.max_seq_length < 8:
             raise UserError(f"max_seq_length must be at least 8, got {self.max_seq_length}")
         if self.resume and self.overwrite_output_dir:
