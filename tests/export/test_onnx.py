@@ -149,7 +149,7 @@ REFUSALS = {
         ["--measure_on", "a.txt", "--quantize", "int8"],
         "not for a MiniBertForQuestionAnswering",
     ),
-    "another target's flag": ("MiniBertForMaskedLM", ["--pooling", "cls"], "is for --to sentence-transformers only"),
+    "another target's flag": ("MiniBertForMaskedLM", ["--pooling", "cls"], "sentence-transformers or gguf only"),
 }
 
 
