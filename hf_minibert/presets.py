@@ -103,7 +103,7 @@ def load_config(name_or_path: str) -> Config:
     """The configuration of a model of ours.
 
     Raises:
-        UserError: there is no model, or it is of another kind.
+        UserError: there is no model, it is of another kind, or it names code that is not ours.
     """
     name_or_path = model_folder(name_or_path)
     try:
@@ -114,6 +114,14 @@ def load_config(name_or_path: str) -> Config:
         raise UserError(f"model_name_or_path {name_or_path!r} {trouble}: {reason}") from error
     if not isinstance(config, (MiniBertConfig, MiniGPTConfig)):
         raise UserError(f"{name_or_path} is a {config.model_type}; give a MiniBERT or a MiniGPT")
+    ours = type(config)().auto_map or {}
+    for name, reference in (config.auto_map or {}).items():
+        # transformers puts a repository's name before the class, if it comes from the Hub
+        if not isinstance(reference, str) or reference.split("--")[-1] != ours.get(name):
+            raise UserError(
+                f"the config.json of {name_or_path} has the auto_map entry {name}: {str(reference)[:80]!r}, which is "
+                "no class of ours; that code is not run here, so delete the entry, or give another model"
+            )
     return config
 
 

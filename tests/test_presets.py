@@ -219,3 +219,15 @@ def test_a_strangers_code_is_neither_run_nor_asked_about(open_it, tmp_path: Path
         open_it(str(tmp_path))
     assert "\n" not in str(caught.value)
     assert not (tmp_path / "pwned").exists()
+
+
+@pytest.mark.parametrize("entry", [{"AutoModelForMaskedLM": "evil.Model"}, {"AutoModelForVision": "evil.Model"}])
+def test_code_of_others_beside_our_weights_is_refused_before_any_work(entry: dict[str, str], tmp_path: Path) -> None:
+    shutil.copytree(asset("checkpoints") / "minibert-tiny", tmp_path, dirs_exist_ok=True)
+    config = json.loads((tmp_path / "config.json").read_text())
+    ours = {"AutoModel": "somebody/minibert--modeling_minibert.MiniBertModel"}  # as transformers names those of the Hub
+    (tmp_path / "config.json").write_text(json.dumps(config | {"auto_map": ours}))
+    load_config(str(tmp_path))
+    (tmp_path / "config.json").write_text(json.dumps(config | {"auto_map": ours | entry}))
+    with pytest.raises(UserError, match=r"has the auto_map entry AutoModelFor\w+: 'evil\.Model', which is no class of"):
+        load_config(str(tmp_path))
