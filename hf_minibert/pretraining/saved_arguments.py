@@ -23,7 +23,7 @@ def of_run(folder: str) -> PretrainArguments:
     """The arguments of an earlier run, with `folder`, where it lies now, as its `output_dir`.
 
     Raises:
-        UserError: the folder holds none.
+        UserError: the folder holds none, or those of a fine-tuning.
     """
     return parse(PretrainArguments, ["--output_dir", folder], defaults=_current(folder, "replay"))
 
@@ -50,7 +50,9 @@ def _current(folder: str, verb: str) -> dict[str, Any]:
     """The saved arguments of the run in a folder, without those that this version has retired."""
     if not (Path(folder) / ARGUMENTS).is_file() and not any(Path(folder).glob(f"checkpoint-*/{ARGUMENTS}")):
         missing = Path(folder) / ARGUMENTS
-        raise UserError(f"nothing to {verb}: {missing} is missing; output_dir must be the folder of an earlier run")
+        raise UserError(
+            f"nothing to {verb}: {missing} is missing; output_dir must be the folder of an earlier pre-training"
+        )
     return {name: value for name, value in read_arguments(Path(folder)).items() if name not in RETIRED}
 
 
@@ -78,6 +80,11 @@ def read_arguments(folder: Path) -> dict[str, Any]:
 
 def _read(path: Path) -> dict[str, Any]:
     settings = json.loads(path.read_text(encoding="utf-8"))
+    if isinstance(settings, dict) and "dataset" in settings and "optimizer" not in settings:
+        raise UserError(
+            f"{path.parent} holds a fine-tuning, not a pre-training; only pre-training can be replayed, and a "
+            "fine-tuning goes on with `finetune --resume`"
+        )
     if not isinstance(settings, dict) or not isinstance(settings.get("optimizer"), str):
         raise ValueError("not the arguments of a run")
     return settings

@@ -15,6 +15,7 @@ from hf_minibert.pretraining import plan as plan_module
 from hf_minibert.pretraining.arguments import PretrainArguments
 from hf_minibert.pretraining.data import check_same_data, check_same_everywhere, find_corpus, read_data
 from hf_minibert.pretraining.plan import make_plan
+from hf_minibert.pretraining.saved_arguments import of_run
 from hf_minibert.runs import hardware
 
 
@@ -168,3 +169,9 @@ def test_a_builtin_that_is_not_the_builtin_corpus_is_named_as_what_it_is(
     assert find_corpus(PretrainArguments(output_dir="x")) == ["builtin"]
     with pytest.raises(UserError, match="tokenised already; --document"):
         find_corpus(PretrainArguments(output_dir="x", corpus=["./builtin"], document="line"))
+
+
+def test_the_folder_of_a_fine_tuning_has_no_step_to_replay(tmp_path: Path) -> None:
+    (tmp_path / "arguments.json").write_text('{"dataset": "reviews.csv", "seed": 1}')
+    with pytest.raises(UserError, match="holds a fine-tuning, not a pre-training; only pre-training can be replayed"):
+        of_run(str(tmp_path))
