@@ -190,7 +190,7 @@ class FileCorpus(Corpus):
                 continue
             where = f"{path}:{number}"
             try:
-                row = json.loads(line.decode("utf-8-sig" if number == 1 else "utf-8"))
+                row = _decode_json(line.decode("utf-8-sig" if number == 1 else "utf-8"))
             except UnicodeDecodeError as error:
                 raise _not_utf8(path, offset + error.start) from error
             except (ValueError, RecursionError) as error:
@@ -216,6 +216,22 @@ class FileCorpus(Corpus):
                         yield document
         except (pyarrow.ArrowException, OSError, UnicodeDecodeError) as error:
             raise _damaged(path, error) from error
+
+
+def unique_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """A JSON object, for `object_pairs_hook`; of a key that stands twice, one value would be lost.
+
+    Raises:
+        ValueError: a key stands twice.
+    """
+    row = dict(pairs)
+    if len(row) < len(pairs):
+        names = [name for name, _ in pairs]
+        raise ValueError(f"the key {next(name for name in names if names.count(name) > 1)!r} twice")
+    return row
+
+
+_decode_json = json.JSONDecoder(object_pairs_hook=unique_keys).decode
 
 
 def _row_document(row: dict[str, Any], label: str, number: int, where: str, text_column: str) -> Document:

@@ -13,7 +13,17 @@ from datasets import ClassLabel, Dataset
 
 from hf_minibert.data.corpus import DECOMPRESSORS
 from hf_minibert.data.documents import is_held_out
-from hf_minibert.data.tables import SUFFIXES, Table, column_names, format_of, listed, missing_column, read_file, shown
+from hf_minibert.data.tables import (
+    SUFFIXES,
+    Table,
+    column_names,
+    format_of,
+    listed,
+    missing_column,
+    read_file,
+    shortest,
+    shown,
+)
 from hf_minibert.errors import UserError
 
 SPLITS = {"train": ("train",), "eval": ("validation", "valid", "dev", "val"), "test": ("test",)}
@@ -154,7 +164,8 @@ def table_of(rows: Dataset, name: str, columns: Mapping[str, str]) -> Table:
     features = {column: rows.features[column] for column in columns.values()}
     items = {column: getattr(feature, "feature", feature) for column, feature in features.items()}  # of lists
     names = {column: item.names for column, item in items.items() if isinstance(item, ClassLabel)}
-    values = {column: list(rows[column]) for column in columns.values()}
+    kinds = rows.features.arrow_schema
+    values = {column: shortest(list(rows[column]), kinds.field(column).type) for column in columns.values()}
     return Table(name, values, range(1, len(rows) + 1), class_names=names)
 
 

@@ -15,10 +15,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pyarrow
 import pyarrow.parquet
 
-from hf_minibert.data.corpus import DECOMPRESSORS, decompressed
+from hf_minibert.data.corpus import DECOMPRESSORS, decompressed, unique_keys
 from hf_minibert.errors import UserError
 
 SUFFIXES = (".jsonl", ".json", ".csv", ".tsv", ".parquet")
@@ -463,7 +464,7 @@ class _Decoder:
 
     def __init__(self, path: Path, rule: str) -> None:
         self._path, self._rule = path, rule
-        self._decode = json.JSONDecoder(object_pairs_hook=_unique).raw_decode
+        self._decode = json.JSONDecoder(object_pairs_hook=unique_keys).raw_decode
 
     def wrong(self, line: int, reason: str) -> UserError:
         return UserError(f"{self._path}, line {line} is not valid JSON ({reason}); {self._rule}")
@@ -484,14 +485,6 @@ class _Decoder:
         if re.search(r"\\u[dD][89a-fA-F]", text[place:end]):
             _check_surrogates(row, f"{self._path}, line {line}")
         return row, end
-
-
-def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    row = dict(pairs)
-    if len(row) < len(pairs):
-        names = [name for name, _ in pairs]
-        raise ValueError(f"the key {next(name for name in names if names.count(name) > 1)!r} twice")
-    return row
 
 
 def _check_surrogates(row: dict[str, Any], where: str) -> None:
@@ -564,12 +557,22 @@ def _values_of(column: pyarrow.Array, expansion: _Expansion) -> list[Any]:
     """A batch's values as Python has them."""
     if not pyarrow.types.is_dictionary(column.type):
         expansion.add(column.nbytes)
-        return list(column.to_pylist())
+        return shortest(list(column.to_pylist()), column.type)
     used = column.indices.unique()  # the dictionary is that of many batches
     values = dict(zip(used.to_pylist(), column.dictionary.take(used).to_pylist(), strict=True))
     batch = [values[place] for place in column.indices.to_pylist()]
     expansion.add(sum(len(value) if isinstance(value, str | bytes) else 8 for value in batch))
     return batch
+
+
+def shortest(values: list[Any], kind: pyarrow.DataType) -> list[Any]:
+    """Numbers of half or single precision in the fewest digits that name them: 0.1, not 0.10000000149."""
+    if pyarrow.types.is_list(kind) or pyarrow.types.is_large_list(kind) or pyarrow.types.is_fixed_size_list(kind):
+        return [value if value is None else shortest(value, kind.value_type) for value in values]
+    precision = {pyarrow.float16(): np.float16, pyarrow.float32(): np.float32}.get(kind)
+    if precision is None:
+        return values
+    return [value if value is None else float(str(precision(value))) for value in values]
 
 
 def _class_names(path: Path, schema: pyarrow.Schema, names: list[str]) -> dict[str, list[str]]:

@@ -453,6 +453,14 @@ def test_first_row_that_is_not_an_object(tmp_path):
     assert "a.jsonl:2 is a list" in error_of(tmp_path / "a.jsonl")
 
 
+@pytest.mark.parametrize("row", ['{"text": "a", "text": "b"}', '{"text": "a", "of": {"id": 1, "id": 2}}'])
+def test_a_key_twice_is_no_row_of_which_half_is_lost(tmp_path, row):
+    (tmp_path / "a.jsonl").write_text(f'{{"text": "a"}}\n{row}\n')
+    message = error_while_reading(tmp_path / "a.jsonl")
+    assert "a.jsonl:2 is not valid JSON (the key '" in message
+    assert "twice" in message
+
+
 @pytest.mark.parametrize("name", ["a.txt.gz", "a.jsonl.xz", "a.md.zst", "a.parquet"])
 def test_suffix_that_lies(tmp_path, name):
     (tmp_path / name).write_bytes(b"plain text, whatever the suffix says")

@@ -10,16 +10,19 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import zstandard
+from datasets import Dataset
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from hf_minibert.data import tables
 from hf_minibert.data.corpus import decompressed
+from hf_minibert.data.splits import table_of
 from hf_minibert.data.tables import Table, listed, read_file, shown
 from hf_minibert.errors import UserError
 
@@ -257,6 +260,19 @@ def test_a_parquet_file_that_is_none(tmp_path: Path) -> None:
     content = path.read_bytes()
     assert "is damaged" in error_of(path, content[: len(content) // 2])
     assert "is damaged" in error_of(path, content.replace(b"aaaaaaaa", b"\xff" * 8))
+
+
+@pytest.mark.parametrize("kind", ["float16", "float32", "float64"])
+def test_numbers_of_low_precision_have_no_digits_that_nobody_wrote(tmp_path: Path, kind: str) -> None:
+    numbers, path = [0.1, None, 2.5], tmp_path / "rows.parquet"
+    column = pa.array([number and float(np.dtype(kind).type(number)) for number in numbers])
+    typed = column.cast(pa.type_for_alias(kind))
+    lists = pa.ListArray.from_arrays([0, 2, 2, 3], typed)
+    pq.write_table(pa.table({"text": lists, "label": typed}), path)
+    rows = [([0.1, None], 0.1), ([], None), ([2.5], 2.5)]
+    assert rows_of(read_file(path, COLUMNS)) == rows
+    opened = Dataset.from_parquet(str(path), cache_dir=str(tmp_path / "cache"))
+    assert rows_of(table_of(opened, "name", COLUMNS)) == rows
 
 
 def test_parquet_compressed_once_more_and_in_many_batches(tmp_path: Path) -> None:
