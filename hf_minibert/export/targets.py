@@ -12,8 +12,8 @@ class Target:
     words: str
     """What people call it."""
     module: str
-    """The module that writes it: `export(name_or_path, output_dir, to=...)` returns a record of what was written, and
-    `opening(record, folder)` the code that opens it."""
+    """The module that writes it: `export(name_or_path, output_dir, to=...)` returns a record of what was written, with
+    `from`, `to`, and `checked` or `largest_difference`; `opening(record, folder)` returns the code that opens it."""
     options: tuple[str, ...] = ()
     """The flags of the verb that `export` takes as keywords; it refuses the others."""
 
