@@ -5,15 +5,25 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from transformers import EncoderDecoderModel, PreTrainedTokenizerBase
+from transformers import EncoderDecoderModel, PreTrainedTokenizerBase, StoppingCriteria, StoppingCriteriaList
 
 
 def longest_translation(source_length: int) -> int:
-    """The most tokens that a translation may have, of a text with so many: a bound for models that do not end it.
-
-    In a batch, the longest text sets the bound for all.
-    """
+    """The most tokens that a translation may have, of a text with so many: a bound for models that do not end it."""
     return 2 * source_length + 20
+
+
+class OwnBounds(StoppingCriteria):
+    """Ends each translation of a batch at a length of its own, so that it does not depend on its neighbours."""
+
+    def __init__(self, lengths: list[int]) -> None:
+        """`lengths`: of each text of the batch, in tokens, with the one that the decoder begins with."""
+        self._lengths = lengths
+
+    def __call__(self, input_ids: Tensor, scores: Any, **_: Any) -> Tensor:  # type: ignore[override]  # typed bool
+        """Which of (texts x beginnings, written) have reached their length; beam search has several of each text."""
+        lengths = torch.tensor(self._lengths, device=input_ids.device)
+        return input_ids.shape[1] >= lengths.repeat_interleave(len(input_ids) // len(lengths))
 
 
 @torch.no_grad()
@@ -63,7 +73,7 @@ def translate(
         written = model.generate(  # type: ignore[misc]  # typed for a protocol of its own
             batch["input_ids"],
             attention_mask=batch["attention_mask"],
-            max_length=most_tokens(model, batch["input_ids"]),
+            **bounds(model, batch["attention_mask"]),
             do_sample=False,
             **settings,
         )
@@ -73,7 +83,12 @@ def translate(
     return translations[0] if isinstance(texts, str) else translations
 
 
-def most_tokens(model: EncoderDecoderModel, source: Tensor) -> int:
-    """The length at which `generate` ends translations of (batch, source) tokens: at the decoder's last position."""
+def bounds(model: EncoderDecoderModel, attention_mask: Tensor) -> dict[str, Any]:
+    """What tells `generate` where to end the translations of texts with the mask (batch, source).
+
+    Each ends at `longest_translation` of its own source, or at the decoder's last position.
+    """
     config: Any = model.config
-    return min(int(config.decoder.max_position_embeddings), longest_translation(source.shape[1]))
+    most = int(config.decoder.max_position_embeddings)
+    lengths = [min(most, longest_translation(length)) for length in attention_mask.sum(1).tolist()]
+    return {"max_length": max(lengths), "stopping_criteria": StoppingCriteriaList([OwnBounds(lengths)])}

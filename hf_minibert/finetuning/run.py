@@ -175,7 +175,9 @@ def fingerprint(run: Run) -> dict[str, Any]:
     return {
         "arguments": saved_arguments(run.arguments),
         "data": content_hash([split, batch] for split, rows in run.data.splits.items() for batch in rows.iter(1_000)),
-        "tokenizer": content_hash([run.tokenizer.backend_tokenizer.to_str()]),
+        "tokenizer": content_hash(
+            tokenizer.backend_tokenizer.to_str() for tokenizer in (run.tokenizer, *run.task.more_tokenizers())
+        ),
         "model": content_hash(part for name, tensor in weights.items() for part in (name, tensor.numpy().tobytes())),
         "number of processes": run.processes.num_processes,
     }

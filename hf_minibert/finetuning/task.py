@@ -95,6 +95,10 @@ class Task(ABC):
         Batches group rows by the column `length`, or else by the length of `input_ids`.
         """
 
+    def more_tokenizers(self) -> list[PreTrainedTokenizerFast]:
+        """Those that made the rows beside the model's own, once `encode` has."""
+        return []
+
     @abstractmethod
     def collator(self, tokenizer: PreTrainedTokenizerFast) -> Any:
         """What makes a batch of rows."""

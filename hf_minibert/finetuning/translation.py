@@ -25,7 +25,7 @@ from hf_minibert.data.parallel import read_pairs
 from hf_minibert.data.sources import BUILTIN
 from hf_minibert.errors import UserError
 from hf_minibert.evaluation.alignment import draw_alignment
-from hf_minibert.evaluation.translate import most_tokens
+from hf_minibert.evaluation.translate import bounds
 from hf_minibert.evaluation.translations import TranslationMetrics, intervals, scorers, signatures
 from hf_minibert.finetuning.arguments import FinetuneArguments
 from hf_minibert.finetuning.durable import DurableTrainer
@@ -77,7 +77,7 @@ class TranslationTrainer(DurableTrainer, Seq2SeqTrainer):
         """As `Seq2SeqTrainer`, where a translation may be about twice as long as its source."""
         assert isinstance(self.model, MiniEncoderDecoderModel)
         beams = 1 if self.is_in_train else self.model.generation_config.num_beams
-        settings |= {"num_beams": beams, "max_length": most_tokens(self.model, inputs["input_ids"]), "do_sample": False}
+        settings |= {"num_beams": beams, "do_sample": False} | bounds(self.model, inputs["attention_mask"])
         found = super().prediction_step(model, inputs, prediction_loss_only, ignore_keys=ignore_keys, **settings)
         return found[0], found[1], found[2]
 
@@ -240,6 +240,11 @@ class Translation(Task):
         self.examples[split] = examples
         return found
 
+    def more_tokenizers(self) -> list[PreTrainedTokenizerFast]:
+        """The target's, if it is not the source's."""
+        source, target = self.tokenizers
+        return [] if target is source else [target]
+
     def collator(self, tokenizer: PreTrainedTokenizerFast) -> DataCollatorForSeq2Seq:
         """Pads both sides to the longest of the batch."""
         return DataCollatorForSeq2Seq(tokenizer, model=self.model, label_pad_token_id=IGNORE_INDEX)
@@ -275,8 +280,7 @@ class Translation(Task):
 
     def save(self, folder: Path) -> None:
         """The target's tokenizer, if it is not the source's."""
-        source, target = self.tokenizers
-        if target is not source:
+        for target in self.more_tokenizers():
             save_tokenizer(target, folder / TARGET_TOKENIZER)
 
     def pictures(self, folder: Path, data: TaskData) -> dict[str, str]:
