@@ -35,10 +35,11 @@ class DurableTrainer(ProportionateTrainer):
     order of the epoch at hand, the losses since the last line of the log, and the time.
     """
 
-    def __init__(self, *, unfinished: Unfinished, patience: int, **arguments: Any) -> None:
-        """`patience`: end after so many epochs without a better one."""
+    def __init__(self, *, unfinished: Unfinished, patience: int, floor: float | None, **arguments: Any) -> None:
+        """`patience`: end after so many epochs without a better one, once one is above the `floor` of its metric."""
         super().__init__(**arguments)
         self.unfinished = unfinished
+        self._floor = floor
         self._patience = patience
         self.split = "eval"
         """The split of the evaluation at hand."""
@@ -74,8 +75,13 @@ class DurableTrainer(ProportionateTrainer):
         self.callback_handler.on_train_begin(self.args, self.state, self.control)
 
     def is_out_of_patience(self) -> bool:
-        """Whether too many epochs have passed since the best one; it is read off the log, which checkpoints hold."""
+        """Whether too many epochs have passed since the best one; it is read off the log, which checkpoints hold.
+
+        A metric that starts flat, such as BLEU at 0, may still rise: before it does, no epoch counts.
+        """
         best = self.state.best_global_step
+        if self._floor is not None and not (self.state.best_metric or 0.0) > self._floor:
+            return False
         later = {
             entry["step"] for entry in self.state.log_history if "eval_loss" in entry and entry["step"] > (best or 0)
         }

@@ -153,6 +153,7 @@ def build_trainer(run: Run, unfinished: Unfinished, stop: StopSignal) -> tuple[D
     trainer = task.build_trainer(
         unfinished=unfinished,
         patience=run.arguments.early_stopping_patience,
+        floor=run.floor,
         new_weights=run.new_weights,
         model=run.model,
         args=task.training_arguments_class(**fields | task.trainer_settings()),

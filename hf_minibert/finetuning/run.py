@@ -18,6 +18,7 @@ from hf_minibert.finetuning.task import Task, TaskData
 from hf_minibert.finetuning.tasks import TASKS
 from hf_minibert.finetuning.unfinished import content_hash, saved_arguments
 from hf_minibert.runs.hardware import computes_in_bfloat16, fastest_attention, use_all_cores
+from hf_minibert.runs.scores import score_of
 
 
 @dataclass(frozen=True)
@@ -60,6 +61,14 @@ class Run:
     def best_metric(self) -> str:
         """The metric that chooses the best epoch."""
         return self.arguments.best_metric or self.task.best_metric
+
+    @property
+    def floor(self) -> float | None:
+        """What the metric that chooses the best epoch has without any learning; None where it falls from the start."""
+        if score_of(self.best_metric).lower_is_better:
+            return None
+        name = self.task.baseline_names.get(self.best_metric)
+        return 0.0 if name is None else self.task.baselines(self.examples)[name]
 
 
 def read(arguments: FinetuneArguments) -> Run:

@@ -15,6 +15,7 @@ from hf_minibert.errors import UserError
 from hf_minibert.finetuning.arguments import FinetuneArguments
 from hf_minibert.finetuning.durable import Watch
 from hf_minibert.finetuning.finetune import finetune
+from hf_minibert.finetuning.text import TextClassification
 from hf_minibert.output_folder import UNFINISHED
 from hf_minibert.presets import build_config
 from hf_minibert.tokenization import load_tokenizer
@@ -112,6 +113,21 @@ def test_it_ends_early_and_keeps_the_best(
     monkeypatch.undo()
     assert finetune(replace(stopped, resume=True)) == 0
     assert (tmp_path / "stopped" / "model.safetensors").read_bytes() == (folder / "model.safetensors").read_bytes()
+
+
+def test_a_metric_that_has_not_risen_yet_ends_nothing(
+    arguments: FinetuneArguments, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Four epochs no better than the commonest label, then a good one, then two that are worse."""
+    measure, accuracies = TextClassification.measure, iter([0.1, 0.1, 0.2, 0.1, 0.9, 0.8, 0.7])
+
+    def scripted(self: TextClassification, *given: Any, **more: Any) -> dict[str, float]:
+        return measure(self, *given, **more) | {"accuracy": next(accuracies, 0.9)}
+
+    monkeypatch.setattr(TextClassification, "measure", scripted)
+    assert finetune(replace(arguments, num_train_epochs=20, early_stopping_patience=2)) == 0
+    training = json.loads((Path(arguments.output_dir) / "results.json").read_text())["training"]
+    assert training["epochs"] == 7
 
 
 def test_a_metric_that_the_task_has_not(arguments: FinetuneArguments) -> None:
