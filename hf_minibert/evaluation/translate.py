@@ -22,6 +22,7 @@ class OwnBounds(StoppingCriteria):
 
     def __call__(self, input_ids: Tensor, scores: Any, **_: Any) -> Tensor:  # type: ignore[override]  # typed bool
         """Which of (texts x beginnings, written) have reached their length; beam search has several of each text."""
+        del scores
         lengths = torch.tensor(self._lengths, device=input_ids.device)
         return input_ids.shape[1] >= lengths.repeat_interleave(len(input_ids) // len(lengths))
 
