@@ -145,6 +145,33 @@ class DurableTrainer(ProportionateTrainer):
         self.split = metric_key_prefix
         return super().evaluation_loop(dataloader, description, prediction_loss_only, ignore_keys, metric_key_prefix)
 
+    def prediction_step(
+        self,
+        model: nn.Module,
+        inputs: dict[str, Any],
+        prediction_loss_only: bool,
+        ignore_keys: list[str] | None = None,
+        **settings: Any,
+    ) -> tuple[Any, Any, Any]:
+        """As `Trainer`, with the loss of one process: the mean over batches, weighted by their rows.
+
+        Several processes fill up their last batches with rows that were evaluated before. `Trainer` drops their
+        predictions, but not their losses.
+        """
+        counts_items, self.model_accepts_loss_kwargs = self.model_accepts_loss_kwargs, False  # of all processes
+        try:
+            found = super().prediction_step(model, inputs, prediction_loss_only, ignore_keys, **settings)
+            loss, logits, labels = found
+            size, filled = self.args.eval_batch_size, self.accelerator.gradient_state
+            remainder = filled.remainder if filled.end_of_dataloader else 0
+            if self.args.world_size > 1 and remainder > 0 and remainder % size:
+                own = min(size, max(1, remainder - size * self.args.process_index))  # none: its weight is 0
+                some = {name: value[:own] for name, value in inputs.items()}
+                loss, _, _ = super().prediction_step(model, some, True, ignore_keys)
+        finally:
+            self.model_accepts_loss_kwargs = counts_items
+        return loss, logits, labels
+
     def training_step(self, *arguments: Any, **more: Any) -> Tensor:
         """As `Trainer`, and note whether the loss is finite."""
         loss = super().training_step(*arguments, **more)

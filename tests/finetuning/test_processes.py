@@ -39,7 +39,6 @@ def test_two_processes_measure_what_one_does(task: str, tmp_path: Path) -> None:
     hardly = {"learning_rate": 1e-12, "num_train_epochs": 1.0}
     assert finetune(FinetuneArguments(**settings | again | hardly)) == 0
     two, one = (json.loads((tmp_path / name / "results.json").read_text())["metrics"] for name in ("two", "one"))
-    for metrics in (two, one):
-        del metrics["eval_loss"]  # of batches, the last of which has a row twice where processes share rows unevenly
+    assert two.pop("eval_loss") == pytest.approx(one.pop("eval_loss"), rel=1e-4)
     assert two == one
     assert 0 < two["eval_f1"] <= 1
