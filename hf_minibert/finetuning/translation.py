@@ -193,6 +193,8 @@ class Translation(Task):
         if start.source is None and self.decoder_start is None:
             return model, set()  # all are new, and learn alike
         names = {name for name, _ in model.named_parameters()}
+        if start.source is None:
+            new |= {name for name in names if name.startswith("encoder.")}
         return model, (new | {name for name in names if name.startswith("enc_to_dec_proj")}) & names
 
     # ---- rows

@@ -168,6 +168,12 @@ def test_a_new_decoder_takes_over_the_encoders_embeddings(folder: Path, tmp_path
     assert run.new_weights == {name for name in names if name.startswith("decoder.")}
 
 
+def test_a_new_encoder_beside_a_pretrained_decoder_learns_as_new(folder: Path, tmp_path: Path) -> None:
+    run = built(folder, tmp_path, decoder_name_or_path=model_folder("minigpt-tiny"))
+    names = {name for name, _ in run.model.named_parameters()}
+    assert run.new_weights == {name for name in names if "cross" in name or not name.startswith("decoder.")}
+
+
 def test_each_side_may_have_its_own_tokenizer(folder: Path, tmp_path: Path) -> None:
     decoder = hf_minibert.MiniGPTForCausalLM.from_pretrained(model_folder("minigpt-tiny"))
     tokenizer = train_wordpiece([(folder / "train.de").read_text()], vocab_size=540)
