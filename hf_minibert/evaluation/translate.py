@@ -20,7 +20,7 @@ class OwnBounds(StoppingCriteria):
         """`lengths`: of each text of the batch, in tokens, with the one that the decoder begins with."""
         self._lengths = lengths
 
-    def __call__(self, input_ids: Tensor, scores: Any, **_: Any) -> Tensor:  # type: ignore[override]  # typed bool
+    def __call__(self, input_ids: Tensor, scores: Any, **_: Any) -> Tensor:
         """Which of (texts x beginnings, written) have reached their length; beam search has several of each text."""
         del scores
         lengths = torch.tensor(self._lengths, device=input_ids.device)

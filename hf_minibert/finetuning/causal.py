@@ -37,9 +37,10 @@ class LanguageModelTrainer(DurableTrainer):
         inputs: dict[str, Any],
         prediction_loss_only: bool,
         ignore_keys: list[str] | None = None,
+        **settings: Any,
     ) -> tuple[Tensor | None, Tensor | None, Tensor | None]:
         """The loss, and for each row its nats, its predicted tokens and the bytes of its text, (batch, 3)."""
-        del model, prediction_loss_only, ignore_keys
+        del model, prediction_loss_only, ignore_keys, settings
         assert isinstance(self.model, MiniGPTForCausalLM)
         batch = self._prepare_inputs(inputs)
         with torch.no_grad(), self.compute_loss_context_manager():
