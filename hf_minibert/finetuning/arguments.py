@@ -18,6 +18,11 @@ TaskName = Literal[
 
 ProblemType = Literal["single_label_classification", "multi_label_classification", "regression"]
 
+LEARNING_RATE = 3e-4
+"""Default of the rate of pre-trained weights."""
+NEW_LEARNING_RATE = 1e-3
+"""Default of the rate where all weights are new."""
+
 LORA_TASKS: tuple[TaskName, ...] = (
     "text-classification",
     "token-classification",
@@ -180,9 +185,10 @@ class TrainingArguments:
     """Texts in a batch."""
     gradient_accumulation_steps: int = 1
     """Batches that are added up for one optimizer step."""
-    learning_rate: float = 3e-4
+    learning_rate: float | None = None
     """Peak of the schedule, which warms up and falls linearly. Matrices larger than usual, as Muon makes them, learn
-    faster in proportion, and new weights ten times as fast."""
+    faster in proportion, and beside pre-trained weights new ones ten times as fast. Default: 3e-4; 1e-3 where all
+    weights are new."""
     warmup_steps: float = 0.1
     """Steps of linear warm-up; below 1, their share of the run."""
     weight_decay: float = 0.01
@@ -236,6 +242,9 @@ class FinetuneArguments(
     """Replace an earlier fine-tuning in output_dir, and forget an unfinished one."""
 
     def __post_init__(self) -> None:
+        if self.learning_rate is None:
+            is_new = self.model is not None and self.decoder_name_or_path is None
+            self.learning_rate = NEW_LEARNING_RATE if is_new else LEARNING_RATE
         for name, value in vars(self).items():
             if isinstance(value, float) and not math.isfinite(value):
                 raise UserError(f"{name} must be a finite number, got {value}")

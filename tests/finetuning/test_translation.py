@@ -237,6 +237,14 @@ def test_bad_input_is_one_line(folder: Path, tmp_path: Path, more: dict[str, Any
     assert not (tmp_path / "out").exists()
 
 
+def test_the_default_rate_is_higher_where_all_weights_are_new(folder: Path, tmp_path: Path) -> None:
+    pretrained = {"model_name_or_path": "minibert-tiny", "decoder_name_or_path": "minigpt-tiny"}
+    assert arguments(folder, tmp_path).learning_rate == 1e-3
+    assert arguments(folder, tmp_path, **pretrained).learning_rate == 3e-4
+    assert arguments(folder, tmp_path, decoder_name_or_path="minigpt-tiny").learning_rate == 3e-4
+    assert arguments(folder, tmp_path, learning_rate=2e-5).learning_rate == 2e-5
+
+
 def test_flags_of_translation_are_no_flags_of_others(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="--num_beams is a flag of translation"):
         FinetuneArguments(model="minibert-tiny", output_dir=str(tmp_path), num_beams=3)
