@@ -15,7 +15,7 @@ MARKERS = "osD^vPX"
 def plot_bars(
     bars: Mapping[str, Mapping[str, float]], output: Path, *, axis: str, baseline: tuple[str, float] | None = None
 ) -> None:
-    """Draw figures side by side, from the top in their order.
+    """Draw figures side by side, from the top in their order; of each label, the models stand one below another.
 
     Args:
         bars: for each model, a number for each label.
@@ -32,9 +32,10 @@ def plot_bars(
         name, value = baseline
         axes.axvline(value, color="#5f6b76", linewidth=1.2, linestyle=(0, (5, 3)), label=name)
     for number, (name, values) in enumerate(bars.items()):
+        lower = 0.4 * (number / (len(bars) - 1) - 0.5) if len(bars) > 1 else 0.0  # so that no point hides its equal
         axes.plot(
             list(values.values()),
-            [places[label] for label in values],
+            [places[label] - lower for label in values],
             linestyle="none",
             marker=MARKERS[number % len(MARKERS)],
             markersize=5.5,

@@ -7,6 +7,8 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+import matplotlib.colors
+import matplotlib.image
 import numpy as np
 import pytest
 import torch
@@ -15,6 +17,7 @@ from language_models import MAKERS, MASKED
 from transformers import AutoModelForCausalLM, AutoModelForMaskedLM, AutoTokenizer
 
 from hf_minibert.errors import UserError
+from hf_minibert.evaluation.chart import COLORS, plot_bars
 from hf_minibert.evaluation.minimal_pairs import read_pairs, result
 from hf_minibert.evaluation.opening import open_language_model
 from hf_minibert.evaluation.scores import spell, text_scores, token_scores
@@ -287,3 +290,12 @@ def test_one_file_of_many_paradigms_is_read_in_every_format(tmp_path: Path) -> N
     (tmp_path / "pairs.json").write_text(json.dumps(PAIRS))
     for suffix in ("tsv", "json"):
         assert read_pairs([str(tmp_path / f"pairs.{suffix}")], **columns) == expected
+
+
+def test_the_chart_shows_every_model_where_their_figures_are_equal(tmp_path: Path) -> None:
+    plot_bars({name: {"wh_island": 50.0, "passive": 75.0} for name in ("a", "b", "c")}, tmp_path / "c.png", axis="%")
+    pixels = matplotlib.image.imread(tmp_path / "c.png")[..., :3]
+    legend = pixels.shape[0] // 4
+    for color in COLORS[:3]:
+        near = np.abs(pixels[legend:] - np.array(matplotlib.colors.to_rgb(color))).max(axis=-1) < 0.02
+        assert near.sum() > 40  # two points of some 50 pixels
