@@ -23,4 +23,6 @@ def main(arguments: Arguments) -> int:
     print(evaluate(arguments))
     folder = Path(arguments.output_dir)
     print(f"figures  {folder / RESULTS}\nchart    {folder / CHART}")
+    for picture in sorted(set(folder.glob("*.png")) - {folder / CHART}):
+        print(f"picture  {picture}")
     return 0

@@ -1,6 +1,7 @@
 """Pictures of attention: the weights are those that the model computes, for all its kinds."""
 
 import json
+import re
 
 import matplotlib.image
 import numpy as np
@@ -107,7 +108,9 @@ def test_the_suite_writes_a_picture_for_each_text(tmp_path, monkeypatch, capsys)
         assert matplotlib.image.imread(tmp_path / "out" / f"attention-{number}.png").size
     results = json.loads((tmp_path / "out" / "results.json").read_text())
     assert [each["text"] for each in results["texts"]] == [TEXT, "It costs $5.\n\u65e5"]
-    assert "text 2, layer 0, head 1: entropy (bits)" in capsys.readouterr().out
+    said = capsys.readouterr().out
+    assert "text 2, layer 0, head 1: entropy (bits)" in said
+    assert re.findall(r"^picture  .*(attention-\d)\.png$", said, re.MULTILINE) == ["attention-1", "attention-2"]
 
 
 def test_a_translator_from_its_folder(translator, tokenizer, tmp_path, monkeypatch):
