@@ -437,7 +437,7 @@ def build_store(
             documents, tokens = documents + len(batch.lengths), tokens + len(batch.tokens)
             text_bytes += int(batch.sizes.sum())
             bar.update(corpus.bytes_read - bar.n)
-            bar.set_postfix(documents=documents, tokens=f"{tokens:,}", refresh=False)
+            bar.set_postfix(documents=f"{documents:,}", tokens=f"{tokens:,}", refresh=False)
             if max_tokens is not None and tokens >= max_tokens:
                 break
     writer.finalize()
