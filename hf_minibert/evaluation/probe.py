@@ -96,7 +96,7 @@ def measure(name: str, data: Labelled, arguments: EvaluateArguments) -> Result:
             figures[f"{split}_macro_f1"] = 100 * float(f1_score(labels, said, average="macro", zero_division=0))
             figures[f"{split}_majority_accuracy"] = 100 * sum(label == commonest for label in labels) / len(labels)
             rows[f"{words} accuracy"] = bars[f"{words} accuracy"] = figures[f"{split}_accuracy"]
-            rows[f"{words} F1, the mean of all labels'"] = figures[f"{split}_macro_f1"]
+            rows[f"{words} F1, the mean over all labels"] = figures[f"{split}_macro_f1"]
             rows[f"{words} accuracy of the commonest label"] = figures[f"{split}_majority_accuracy"]
     first = next(split for split in SPLIT_WORDS if split in vectors)
     return Result(

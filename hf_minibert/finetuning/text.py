@@ -301,7 +301,7 @@ class TextClassification(Task):
             if name == "positive_f1":
                 lines.append(f"  F1 {value} of the positive label, {shown(dataset['labels'][1])}")
             elif name == "macro_f1":
-                lines.append(f"  F1 {value} as the mean of all labels' (macro)")
+                lines.append(f"  F1 {value} as the mean over all labels (macro)")
             elif name in self.baseline_names:
                 baseline = score_of(name).shown(metrics[self.baseline_names[name]])
                 lines.append(f"  {label} {value}; {self.baseline_words} {baseline}")

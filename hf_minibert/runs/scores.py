@@ -30,7 +30,7 @@ SCORES: dict[str, Score] = {
     "precision": Score(label="precision"),
     "recall": Score(label="recall"),
     "f1": Score(label="F1"),
-    "macro_f1": Score(label="F1, the mean of all labels' (macro)", hub_name="f1"),
+    "macro_f1": Score(label="F1, the mean over all labels (macro)", hub_name="f1"),
     "positive_f1": Score(label="F1 of the positive label, the second", hub_name="f1"),
     "micro_f1": Score(label="F1 over all texts and labels (micro)", hub_name="f1"),
     "exact_match": Score(label="exact match"),

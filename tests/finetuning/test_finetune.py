@@ -139,7 +139,7 @@ def test_what_is_not_pretrained_learns_faster(
     assert len(cut) == 2
     assert table == ["label train eval", *(f"{label} {train} {held}" for label, (train, held) in enumerate(counts))]
     assert re.search(
-        r"F1 \d+\.\d% as the mean of all labels' \(macro\)\n  F1 \d+\.\d% of the positive label, 1\n", said
+        r"F1 \d+\.\d% as the mean over all labels \(macro\)\n  F1 \d+\.\d% of the positive label, 1\n", said
     )
     kept = json.loads((tmp_path / "classifier" / "results.json").read_text())["metrics"]
     assert {"eval_macro_f1", "eval_positive_f1"} <= set(kept)

@@ -220,7 +220,7 @@ def test_a_classifier_says_which_f1_it_has(tmp_path: Path):
     metrics = {"eval_accuracy": 0.9, "majority_accuracy": 0.6, "eval_macro_f1": 0.7, "eval_positive_f1": 0.8}
     card = render_card(write_run(tmp_path, FINETUNED | {"metrics": metrics}))
     assert [row[:2] for row in tables(card)["metric"]][1:] == [
-        ["held-out F1, the mean of all labels' (macro)", "0.7000"],
+        ["held-out F1, the mean over all labels (macro)", "0.7000"],
         ["held-out F1 of the positive label, the second", "0.8000"],
     ]
     assert yaml.safe_load(card.split("---\n")[1])["metrics"] == ["accuracy", "f1"], "the Hub has one name"
