@@ -358,9 +358,10 @@ const session = await ort.InferenceSession.create({name} + "/{FILE}");
 """
     types = "\nrun.tokenizer.return_token_type_ids = true;" if "token_type_ids" in record["inputs"] else ""
     texts = {"fill-mask": '"He opened the [MASK] and went in."', "question-answering": '"Who sat?", "The cat sat."'}
-    return f"""import {{ pipeline, env }} from "@huggingface/transformers";
+    return f"""import {{ resolve }} from "node:path";
+import {{ pipeline, env }} from "@huggingface/transformers";
 
 env.localModelPath = "/"; // the folder lies here, not on the Hub
-const run = await pipeline("{record["pipeline"]}", {name}, {{ dtype: "{dtype}" }});{types}
+const run = await pipeline("{record["pipeline"]}", resolve({name}), {{ dtype: "{dtype}" }});{types}
 console.log(await run({texts.get(record["pipeline"], '"The cat sat on the mat."')}));
 """

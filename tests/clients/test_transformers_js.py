@@ -96,6 +96,13 @@ def test_node_reads_the_same_tokens_and_predicts_the_same(exports, tmp_path):
     expected = write(PROMPT, max_new_tokens=20, do_sample=False)
     assert found["written"][0]["generated_text"] == expected[0]["generated_text"]
 
+    here = exports["minibert-tiny"]  # the code that the export prints, for a folder beside the one where it is called
+    (tmp_path / "printed.js").write_text(onnx.opening({"pipeline": "fill-mask", "inputs": []}, repr(here.name)))
+    words = ["node", str(tmp_path / "printed.js")]
+    done = subprocess.run(words, cwd=here.parent, check=False, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert "He opened the door and went in." in done.stdout
+
 
 @pytest.fixture(scope="module")
 def pictures():
