@@ -504,20 +504,22 @@ def _check_surrogates(row: dict[str, Any], where: str) -> None:
 def _read_parquet(path: Path, columns: Mapping[str, str], expansion: _Expansion) -> Table:
     with _parquet(path, expansion) as source:
         with pyarrow.parquet.ParquetFile(source) as file:
-            schema = file.schema_arrow
+            schema, deltas = file.schema_arrow, _sizes_of_deltas(file.metadata, list(columns.values()))
         for option, column in columns.items():
             if column not in schema.names:
                 raise missing_column(str(path), option, column, schema.names)
             if schema.names.count(column) > 1:
                 raise UserError(f"{path} has two columns {column!r}; rename one")
         names = list(dict.fromkeys(columns.values()))
-        # As dictionaries, so that a text that stands in many rows is in memory once.
-        texts = [name for name in names if _is_bytes(schema.field(name).type)]
+        # As dictionaries, so that a text that stands in many rows is in memory once; pyarrow makes none of deltas.
+        texts = [name for name in names if _is_bytes(schema.field(name).type) and name not in deltas]
+        # In deltas, each text may be as long as all that is stored, so a batch has no more of them than fit the bound.
+        rows = max(1, min(_PARQUET_ROWS, MAX_EXPANDED_BYTES // max(deltas.values(), default=1)))
         with pyarrow.parquet.ParquetFile(source, read_dictionary=texts) as file:
             metadata = file.metadata
             _check_parquet_size(metadata, names, expansion)
             values: dict[str, list[Any]] = {name: [] for name in names}
-            for batch in file.iter_batches(batch_size=_PARQUET_ROWS, columns=names):
+            for batch in file.iter_batches(batch_size=rows, columns=names):
                 for name in names:
                     values[name] += _values_of(batch.column(name), expansion)
                 expansion.add(ROW_BYTES * batch.num_rows)
@@ -543,14 +545,28 @@ def _is_bytes(kind: pyarrow.DataType) -> bool:
     return kind in (pyarrow.string(), pyarrow.large_string(), pyarrow.binary(), pyarrow.large_binary())
 
 
+def _chunks(metadata: Any, names: list[str]) -> Iterator[tuple[str, Any]]:
+    """What a file says of each stored piece of the asked columns, beside the column's name."""
+    for group in range(metadata.num_row_groups):
+        for index in range(metadata.num_columns):
+            chunk = metadata.row_group(group).column(index)
+            if (name := chunk.path_in_schema.split(".")[0]) in names:
+                yield name, chunk
+
+
+def _sizes_of_deltas(metadata: Any, names: list[str]) -> dict[str, int]:
+    """The largest piece of each column of texts that are stored as what is new since the text before."""
+    sizes: dict[str, int] = {}
+    for name, chunk in _chunks(metadata, names):
+        if "DELTA_BYTE_ARRAY" in chunk.encodings or "DELTA_LENGTH_BYTE_ARRAY" in chunk.encodings:
+            sizes[name] = max(sizes.get(name, 1), chunk.total_uncompressed_size)
+    return sizes
+
+
 def _check_parquet_size(metadata: Any, names: list[str], expansion: _Expansion) -> None:
     """Refuse, before any of it is read, what says itself that it is too large."""
-    size = metadata.num_rows * ROW_BYTES
-    for group in range(metadata.num_row_groups):
-        chunks = [metadata.row_group(group).column(index) for index in range(metadata.num_columns)]
-        asked = [chunk for chunk in chunks if chunk.path_in_schema.split(".")[0] in names]
-        size += sum(max(chunk.total_uncompressed_size, 8 * chunk.num_values) for chunk in asked)
-    _Expansion(expansion.path).add(size)
+    sizes = (max(chunk.total_uncompressed_size, 8 * chunk.num_values) for _, chunk in _chunks(metadata, names))
+    _Expansion(expansion.path).add(metadata.num_rows * ROW_BYTES + sum(sizes))
 
 
 def _values_of(column: pyarrow.Array, expansion: _Expansion) -> list[Any]:

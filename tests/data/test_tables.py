@@ -262,6 +262,15 @@ def test_a_parquet_file_that_is_none(tmp_path: Path) -> None:
     assert "is damaged" in error_of(path, content.replace(b"aaaaaaaa", b"\xff" * 8))
 
 
+@pytest.mark.parametrize("encoding", ["PLAIN", "DELTA_BYTE_ARRAY", "DELTA_LENGTH_BYTE_ARRAY"])
+def test_parquet_in_every_encoding_of_texts(tmp_path: Path, encoding: str) -> None:
+    rows = [(f"text {number // 2}", None if number % 7 == 3 else f"label {number % 2}") for number in range(2_500)]
+    columns = pa.table({"text": [text for text, _ in rows], "label": [label for _, label in rows]})
+    path = tmp_path / "rows.parquet"
+    pq.write_table(columns, path, use_dictionary=False, column_encoding=encoding)
+    assert rows_of(read_file(path, COLUMNS)) == rows
+
+
 @pytest.mark.parametrize("kind", ["float16", "float32", "float64"])
 def test_numbers_of_low_precision_have_no_digits_that_nobody_wrote(tmp_path: Path, kind: str) -> None:
     numbers, path = [0.1, None, 2.5], tmp_path / "rows.parquet"
@@ -329,6 +338,11 @@ def bomb_of_one_text(path: Path) -> None:
     )
 
 
+def bomb_of_deltas(path: Path) -> None:
+    columns = pa.table({"text": ["a" * 500_000] * 200, "label": list(range(200))})
+    pq.write_table(columns, path, use_dictionary=False, column_encoding={"text": "DELTA_BYTE_ARRAY", "label": "PLAIN"})
+
+
 @pytest.mark.parametrize(
     ("name", "make"),
     [
@@ -338,6 +352,7 @@ def bomb_of_one_text(path: Path) -> None:
         ("rows.parquet", bomb_of_rows),
         ("rows.parquet", bomb_of_texts),
         ("rows.parquet", bomb_of_one_text),
+        ("rows.parquet", bomb_of_deltas),
     ],
 )
 def test_a_few_bytes_cannot_fill_the_memory(
