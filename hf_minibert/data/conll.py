@@ -40,6 +40,8 @@ def read_conll(path: Path, columns: Mapping[str, str]) -> Table:
     numbers, separator, width, is_within = array("q"), None, 0, False
     for number, line in text_lines(path):
         line = line.removesuffix("\r")
+        if "\r" in line:  # else all words would be cells of one
+            raise UserError(f"{path}, line {number} has a carriage return within; end each line with a line feed")
         if not line.strip() or line.split()[0] == DOCUMENT_START:
             is_within = False
             continue

@@ -184,7 +184,7 @@ def _answers(where: str, value: Any) -> tuple[list[str], list[int] | None]:
     if (
         not isinstance(places, list)
         or len(places) != len(texts)
-        or not all(type(place) is int and place >= 0 for place in places)
+        or not all(type(place) is int and 0 <= place < 1 << 31 for place in places)
     ):
         raise UserError(
             f"{where}: answer_start is {shown(repr(places))}; give the place of each answer's first character, from 0"

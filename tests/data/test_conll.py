@@ -62,6 +62,7 @@ def test_other_columns_by_number(tmp_path: Path) -> None:
         ("EU O\n", COLUMNS | {"label_column": "ner"}, "--label_column ner: the columns of a CoNLL file have no names"),
         ("EU\t\tO\n", COLUMNS | {"label_column": "2"}, "line 1 has nothing in column 2"),
         ("caf\xe9 O\n", COLUMNS, "line 1 is not UTF-8"),
+        ("EU O\rto B-X\r\rall O\r", COLUMNS, "line 1 has a carriage return within"),
     ],
 )
 def test_what_is_wrong_is_one_line(tmp_path: Path, text: str, columns: dict[str, str], message: str) -> None:

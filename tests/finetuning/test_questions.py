@@ -174,6 +174,11 @@ WRONG: dict[str, tuple[dict[str, Any], dict[str, Any], str]] = {
         {},
         r"answer_start is \[1, 2\]; give the place of each answer's first character",
     ),
+    "a place that no text has": (
+        {"train.jsonl": [QUESTIONS[0] | {"answers": {"text": ["Zürich"], "answer_start": [10**30]}}]},
+        {},
+        "answer_start is .*; give the place of each answer's first character",
+    ),
     "most do not match": (
         {"train.jsonl": [row | {"answers": {"text": ["x"], "answer_start": [0]}} for row in QUESTIONS]},
         {},
