@@ -26,7 +26,7 @@ from torch import Tensor, nn
 from hf_minibert.command_line import run
 from hf_minibert.errors import UserError
 from hf_minibert.finetuning import durable, finetune, trainer
-from hf_minibert.finetuning.arguments import FinetuneArguments
+from hf_minibert.finetuning.arguments import LEARNING_RATE, FinetuneArguments
 from hf_minibert.finetuning.labelled import load_labelled
 from hf_minibert.finetuning.text import TextClassification
 from hf_minibert.pretraining.arguments import PretrainArguments
@@ -113,7 +113,7 @@ class Arguments(Benchmark):
     """Labelled texts without a test split, as in `scripts/finetune.py`: a file, where a folder has test texts too."""
     variants: list[str] = field(default_factory=lambda: list(VARIANTS))
     """Which of the variants."""
-    learning_rates: list[float] = field(default_factory=lambda: [FinetuneArguments.learning_rate])
+    learning_rates: list[float] = field(default_factory=lambda: [LEARNING_RATE])
     """Each variant with each of them."""
     max_train_samples: int = 4_000
     """Texts to train on, once."""
@@ -145,7 +145,7 @@ def table(figures: dict[str, Any]) -> list[str]:
 
 def overview() -> list[str]:
     """The two rules of fine-tuning beside one rate for all weights, for every model that was tried."""
-    rate = FinetuneArguments.learning_rate
+    rate = LEARNING_RATE
     files = [json.loads((RESULTS / f"{name}.json").read_text(encoding="utf-8")) for name in TRIED]
     samples = ", ".join({f"{figures['max_train_samples']:,}" for figures in files})
 

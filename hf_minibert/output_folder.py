@@ -96,11 +96,11 @@ def _check(
     if not output_dir:
         raise UserError("output_dir is empty; name a folder, as . does the working directory")
     folder = Path(output_dir)
-    if not resumes:
-        _refuse_unwritable(folder)
     if os.path.lexists(folder) and not folder.is_dir():
         what = "a link to nothing" if folder.is_symlink() and not folder.exists() else "a file"
         raise UserError(f"output_dir {folder} is {what}; give a folder")
+    if not resumes:
+        _refuse_unwritable(folder)
     if not folder.exists():
         return
     refuse_links(folder)

@@ -602,6 +602,7 @@ def test_a_run_from_before_there_were_lists_is_resumed_and_not_overwritten(
 ) -> None:
     run = Path(shutil.copytree(inputs / "model", tmp_path / "run"))
     (run / MANIFEST).unlink()
+    (run / "certificate.json").unlink()  # there was none then
     words = flags(PRETRAIN | {"corpus": inputs / "corpus.jsonl", "output_dir": run, "overwrite_output_dir": True})
     before = content(run)
     assert call("pretrain.py", monkeypatch, *words) == 2
