@@ -282,7 +282,7 @@ def test_finetuned_models_classify_in_a_pipeline(
         assert call("finetune.py", monkeypatch, *map(str, words)) == 0
         said = capsys.readouterr()
         assert re.search(r"fine-tuning \d\.\dM parameters on \d+ examples, \d+ held out, on ", said.out)
-        assert re.search(r"training: 100%.*loss=\d\.\d+, held-out accuracy=100\.0%", said.err.splitlines()[-1])
+        assert re.search(r"done: 100%.*loss=\d\.\d+, held-out accuracy=100\.0%", said.err.splitlines()[-1])
         assert "accuracy 100.0%; always the commonest label" in said.out
         assert "{'" not in said.out + said.err
         classify = pipeline("text-classification", model=str(output))
