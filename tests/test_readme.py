@@ -122,6 +122,9 @@ def _working_directory(tmp_path_factory: pytest.TempPathFactory, tokenizer: PreT
     done = command("pretrain.py", folder / "cache", **TINY_RUN, corpus=corpus, output_dir=folder / "runs/minibert")
     assert done.returncode == 0, done.stderr
     shutil.copytree(folder / "runs/minibert", folder / "minibert-tiny")
+    embedder = {"to": "sentence-transformers", "output_dir": folder / "embedder"}
+    done = command("export.py", folder / "cache", model_name_or_path=folder / "runs/minibert", **embedder)
+    assert done.returncode == 0, done.stderr
     MiniBertForSequenceClassification(build_config("minibert-tiny", "modern")).save_pretrained(folder / "runs/reviews")
     MiniBertForQuestionAnswering(build_config("minibert-tiny", "modern")).save_pretrained(folder / "runs/answers")
     parts = (build_config(name, "modern") for name in ("minibert-tiny", "minigpt-tiny"))

@@ -52,9 +52,9 @@ class Arguments:
 
 def main(arguments: Arguments) -> int:
     """Convert, compare the outputs, and print the code that opens the result."""
+    folder = model_folder(arguments.model_name_or_path)
     from hf_minibert.export.folder import checked
 
-    folder = model_folder(arguments.model_name_or_path)
     module = arguments.target.load()
     options = {name: getattr(arguments, name) for name in arguments.target.options}
     done = module.export(folder, arguments.output_dir, to=arguments.to, **options)
