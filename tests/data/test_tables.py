@@ -88,8 +88,9 @@ def test_what_pandas_writes(tmp_path: Path, rows: list[tuple[str, str]], has_ind
     assert rows_of(read_file(tmp_path / "rows.parquet", COLUMNS)) == rows
 
 
+# Without subnormal numbers: training in this process rounds them to zero.
 VALUES = st.recursive(
-    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | TEXTS,
+    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_subnormal=False) | TEXTS,
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(TEXTS, inner, max_size=3),
     max_leaves=5,
 )
