@@ -158,9 +158,9 @@ class Task(ABC):
 
     # ---- the result
 
+    @abstractmethod
     def predictions(self, split: str) -> Iterator[dict[str, Any]]:
         """A line of `predictions_SPLIT.jsonl` for each example, from what `measure` has kept: --write_predictions."""
-        raise NotImplementedError
 
     def official_predictions(self, split: str) -> dict[str, Any] | None:
         """The content of `predictions_SPLIT.json`, where the field has a form that its own script reads."""
