@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from hf_minibert.data.sources import COMPRESSIONS, TABLE_FORMATS
-from hf_minibert.data.splits import SPLITS, held_out, read_source
+from hf_minibert.data.splits import SPLITS, held_out, named, read_source
 from hf_minibert.data.tables import Table, listed, shown, text_lines
 from hf_minibert.errors import UserError
 
@@ -37,14 +37,20 @@ class Pairs:
 
 
 def read_pairs(
-    dataset: str, *, test_dataset: str | None = None, source_lang: str | None = None, target_lang: str | None = None
+    dataset: str,
+    *,
+    eval_dataset: str | None = None,
+    test_dataset: str | None = None,
+    source_lang: str | None = None,
+    target_lang: str | None = None,
 ) -> Pairs:
     """Read the pairs of every split; without an evaluation split, a tenth of the training split is held out.
 
     Args:
         dataset: a folder with parallel files for each split (`train.en`, `train.de`, `val.en`, ...; also compressed);
             the common beginning of two parallel files (`data/train`); or a table, a folder of tables or a Hub name.
-        test_dataset: the beginning of two parallel files, or a table, for the test split.
+        eval_dataset: the beginning of two parallel files, or a table, for the evaluation split.
+        test_dataset: the same for the test split.
         source_lang: the end of the source's files, or its column; the other one if only `target_lang` is given, and
             there are two.
         target_lang: likewise.
@@ -55,10 +61,10 @@ def read_pairs(
     given = (source_lang, target_lang)
     if source_lang is not None and source_lang == target_lang:
         raise UserError(f"source_lang and target_lang are both {source_lang}; a translation has two languages")
-    names = _parallel_files(Path(dataset))
+    names, beside = _parallel_files(Path(dataset)), named(eval_dataset, test_dataset)
     if names:
-        return _from_text(dataset, names, test_dataset, given)
-    return _from_tables(dataset, test_dataset, given)
+        return _from_text(dataset, names, beside, given)
+    return _from_tables(dataset, beside, given)
 
 
 # ---------------------------------------------------------------- text files
@@ -87,18 +93,21 @@ def _parallel_files(path: Path) -> dict[str, dict[str, Path]]:
 
 
 def _from_text(
-    dataset: str, names: dict[str, dict[str, Path]], test_dataset: str | None, given: tuple[str | None, str | None]
+    dataset: str,
+    names: dict[str, dict[str, Path]],
+    beside: Mapping[str, str],
+    given: tuple[str | None, str | None],
 ) -> Pairs:
-    stems = _split_stems(dataset, list(names)) if Path(dataset).is_dir() else {"train": next(iter(names))}
+    stems = _split_stems(dataset, list(names), beside) if Path(dataset).is_dir() else {"train": next(iter(names))}
     files = {split: names[stem] for split, stem in stems.items()}
-    if test_dataset is not None:
-        found = _parallel_files(Path(test_dataset))
-        if Path(test_dataset).is_dir() or not found:
+    for split, name in beside.items():
+        found = _parallel_files(Path(name))
+        if Path(name).is_dir() or not found:
             raise UserError(
-                f"test_dataset {test_dataset} is not the beginning of two parallel files; name them without their "
-                "language, as in data/test for data/test.en and data/test.de"
+                f"{split}_dataset {name} is not the beginning of two parallel files; name them without their "
+                f"language, as in data/{split} for data/{split}.en and data/{split}.de"
             )
-        files["test"] = next(iter(found.values()))
+        files[split] = next(iter(found.values()))
     languages = _directions(dataset, sorted(files["train"]), given)
     notes = [f"source: {languages[0]}, target: {languages[1]}"]
     if Path(dataset).is_dir():
@@ -117,17 +126,22 @@ def _from_text(
     return _with_held_out(Pairs(splits, languages, None, notes), dataset)
 
 
-def _split_stems(folder: str, stems: list[str]) -> dict[str, str]:
-    """The beginning of the names of each split's files: `train`, or the only one that goes on, as `train.lc.norm`."""
+def _split_stems(folder: str, stems: list[str], beside: Mapping[str, str]) -> dict[str, str]:
+    """The beginning of the names of each split's files: `train`, or the only one that goes on, as `train.lc.norm`.
+
+    Those of a split that is named beside the folder do not count.
+    """
     found = {}
     for split, names in SPLITS.items():
+        if split in beside:
+            continue
         exact = [stem for stem in stems if stem.lower() in names]
         longer = [stem for stem in stems if re.split(r"[._-]", stem.lower())[0] in names]
         chosen = exact or longer
         if len(chosen) > 1:
             raise UserError(
                 f"{folder} has several files for {split}: {listed(chosen)}; take all but one away"
-                + (", or name one with --test_dataset" if split == "test" else "")
+                + (f", or name one with --{split}_dataset" if split != "train" else "")
             )
         if chosen:
             found[split] = chosen[0]
@@ -178,7 +192,7 @@ def _with_text(pairs: list[Pair], where: str, notes: list[str]) -> list[Pair]:
 # ---------------------------------------------------------------- tables
 
 
-def _from_tables(dataset: str, test_dataset: str | None, given: tuple[str | None, str | None]) -> Pairs:
+def _from_tables(dataset: str, beside: Mapping[str, str], given: tuple[str | None, str | None]) -> Pairs:
     def choose(there: Sequence[str], where: str) -> Mapping[str, str]:
         if TRANSLATION in there and not set(given) - {None} & set(there):
             return {"source_lang": TRANSLATION}
@@ -186,7 +200,7 @@ def _from_tables(dataset: str, test_dataset: str | None, given: tuple[str | None
         source, target = usual if given == (None, None) and usual else _directions(where, there, given)
         return {"source_lang": source, "target_lang": target}
 
-    read = read_source(dataset, choose, test_source=test_dataset)
+    read = read_source(dataset, choose, eval_source=beside.get("eval"), test_source=beside.get("test"))
     if "target_lang" in read.columns:
         languages = (read.columns["source_lang"], read.columns["target_lang"])
     else:

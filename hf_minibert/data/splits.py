@@ -105,7 +105,7 @@ def read_source(
         UserError: something is missing, unreadable, or not a table with these columns.
     """
     path, hub_id, not_read = Path(source), None, list[str]()
-    given = {split: file for split, file in (("eval", eval_source), ("test", test_source)) if file is not None}
+    given = named(eval_source, test_source)
     if _is_there(path):
         files = {"train": path}
         if path.is_dir():
@@ -131,9 +131,9 @@ def read_source(
     return Source(tables, hub_id, not_read, columns)
 
 
-def read_test_file(source: str, columns: Mapping[str, str]) -> Table:
-    """Read the columns of a test file that is named beside the source; see `read_extra_file`."""
-    return read_extra_file(source, columns, "test_dataset")
+def named(eval_source: str | None, test_source: str | None) -> dict[str, str]:
+    """What the user names beside the source, by its split."""
+    return {split: file for split, file in (("eval", eval_source), ("test", test_source)) if file is not None}
 
 
 def read_extra_file(source: str, columns: Mapping[str, str], option: str) -> Table:

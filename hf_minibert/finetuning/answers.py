@@ -60,6 +60,7 @@ class QuestionAnswering(Task):
         self._found: dict[str, list[Candidates]] = {}
         self._said: dict[str, list[str]] = {}
         # Of the evaluation at hand: the logits of windows whose question is not complete, and the complete ones.
+            eval_source=arguments.eval_dataset,
         self._pending: list[tuple[NDArray[Any], ...]] = []
         self._measured: list[Candidates] = []
         self.metrics = ("f1", "exact_match")

@@ -23,40 +23,24 @@ LEARNING_RATE = 3e-4
 NEW_LEARNING_RATE = 1e-3
 """Default of the rate where all weights are new."""
 
-LORA_TASKS: tuple[TaskName, ...] = (
-    "text-classification",
-    "token-classification",
-    "question-answering",
-    "multiple-choice",
-)
-
-USED_BY: dict[str, tuple[TaskName, ...]] = {
-    "text_column": ("text-classification", "token-classification", "causal-lm"),
-    "label_column": ("text-classification", "token-classification", "multiple-choice"),
-    "label_names": ("text-classification", "token-classification"),
-    "question_column": ("question-answering", "multiple-choice"),
-    "context_column": ("question-answering", "multiple-choice"),
-    "answers_column": ("question-answering",),
-    "choices_columns": ("multiple-choice",),
-    "doc_stride": ("question-answering",),
-    "text_pair_column": ("text-classification",),
-    "label_separator": ("text-classification",),
-    "problem_type": ("text-classification",),
-    "class_weights": ("text-classification",),
-    "classifier_pooling": ("text-classification", "multiple-choice"),
-    "lm_loss_weight": ("text-classification",),
-    "eval_dataset": ("text-classification",),
-    "lora_rank": LORA_TASKS,
-    "merge_lora": LORA_TASKS,
-    "one_document_per_row": ("causal-lm",),
-    "source_lang": ("translation",),
-    "target_lang": ("translation",),
-    "decoder_name_or_path": ("translation",),
-    "num_beams": ("translation",),
-    "length_penalty": ("translation",),
-    "label_smoothing_factor": ("translation",),
+_LORA = ("lora_rank", "merge_lora")
+TASK_FLAGS: dict[TaskName, tuple[str, ...]] = {
+    "text-classification": (
+        *("text_column", "text_pair_column", "label_column", "label_names", "label_separator", "problem_type"),
+        *("class_weights", "classifier_pooling", "lm_loss_weight", *_LORA),
+    ),
+    "token-classification": ("text_column", "label_column", "label_names", *_LORA),
+    "question-answering": ("question_column", "context_column", "answers_column", "doc_stride", *_LORA),
+    "multiple-choice": (
+        *("question_column", "context_column", "choices_columns", "label_column", "classifier_pooling", *_LORA),
+    ),
+    "causal-lm": ("text_column", "one_document_per_row"),
+    "translation": (
+        *("source_lang", "target_lang", "decoder_name_or_path", "num_beams", "length_penalty"),
+        "label_smoothing_factor",
+    ),
 }
-"""The tasks that use a flag, of the flags that not all tasks use; for the others it is an error."""
+"""What a task takes of the flags that not all tasks take; the others of them are errors."""
 
 
 @dataclass(kw_only=True)
@@ -68,9 +52,10 @@ class DataArguments:
     folder with one train, dev and test file each (train.csv, dev.csv, ...), or a data set on the Hub, as NAME or
     NAME:CONFIG. For causal-lm also text files; for translation also pairs of them (train.en and train.de, ...)."""
     eval_dataset: str | None = None
-    """A file to evaluate on after every epoch, in place of a part of the training set or a split of the data set."""
+    """A file to evaluate on after every epoch, in place of a part of the training set or a split of the data set; for
+    translation also the beginning of two text files, as in data/dev."""
     test_dataset: str | None = None
-    """A file to measure once, at the end."""
+    """A file to measure once, at the end, likewise."""
     text_column: str | None = None
     """The column of the text. Default: text, or another usual name that is unmistakable. For text-classification also a
     sentence with columns in braces, as in `--text_column "Question: {question}"`."""
@@ -279,7 +264,8 @@ class FinetuneArguments(
                 "give either --model_name_or_path, a pre-trained model, or --model, a named one with new weights"
                 + (f" (not both: {self.model_name_or_path}, {self.model})" if self.model else "")
             )
-        for name, tasks in USED_BY.items():
+        for name in {name: None for names in TASK_FLAGS.values() for name in names}:
+            tasks = [task for task, names in TASK_FLAGS.items() if name in names]
             if self.task not in tasks and getattr(self, name) != type(self).__dataclass_fields__[name].default:
                 raise UserError(f"--{name} is a flag of {', '.join(tasks)}; the task {self.task} has no use for it")
         if self.max_seq_length is not None and self.max_seq_length < 8:

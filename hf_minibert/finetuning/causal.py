@@ -13,7 +13,7 @@ from transformers import AutoModelForCausalLM, EvalPrediction, PreTrainedTokeniz
 
 from hf_minibert.data.corpus import open_corpus
 from hf_minibert.data.sources import BUILTIN, TEXT_FORMATS
-from hf_minibert.data.splits import Source, choose_column, held_out, read_source, read_test_file, split_files
+from hf_minibert.data.splits import Source, choose_column, held_out, named, read_extra_file, read_source, split_files
 from hf_minibert.data.tables import SUFFIXES, Table, format_of, listed, shown
 from hf_minibert.document_encoder import DocumentEncoder
 from hf_minibert.errors import UserError
@@ -98,7 +98,8 @@ class LanguageModelling(Task):
     def read(self) -> TaskData:
         """Documents: the rows of a table, or what lies between blank lines of long text files."""
         arguments = self.arguments
-        source, column = _sources(arguments.dataset, arguments.test_dataset, arguments.text_column)
+        given = named(arguments.eval_dataset, arguments.test_dataset)
+        source, column = _sources(arguments.dataset, given, arguments.text_column)
         texts = {split: _documents(table, column) for split, table in source.tables.items()}
         notes = [f"text column: {column}"] if column else []
         notes += [f"not read: {listed(source.not_read)}"] if source.not_read else []
@@ -220,32 +221,32 @@ class LanguageModelling(Task):
 # ---------------------------------------------------------------- documents
 
 
-def _sources(dataset: str, test_dataset: str | None, column: str | None) -> tuple[Source, str | None]:
-    """A table of documents for each split, and the column that they stand in; none for text files."""
+def _sources(dataset: str, given: Mapping[str, str], column: str | None) -> tuple[Source, str | None]:
+    """A table of documents for each split, and the column that they stand in; none for text files.
+
+    `given`: files that are named beside the data set, by their split.
+    """
 
     def choose(there: Any, where: str) -> dict[str, str]:
         return {"text_column": column or choose_column(there, where, "text_column", USUAL_COLUMNS)}
 
-    path = Path(dataset)
-    if dataset == BUILTIN:
-        files: dict[str, Path] = {}
-        tables, not_read = {"train": _corpus(dataset)}, list[str]()
-    elif path.is_dir() or format_of(path, TEXT_FORMATS)[1]:
-        files, not_read = split_files(path, (*TEXT_FORMATS, *SUFFIXES)) if path.is_dir() else ({"train": path}, [])
-        if not all(format_of(file, TEXT_FORMATS)[1] for file in files.values()):
-            read = read_source(dataset, choose, test_source=test_dataset)
-            return read, read.columns["text_column"]
-        if test_dataset is not None and "test" in files:
-            not_read.append(files.pop("test").name)
-        tables = {split: _corpus(str(file)) for split, file in files.items()}
-    else:
-        read = read_source(dataset, choose, test_source=test_dataset)
+    path, files, not_read = Path(dataset), dict[str, Path](), list[str]()
+    if path.is_dir():
+        files, not_read = split_files(path, (*TEXT_FORMATS, *SUFFIXES))
+    elif dataset != BUILTIN:
+        files = {"train": path}
+    if not all(map(_is_text, files.values())):
+        if mixed := [name for name in given.values() if _is_text(Path(name))]:
+            raise UserError(f"{mixed[0]} is text, but {dataset} is a table; give both in one form")
+        read = read_source(dataset, choose, eval_source=given.get("eval"), test_source=given.get("test"))
         return read, read.columns["text_column"]
     if column is not None:
         raise UserError(f"--text_column {column} names a column, but {dataset} is text; leave it out")
-    if test_dataset is not None:
-        is_text = format_of(Path(test_dataset), TEXT_FORMATS)[1]
-        tables["test"] = _corpus(test_dataset) if is_text else read_test_file(test_dataset, {"text_column": "text"})
+    not_read += [files.pop(split).name for split in given if split in files]
+    tables = {split: _corpus(str(file)) for split, file in files.items()} or {"train": _corpus(dataset)}
+    for split, name in given.items():
+        columns = {"text_column": "text"}
+        tables[split] = _corpus(name) if _is_text(Path(name)) else read_extra_file(name, columns, f"{split}_dataset")
     return Source(tables, None, not_read), None
 
 
@@ -269,6 +270,11 @@ def _documents(table: Table, column: str | None) -> list[str]:
 
 
 # ---------------------------------------------------------------- rows
+
+def _is_text(path: Path) -> bool:
+    """Whether a file's name says that it is text, perhaps compressed."""
+    return format_of(path, TEXT_FORMATS)[1] is not None
+
 
 
 def _dataset(rows: Iterable[dict[str, Any]]) -> Dataset:

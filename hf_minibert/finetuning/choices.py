@@ -61,7 +61,9 @@ class MultipleChoice(Task):
             choices_columns=arguments.choices_columns,
             label_column=arguments.label_column,
         )
-        read = read_source(arguments.dataset, form.choose, test_source=arguments.test_dataset)
+        read = read_source(
+            arguments.dataset, form.choose, eval_source=arguments.eval_dataset, test_source=arguments.test_dataset
+        )
         notes = [f"not read: {listed(read.not_read)}"] if read.not_read else []
         tables = dict(read.tables)
         if "test" in tables and form.is_secret(tables["test"]) and not form.is_secret(tables["train"]):

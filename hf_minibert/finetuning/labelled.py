@@ -18,7 +18,16 @@ from datasets import Dataset
 
 from hf_minibert.data.corpus import open_corpus
 from hf_minibert.data.documents import document_hash
-from hf_minibert.data.splits import Choice, Source, choose_column, held_out, read_extra_file, read_source, table_of
+from hf_minibert.data.splits import (
+    Choice,
+    Source,
+    choose_column,
+    held_out,
+    named,
+    read_extra_file,
+    read_source,
+    table_of,
+)
 from hf_minibert.data.tables import Table, listed, missing_column, shown
 from hf_minibert.errors import UserError
 from hf_minibert.finetuning.arguments import ProblemType
@@ -163,9 +172,8 @@ def _read(source: str, eval_source: str | None, test_source: str | None, choose:
     rows = _builtin()
     columns = choose(rows.column_names, "the builtin data")
     tables = {"train": table_of(rows, "the builtin data", columns)}
-    for split, file in (("eval", eval_source), ("test", test_source)):
-        if file is not None:
-            tables[split] = read_extra_file(file, columns, f"{split}_dataset")
+    for split, file in named(eval_source, test_source).items():
+        tables[split] = read_extra_file(file, columns, f"{split}_dataset")
     return Source(tables, None, [], columns)
 
 

@@ -47,6 +47,7 @@ class QuestionData:
 def load_questions(
     source: str,
     *,
+    eval_source: str | None = None,
     test_source: str | None = None,
     question_column: str | None = None,
     context_column: str | None = None,
@@ -57,6 +58,7 @@ def load_questions(
     Args:
         source: a file (.json .jsonl .parquet, also compressed), a folder with files named after their splits, or a Hub
             name.
+        eval_source: a file for the evaluation split.
         test_source: a file for the test split.
         question_column: the column of the question. Default: the one with a usual name, as for the others.
         context_column: the column of the text.
@@ -80,7 +82,7 @@ def load_questions(
 
     if source == "builtin":
         raise UserError("there is no builtin data with questions; give a file, a folder or a name on the Hub")
-    read = read_source(source, choose, test_source=test_source)
+    read = read_source(source, choose, eval_source=eval_source, test_source=test_source)
     notes = [f"not read: {listed(read.not_read)}"] if read.not_read else []
     columns = read.columns
     if any(columns.get(option) not in (name, usual[0], PARAGRAPHS, None) for option, (name, usual) in given.items()):

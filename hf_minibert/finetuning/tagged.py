@@ -14,7 +14,7 @@ from pathlib import Path
 from datasets import Dataset
 
 from hf_minibert.data import conll
-from hf_minibert.data.splits import Source, choose_column, held_out, read_source, split_files
+from hf_minibert.data.splits import Source, choose_column, held_out, named, read_source, split_files
 from hf_minibert.data.tables import SUFFIXES, Table, listed, shown
 from hf_minibert.errors import UserError
 
@@ -45,6 +45,7 @@ class TaggedData:
 def load_tagged(
     source: str,
     *,
+    eval_source: str | None = None,
     test_source: str | None = None,
     words_column: str | None = None,
     tags_column: str | None = None,
@@ -54,7 +55,8 @@ def load_tagged(
 
     Args:
         source: a CoNLL file, a table, a folder with files named after their splits, or a Hub name.
-        test_source: a file for the test split.
+        eval_source: a file for the evaluation split, in the source's form: CoNLL files, or tables.
+        test_source: a file for the test split, likewise.
         words_column: the column of the words; in a CoNLL file a number. Default: the one with a usual name; the first.
         tags_column: the column of the tags. Default: the one with a usual name; the last.
         label_names: what the class ids 0, 1, ... in the column of tags mean.
@@ -62,7 +64,7 @@ def load_tagged(
     Raises:
         UserError: a file, column, word or tag is missing, unreadable or not acceptable.
     """
-    read = _read(source, test_source, words_column, tags_column)
+    read = _read(source, eval_source, test_source, words_column, tags_column)
     notes = [f"not read: {listed(read.not_read)}"] if read.not_read else []
     sentences = {split: _sentences(table, read.columns, label_names) for split, table in read.tables.items()}
     if read.columns["text_column"] not in (words_column, conll.WORDS, WORD_COLUMNS[0]) or (
@@ -99,7 +101,9 @@ def load_tagged(
     return TaggedData(hub_id=read.hub_id, splits=splits, labels=labels, scheme=scheme, notes=notes)
 
 
-def _read(source: str, test_source: str | None, words_column: str | None, tags_column: str | None) -> Source:
+def _read(
+    source: str, eval_source: str | None, test_source: str | None, words_column: str | None, tags_column: str | None
+) -> Source:
     """The tables of every split."""
 
     def choose(there: Sequence[str], where: str) -> Mapping[str, str]:
@@ -114,17 +118,19 @@ def _read(source: str, test_source: str | None, words_column: str | None, tags_c
     files, not_read = {"train": path}, list[str]()
     if path.is_dir():
         files, not_read = split_files(path, (*conll.SUFFIXES, *SUFFIXES))
-    for name in filter(None, (source, test_source)):
+    given = named(eval_source, test_source)
+    for name in (source, *given.values()):
         if conll.is_conll(Path(name)) and not Path(name).is_file():
             raise UserError(f"{name} does not exist or is no file; check the path")
     if not any(conll.is_conll(file) for file in files.values()):
-        if test_source is None or not conll.is_conll(Path(test_source)):
-            return read_source(source, choose, test_source=test_source)
-        raise UserError(f"test_dataset {test_source} is a CoNLL file, but {source} is none; give both in one form")
-    if test_source is not None:
-        if "test" in files:
-            not_read.append(files["test"].name)
-        files["test"] = Path(test_source)
+        for split, name in given.items():
+            if conll.is_conll(Path(name)):
+                raise UserError(f"{split}_dataset {name} is a CoNLL file, but {source} is none; give both in one form")
+        return read_source(source, choose, eval_source=eval_source, test_source=test_source)
+    for split, name in given.items():
+        if split in files:
+            not_read.append(files[split].name)
+        files[split] = Path(name)
     columns = {"text_column": words_column or conll.WORDS, "label_column": tags_column or conll.TAGS}
     tables = dict[str, Table]()
     for split, file in files.items():

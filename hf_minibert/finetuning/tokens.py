@@ -66,6 +66,7 @@ class TokenClassification(Task):
         arguments = self.arguments
         data = load_tagged(
             arguments.dataset,
+            eval_source=arguments.eval_dataset,
             test_source=arguments.test_dataset,
             words_column=arguments.text_column,
             tags_column=arguments.label_column,

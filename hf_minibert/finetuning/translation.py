@@ -111,6 +111,7 @@ class Translation(Task):
         scorers()  # that they are missing shows best before the work
         read = read_pairs(
             arguments.dataset,
+            eval_dataset=arguments.eval_dataset,
             test_dataset=arguments.test_dataset,
             source_lang=arguments.source_lang,
             target_lang=arguments.target_lang,

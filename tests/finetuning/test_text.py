@@ -316,8 +316,9 @@ def test_a_task_that_is_near_another_may_have_a_metric_of_its_own(
 
 def test_a_flag_that_the_task_does_not_use_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
     fields = FinetuneArguments.__dataclass_fields__
-    assert set(arguments_module.USED_BY) <= set(fields)
-    monkeypatch.setitem(arguments_module.USED_BY, "label_names", ("token-classification",))
+    assert set(arguments_module.TASK_FLAGS) == set(TASKS)
+    assert {name for names in arguments_module.TASK_FLAGS.values() for name in names} <= set(fields)
+    monkeypatch.setitem(arguments_module.TASK_FLAGS, "text-classification", ())
     with pytest.raises(
         UserError, match="--label_names is a flag of token-classification; the task text-class.* no use"
     ):
