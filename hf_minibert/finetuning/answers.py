@@ -4,7 +4,9 @@ Texts that are longer than the model are read in overlapping windows, each behin
 2019, section 4.2); windows and answers are those of `models.answering`, which finds answers later, too.
 """
 
+import re
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -22,7 +24,14 @@ from transformers import (
 
 from hf_minibert.errors import UserError
 from hf_minibert.evaluation.metrics import confidence_intervals
-from hf_minibert.evaluation.spans import answer_scores, best_no_answer_threshold, score_answer
+from hf_minibert.evaluation.spans import (
+    AnswerMetrics,
+    answer_scores,
+    best_no_answer_threshold,
+    normalized_answer,
+    score_answer,
+)
+from hf_minibert.finetuning.pictures import draw_bars
 from hf_minibert.finetuning.questions import load_questions
 from hf_minibert.finetuning.start import Start
 from hf_minibert.finetuning.task import Task, TaskData, Usage
@@ -32,6 +41,11 @@ from hf_minibert.runs.scores import score_of
 
 N_BEST = 5
 NO_ANSWER = 'always "no answer"'
+LIKEST_SENTENCE = "the sentence that shares most words with the question"
+FIRST_WORDS = ("what", "which", "who", "whom", "whose", "when", "where", "why", "how")
+"""Of questions in English, by which the picture sorts them: the first of these words in it."""
+OTHER = "other"
+_SENTENCE_END = re.compile(r"(?<=[.!?])\s+")
 
 
 class QuestionAnswering(Task):
@@ -64,6 +78,7 @@ class QuestionAnswering(Task):
         self._pending: list[tuple[NDArray[Any], ...]] = []
         self._measured: list[Candidates] = []
         self.metrics = ("f1", "exact_match")
+        self.baseline_names, self.baseline_words = {"f1": "sentence_f1"}, LIKEST_SENTENCE
         if data.may_lack:
             self.metrics += ("answerable_f1", "answerable_exact_match", "unanswerable_accuracy")
             self.baseline_names, self.baseline_words = {"f1": "no_answer_f1"}, NO_ANSWER
@@ -186,17 +201,34 @@ class QuestionAnswering(Task):
         return self._contexts[split][place][start:end]
 
     def baselines(self, examples: dict[str, Dataset]) -> dict[str, float]:
-        """Of questions that may have no answer: the share that has none."""
-        if not self._may_lack:
-            return {}
-        answers = examples["eval"]["answers"]
-        return {"no_answer_f1": sum(not one for one in answers) / len(answers)}
+        """F1 of saying always "no answer", or, where there is one, the likest sentence of the text."""
+        answers = examples["eval"]["answers"][:]
+        if self._may_lack:
+            return {"no_answer_f1": sum(not one for one in answers) / len(answers)}
+        asked = zip(examples["eval"]["question"], examples["eval"]["context"], strict=True)
+        said = [likest_sentence(question, context) for question, context in asked]
+        return {"sentence_f1": answer_scores(said, answers, may_lack=False)["f1"]}
+
+    def _each_score(self, split: str) -> NDArray[np.float64]:
+        """Exact match and F1 of each question, (questions, 2)."""
+        pairs = zip(self._said[split], self._examples[split]["answers"], strict=True)
+        return np.array([score_answer(said, true, may_lack=self._may_lack) for said, true in pairs])
+
+    def pictures(self, folder: Path, data: TaskData) -> dict[str, str]:
+        """How well each kind of question is answered."""
+        split = "test" if "test" in self._said else "eval"
+        kinds = np.array([kind_of_question(question) for question in self._examples[split]["question"]])
+        names = [name for name in (*FIRST_WORDS, OTHER) if name in kinds]
+        scores, path = self._each_score(split), folder / "predictions.png"
+        means = np.array([scores[kinds == name].mean(axis=0) for name in names])
+        support = np.array([(kinds == name).sum() for name in names])
+        draw_bars(path, names, means[:, 0], means[:, 1], support, figures=("exact match", "F1"))
+        words = "test" if split == "test" else "held-out"
+        return {path.name: f"Exact match and F1 of the {words} questions by their question word"}
 
     def intervals(self, split: str) -> dict[str, tuple[float, float]]:
         """From draws of the split's questions."""
-        references = self._examples[split]["answers"][:]
-        pairs = zip(self._said[split], references, strict=True)
-        scores = np.array([score_answer(said, true, may_lack=self._may_lack) for said, true in pairs])
+        references, scores = self._examples[split]["answers"][:], self._each_score(split)
         has_answer = np.array([bool(true) for true in references])
         every = np.ones(len(references), bool)
 
@@ -279,3 +311,14 @@ class QuestionAnswering(Task):
             else "It always finds an answer, also where the text has none."
         )
         return ["It answers with a part of the text that it is given, and knows nothing else.", always]
+
+
+def likest_sentence(question: str, context: str) -> str:
+    """The sentence of a text that shares most words with a question; the first of several."""
+    words = set(normalized_answer(question).split())
+    return max(_SENTENCE_END.split(context), key=lambda sentence: len(words & set(normalized_answer(sentence).split())))
+
+
+def kind_of_question(question: str) -> str:
+    """The first question word in a question, or `OTHER`."""
+    return next((word for word in normalized_answer(question).split() if word in FIRST_WORDS), OTHER)

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import torch
 from datasets import Dataset
+from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn.utils.rnn import pad_sequence
 from transformers import AutoModelForCausalLM, EvalPrediction, PreTrainedTokenizerFast
@@ -17,8 +18,10 @@ from hf_minibert.data.splits import Source, choose_column, held_out, named, read
 from hf_minibert.data.tables import SUFFIXES, Table, format_of, listed, shown
 from hf_minibert.document_encoder import DocumentEncoder
 from hf_minibert.errors import UserError
+from hf_minibert.evaluation.metrics import confidence_intervals
 from hf_minibert.finetuning.arguments import FinetuneArguments
 from hf_minibert.finetuning.durable import DurableTrainer
+from hf_minibert.finetuning.pictures import draw_histogram
 from hf_minibert.finetuning.task import Task, TaskData, Usage
 from hf_minibert.models.configuration_minigpt import MiniGPTConfig
 from hf_minibert.models.losses import IGNORE_INDEX, chunked_losses, next_token_labels
@@ -87,10 +90,10 @@ class LanguageModelling(Task):
 
     def __init__(self, arguments: FinetuneArguments) -> None:
         super().__init__(arguments)
-        self._counts: np.ndarray[Any, np.dtype[np.int64]] | None = None  # of each token in the training text
-        self._targets: np.ndarray[Any, np.dtype[np.int64]]
+        self._counts: NDArray[np.int64] | None = None  # of each token in the training text
+        self._targets: NDArray[np.int64]
         self._document_of_row: dict[str, list[int]] = {}
-        self._sums: dict[str, np.ndarray[Any, np.dtype[np.float64]]] = {}
+        self._sums: dict[str, NDArray[np.float64]] = {}
         """Nats, tokens and bytes of each row of a split, (rows, 3)."""
 
     # ---- data
@@ -181,24 +184,42 @@ class LanguageModelling(Task):
 
     def predictions(self, split: str) -> Iterator[dict[str, Any]]:
         """How well each document is predicted: its tokens, its nats, and its bits per byte."""
-        sums = np.zeros((max(self._document_of_row[split]) + 1, 3))
-        np.add.at(sums, self._document_of_row[split], self._sums[split])
-        for row, (nats, tokens, num_bytes) in enumerate(sums):
+        for row, (nats, tokens, num_bytes) in enumerate(self._of_documents(split)):
             bits = float(nats / np.log(2) / num_bytes)
             yield {"row": row, "tokens": int(tokens), "nats": float(nats), "bits_per_byte": bits}
+
+    def _of_documents(self, split: str) -> NDArray[np.float64]:
+        """Nats, tokens and bytes of each document of a split, (documents, 3)."""
+        sums = np.zeros((max(self._document_of_row[split]) + 1, 3))
+        np.add.at(sums, self._document_of_row[split], self._sums[split])
+        return sums
+
+    def intervals(self, split: str) -> dict[str, tuple[float, float]]:
+        """From draws of the split's documents."""
+        documents = self._of_documents(split)
+
+        def figures(weights: NDArray[np.int64]) -> dict[str, NDArray[Any]]:
+            nats, tokens, num_bytes = (weights @ documents).T
+            return {"bits_per_byte": nats / np.log(2) / num_bytes, "perplexity": np.exp(np.minimum(nats / tokens, 100))}
+
+        return confidence_intervals(figures, np.ones(len(documents), int), seed=self.arguments.seed)
+
+    def pictures(self, folder: Path, data: TaskData) -> dict[str, str]:
+        """How many documents are how hard to predict."""
+        split = "test" if "test" in self._sums else "eval"
+        nats, _, num_bytes = self._of_documents(split).T
+        path = folder / "predictions.png"
+        draw_histogram(path, nats / np.log(2) / num_bytes, "bits per byte", "documents")
+        return {path.name: f"Bits per byte of the {'test' if split == 'test' else 'held-out'} documents"}
 
     def report(self, results: dict[str, Any]) -> list[str]:
         """Loss beside its baseline, and bits per byte."""
         metrics, dataset = results["metrics"], results["dataset"]
-        lines = [
+        return [
             f"{dataset['eval_examples']:,} held-out documents:",
             f"  loss {metrics['eval_loss']:.3f} nats per token; {self.baseline_words} {metrics['unigram_loss']:.3f}",
             f"  perplexity {metrics['eval_perplexity']:.2f}, {metrics['eval_bits_per_byte']:.3f} bits per byte of text",
         ]
-        if "test_loss" in metrics:
-            bits = metrics["test_bits_per_byte"]
-            lines.append(f"  test: perplexity {metrics['test_perplexity']:.2f}, {bits:.3f} bits per byte of text")
-        return lines
 
     def headline(self, results: dict[str, Any]) -> str:
         """Bits per byte of held-out text."""
@@ -250,6 +271,11 @@ def _sources(dataset: str, given: Mapping[str, str], column: str | None) -> tupl
     return Source(tables, None, not_read), None
 
 
+def _is_text(path: Path) -> bool:
+    """Whether a file's name says that it is text, perhaps compressed."""
+    return format_of(path, TEXT_FORMATS)[1] is not None
+
+
 def _corpus(source: str) -> Table:
     """The documents of a text file, or of the builtin corpus."""
     texts = [document.text for document in open_corpus([source])]
@@ -270,11 +296,6 @@ def _documents(table: Table, column: str | None) -> list[str]:
 
 
 # ---------------------------------------------------------------- rows
-
-def _is_text(path: Path) -> bool:
-    """Whether a file's name says that it is text, perhaps compressed."""
-    return format_of(path, TEXT_FORMATS)[1] is not None
-
 
 
 def _dataset(rows: Iterable[dict[str, Any]]) -> Dataset:

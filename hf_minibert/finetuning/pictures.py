@@ -86,19 +86,81 @@ def draw_shares(path: Path, true: NDArray[Any], said: NDArray[Any], labels: list
 
 
 def draw_bars(
-    path: Path, names: list[str], precision: NDArray[Any], recall: NDArray[Any], support: NDArray[Any]
+    path: Path,
+    names: list[str],
+    first: NDArray[Any],
+    second: NDArray[Any],
+    support: NDArray[Any],
+    *,
+    figures: tuple[str, str] = ("precision", "recall"),
 ) -> None:
-    """Precision and recall of each name as two bars, and how many examples there are of it."""
+    """Two figures of each name as bars, and how many examples there are of it.
+
+    Args:
+        path: the PNG to write.
+        names: of the rows.
+        first: the first figure of each, a share of one.
+        second: the second figure of each, likewise.
+        support: the number of examples of each.
+        figures: what the two are called.
+    """
     figure, axes = _figure(6.5, max(2.0, 0.9 + 0.34 * len(names)))
     places = np.arange(len(names))
-    axes.barh(places - 0.18, precision, height=0.34, color=_BLUE, label="precision")
-    axes.barh(places + 0.18, recall, height=0.34, color=_ORANGE, label="recall")
+    axes.barh(places - 0.18, first, height=0.34, color=_BLUE, label=figures[0])
+    axes.barh(places + 0.18, second, height=0.34, color=_ORANGE, label=figures[1])
     axes.set_yticks(places, [f"{_written(name)} ({count:,})" for name, count in zip(names, support, strict=True)])
     axes.invert_yaxis()
     axes.set_xlim(0, 1)
     for side in ("top", "right"):
         axes.spines[side].set_visible(False)
     figure.legend(loc="outside upper right", ncols=2, frameon=False, fontsize=9)
+    _save(figure, path)
+
+
+def draw_histogram(path: Path, values: NDArray[Any], what: str, examples: str) -> None:
+    """How many examples have which value.
+
+    Args:
+        path: the PNG to write.
+        values: (examples,).
+        what: what the values are.
+        examples: what the examples are.
+    """
+    figure, axes = _figure(5.2, 3.2)
+    axes.hist(values, bins=min(40, max(5, len(values) // 4)), color=_BLUE)
+    axes.axvline(float(np.median(values)), color=_ORANGE, linewidth=1, label="median")
+    axes.set_xlabel(what, fontsize=9, color=_INK)
+    axes.set_ylabel(examples, fontsize=9, color=_INK)
+    axes.legend(frameon=False, fontsize=8)
+    for side in ("top", "right"):
+        axes.spines[side].set_visible(False)
+    _save(figure, path)
+
+
+def draw_reliability(path: Path, sure: NDArray[Any], is_right: NDArray[Any]) -> None:
+    """How often answers are right over how sure they are (a reliability diagram; Guo et al. 2017, arXiv:1706.04599).
+
+    Args:
+        path: the PNG to write.
+        sure: the probability of each answer, (examples,).
+        is_right: whether it is right, (examples,).
+    """
+    figure, axes = _figure(4.6, 3.8)
+    parts = np.minimum((sure * 10).astype(int), 9)
+    counts = np.bincount(parts, minlength=10)
+    shares = np.bincount(parts, is_right, minlength=10) / np.maximum(counts, 1)
+    middles = (np.arange(10) + 0.5) / 10
+    axes.bar(middles, shares, width=0.09, color=_BLUE)
+    for place in np.flatnonzero(counts):
+        axes.text(middles[place], shares[place] + 0.01, f"{counts[place]:,}", ha="center", fontsize=7, color=_INK)
+    axes.plot([0, 1], [0, 1], color=_ORANGE, linewidth=1, label="as right as sure")
+    axes.set_xlim(0, 1)
+    axes.set_ylim(0, 1.08)
+    axes.set_xlabel("probability of the answer (numbers: examples)", fontsize=9, color=_INK)
+    axes.set_ylabel("share that is right", fontsize=9, color=_INK)
+    axes.legend(loc="upper left", frameon=False, fontsize=8)
+    for side in ("top", "right"):
+        axes.spines[side].set_visible(False)
     _save(figure, path)
 
 

@@ -8,14 +8,21 @@ import numpy as np
 import pytest
 import torch
 from commands import REPOSITORY, elsewhere
+from peft import PeftModel
 from test_questions import QUESTIONS, Question, question, write
-from transformers import AutoModelForQuestionAnswering, AutoTokenizer, EvalPrediction, PreTrainedTokenizerFast
+from transformers import (
+    AutoConfig,
+    AutoModelForQuestionAnswering,
+    AutoTokenizer,
+    EvalPrediction,
+    PreTrainedTokenizerFast,
+)
 
 from hf_minibert import answer
 from hf_minibert.errors import UserError
 from hf_minibert.evaluation.spans import answer_scores
 from hf_minibert.export.convert import export
-from hf_minibert.finetuning.answers import QuestionAnswering
+from hf_minibert.finetuning.answers import OTHER, QuestionAnswering, kind_of_question, likest_sentence
 from hf_minibert.finetuning.arguments import FinetuneArguments
 from hf_minibert.finetuning.finetune import finetune
 from hf_minibert.tokenization import load_tokenizer
@@ -131,7 +138,12 @@ def test_without_missing_answers_there_is_no_threshold(tmp_path: Path) -> None:
     data = task.read()
     assert task.metrics == ("f1", "exact_match")
     assert task.config_fields(None, data)["no_answer_threshold"] is None  # type: ignore[arg-type]
-    assert task.baselines(data.splits) == {}
+    said = [("Ann lives in Oslo now.", "Oslo"), (CITIES[1]["context"], "Zürich"), (CITIES[2]["context"], "José́ Ñandú")]
+    parts = [(likest_sentence(row["question"], row["context"]), *pair) for row, pair in zip(CITIES, said, strict=False)]
+    assert [sentence for sentence, *_ in parts[:2]] == [said[0][0], said[1][0]]
+    assert parts[2][0] == "Eve lives in José́ Ñandú now."
+    expected = answer_scores([sentence for sentence, *_ in parts], [[answer] for *_, answer in parts])["f1"]
+    assert task.baselines(data.splits) == {"sentence_f1": pytest.approx(expected)}
     rows = task.encode(data.splits["eval"], "eval", tokenizer_of("minibert"), 48)
     found = task.measure(EvalPrediction(tuple(logits_of(task, rows, none=50.0)), ()), "eval")
     assert found == {"exact_match": 1.0, "f1": 1.0}, "none is not compared"
@@ -198,6 +210,8 @@ def test_a_model_learns_to_answer_and_opens_anywhere(trained: Path, tmp_path: Pa
     card = (trained / "README.md").read_text()
     assert "model.answers(" in card
     assert "no answer" in card or '"no answer"' in card
+    assert "Exact match and F1 of the test questions by their question word" in card
+    assert (trained / "predictions.png").stat().st_size > 1_000
     model, tokenizer = AutoModelForQuestionAnswering.from_pretrained(trained), AutoTokenizer.from_pretrained(trained)
     assert model.config.no_answer_threshold is not None
     assert tokenizer.model_max_length == 64
@@ -220,6 +234,36 @@ def test_the_functions_take_a_stock_model(trained: Path, tmp_path: Path) -> None
     tokenizer = AutoTokenizer.from_pretrained(tmp_path / "stock")
     found = {row["id"]: answer(row["question"], row["context"], model, tokenizer).text for row in CITIES}
     assert found == said
+
+
+@pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing` is deprecated:FutureWarning")  # PEFT's own call
+def test_adapters_keep_the_threshold(tmp_path: Path) -> None:
+    """What was measured is what is said by the adapters that were saved, opened as their card says."""
+    for name in ("train", "dev"):
+        write(tmp_path / f"{name}.jsonl", CITIES)
+    base, out = REPOSITORY / "checkpoints" / "minibert-tiny", tmp_path / "out"
+    arguments = FinetuneArguments(
+        task="question-answering",
+        model_name_or_path=str(base),
+        dataset=str(tmp_path),
+        max_seq_length=64,
+        num_train_epochs=2,
+        lora_rank=2,
+        write_predictions=True,
+        output_dir=str(out),
+    )
+    assert finetune(arguments) == 0
+    config = AutoConfig.from_pretrained(out)
+    assert config.no_answer_threshold not in (None, 0.0)
+    model = PeftModel.from_pretrained(AutoModelForQuestionAnswering.from_pretrained(base, config=config), out).eval()
+    tokenizer = AutoTokenizer.from_pretrained(out)
+    said = {row["id"]: model.answers(row["question"], row["context"], tokenizer)[0].text for row in CITIES}
+    assert said == json.loads((out / "predictions_eval.json").read_text())
+
+
+def test_questions_are_sorted_by_their_question_word() -> None:
+    asked = {"Where is it?": "where", "In which town?": "which", "Is it there?": OTHER, "WHO's that?": OTHER, "": OTHER}
+    assert {question: kind_of_question(question) for question in asked} == asked
 
 
 @pytest.mark.parametrize("form", ["nested/train.json", "flat/train.jsonl.gz", "flat/train.parquet"])

@@ -88,7 +88,10 @@ def test_figures_are_those_of_the_text_itself(tmp_path: Path) -> None:
         finetune(arguments(tmp_path, output, per_device_eval_batch_size=3, max_seq_length=64, write_predictions=True))
         == 0
     )
-    metrics = json.loads((output / "results.json").read_text())["metrics"]
+    results = json.loads((output / "results.json").read_text())
+    metrics = results["metrics"]
+    assert results["intervals"]["test_bits_per_byte"] == pytest.approx([metrics["test_bits_per_byte"]] * 2), "one text"
+    assert results["pictures"] == {"predictions.png": "Bits per byte of the test documents"}
     model, tokenizer = AutoModelForCausalLM.from_pretrained(output), AutoTokenizer.from_pretrained(output)
     for name, split in (("eval", "dev"), ("test", "test")):
         nats, tokens = 0.0, 0
@@ -112,6 +115,19 @@ def test_figures_are_those_of_the_text_itself(tmp_path: Path) -> None:
     targets = [token for text in texts["dev"] for token in (*tokenizer(text).input_ids, 3)]
     assert metrics["unigram_loss"] == pytest.approx(-np.log(counts / counts.sum())[targets].mean(), rel=1e-5)
     assert "pipeline_tag: text-generation" in (output / "README.md").read_text()
+
+
+def test_an_interval_is_of_draws_of_documents(tmp_path: Path) -> None:
+    task = LanguageModelling(arguments(tmp_path, tmp_path / "out"))
+    task._sums["eval"] = np.array([[8.0, 4, 10], [2, 2, 5], [1, 1, 5], [30, 10, 20]])
+    task._document_of_row["eval"] = [0, 0, 1, 2]  # the first text has two windows
+    nats, tokens, sizes = np.array([[10.0, 6, 15], [1, 1, 5], [30, 10, 20]]).T
+    draws = np.random.default_rng(0).integers(3, size=(4_000, 3))
+    for name, expected in (
+        ("bits_per_byte", nats[draws].sum(1) / np.log(2) / sizes[draws].sum(1)),
+        ("perplexity", np.exp(nats[draws].sum(1) / tokens[draws].sum(1))),
+    ):
+        assert task.intervals("eval")[name] == pytest.approx(np.percentile(expected, (2.5, 97.5)), rel=0.02)
 
 
 @pytest.mark.parametrize(
