@@ -1,7 +1,7 @@
 """Metrics that `evaluate.load` would fetch from the Hub, here as classes that work offline."""
 
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, ClassVar
 
 import datasets
 import evaluate
@@ -14,20 +14,32 @@ RESAMPLES = 1_000
 DRAWS_AT_ONCE = 50
 
 
-class ClassificationMetrics(evaluate.Metric):  # type: ignore[misc]  # evaluate publishes no types
+class OfflineMetric(evaluate.Metric):  # type: ignore[misc]  # evaluate publishes no types
+    """A metric of `evaluate` that needs no download: a subclass says what it takes, and computes."""
+
+    columns: ClassVar[dict[str, Any]]
+    """The types of predictions and references."""
+    inputs: ClassVar[str]
+    """What they are, for people."""
+
+    def _info(self) -> evaluate.MetricInfo:
+        return evaluate.MetricInfo(
+            description=self.__doc__,
+            citation="",
+            inputs_description=self.inputs,
+            features=datasets.Features(self.columns),
+        )
+
+
+class ClassificationMetrics(OfflineMetric):
     """Accuracy, F1 and Matthews correlation of class ids; used as any metric of `evaluate`.
 
     `macro_f1` is the mean of the labels' F1. Told that there are two labels (`num_labels=2`), it also gives
     `positive_f1`, the F1 of class id 1, which is what benchmarks of two labels call F1.
     """
 
-    def _info(self) -> evaluate.MetricInfo:
-        return evaluate.MetricInfo(
-            description=self.__doc__,
-            citation="",
-            inputs_description="predictions and references: class ids, (examples,)",
-            features=datasets.Features({"predictions": datasets.Value("int64"), "references": datasets.Value("int64")}),
-        )
+    columns = {"predictions": datasets.Value("int64"), "references": datasets.Value("int64")}
+    inputs = "predictions and references: class ids, (examples,)"
 
     def _compute(
         self, predictions: Sequence[int], references: Sequence[int], num_labels: int | None = None
@@ -35,41 +47,28 @@ class ClassificationMetrics(evaluate.Metric):  # type: ignore[misc]  # evaluate 
         return classification_scores(references, predictions, num_labels=num_labels)
 
 
-class MultiLabelMetrics(evaluate.Metric):  # type: ignore[misc]
+class MultiLabelMetrics(OfflineMetric):
     """F1 and accuracy of texts that may have several labels; used as any metric of `evaluate`.
 
     `micro_f1` counts all pairs of a text and a label alike, `macro_f1` is the mean of the labels' F1, `exact_match` the
     share of texts of which all labels are right, and `hamming_loss` the share of pairs that are wrong.
     """
 
-    def _info(self) -> evaluate.MetricInfo:
-        several = datasets.Sequence(datasets.Value("int64"))
-        return evaluate.MetricInfo(
-            description=self.__doc__,
-            citation="",
-            inputs_description="predictions and references: 1 where a text has a label, else 0, (examples, labels)",
-            features=datasets.Features({"predictions": several, "references": several}),
-        )
+    columns = {name: datasets.Sequence(datasets.Value("int64")) for name in ("predictions", "references")}
+    inputs = "predictions and references: 1 where a text has a label, else 0, (examples, labels)"
 
     def _compute(self, predictions: Sequence[Sequence[int]], references: Sequence[Sequence[int]]) -> dict[str, float]:
         return multi_label_scores(references, predictions)
 
 
-class RegressionMetrics(evaluate.Metric):  # type: ignore[misc]
+class RegressionMetrics(OfflineMetric):
     """Pearson and Spearman correlation and mean squared error of numbers; used as any metric of `evaluate`.
 
     A correlation with numbers that are all alike is 0.
     """
 
-    def _info(self) -> evaluate.MetricInfo:
-        return evaluate.MetricInfo(
-            description=self.__doc__,
-            citation="",
-            inputs_description="predictions and references: numbers, (examples,)",
-            features=datasets.Features(
-                {"predictions": datasets.Value("float64"), "references": datasets.Value("float64")}
-            ),
-        )
+    columns = {"predictions": datasets.Value("float64"), "references": datasets.Value("float64")}
+    inputs = "predictions and references: numbers, (examples,)"
 
     def _compute(self, predictions: Sequence[float], references: Sequence[float]) -> dict[str, float]:
         return regression_scores(references, predictions)

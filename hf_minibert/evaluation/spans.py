@@ -7,10 +7,10 @@ from collections.abc import Sequence
 from typing import Any
 
 import datasets
-import evaluate
 import numpy as np
 
 from hf_minibert.errors import needs_extra
+from hf_minibert.evaluation.metrics import OfflineMetric
 
 Tags = Sequence[Sequence[str]]
 """The tags of the words of each sentence, in IOB2: ``B-PER``, ``I-PER``, ``O``."""
@@ -18,20 +18,14 @@ Tags = Sequence[Sequence[str]]
 # ---------------------------------------------------------------- entities
 
 
-class EntityMetrics(evaluate.Metric):  # type: ignore[misc]  # evaluate publishes no types
+class EntityMetrics(OfflineMetric):
     """Precision, recall and F1 of whole entities, as CoNLL's script counts them, and accuracy of single tags.
 
     An entity is found if its type, its first and its last word are right. `seqeval` (Nakayama 2018) counts.
     """
 
-    def _info(self) -> evaluate.MetricInfo:
-        tags = datasets.Sequence(datasets.Value("string"))
-        return evaluate.MetricInfo(
-            description=self.__doc__,
-            citation="",
-            inputs_description="predictions and references: the IOB2 tags of the words of each sentence",
-            features=datasets.Features({"predictions": tags, "references": tags}),
-        )
+    columns = {name: datasets.Sequence(datasets.Value("string")) for name in ("predictions", "references")}
+    inputs = "predictions and references: the IOB2 tags of the words of each sentence"
 
     def _compute(self, predictions: Tags, references: Tags) -> dict[str, float]:
         table = entity_table(references, predictions)
@@ -102,7 +96,7 @@ _ARTICLES = re.compile(r"\b(a|an|the)\b")
 _PUNCTUATION = str.maketrans("", "", string.punctuation)
 
 
-class AnswerMetrics(evaluate.Metric):  # type: ignore[misc]  # evaluate publishes no types
+class AnswerMetrics(OfflineMetric):
     """Exact match and F1 of answers by the rules of SQuAD's official scripts, as shares of one (theirs: of a hundred).
 
     Before comparing, case, ASCII punctuation, English articles and white space are taken out; the best of several true
@@ -111,26 +105,23 @@ class AnswerMetrics(evaluate.Metric):  # type: ignore[misc]  # evaluate publishe
     (Rajpurkar et al. 2016, arXiv:1606.05250), which differ for answers that are nothing but articles and punctuation.
     """
 
-    def _info(self) -> evaluate.MetricInfo:
-        text, number = datasets.Value("string"), datasets.Value("int32")
-        answers = datasets.Sequence({"text": text, "answer_start": number})
-        return evaluate.MetricInfo(
-            description=self.__doc__,
-            citation="",
-            inputs_description="predictions: {id, prediction_text}; references: {id, answers: {text, answer_start}}",
-            features=datasets.Features(
-                {
-                    "predictions": {"id": text, "prediction_text": text},
-                    "references": {"id": text, "answers": answers},
-                }
-            ),
-        )
+    columns = {
+        "predictions": {"id": datasets.Value("string"), "prediction_text": datasets.Value("string")},
+        "references": {
+            "id": datasets.Value("string"),
+            "answers": datasets.Sequence({"text": datasets.Value("string"), "answer_start": datasets.Value("int32")}),
+        },
+    }
+    inputs = "predictions: {id, prediction_text}; references: {id, answers: {text, answer_start}}"
 
-    def _compute(self, predictions: list[dict[str, Any]], references: list[dict[str, Any]]) -> dict[str, float]:
+    def _compute(
+        self, predictions: list[dict[str, Any]], references: list[dict[str, Any]], may_lack: bool | None = None
+    ) -> dict[str, float]:
         said = {row["id"]: row["prediction_text"] for row in predictions}
         if missing := [row["id"] for row in references if row["id"] not in said]:
             raise ValueError(f"{len(missing):,} questions have no prediction, the first is {missing[0]!r}")
-        return answer_scores([said[row["id"]] for row in references], [row["answers"]["text"] for row in references])
+        texts = [row["answers"]["text"] for row in references]
+        return answer_scores([said[row["id"]] for row in references], texts, may_lack=may_lack)
 
 
 def answer_scores(

@@ -4,27 +4,21 @@ from collections.abc import Sequence
 from typing import Any
 
 import datasets
-import evaluate
 import numpy as np
 
 from hf_minibert.errors import needs_extra
+from hf_minibert.evaluation.metrics import OfflineMetric
 
 
-class TranslationMetrics(evaluate.Metric):  # type: ignore[misc]  # evaluate publishes no types
+class TranslationMetrics(OfflineMetric):
     """BLEU (Papineni et al. 2002) and chrF (Popović 2015) of whole texts; used as any metric of `evaluate`.
 
     Both are what sacreBLEU (Post 2018, arXiv:1804.08771) gives, from 0 to 100. `lowercase_bleu` does not tell capital
     letters from small ones.
     """
 
-    def _info(self) -> evaluate.MetricInfo:
-        text = datasets.Value("string")
-        return evaluate.MetricInfo(
-            description=self.__doc__,
-            citation="",
-            inputs_description="predictions and references: one text each, (examples,)",
-            features=datasets.Features({"predictions": text, "references": text}),
-        )
+    columns = {"predictions": datasets.Value("string"), "references": datasets.Value("string")}
+    inputs = "predictions and references: one text each, (examples,)"
 
     def _compute(self, predictions: Sequence[str], references: Sequence[str]) -> dict[str, float]:
         return {

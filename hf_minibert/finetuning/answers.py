@@ -60,6 +60,7 @@ class QuestionAnswering(Task):
         arguments = self.arguments
         data = load_questions(
             arguments.dataset,
+            eval_source=arguments.eval_dataset,
             test_source=arguments.test_dataset,
             question_column=arguments.question_column,
             context_column=arguments.context_column,
@@ -74,7 +75,6 @@ class QuestionAnswering(Task):
         self._found: dict[str, list[Candidates]] = {}
         self._said: dict[str, list[str]] = {}
         # Of the evaluation at hand: the logits of windows whose question is not complete, and the complete ones.
-            eval_source=arguments.eval_dataset,
         self._pending: list[tuple[NDArray[Any], ...]] = []
         self._measured: list[Candidates] = []
         self.metrics = ("f1", "exact_match")
@@ -190,7 +190,18 @@ class QuestionAnswering(Task):
         self._said[split] = [
             "" if self._may_lack and more > self._threshold else text for text, more in zip(best, excess, strict=True)
         ]
-        return answer_scores(self._said[split], references, may_lack=self._may_lack)
+        names = examples["id"][:]
+        computed = AnswerMetrics(keep_in_memory=True).compute(
+            predictions=[
+                {"id": name, "prediction_text": text} for name, text in zip(names, self._said[split], strict=True)
+            ],
+            references=[  # whose places no rule reads
+                {"id": name, "answers": {"text": texts, "answer_start": [0] * len(texts)}}
+                for name, texts in zip(names, references, strict=True)
+            ],
+            may_lack=self._may_lack,
+        )
+        return dict(computed)
 
     def _text(self, split: str, place: int, rank: int = 0) -> str:
         """One of the best answers to a question; "" if there are not so many."""
