@@ -25,6 +25,7 @@ from hf_minibert.files import disk_errors
 from hf_minibert.finetuning.lora import is_adapted, take_adapters
 from hf_minibert.finetuning.trainer import ProportionateTrainer
 from hf_minibert.finetuning.unfinished import Unfinished, read_progress
+from hf_minibert.models.losses import IGNORE_INDEX
 from hf_minibert.runs.stopping import StopSignal
 
 
@@ -45,6 +46,8 @@ class DurableTrainer(ProportionateTrainer):
         """The split of the evaluation at hand."""
         self.seconds = 0.0
         self._begin = 0.0
+        self._losses: list[Tensor] = []
+        """Of the evaluation at hand: for each batch of this process, the sum of its losses and its labels, (2,)."""
         self._loss_is_finite = torch.tensor(True)
         self._progress: dict[str, Any] | None = None
 
@@ -141,9 +144,19 @@ class DurableTrainer(ProportionateTrainer):
         ignore_keys: list[str] | None = None,
         metric_key_prefix: str = "eval",
     ) -> EvalLoopOutput:
-        """As `Trainer`, and note which split it is, for what measures it."""
-        self.split = metric_key_prefix
-        return super().evaluation_loop(dataloader, description, prediction_loss_only, ignore_keys, metric_key_prefix)
+        """As `Trainer`, and note which split it is, for what measures it.
+
+        The loss is that of all labels together, on all processes. `Trainer`'s is the mean over batches, so that the
+        tokens of a batch with few of them would count for more.
+        """
+        self.split, self._losses = metric_key_prefix, list[Tensor]()
+        found = super().evaluation_loop(dataloader, description, prediction_loss_only, ignore_keys, metric_key_prefix)
+        own = torch.stack(self._losses).cpu().double().sum(dim=0).tolist() if self._losses else [0.0, 0.0]
+        total, count = np.sum(gather_object([own]), axis=0)
+        if count:
+            assert found.metrics is not None
+            found.metrics[f"{metric_key_prefix}_loss"] = float(total / count)
+        return found
 
     def prediction_step(
         self,
@@ -153,23 +166,26 @@ class DurableTrainer(ProportionateTrainer):
         ignore_keys: list[str] | None = None,
         **settings: Any,
     ) -> tuple[Any, Any, Any]:
-        """As `Trainer`, with the loss of one process: the mean over batches, weighted by their rows.
+        """As `Trainer`, and note the sum of the losses of this process's rows, and how many labels they have.
 
         Several processes fill up their last batches with rows that were evaluated before. `Trainer` drops their
         predictions, but not their losses.
         """
         counts_items, self.model_accepts_loss_kwargs = self.model_accepts_loss_kwargs, False  # of all processes
         try:
-            found = super().prediction_step(model, inputs, prediction_loss_only, ignore_keys, **settings)
-            loss, logits, labels = found
+            loss, logits, labels = super().prediction_step(model, inputs, prediction_loss_only, ignore_keys, **settings)
             size, filled = self.args.eval_batch_size, self.accelerator.gradient_state
             remainder = filled.remainder if filled.end_of_dataloader else 0
+            own_loss, own = loss, inputs
             if self.args.world_size > 1 and remainder > 0 and remainder % size:
-                own = min(size, max(1, remainder - size * self.args.process_index))  # none: its weight is 0
-                some = {name: value[:own] for name, value in inputs.items()}
-                loss, _, _ = super().prediction_step(model, some, True, ignore_keys)
+                rows = remainder - size * self.args.process_index
+                own = {name: value[: max(1, rows)] for name, value in inputs.items()}
+                own_loss = super().prediction_step(model, own, True, ignore_keys)[0] if rows > 0 else None
         finally:
             self.model_accepts_loss_kwargs = counts_items
+        if own_loss is not None:
+            count = num_labels(own[self.label_names[0]])
+            self._losses.append(torch.stack((own_loss.float() * count, count.to(own_loss.device))))
         return loss, logits, labels
 
     def training_step(self, *arguments: Any, **more: Any) -> Tensor:
@@ -223,6 +239,13 @@ class DurableTrainer(ProportionateTrainer):
                 }
                 self.unfinished.seal(self.unfinished.folder / f"checkpoint-{step}", progress)
             self.accelerator.wait_for_everyone()
+
+
+def num_labels(labels: Tensor) -> Tensor:
+    """How many labels are predicted: those of class ids that are not -100, or else the rows."""
+    if labels.is_floating_point():
+        return torch.tensor(float(len(labels)))
+    return (labels != IGNORE_INDEX).sum().float()
 
 
 def is_epoch_end(state: TrainerState) -> bool:

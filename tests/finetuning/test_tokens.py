@@ -8,9 +8,17 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from commands import REPOSITORY, elsewhere
 from test_tagged import write
-from transformers import BertTokenizer, EvalPrediction, PreTrainedTokenizerFast, pipeline
+from transformers import (
+    AutoModelForTokenClassification,
+    AutoTokenizer,
+    BertTokenizer,
+    EvalPrediction,
+    PreTrainedTokenizerFast,
+    pipeline,
+)
 
 from hf_minibert.evaluation.spans import EntityMetrics
 from hf_minibert.export.convert import export
@@ -100,6 +108,23 @@ def test_labels_of_rows_are_those_of_words(tmp_path: Path, tokenizers: Any, kind
         for before, place in zip([-1, *places], places, strict=False)
     ]
     assert all_tokens == [*expected, "O"]
+
+
+def test_the_held_out_loss_is_that_of_all_labels_together(tmp_path: Path) -> None:
+    """Whatever the batches: here one long sentence is one of them, and two short ones are another."""
+    sentences = [(["Ann", "met", "Bob"] * 12, ["B-PER", "O", "B-PER"] * 12), (["Rome"], ["B-LOC"]), (["no"], ["O"])]
+    for name in ("train", "dev"):
+        write(tmp_path / f"{name}.jsonl", sentences)
+    more = {"output_dir": str(tmp_path / "out"), "num_train_epochs": 1, "per_device_eval_batch_size": 2}
+    task = task_of(tmp_path, **more)
+    assert finetune(task.arguments) == 0
+    data, tokenizer = task.read(), AutoTokenizer.from_pretrained(tmp_path / "out")
+    rows = task.encode(data.splits["eval"], "eval", tokenizer, 512)
+    model = AutoModelForTokenClassification.from_pretrained(tmp_path / "out")
+    with torch.no_grad():
+        whole = model(**task.collator(tokenizer)(list(rows))).loss
+    metrics = json.loads((tmp_path / "out" / "results.json").read_text())["metrics"]
+    assert metrics["eval_loss"] == pytest.approx(float(whole), rel=1e-4)
 
 
 def test_what_is_measured_is_words(tmp_path: Path, tokenizers: Any) -> None:
