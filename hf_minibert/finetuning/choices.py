@@ -1,18 +1,20 @@
 """Multiple choice: which of several choices is right.
 
 Each choice is read with what it is asked about as a pair of texts, and the best one wins (BERT, Devlin et al. 2019,
-section 4.4).
+section 4.4; GPT, Radford et al. 2018, section 3.3). Questions may have different numbers of choices.
 """
 
 import copy
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from itertools import chain
+from itertools import accumulate, chain, pairwise
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 from datasets import Dataset
 from numpy.typing import NDArray
+from scipy.special import softmax
 from torch import Tensor
 from transformers import (
     AutoModelForMultipleChoice,
@@ -25,8 +27,9 @@ from hf_minibert.data.splits import choose_column, held_out, read_source
 from hf_minibert.data.tables import Table, listed, shown
 from hf_minibert.errors import UserError
 from hf_minibert.evaluation.metrics import confidence_intervals
+from hf_minibert.finetuning.pictures import draw_reliability
+from hf_minibert.finetuning.start import pooling_fields
 from hf_minibert.finetuning.task import Task, TaskData, Usage
-from hf_minibert.models.configuration_minibert import MiniBertConfig
 from hf_minibert.presets import Config
 from hf_minibert.runs.scores import score_of
 
@@ -89,34 +92,28 @@ class MultipleChoice(Task):
     def describe(self, data: TaskData, examples: dict[str, Dataset]) -> list[str]:
         """How many questions there are, and of how many choices."""
         counts = ", ".join(f"{split} {len(some):,}" for split, some in examples.items())
-        return [f"questions of {self._count(examples)} choices: {counts}"]
-
-    def _count(self, examples: dict[str, Dataset]) -> int:
-        return len(examples["train"][0]["choices"])
+        sizes = {len(choices) for some in examples.values() for choices in some["choices"]}
+        several = f"{min(sizes)} to {max(sizes)}" if len(sizes) > 1 else str(min(sizes))
+        return [f"questions of {several} choices: {counts}"]
 
     def config_fields(self, config: Config, data: TaskData) -> dict[str, Any]:
         """How a pair becomes one vector; a head for choices has no names for them."""
-        if not isinstance(config, MiniBertConfig):
-            raise UserError("MiniGPT has no head for multiple choice; give a MiniBERT")
-        usual = config.classifier_pooling if config.norm_placement == "post" else "mean"
-        return {"classifier_pooling": self.arguments.classifier_pooling or usual}
+        return pooling_fields(self.arguments, config)
 
     def encode(self, examples: Dataset, split: str, tokenizer: PreTrainedTokenizerFast, max_length: int) -> Dataset:
         """A row a question, with a pair of texts for each choice; of a pair that is too long, the longer one is cut."""
         tokenizer = copy.deepcopy(tokenizer)  # else `Trainer` would save the cut with its checkpoints
 
         def encoded(batch: dict[str, list[Any]]) -> dict[str, Any]:
-            count = len(batch["choices"][0])
-            firsts = [first for first in batch["first"] for _ in range(count)]
+            ends = list(accumulate(map(len, batch["choices"]), initial=0))
+            firsts = [first for first, choices in zip(batch["first"], batch["choices"], strict=True) for _ in choices]
             seconds = [
                 choice if second is None else f"{second} {choice}"
                 for second, choices in zip(batch["second"], batch["choices"], strict=True)
                 for choice in choices
             ]
             found = dict(tokenizer(firsts, seconds, truncation=True, max_length=max_length, verbose=False))
-            grouped = {
-                name: [values[at : at + count] for at in range(0, len(values), count)] for name, values in found.items()
-            }
+            grouped = {name: [values[at:end] for at, end in pairwise(ends)] for name, values in found.items()}
             lengths = [max(map(len, rows)) for rows in grouped["input_ids"]]
             return grouped | {"labels": batch["label"], "length": lengths}
 
@@ -129,9 +126,9 @@ class MultipleChoice(Task):
             self._examples[split] = examples
         return rows
 
-    def collator(self, tokenizer: PreTrainedTokenizerFast) -> DataCollatorForMultipleChoice:
-        """Pads to the longest pair of the batch."""
-        return DataCollatorForMultipleChoice(tokenizer)
+    def collator(self, tokenizer: PreTrainedTokenizerFast) -> "ChoicesCollator":
+        """Pads to the longest pair of the batch, and to the most choices."""
+        return ChoicesCollator(tokenizer)
 
     def reduce_logits(self, logits: Any, labels: Tensor) -> Tensor:
         """The logits of the choices, (questions, choices)."""
@@ -140,7 +137,9 @@ class MultipleChoice(Task):
 
     def measure(self, prediction: EvalPrediction, split: str, *, compute_result: bool = True) -> dict[str, float]:
         """The share of questions of which the right choice is the best."""
-        self._said[split] = np.asarray(prediction.predictions)
+        logits = np.asarray(prediction.predictions)
+        counts = np.array([len(choices) for choices in self._examples[split]["choices"]])
+        self._said[split] = np.where(np.arange(logits.shape[1]) < counts[:, None], logits, -np.inf)
         return {"accuracy": float(np.mean(self._is_right(split)))}
 
     def _is_right(self, split: str) -> NDArray[Any]:
@@ -149,7 +148,7 @@ class MultipleChoice(Task):
 
     def baselines(self, examples: dict[str, Dataset]) -> dict[str, float]:
         """The accuracy of guessing."""
-        return {"chance_accuracy": 1 / self._count(examples)}
+        return {"chance_accuracy": float(np.mean([1 / len(choices) for choices in examples["eval"]["choices"]]))}
 
     def intervals(self, split: str) -> dict[str, tuple[float, float]]:
         """From draws of the split's questions."""
@@ -163,16 +162,28 @@ class MultipleChoice(Task):
 
     def predictions(self, split: str) -> Iterator[dict[str, Any]]:
         """Each question, the right choice, the best one, and how likely each is."""
-        for one, logits in zip(self._examples[split], self._said[split], strict=True):
-            shares = np.exp(logits - logits.max())
+        for one, shares in zip(self._examples[split], self._shares(split), strict=True):
             asked = " ".join(filter(None, (one["first"], one["second"])))
             yield {
                 "row": one["row"],
                 "question": asked,
                 "label": one["choices"][one["label"]],
-                "prediction": one["choices"][int(logits.argmax())],
-                "scores": [round(float(share), 6) for share in shares / shares.sum()],
+                "prediction": one["choices"][int(shares.argmax())],
+                "scores": [round(float(share), 6) for share in shares[: len(one["choices"])]],
             }
+
+    def _shares(self, split: str) -> NDArray[Any]:
+        """How probable each choice is, (questions, choices); 0 where there is none."""
+        found: NDArray[Any] = softmax(self._said[split], axis=1)
+        return found
+
+    def pictures(self, folder: Path, data: TaskData) -> dict[str, str]:
+        """How often it is right where it is so sure."""
+        split = "test" if "test" in self._said else "eval"
+        path = folder / "predictions.png"
+        draw_reliability(path, self._shares(split).max(axis=1), self._is_right(split))
+        words = "test" if split == "test" else "held-out"
+        return {path.name: f"How often the choice is right, by how sure the model is of it, on the {words} questions"}
 
     def report(self, results: dict[str, Any]) -> list[str]:
         """The accuracy on the evaluation split beside that of guessing."""
@@ -204,6 +215,23 @@ class MultipleChoice(Task):
     def limits(self, results: dict[str, Any]) -> list[str]:
         """That it always chooses."""
         return ["It says which of the choices is best, also where none of them is right."]
+
+
+class ChoicesCollator(DataCollatorForMultipleChoice):
+    """As transformers', where questions may have different numbers of choices: what is missing is masked as a whole."""
+
+    def torch_call(self, examples: list[dict[str, Any]]) -> dict[str, Tensor]:
+        """`input_ids` and `attention_mask`, (batch, choices, sequence), and `labels`, (batch,)."""
+        most = max(len(row["input_ids"]) for row in examples)
+        fillers = {"input_ids": [self.tokenizer.pad_token_id], "attention_mask": [0], "token_type_ids": [0]}
+        filled = [
+            {
+                name: value if name == "labels" else value + [fillers[name]] * (most - len(value))
+                for name, value in row.items()
+            }
+            for row in examples
+        ]
+        return dict(super().torch_call(filled))
 
 
 class _Form:
@@ -264,7 +292,7 @@ class _Form:
 
     def is_secret(self, table: Table) -> bool:
         """Whether labels are kept secret, as those of many test splits are."""
-        return set(map(str, table.columns[self._chosen["label_column"]])) <= {"-1", "", "None"}
+        return set(map(str, table.columns[self._chosen["label_column"]])) <= {"-1", "-1.0", "", "None", "nan"}
 
     def words(self) -> str:
         """A line that says which columns are read."""
@@ -282,6 +310,8 @@ class _Form:
             where = table.where(index)
             question = table.columns[self._chosen["question_column"]][index]
             choices, names = self._choices_of(table, index, question)
+            while choices and choices[-1] in (None, ""):  # of a question that has fewer than others
+                choices = choices[:-1]
             if isinstance(question, dict):
                 question = question.get("stem", question.get("text"))
             context = table.columns[self._chosen["context_column"]][index] if "context_column" in self._chosen else None
@@ -291,19 +321,16 @@ class _Form:
                     raise UserError(f"{where}: the {what} is {shown(repr(text))}; give a text")
             if len(choices) < 2:
                 raise UserError(f"{where} has {len(choices)} choices; give at least two")
-            if rows and len(choices) != len(rows[0]["choices"]):
-                raise UserError(
-                    f"{where} has {len(choices)} choices, the first row {len(rows[0]['choices'])}; give all as many"
-                )
             first, second = (question, None) if context is None else (context, question)
             row = {"first": first, "second": second, "choices": choices, "row": int(table.numbers[index])}
             rows.append(row | {"index": index})
             names_of.append(names)
             labels.append(table.columns[self._chosen["label_column"]][index])
         if is_train:
-            numbers = {_number(label) for label in labels}
+            numbers = [_number(label) for label in labels]
             # No name, number or letter goes beyond the last choice, which the number of choices would do from 0 on.
-            self._first_number = int(len(rows[0]["choices"]) in numbers and not numbers & {0, None})
+            is_beyond = any(number == len(row["choices"]) for number, row in zip(numbers, rows, strict=True))
+            self._first_number = int(is_beyond and not {0, None} & set(numbers))
         for row, label, names in zip(rows, labels, names_of, strict=True):
             row["label"] = self._place(label, row["choices"], names, table.where(row["index"]))
         return Dataset.from_list([{name: row[name] for name in EXAMPLE} for row in rows])
@@ -338,6 +365,8 @@ class _Form:
             return _LETTERS.index(text.upper())
         if isinstance(text, str) and list(choices).count(text) == 1:
             return list(choices).index(text)
+        if isinstance(text, str) and re.fullmatch(r"[0-9]{1,3}\.0+", text):  # of a column of floats
+            return self._place(float(text), choices, names, where)
         raise UserError(
             f"{where}: the label {shown(repr(label))} is none of the {len(choices)} choices; give a number from 0 on, "
             "a letter, or the choice itself"
@@ -345,9 +374,11 @@ class _Form:
 
 
 def _number(label: Any) -> int | None:
-    """A label as a whole number, also where it is written as text."""
+    """A label as a whole number, also where it is written as text, or 1 as 1.0."""
     if isinstance(label, bool):
         return None
+    if isinstance(label, float):
+        return int(label) if label.is_integer() else None
     if isinstance(label, int):
         return label
     return int(label) if isinstance(label, str) and re.fullmatch(r"\s*[0-9]{1,3}\s*", label) else None

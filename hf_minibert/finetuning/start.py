@@ -14,6 +14,7 @@ from hf_minibert.assets import model_folder
 from hf_minibert.errors import UserError
 from hf_minibert.export.convert import CLASSES, open_checkpoint
 from hf_minibert.export.stock import from_stock
+from hf_minibert.finetuning.arguments import FinetuneArguments
 from hf_minibert.models.configuration_minibert import MiniBertConfig
 from hf_minibert.presets import Config, build_config, load_config, load_pretrained
 from hf_minibert.tokenization import OWN_TOKENIZER, adapt_tokenizer, load_tokenizer
@@ -109,6 +110,20 @@ def from_preset(model: str, tokenizer: str | None = None) -> Start:
         model_max_length=config.max_position_embeddings,
     )
     return Start(model, None, config, adapted, None)
+
+
+def pooling_fields(arguments: FinetuneArguments, config: Config) -> dict[str, Any]:
+    """How a text becomes one vector, in the configuration of the model.
+
+    Raises:
+        UserError: the model has one way only, and another is asked for.
+    """
+    if isinstance(config, MiniBertConfig):
+        usual = config.classifier_pooling if config.norm_placement == "post" else "mean"
+        return {"classifier_pooling": arguments.classifier_pooling or usual}
+    if arguments.classifier_pooling is not None:
+        raise UserError("--classifier_pooling is for MiniBERT; MiniGPT classifies by its last token")
+    return {}
 
 
 def _is_stock(source: str) -> bool:

@@ -35,6 +35,7 @@ from hf_minibert.finetuning.arguments import ProblemType
 from hf_minibert.finetuning.durable import DurableTrainer
 from hf_minibert.finetuning.labelled import each_id, label_counts, load_labelled, score_summary
 from hf_minibert.finetuning.pictures import draw_confusion, draw_scatter, draw_shares
+from hf_minibert.finetuning.start import pooling_fields
 from hf_minibert.finetuning.task import Task, TaskData, Usage
 from hf_minibert.models.configuration_minibert import MiniBertConfig
 from hf_minibert.presets import Config
@@ -149,12 +150,9 @@ class TextClassification(Task):
             fields["label2id"] = {label: index for index, label in enumerate(labels)}
         else:
             fields |= {"num_labels": 1}
-        if isinstance(config, MiniBertConfig):
-            usual = config.classifier_pooling if config.norm_placement == "post" else "mean"
-            return fields | {"classifier_pooling": arguments.classifier_pooling or usual}
-        if arguments.classifier_pooling is not None:
-            raise UserError("--classifier_pooling is for MiniBERT; MiniGPT classifies by its last token")
-        return fields | {"lm_loss_weight": arguments.lm_loss_weight}
+        if not isinstance(config, MiniBertConfig):
+            fields |= {"lm_loss_weight": arguments.lm_loss_weight}
+        return fields | pooling_fields(arguments, config)
 
     def encode(self, examples: Dataset, split: str, tokenizer: PreTrainedTokenizerFast, max_length: int) -> Dataset:
         """Texts as token ids, cut to `max_length`; the collator pads them. Of a pair, the longer text is cut first."""

@@ -31,6 +31,7 @@ from hf_minibert.models.modeling_minibert import (
 )
 from hf_minibert.models.modeling_minigpt import (
     MiniGPTForCausalLM,
+    MiniGPTForMultipleChoice,
     MiniGPTForQuestionAnswering,
     MiniGPTForSequenceClassification,
     MiniGPTForTokenClassification,
@@ -51,6 +52,7 @@ __all__ = [
     "MiniEncoderDecoderModel",
     "MiniGPTConfig",
     "MiniGPTForCausalLM",
+    "MiniGPTForMultipleChoice",
     "MiniGPTForQuestionAnswering",
     "MiniGPTForSequenceClassification",
     "MiniGPTForTokenClassification",

@@ -13,6 +13,7 @@ HEADS = {
     "AutoModelForSequenceClassification": "MiniGPTForSequenceClassification",
     "AutoModelForTokenClassification": "MiniGPTForTokenClassification",
     "AutoModelForQuestionAnswering": "MiniGPTForQuestionAnswering",
+    "AutoModelForMultipleChoice": "MiniGPTForMultipleChoice",
 }
 
 

@@ -1,11 +1,12 @@
 # Copyright 2026 The hf_minibert authors.
-"""The heads that MiniBERT and MiniGPT have in common: a label for each token, and the span of an answer."""
+"""The heads that MiniBERT and MiniGPT have in common: a label for each token, the span of an answer, and a choice."""
 
 from torch import Tensor, nn
 from transformers import PreTrainedTokenizerBase
 from transformers.modeling_outputs import (
     BaseModelOutputWithPastAndCrossAttentions,
     BaseModelOutputWithPooling,
+    MultipleChoiceModelOutput,
     QuestionAnsweringModelOutput,
     TokenClassifierOutput,
 )
@@ -45,6 +46,56 @@ class TokenClassificationMixin:
             kind = "single_label_classification"
             loss = classification_loss(logits.flatten(0, 1), labels, logits.shape[-1], kind, num_items_in_batch)
         return TokenClassifierOutput(
+            loss=loss, logits=logits, hidden_states=outputs.hidden_states, attentions=outputs.attentions
+        )
+
+
+class MultipleChoiceMixin:
+    """A score of each of several continuations of a text, each read with it (BERT, section 4.4; GPT, figure 1)."""
+
+    def as_rows(self, *inputs: Tensor | None) -> tuple[int, list[Tensor | None]]:
+        """How many choices an example has, and the choices of all examples one behind another.
+
+        Args:
+            inputs: `input_ids` first and `inputs_embeds` last, (batch, choices, sequence, ...).
+
+        Raises:
+            ValueError: there is no dimension of choices.
+        """
+        tokens = inputs[0] if inputs[-1] is None else inputs[-1][..., 0]
+        if tokens is None or tokens.ndim != 3:
+            raise ValueError("give input_ids (batch, choices, sequence), or inputs_embeds with one dimension more")
+        return tokens.shape[1], [None if each is None else each.flatten(0, 1) for each in inputs]
+
+    def choose(
+        self,
+        scores: Tensor,
+        outputs: BaseModelOutput,
+        num_choices: int,
+        attention_mask: Tensor | None,
+        labels: Tensor | None,
+        num_items_in_batch: Tensor | int | None,
+    ) -> MultipleChoiceModelOutput:
+        """Logits (batch, choices) and their loss.
+
+        Args:
+            scores: of each choice, (batch * choices, 1).
+            outputs: those of the model, for the hidden states and attentions.
+            num_choices: of an example.
+            attention_mask: (batch, choices, sequence); a choice of zeros alone is none, and its logit is -inf.
+            labels: (batch,), which of the choices is right.
+            num_items_in_batch: labels over all accumulation steps; default, this batch's own.
+        """
+        logits = scores.view(-1, num_choices)
+        if attention_mask is not None:
+            is_there = attention_mask.bool().any(dim=-1)
+            is_empty = ~is_there.any(dim=-1, keepdim=True)  # the choices of an empty question are all alike
+            logits = logits.masked_fill(~(is_there | is_empty), float("-inf"))
+        loss = None
+        if labels is not None:
+            kind = "single_label_classification"
+            loss = classification_loss(logits, labels, num_choices, kind, num_items_in_batch)
+        return MultipleChoiceModelOutput(
             loss=loss, logits=logits, hidden_states=outputs.hidden_states, attentions=outputs.attentions
         )
 

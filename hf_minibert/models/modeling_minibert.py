@@ -23,7 +23,7 @@ from transformers.utils.generic import ModelOutput, can_return_tuple, merge_with
 from transformers.utils.output_capturing import capture_outputs
 
 from .configuration_minibert import MiniBertConfig
-from .heads import QuestionAnsweringMixin, TokenClassificationMixin, make_classifier_dropout
+from .heads import MultipleChoiceMixin, QuestionAnsweringMixin, TokenClassificationMixin, make_classifier_dropout
 from .losses import IGNORE_INDEX, classification_loss, infer_problem_type, item_count, vocabulary_cross_entropy
 from .masks import bidirectional_mask
 from .modeling_transformer import ForwardKwargs, TransformerBackbone, TransformerPreTrainedModel, make_norm
@@ -429,7 +429,7 @@ class MiniBertForTokenClassification(TokenClassificationMixin, MiniBertClassifie
         self.post_init()
 
 
-class MiniBertForMultipleChoice(MiniBertPreTrainedModel):
+class MiniBertForMultipleChoice(MultipleChoiceMixin, MiniBertPreTrainedModel):
     """MiniBERT that chooses among several continuations of a text, each encoded with it (BERT, section 4.4)."""
 
     def __init__(self, config: MiniBertConfig) -> None:
@@ -455,7 +455,7 @@ class MiniBertForMultipleChoice(MiniBertPreTrainedModel):
 
         Args:
             input_ids: (batch, choices, sequence).
-            attention_mask: (batch, choices, sequence), 0 for padding.
+            attention_mask: (batch, choices, sequence), 0 for padding; a choice of zeros alone is none.
             token_type_ids: (batch, choices, sequence).
             position_ids: (batch, choices, sequence).
             inputs_embeds: (batch, choices, sequence, hidden), in place of `input_ids`.
@@ -466,20 +466,10 @@ class MiniBertForMultipleChoice(MiniBertPreTrainedModel):
         Raises:
             ValueError: there is no dimension of choices.
         """
-        tokens = input_ids if inputs_embeds is None else inputs_embeds[..., 0]
-        if tokens is None or tokens.ndim != 3:
-            raise ValueError("give input_ids (batch, choices, sequence), or inputs_embeds with one dimension more")
-        inputs = (input_ids, attention_mask, token_type_ids, position_ids, inputs_embeds)
-        rows = [None if tensor is None else tensor.flatten(0, 1) for tensor in inputs]
+        num_choices, rows = self.as_rows(input_ids, attention_mask, token_type_ids, position_ids, inputs_embeds)
         outputs = self.model(*rows, return_dict=True, **kwargs)
-        logits = self.score(self.dropout(outputs.pooler_output)).view(tokens.shape[:2])
-        loss = None
-        if labels is not None:
-            kind = "single_label_classification"
-            loss = classification_loss(logits, labels, logits.shape[-1], kind, num_items_in_batch)
-        return MultipleChoiceModelOutput(
-            loss=loss, logits=logits, hidden_states=outputs.hidden_states, attentions=outputs.attentions
-        )
+        scores = self.score(self.dropout(outputs.pooler_output))
+        return self.choose(scores, outputs, num_choices, attention_mask, labels, num_items_in_batch)
 
 
 class MiniBertForQuestionAnswering(QuestionAnsweringMixin, MiniBertPreTrainedModel):

@@ -12,6 +12,7 @@ from transformers.generation.utils import GenerationMixin
 from transformers.modeling_outputs import (
     BaseModelOutputWithPastAndCrossAttentions,
     CausalLMOutputWithCrossAttentions,
+    MultipleChoiceModelOutput,
     QuestionAnsweringModelOutput,
     SequenceClassifierOutputWithPast,
     TokenClassifierOutput,
@@ -22,7 +23,7 @@ from transformers.utils.output_capturing import OutputRecorder, capture_outputs
 
 from .caches import CACHE_NAME, AnyCache, EitherCacheName, one_cache
 from .configuration_minigpt import MiniGPTConfig
-from .heads import QuestionAnsweringMixin, TokenClassificationMixin, make_classifier_dropout
+from .heads import MultipleChoiceMixin, QuestionAnsweringMixin, TokenClassificationMixin, make_classifier_dropout
 from .losses import (
     IGNORE_INDEX,
     classification_loss,
@@ -51,6 +52,37 @@ class MiniGPTPreTrainedModel(TransformerPreTrainedModel):
         "attentions": OutputRecorder(Attention, index=1, layer_name="self_attn"),
         "cross_attentions": OutputRecorder(Attention, index=1, layer_name="cross_attn"),
     }
+
+    def real_tokens(self, input_ids: Tensor | None, attention_mask: Tensor | None, hidden_states: Tensor) -> Tensor:
+        """Which of the (batch, sequence) tokens are not padding: by the mask, else by the padding id.
+
+        Raises:
+            ValueError: neither tells, or the mask has other dimensions.
+        """
+        if attention_mask is not None and attention_mask.ndim != 2:
+            raise ValueError(
+                "a classifier needs an attention_mask of (batch, sequence) to know where each row ends, got "
+                f"{tuple(attention_mask.shape)}"
+            )
+        if attention_mask is not None:
+            return attention_mask[:, -hidden_states.shape[1] :].bool()
+        if input_ids is not None and self.config.pad_token_id is not None:
+            return input_ids != self.config.pad_token_id
+        if len(hidden_states) > 1 and input_ids is not None:
+            raise ValueError("several rows need an attention_mask or config.pad_token_id to tell where each ends")
+        return torch.ones(hidden_states.shape[:2], dtype=torch.bool, device=hidden_states.device)
+
+
+def last_states(hidden_states: Tensor, real: Tensor) -> Tensor:
+    """The state of each row's last token that is no padding, (batch, hidden).
+
+    Args:
+        hidden_states: (batch, sequence, hidden).
+        real: (batch, sequence), False for padding.
+    """
+    places = torch.arange(hidden_states.shape[1], device=hidden_states.device)
+    last = (places * real).argmax(dim=1)
+    return hidden_states[torch.arange(hidden_states.shape[0], device=hidden_states.device), last]
 
 
 class MiniGPTModelKwargs(ForwardKwargs, total=False):
@@ -337,10 +369,7 @@ class MiniGPTForSequenceClassification(MiniGPTPreTrainedModel):
         )
         hidden_states = outputs.last_hidden_state
         real = self.real_tokens(input_ids, attention_mask, hidden_states)
-        places = torch.arange(hidden_states.shape[1], device=hidden_states.device)
-        last = (places * real).argmax(dim=1)
-        pooled = hidden_states[torch.arange(hidden_states.shape[0], device=hidden_states.device), last]
-        logits = self.score(self.dropout(pooled))
+        logits = self.score(self.dropout(last_states(hidden_states, real)))
 
         loss = class_loss = lm_loss = None
         if labels is not None:
@@ -367,20 +396,53 @@ class MiniGPTForSequenceClassification(MiniGPTPreTrainedModel):
             **returned,
         )
 
-    def real_tokens(self, input_ids: Tensor | None, attention_mask: Tensor | None, hidden_states: Tensor) -> Tensor:
-        """Which of the (batch, sequence) tokens are not padding: by the mask, else by the padding id."""
-        if attention_mask is not None and attention_mask.ndim != 2:
-            raise ValueError(
-                "a classifier needs an attention_mask of (batch, sequence) to know where each row ends, got "
-                f"{tuple(attention_mask.shape)}"
-            )
-        if attention_mask is not None:
-            return attention_mask[:, -hidden_states.shape[1] :].bool()
-        if input_ids is not None and self.config.pad_token_id is not None:
-            return input_ids != self.config.pad_token_id
-        if len(hidden_states) > 1 and input_ids is not None:
-            raise ValueError("several rows need an attention_mask or config.pad_token_id to tell where each ends")
-        return torch.ones(hidden_states.shape[:2], dtype=torch.bool, device=hidden_states.device)
+
+class MiniGPTForMultipleChoice(MultipleChoiceMixin, MiniGPTPreTrainedModel):
+    """MiniGPT that chooses among several continuations of a text, by the state of each one's last token."""
+
+    def __init__(self, config: MiniGPTConfig) -> None:
+        super().__init__(config)
+        self.model = MiniGPTModel(config)
+        self.dropout = make_classifier_dropout(config)
+        self.classifier = nn.Linear(config.hidden_size, 1)  # not `score`: one of another width opens as this head too
+        self.post_init()
+
+    @can_return_tuple
+    def forward(
+        self,
+        input_ids: Tensor | None = None,
+        attention_mask: Tensor | None = None,
+        position_ids: Tensor | None = None,
+        inputs_embeds: Tensor | None = None,
+        labels: Tensor | None = None,
+        use_cache: bool | None = False,
+        num_items_in_batch: Tensor | int | None = None,
+        **kwargs: Unpack[MiniGPTModelKwargs],
+    ) -> MultipleChoiceModelOutput:
+        """Choose. The inputs are those of `MiniGPTModel.forward`, with a dimension of choices after the batch's.
+
+        Args:
+            input_ids: (batch, choices, sequence).
+            attention_mask: (batch, choices, sequence), 0 for padding; a choice of zeros alone is none.
+            position_ids: (batch, choices, sequence).
+            inputs_embeds: (batch, choices, sequence, hidden), in place of `input_ids`.
+            labels: (batch,), which of the choices is right.
+            use_cache: whether keys and values are kept, which nothing here reads.
+            num_items_in_batch: labels over all accumulation steps; default, this batch's own.
+            kwargs: for `MiniGPTModel.forward`.
+
+        Raises:
+            ValueError: there is no dimension of choices, or neither a mask nor a padding token to tell where each ends.
+        """
+        kwargs.pop("token_type_ids", None)  # which have a dimension of choices, too
+        num_choices, rows = self.as_rows(input_ids, attention_mask, position_ids, inputs_embeds)
+        ids, mask, positions, embeds = rows
+        if ids is not None:
+            ids, mask = with_beginnings(ids, mask, self.config.bos_token_id)
+        outputs = self.model(ids, mask, positions, None, embeds, use_cache=use_cache, return_dict=True, **kwargs)
+        pooled = last_states(outputs.last_hidden_state, self.real_tokens(ids, mask, outputs.last_hidden_state))
+        scores = self.classifier(self.dropout(pooled))
+        return self.choose(scores, outputs, num_choices, attention_mask, labels, num_items_in_batch)
 
 
 class MiniGPTForTokenClassification(TokenClassificationMixin, MiniGPTPreTrainedModel):

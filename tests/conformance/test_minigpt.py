@@ -7,6 +7,7 @@ from suites import GenerativeSuites
 from hf_minibert import (
     MiniGPTConfig,
     MiniGPTForCausalLM,
+    MiniGPTForMultipleChoice,
     MiniGPTForQuestionAnswering,
     MiniGPTForSequenceClassification,
     MiniGPTForTokenClassification,
@@ -21,6 +22,7 @@ class MiniGPTSuites(GenerativeSuites):
         MiniGPTForSequenceClassification,
         MiniGPTForTokenClassification,
         MiniGPTForQuestionAnswering,
+        MiniGPTForMultipleChoice,
     )
     causal_lm_class = MiniGPTForCausalLM
     pipeline_model_mapping = {

@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from commands import REPOSITORY, elsewhere
 from datasets import Dataset
 from transformers import EvalPrediction
@@ -14,6 +15,7 @@ from hf_minibert.errors import UserError
 from hf_minibert.finetuning.arguments import FinetuneArguments
 from hf_minibert.finetuning.choices import MultipleChoice
 from hf_minibert.finetuning.finetune import finetune
+from hf_minibert.finetuning.start import from_preset
 from hf_minibert.tokenization import load_tokenizer
 
 ASKED = [
@@ -104,7 +106,7 @@ def test_every_form_is_read_alike(tmp_path: Path, name: str) -> None:
         assert (own["first"], own["second"]) == pairs.get(form, (question, None))
 
 
-@pytest.mark.parametrize("label", [0, "0", "A", "a", "water"])
+@pytest.mark.parametrize("label", [0, "0", 0.0, "0.0", "A", "a", "water"])
 def test_a_label_is_a_number_a_letter_or_the_choice(tmp_path: Path, label: Any) -> None:
     for split in ("train", "dev"):
         write(
@@ -178,11 +180,6 @@ WRONG: dict[str, tuple[str, dict[str, Any], str]] = {
     ),
     "one column twice": (row(), {"choices_columns": ["question"]}, "are not all different"),
     "one choice": (row(options=["water"]), {}, "line 1 has 1 choices; give at least two"),
-    "not as many": (
-        row() + row(options=["water", "tree"]),
-        {},
-        "line 2 has 2 choices, the first row 3; give all as many",
-    ),
     "choice is no text": (row(options=["water", 3, "x"]), {}, "line 1: the choice is 3; give a text"),
     "question is no text": (row(question=None), {}, "line 1: the question is None; give a text"),
     "label beyond": (row(answer=7), {}, "the label 7 is none of the 3 choices"),
@@ -276,9 +273,90 @@ def test_every_form_is_a_fine_tuning(tmp_path: Path, name: str) -> None:
     assert (tmp_path / "out" / "README.md").exists()
 
 
-def test_minigpt_has_no_such_head(tmp_path: Path) -> None:
-    write(tmp_path / "train.jsonl", plain)
-    write(tmp_path / "dev.jsonl", plain)
-    with pytest.raises(UserError, match="MiniGPT has no head for multiple choice"):
-        finetune(task_of(tmp_path, model="minigpt-tiny", output_dir=str(tmp_path / "out")).arguments)
-    assert not (tmp_path / "out").exists()
+UNLIKE = [
+    ("Where do fish live?", ["water", "a tree"], 0),
+    ("What is red?", ["grass", "blood", "snow", "milk"], 1),
+    ("Who flies?", ["a stone", "a cow", "a bird"], 2),
+]
+
+
+@pytest.mark.parametrize("name", ["plain.json", "swag.csv", "common_sense.jsonl", "from_one.tsv"])
+def test_questions_may_have_different_numbers_of_choices(tmp_path: Path, name: str) -> None:
+    form, suffix = FORMS[name][0], Path(name).suffix
+    for split in ("train", "dev"):
+        path = tmp_path / f"{split}{suffix}"
+        if suffix in (".csv", ".tsv"):  # whose cells are empty where there is no choice
+            filled = [(question, choices + [""] * (4 - len(choices)), right) for question, choices, right in UNLIKE]
+            write(path, form if name != "from_one.tsv" else of_four, filled)
+        else:
+            write(path, form if name != "common_sense.jsonl" else of_four_letters, UNLIKE)
+    task = task_of(tmp_path)
+    data = task.read()
+    examples = data.splits["eval"]
+    assert list(zip(examples["choices"], examples["label"], strict=True)) == [(c, right) for _, c, right in UNLIKE]
+    assert task.describe(data, data.splits) == ["questions of 2 to 4 choices: train 3, eval 3"]
+    task.encode(examples, "eval", load_tokenizer(REPOSITORY / "tokenizer"), 64)
+    padded = np.array([[0.0, 1, -100, -100], [1, 2, 3, 4], [-200, -300, -150, -100]])  # as `Trainer` pads
+    assert task.measure(EvalPrediction(padded, np.array([0, 1, 2])), "eval") == {"accuracy": 1 / 3}
+    assert [line["prediction"] for line in task.predictions("eval")] == ["a tree", "milk", "a bird"]
+    assert [len(line["scores"]) for line in task.predictions("eval")] == [2, 4, 3]
+    assert task.baselines(data.splits) == {"chance_accuracy": pytest.approx((1 / 2 + 1 / 4 + 1 / 3) / 3)}
+
+
+def of_four(question: str, choices: list[str], right: int) -> dict[str, Any]:
+    letters = {f"answer{'ABCD'[at]}": text for at, text in enumerate(choices)}
+    return {"context": "Think.", "question": question, **letters, "label": str(right + 1)}
+
+
+def of_four_letters(question: str, choices: list[str], right: int) -> dict[str, Any]:
+    each = [{"label": "ABCD"[at], "text": text} for at, text in enumerate(choices)]
+    return {"answerKey": "ABCD"[right], "question": {"choices": each, "stem": question}}
+
+
+@pytest.mark.parametrize("name", ["minibert-tiny", "minigpt-tiny"])
+def test_a_choice_that_is_not_there_changes_nothing(tmp_path: Path, name: str) -> None:
+    """Logits, loss and gradients of questions padded to one number of choices are those of each alone."""
+    write(tmp_path / "train.jsonl", plain, UNLIKE)
+    write(tmp_path / "dev.jsonl", plain, UNLIKE)
+    task = task_of(tmp_path, model=name, hidden_dropout_prob=0.0)
+    data, start = task.read(), from_preset(name)
+    rows = [
+        {key: value for key, value in row.items() if key != "length"}
+        for row in task.encode(data.splits["train"], "train", start.tokenizer, 32)
+    ]
+    torch.manual_seed(0)
+    model, _ = task.build_model(start, data, hidden_dropout_prob=0.0)
+    collate = task.collator(start.tokenizer)
+    together, alone = model(**collate(rows)), [model(**collate([row])) for row in rows]
+    assert together.logits.shape == (3, 4)
+    for logits, one, (_, choices, _) in zip(together.logits, alone, UNLIKE, strict=True):
+        torch.testing.assert_close(logits[: len(choices)], one.logits[0], rtol=0, atol=1e-5)
+        assert logits[len(choices) :].eq(-torch.inf).all()
+    own = torch.stack([one.loss for one in alone]).mean()
+    torch.testing.assert_close(together.loss, own)
+    weights = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    for one, other in zip(
+        *(torch.autograd.grad(loss, weights, allow_unused=True) for loss in (together.loss, own)), strict=True
+    ):
+        assert (one is None) == (other is None)
+        assert one is None or torch.allclose(one, other, atol=1e-5)
+
+
+def test_minigpt_learns_to_choose_and_opens_anywhere(tmp_path: Path) -> None:
+    for split in ("train", "dev"):
+        write(tmp_path / f"{split}.jsonl", plain, UNLIKE * (8 if split == "train" else 1))
+    arguments = FinetuneArguments(
+        task="multiple-choice",
+        model_name_or_path=str(REPOSITORY / "checkpoints" / "minigpt-tiny"),
+        dataset=str(tmp_path),
+        num_train_epochs=10,
+        per_device_train_batch_size=4,
+        hidden_dropout_prob=0.0,
+        output_dir=str(tmp_path / "out"),
+    )
+    assert finetune(arguments) == 0
+    results = json.loads((tmp_path / "out" / "results.json").read_text())
+    assert results["metrics"]["eval_accuracy"] == 1
+    assert set(results["pictures"]) == {"predictions.png"}
+    asked = json.dumps(UNLIKE)
+    assert json.loads(elsewhere(READER, tmp_path, tmp_path / "out", asked)) == [right for *_, right in UNLIKE]

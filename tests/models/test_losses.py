@@ -284,17 +284,21 @@ def test_batches_of_questions_can_be_split(make_model, tokens, name):
     assert_same(gradient(model, sum(parts)), gradient(model, whole))
 
 
-def test_multiple_choice(make_model, tokens):
-    model = make_model("MiniBertForMultipleChoice")
+@pytest.mark.parametrize("name", ["MiniBertForMultipleChoice", "MiniGPTForMultipleChoice"])
+def test_multiple_choice(make_model, tokens, name):
+    model = make_model(name)
     choices, mask = torch.stack((tokens, tokens.flip(1)), dim=1), torch.ones(3, 2, 12, dtype=torch.long)
     mask[2, 1, 9:] = 0
     labels = torch.tensor([0, 1, 1])
-    outputs = model(choices, mask, torch.zeros_like(choices), labels=labels)
+    outputs = model(choices, mask, labels=labels)
     assert outputs.logits.shape == (3, 2)
     for row in range(3):
         for choice in range(2):
-            pooled = model.model(choices[row, choice][None], mask[row, choice][None]).pooler_output
-            torch.testing.assert_close(outputs.logits[row, choice], model.score(pooled).squeeze())
+            outputs_alone = model.model(choices[row, choice][None], mask[row, choice][None])
+            last = outputs_alone.last_hidden_state[:, mask[row, choice].sum() - 1]
+            pooled = outputs_alone.pooler_output if name.startswith("MiniBert") else last
+            layer = model.score if name.startswith("MiniBert") else model.classifier
+            torch.testing.assert_close(outputs.logits[row, choice], layer(pooled).squeeze())
     torch.testing.assert_close(outputs.loss, F.cross_entropy(outputs.logits, labels))
     with pytest.raises(ValueError, match=r"input_ids \(batch, choices, sequence\)"):
         model(tokens)
@@ -415,6 +419,7 @@ CASES = {
     "MiniBertForPreTraining": ("MiniBertForPreTraining", {}, masked_labels),
     "MiniBertForNextSentencePrediction": ("MiniBertForNextSentencePrediction", {}, lambda _: torch.tensor([0, 1, 1])),
     "MiniBertForMultipleChoice": ("MiniBertForMultipleChoice", {}, lambda _: torch.tensor([1, 0, 0])),
+    "MiniGPTForMultipleChoice": ("MiniGPTForMultipleChoice", {}, lambda _: torch.tensor([1, 0, 0])),
     "MiniGPTForCausalLM": ("MiniGPTForCausalLM", {}, masked_labels),
 }
 for kind in ("MiniBert", "MiniGPT"):
@@ -444,7 +449,7 @@ def test_batches_can_be_split(make_model, tokens, case):
     batch = {"input_ids": tokens.masked_fill(~real, 0), "attention_mask": real.long(), "labels": labels}
     if name == "MiniBertForPreTraining":
         batch["next_sentence_label"] = torch.tensor([0, 1, 1])
-    if name == "MiniBertForMultipleChoice":
+    if name.endswith("MultipleChoice"):
         batch |= {key: torch.stack((batch[key], batch[key].flip(1)), dim=1) for key in ("input_ids", "attention_mask")}
 
     whole = model(**batch).loss

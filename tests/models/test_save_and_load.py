@@ -112,6 +112,7 @@ def test_every_checkpoint_opens_with_every_head(make_model, tokens, tmp_path, so
         ("MiniGPTForCausalLM", configuration_minigpt.HEADS, {"TokenClassification": {"token_classifier"}}),
         ("MiniGPTForCausalLM", configuration_minigpt.HEADS, {"QuestionAnswering": {"qa_outputs"}}),
         ("MiniGPTForCausalLM", configuration_minigpt.HEADS, {"SequenceClassification": {"score"}}),
+        ("MiniGPTForCausalLM", configuration_minigpt.HEADS, {"MultipleChoice": {"classifier"}}),
     ],
 )
 def test_an_auto_class_adds_its_head_and_says_so(make_model, tmp_path, source, heads, new):

@@ -78,6 +78,7 @@ def test_labels_are_smoothed_as_those_of_the_stock_model(make_model, tmp_path, s
         ("MiniBertForQuestionAnswering", ""),
         ("MiniGPTForQuestionAnswering", ""),
         ("MiniBertForMultipleChoice", ""),
+        ("MiniGPTForMultipleChoice", ""),
         *(
             (f"{family}ForSequenceClassification", kind)
             for family in ("MiniBert", "MiniGPT")
