@@ -48,9 +48,10 @@ class DataArguments:
     """Data."""
 
     dataset: str = "builtin"
-    """`builtin` (which package a documentation text is from), a file (.jsonl .csv .tsv .parquet, also compressed), a
-    folder with one train, dev and test file each (train.csv, dev.csv, ...), or a data set on the Hub, as NAME or
-    NAME:CONFIG. For causal-lm also text files; for translation also pairs of them (train.en and train.de, ...)."""
+    """`builtin` (which package a documentation text is from), a file (.jsonl .json .csv .tsv .parquet, also
+    compressed), a folder with one train, dev and test file each (train.csv, dev.csv, ...), or a data set on the Hub, as
+    NAME or NAME:CONFIG. For token-classification also CoNLL files, for causal-lm text files, and for translation pairs
+    of them (train.en and train.de, ...)."""
     eval_dataset: str | None = None
     """A file to evaluate on after every epoch, in place of a part of the training set or a split of the data set; for
     translation also the beginning of two text files, as in data/dev."""
