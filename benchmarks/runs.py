@@ -38,9 +38,9 @@ class Benchmark:
         return folder
 
 
-def script(name: str, **flags: Any) -> None:
-    """Run one of the scripts with these flags; those that are None are left out."""
-    command = [sys.executable, f"scripts/{name}"]
+def script(name: str, *settings: Path, **flags: Any) -> None:
+    """Run one of the scripts with files of settings and these flags; those that are None are left out."""
+    command = [sys.executable, f"scripts/{name}", *map(str, settings)]
     for flag, value in flags.items():
         if value is not None:
             command += [f"--{flag}", *(str(item) for item in (value if isinstance(value, list) else [value]))]

@@ -4,12 +4,14 @@
 
     python benchmarks/tasks.py --data data --corpus wikipedia_en/train.jsonl.xz books_en/train.jsonl.xz
     python benchmarks/tasks.py --data data --pretrained runs/tasks/ours runs/tasks/stock --tasks rte mrpc
+    python benchmarks/tasks.py --data data --pretrained runs/minibert --tasks babylm --seeds 1
 
 Both models are pre-trained for `--budget` on the same text, one after the other, stock BERT as `peers.py` says. Then
 each is fine-tuned on every task with the defaults of `finetune`, but for `--seeds`, and measured on the split that has
 public labels: dev, or test for CoNLL-2003. `--data` (default: the variable HF_MINIBERT_DATA) is a folder with ``glue``
-(a folder for each task), ``conll2003``, ``squad`` and ``commonsense_qa``. Rows that the result file has are not run
-again: delete one to repeat it.
+(a folder for each task), ``conll2003``, ``squad``, ``commonsense_qa`` and ``babylm_finetune`` (``rte.train.jsonl``,
+``rte.dev.jsonl``, ...). The tasks of BabyLM's fine-tuning suite have its own settings, and the table their average,
+which its board shows. Rows that the result file has are not run again: delete one to repeat it.
 """
 
 import os
@@ -30,7 +32,7 @@ from hf_minibert.pretraining.data import read_data
 from hf_minibert.pretraining.plan import make_plan
 from hf_minibert.tokenization import adapt_tokenizer, save_tokenizer
 from peers import LENGTH, train_peer
-from runs import Benchmark, machine, results_of, results_so_far, script, write_results
+from runs import REPOSITORY, Benchmark, machine, results_of, results_so_far, script, write_results
 
 MODELS = ("ours", "stock")
 
@@ -48,6 +50,8 @@ class Row:
     """More flags of `finetune`."""
     target: str = ""
     """What was asked for."""
+    suite_task: str | None = None
+    """Its name in BabyLM's suite, by which its settings and its files are called."""
 
 
 ROWS: dict[str, Row] = {
@@ -61,6 +65,19 @@ ROWS: dict[str, Row] = {
     "commonsense_qa": Row("commonsense_qa", "eval_accuracy", "multiple-choice", target="2 above stock, 30"),
 }
 GLUE = ("sst2", "cola", "mrpc", "rte", "stsb")
+BABYLM = ("boolq", "mnli", "mrpc", "multirc", "qqp", "rte", "wsc")
+ROWS |= {
+    f"babylm-{name}": Row(
+        "babylm_finetune",
+        "eval_positive_f1" if name in ("mrpc", "qqp") else "eval_accuracy",
+        suite_task=name,
+    )
+    for name in BABYLM
+}
+GROUPS: dict[str, tuple[str, ...]] = {"glue": GLUE, "babylm": tuple(f"babylm-{name}" for name in BABYLM)}
+"""Names of several tasks, whose average the table has."""
+TARGETS = {"glue": "5 above stock", "babylm": "63.8 (GPT-2), 70.4 (the best)"}
+"""What was asked of the averages; of BabyLM's, what its board has of models of 10 million words."""
 
 
 @dataclass(kw_only=True)
@@ -69,10 +86,10 @@ class Arguments(Benchmark):
 
     data: str | None = None
     """Folder of the data sets. Default: the variable HF_MINIBERT_DATA."""
-    tasks: list[str] = field(default_factory=lambda: list(ROWS))
-    """Which of the tasks."""
+    tasks: list[str] = field(default_factory=lambda: [name for name, row in ROWS.items() if row.suite_task is None])
+    """Which of the tasks; `glue` and `babylm` stand for all of theirs."""
     pretrained: list[str] = field(default_factory=list)
-    """Two folders in place of pre-training: ours, and stock BERT's."""
+    """Folders in place of pre-training: ours, and perhaps stock BERT's."""
     corpus: list[str] = field(default_factory=lambda: ["builtin"])
     """Text to pre-train on."""
     budget: str = "1h"
@@ -144,19 +161,33 @@ def one_folder(data: Path, row: Row, output: Path) -> Path:
     return joined
 
 
-def finetune(arguments: Arguments, row: Row, model: Path, dataset: Path, folder: Path) -> dict[str, Any]:
+def files_of_suite(data: Path, row: Row) -> dict[str, Path]:
+    """The training file and the evaluation file of a task of BabyLM's suite, by the flags that name them."""
+    found = {}
+    for flag, splits in (("dataset", ("train",)), ("eval_dataset", ("dev", "valid"))):
+        names = [f"{row.suite_task}.{split}.jsonl" for split in splits]
+        files = [path for name in names for path in sorted((data / row.folder).glob(f"{name}*"))]
+        if not files:
+            raise UserError(f"{data / row.folder} has no {names[0]}, also not compressed; leave it out of --tasks")
+        found[flag] = files[0]
+    return found
+
+
+def finetune(arguments: Arguments, row: Row, model: Path, files: dict[str, Path], folder: Path) -> dict[str, Any]:
     """Fine-tune a model on a task with every seed; its figures."""
+    is_own = row.suite_task is None
     script(
         "finetune.py",
-        task=row.task,
+        *([] if is_own else [REPOSITORY / "scripts" / "configs" / "babylm" / f"{row.suite_task}.yaml"]),
+        task=row.task if is_own else None,
         model_name_or_path=model,
-        dataset=dataset,
         seed=arguments.seed,
         seeds=arguments.seeds,
         max_train_samples=arguments.max_train_samples,
         max_eval_samples=arguments.max_eval_samples,
         output_dir=folder,
         overwrite_output_dir=True,
+        **files,
         **row.flags,
     )
     results = results_of(folder)
@@ -185,9 +216,18 @@ def table(figures: dict[str, Any]) -> list[str]:
         if name in runs:
             cells = [shown(runs[name][model]["values"]) if model in runs[name] else "" for model in MODELS]
             lines.append(f"| `{name}` | {row.metric.replace('_', ' ')} | {cells[0]} | {cells[1]} | {row.target} |")
-    if all(model in runs.get(name, {}) for name in GLUE for model in MODELS):
-        means = [statistics.mean(statistics.mean(runs[name][model]["values"]) for name in GLUE) for model in MODELS]
-        lines.append(f"| average of the five of GLUE | | {100 * means[0]:.1f} | {100 * means[1]:.1f} | 5 above stock |")
+    for group, names in GROUPS.items():
+        there = [name for name in names if name in runs]
+        if len(there) < (len(names) if group == "glue" else 1):
+            continue
+        cells = [
+            f"{100 * statistics.mean(statistics.mean(runs[name][model]['values']) for name in there):.1f}"
+            if all(model in runs[name] for name in there)
+            else ""
+            for model in MODELS
+        ]
+        of = f"{len(there)} of {group}" if len(there) == len(names) else f"{len(there)} of {group}'s {len(names)}"
+        lines.append(f"| average of the {of} | | {cells[0]} | {cells[1]} | {TARGETS[group]} |")
     return [*lines, "", f"(seeds: {figures['seeds']}; text: {', '.join(figures['corpus'])}; `{figures['command']}`)"]
 
 
@@ -196,13 +236,15 @@ def main(arguments: Arguments) -> int:
     place = arguments.data or os.environ.get("HF_MINIBERT_DATA")
     if place is None:
         raise UserError("where are the data sets? Give --data, or set HF_MINIBERT_DATA")
-    unknown = [name for name in arguments.tasks if name not in ROWS]
-    if unknown or len(arguments.pretrained) not in (0, 2):
+    names = [name for given in arguments.tasks for name in GROUPS.get(given, (given,))]
+    unknown = [name for name in names if name not in ROWS]
+    if unknown or len(arguments.pretrained) > len(MODELS):
         raise UserError(
-            f"tasks are {', '.join(ROWS)}, got {', '.join(unknown)}"
+            f"tasks are {', '.join((*ROWS, *GROUPS))}, got {', '.join(unknown)}"
             if unknown
-            else "--pretrained takes two folders: ours, and stock BERT's"
+            else "--pretrained takes one folder or two: ours, and stock BERT's"
         )
+    data = Path(place).resolve()
     output = Path(arguments.output_dir).resolve()
     output.mkdir(parents=True, exist_ok=True)
     folders = [Path(name).resolve() for name in arguments.pretrained] or pretrain_both(arguments, output)
@@ -214,13 +256,12 @@ def main(arguments: Arguments) -> int:
     }
     file = arguments.results / ("-".join(["tasks", arguments.size, *machine()]) + ".json")
     figures: dict[str, Any] = results_so_far(file, settings) or {**settings, "command": invocation(), "runs": {}}
-    for name in arguments.tasks:
-        dataset = one_folder(Path(place).resolve(), ROWS[name], output)
-        for model, folder in zip(MODELS, folders, strict=True):
+    for name in names:
+        row = ROWS[name]
+        files = files_of_suite(data, row) if row.suite_task else {"dataset": one_folder(data, row, output)}
+        for model, folder in zip(MODELS, folders, strict=False):
             if model not in figures["runs"].setdefault(name, {}):
-                figures["runs"][name][model] = finetune(
-                    arguments, ROWS[name], folder, dataset, output / f"{name}-{model}"
-                )
+                figures["runs"][name][model] = finetune(arguments, row, folder, files, output / f"{name}-{model}")
                 write_results(file, figures)
     print("\n".join(table(figures)))
     return 0

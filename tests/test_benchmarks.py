@@ -3,15 +3,18 @@
 import ast
 import importlib
 import json
+import lzma
 import shutil
 import threading
 from graphlib import TopologicalSorter
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from accelerate import Accelerator
 from commands import REPOSITORY, environment, write_corpus
+from scipy.sparse import csr_matrix
 
 from hf_minibert import MiniBertForMaskedLM, MiniGPTForCausalLM
 from hf_minibert.errors import UserError
@@ -285,6 +288,36 @@ def test_the_grus_look_at_words_only_and_search_finds_what_is_likeliest() -> Non
         assert score(row, wide) >= score(row, narrow) - 1e-6
 
 
+def test_imdb_without_pretraining(results: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The linear models find the words that tell, and new weights learn with a pooling."""
+    module = importlib.import_module("imdb")
+    words = {0: "dull boring film", 1: "lovely clever film"}
+    for split, count in (("train", 60), ("test", 20)):
+        rows = [json.dumps({"text": f"{words[at % 2]} {at}", "label": at % 2}) + "\n" for at in range(count)]
+        (tmp_path / f"{split}.jsonl.xz").write_bytes(lzma.compress("".join(rows).encode()))
+    given = {"data": str(tmp_path), "results_dir": str(results), "output_dir": str(tmp_path / "out")}
+    assert module.main(module.Arguments(**given, way="linear")) == 0
+    figures = json.loads((results / "imdb-linear.json").read_text())
+    assert [row["test_accuracy"] for row in figures["rows"]] == [1.0, 1.0]
+    assert [row["name"].split(",")[0] for row in figures["rows"]] == ["logistic regression on TF-IDF", "NB-SVM"]
+    small = {"model": "minibert-tiny", "max_train_samples": 16, "max_eval_samples": 4, "num_train_epochs": 1.0}
+    monkeypatch.setattr(module, "POOLINGS", ("max",))
+    assert module.main(module.Arguments(**given, **small, way="scratch", finetune_max_seq_length=16)) == 0
+    figures = json.loads((results / "imdb-scratch.json").read_text())
+    assert [row["name"].rsplit(" ")[-1] for row in figures["rows"]] == ["`max`"]
+    assert "| `minibert-tiny` without pre-training, pooling `max` |" in "\n".join(module.table(figures))
+
+
+@pytest.mark.usefixtures("results")
+def test_nb_svm_by_hand() -> None:
+    """The log-count ratios are those of the counts, one added to each (Wang and Manning 2012, section 2.1)."""
+    module = importlib.import_module("imdb")
+    numbers = csr_matrix(np.array([[1, 0, 1], [1, 0, 0], [0, 1, 1], [0, 1, 0]]))
+    predict = module.nb_svm(numbers, np.array([1, 1, 0, 0]), 1.0)
+    assert predict(numbers).tolist() == [1, 1, 0, 0]
+    assert predict(csr_matrix(np.array([[3, 0, 9], [0, 3, 9]]))).tolist() == [1, 0], "the third word tells nothing"
+
+
 def test_tasks(results: Path, tmp_path: Path) -> None:
     """Two parts of a training set become one; the table has both models and the average of GLUE."""
     module = importlib.import_module("tasks")
@@ -304,7 +337,37 @@ def test_tasks(results: Path, tmp_path: Path) -> None:
     figures = {"size": "mini", "budget": "1h", "seeds": 2, "corpus": ["text"], "command": "it", "runs": runs}
     table = module.table(figures)
     assert "| `rte` | eval accuracy | 85.0 ± 7.1 | 70.0 |  |" in table
-    assert "| average of the five of GLUE | | 85.0 | 70.0 | 5 above stock |" in table
+    assert "| average of the 5 of glue | | 85.0 | 70.0 | 5 above stock |" in table
+    figures["runs"] |= {
+        name: {"ours": {"values": [value]}} for name, value in (("babylm-rte", 0.5), ("babylm-wsc", 0.7))
+    }
+    assert "| average of the 2 of babylm's 7 | | 60.0 |  | 63.8 (GPT-2), 70.4 (the best) |" in module.table(figures)
+
+
+def test_a_task_of_babylms_suite(results: Path, tmp_path: Path) -> None:
+    """Its own settings and files, and one model; each metric is the one by which its settings choose the epoch."""
+    module = importlib.import_module("tasks")
+    folder = tmp_path / "babylm_finetune"
+    folder.mkdir()
+    rows = [
+        json.dumps({"sentence1": f"a {at}", "sentence2": f"b {at}", "label": at % 2, "idx": at}) + "\n"
+        for at in range(4)
+    ]
+    (folder / "rte.train.jsonl.xz").write_bytes(lzma.compress("".join(rows).encode()))
+    (folder / "rte.valid.jsonl").write_text("".join(rows))
+    arguments = {"data": str(tmp_path), "seeds": 1, "results_dir": str(results), "output_dir": str(tmp_path / "out")}
+    tiny = str(REPOSITORY / "checkpoints" / "minibert-tiny")
+    assert module.main(module.Arguments(**arguments, tasks=["babylm-rte"], pretrained=[tiny])) == 0
+    (file,) = results.glob("tasks-*.json")
+    (run,) = json.loads(file.read_text())["runs"].values()
+    assert list(run) == ["ours"]
+    assert run["ours"]["training"]["max_seq_length"] == 512
+    with pytest.raises(UserError, match=r"has no wsc.train.jsonl, also not compressed; leave it out"):
+        module.main(module.Arguments(**arguments, tasks=["babylm-wsc"], pretrained=[tiny]))
+    for name, row in module.ROWS.items():
+        if row.suite_task is not None:
+            text = (REPOSITORY / "scripts" / "configs" / "babylm" / f"{row.suite_task}.yaml").read_text()
+            assert f"best_metric: {row.metric.removeprefix('eval_')}" in text, name
 
 
 @pytest.mark.slow
