@@ -40,12 +40,12 @@ def vocabulary_cross_entropy(
     return total / item_count(labels, num_items_in_batch)
 
 
-def is_plain(decoder: nn.Module) -> bool:
+def is_plain(layer: nn.Module) -> bool:
     """Whether a layer is an ordinary linear one, on one device and without hooks."""
-    if type(decoder) is not nn.Linear or type(decoder.weight) not in (nn.Parameter, Tensor):  # one device has a part
+    if type(layer) is not nn.Linear or type(layer.weight) not in (nn.Parameter, Tensor):  # one device has a part
         return False
-    hooks = decoder._forward_hooks or decoder._forward_pre_hooks
-    return not hooks and not hasattr(decoder, "_hf_hook")
+    hooks = layer._forward_hooks or layer._forward_pre_hooks or layer._backward_hooks or layer._backward_pre_hooks
+    return not hooks and not hasattr(layer, "_hf_hook")
 
 
 def chunk_size(hidden_states: Tensor) -> int:

@@ -20,6 +20,7 @@ from transformers.utils.generic import is_flash_attention_requested
 
 from .caches import CACHE_NAME, AnyCache, one_cache
 from .configuration_transformer import TransformerConfig
+from .losses import is_plain
 from .masks import Mask
 
 Rotation = tuple[Tensor, Tensor]
@@ -41,6 +42,24 @@ class ForwardKwargs(TypedDict, total=False):
 
 class ResidualProjection(nn.Linear):
     """The linear layer that ends a residual branch, which may start smaller (see `_init_weights`)."""
+
+
+def project(states: Tensor, *layers: nn.Linear) -> tuple[Tensor, ...]:
+    """What several linear layers make of the same states: in training by one product, of which each has a part.
+
+    The layers stay apart, for checkpoints, optimizers and all who replace one. A layer that was replaced, quantised,
+    adapted, split over devices or given hooks computes by itself, and so do all in inference, where joining the weights
+    would cost more than it saves.
+
+    Args:
+        states: (..., in features).
+        layers: with the same number of in features; all or none have a bias.
+    """
+    if not layers[0].training or not all(is_plain(layer) for layer in layers):
+        return tuple(layer(states) for layer in layers)
+    weight = torch.cat([layer.weight for layer in layers])
+    bias = None if layers[0].bias is None else torch.cat([layer.bias for layer in layers])
+    return F.linear(states, weight, bias).split([layer.out_features for layer in layers], dim=-1)
 
 
 def make_norm(config: TransformerConfig, width: int | None = None) -> nn.Module:
@@ -204,11 +223,12 @@ class Attention(nn.Module):
     ) -> tuple[Tensor, Tensor | None]:
         """(batch, sequence, hidden) in and out; `kwargs` go to the attention function (`cu_seq_lens_q`...)."""
         cache = one_cache(past_key_values, cache)
-        query = self.q_norm(self.split_heads(self.q_proj(hidden_states)))
         if encoder_hidden_states is not None:
+            query = self.q_norm(self.split_heads(self.q_proj(hidden_states)))
             key, value = self.encoder_keys_and_values(encoder_hidden_states, cache)
         else:
-            key, value = self.keys_and_values(hidden_states)
+            query, key, value = map(self.split_heads, project(hidden_states, self.q_proj, self.k_proj, self.v_proj))
+            query, key = self.q_norm(query), self.k_norm(key)
             if rotation is not None:
                 query, key = rotate(query, rotation), rotate(key, rotation)
             if isinstance(cache, EncoderDecoderCache):
@@ -232,17 +252,14 @@ class Attention(nn.Module):
         """(batch, sequence, heads x head_dim) -> (batch, heads, sequence, head_dim)."""
         return states.view(*states.shape[:-1], -1, self.head_dim).transpose(1, 2)
 
-    def keys_and_values(self, states: Tensor) -> tuple[Tensor, Tensor]:
-        """Of (batch, sequence, hidden) states, each (batch, heads, sequence, head_dim), before they are turned."""
-        return self.k_norm(self.split_heads(self.k_proj(states))), self.split_heads(self.v_proj(states))
-
     def encoder_keys_and_values(self, states: Tensor, cache: AnyCache | None) -> tuple[Tensor, Tensor]:
         """Keys and values of the encoder's states, which never change while the decoder writes: a cache keeps them."""
         assert cache is None or isinstance(cache, EncoderDecoderCache)
         if cache is not None and cache.is_updated.get(self.layer_idx):
             layer: Any = cache.cross_attention_cache.layers[self.layer_idx]
             return layer.keys, layer.values
-        key, value = self.keys_and_values(states)
+        key, value = map(self.split_heads, project(states, self.k_proj, self.v_proj))
+        key = self.k_norm(key)
         if cache is not None:
             key, value = cache.cross_attention_cache.update(key, value, self.layer_idx)
             cache.is_updated[self.layer_idx] = True
@@ -263,10 +280,10 @@ class FeedForward(nn.Module):
 
     def forward(self, hidden_states: Tensor) -> Tensor:
         """(batch, sequence, hidden) in and out."""
-        raised = self.up_proj(hidden_states)
         if self.gate_proj is None:
-            return self.down_proj(self.activation(raised))
-        return self.down_proj(self.activation(self.gate_proj(hidden_states)) * raised)
+            return self.down_proj(self.activation(self.up_proj(hidden_states)))
+        gate, raised = project(hidden_states, self.gate_proj, self.up_proj)
+        return self.down_proj(self.activation(gate) * raised)
 
 
 class TransformerLayer(GradientCheckpointingLayer):

@@ -251,3 +251,35 @@ def test_packed_rows_on_a_gpu(make_model, name, implementation):
     torch.testing.assert_close(packed, separate, rtol=0, atol=tolerance)
     expected = gradients(eager, (separate**2).mean())
     torch.testing.assert_close(packed_gradients, expected, rtol=0.1, atol=tolerance)
+
+
+@pytest.mark.parametrize("name", BASES)
+def test_layers_that_read_the_same_states_are_one_product_in_training(make_model, tokens, monkeypatch, name):
+    """With the same states and gradients as one by one, as where a layer has a hook, which is then called."""
+    model = make_model(name, use_bias=True).train()
+    products, linear = [], F.linear
+
+    def count(states, weight, bias=None):
+        products.append(len(weight))
+        return linear(states, weight, bias)
+
+    monkeypatch.setattr(F, "linear", count)
+    shape = model.config
+    inner, wide, ends = shape.num_attention_heads * shape.head_dim, shape.intermediate_size, [shape.hidden_size]
+    raising = [wide] * (1 + shape.gated_mlp)
+    joint = model(tokens).last_hidden_state
+    expected_products = ([3 * inner] + ends + [sum(raising)] + ends) * shape.num_hidden_layers
+    assert products[: len(expected_products)] == expected_products, "a pooler may follow"
+    expected = gradients(model, joint.square().sum())
+
+    products.clear()
+    heard = []
+    for layer in model.layers:
+        for module in (layer.self_attn.k_proj, layer.mlp.up_proj):
+            module.register_forward_hook(lambda *_: heard.append(1))
+    apart = model(tokens).last_hidden_state
+    expected_products = ([inner] * 3 + ends + raising + ends) * shape.num_hidden_layers
+    assert products[: len(expected_products)] == expected_products
+    assert len(heard) == 2 * shape.num_hidden_layers
+    torch.testing.assert_close(apart, joint, rtol=0, atol=1e-5)
+    torch.testing.assert_close(gradients(model, apart.square().sum()), expected, rtol=1e-4, atol=1e-4)
