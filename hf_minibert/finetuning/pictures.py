@@ -131,7 +131,7 @@ def draw_histogram(path: Path, values: NDArray[Any], what: str, examples: str) -
     axes.axvline(float(np.median(values)), color=_ORANGE, linewidth=1, label="median")
     axes.set_xlabel(what, fontsize=9, color=_INK)
     axes.set_ylabel(examples, fontsize=9, color=_INK)
-    axes.legend(frameon=False, fontsize=8)
+    figure.legend(loc="outside upper right", frameon=False, fontsize=9)
     for side in ("top", "right"):
         axes.spines[side].set_visible(False)
     _save(figure, path)
@@ -158,7 +158,7 @@ def draw_reliability(path: Path, sure: NDArray[Any], is_right: NDArray[Any]) -> 
     axes.set_ylim(0, 1.08)
     axes.set_xlabel("probability of the answer (numbers: examples)", fontsize=9, color=_INK)
     axes.set_ylabel("share that is right", fontsize=9, color=_INK)
-    axes.legend(loc="upper left", frameon=False, fontsize=8)
+    figure.legend(loc="outside upper right", frameon=False, fontsize=9)
     for side in ("top", "right"):
         axes.spines[side].set_visible(False)
     _save(figure, path)
