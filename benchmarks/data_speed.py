@@ -24,12 +24,14 @@ from pathlib import Path
 from typing import Any
 
 import psutil
+import torch
 
 from hf_minibert.command_line import invocation, run
 from hf_minibert.data.corpus import open_corpus
 from hf_minibert.data.loader import training_batches
 from hf_minibert.data.rows import CausalRows, MaskedRows, Masking, NextSentenceRows, Rows
 from hf_minibert.data.token_store import open_token_store
+from hf_minibert.runs.hardware import cores, hardware
 from hf_minibert.runs.results import environment
 from hf_minibert.tokenization import load_tokenizer
 from runs import REPOSITORY, Benchmark, write_results
@@ -194,12 +196,12 @@ def main(arguments: Arguments) -> int:
     if arguments.way is not None:
         print(measure_one(arguments))
         return 0
-    cores = os.cpu_count() or 1
+    processors = cores()
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder) / "text.jsonl"
         size = write_text_file(arguments.corpus, file, arguments.megabytes)
         table = []
-        for processes in sorted({1, cores}):
+        for processes in sorted({1, processors}):
             seconds: dict[str, list[float]] = {way: [] for way in WAYS}
             for number in range(ROUNDS):
                 for way in WAYS if number % 2 == 0 else reversed(WAYS):
@@ -212,14 +214,14 @@ def main(arguments: Arguments) -> int:
             )
         figures: dict[str, Any] = {
             "command": invocation(),
-            "hardware": f"{cores} CPU cores",
+            "hardware": hardware(torch.device("cpu")),
             "megabytes": round(size / 1e6, 1),
             "preparation_megabytes_per_second": table,
             "loader_tokens_per_second": loader_speeds(file),
         }
         if arguments.memory_megabytes:
             size = write_text_file(arguments.corpus, file, arguments.memory_megabytes)
-            one = in_a_process("ours", file, cores, measures_memory=True)
+            one = in_a_process("ours", file, processors, measures_memory=True)
             figures["memory"] = {
                 "megabytes_of_text": round(size / 1e6),
                 "resident_megabytes": round(one["resident_megabytes"]),

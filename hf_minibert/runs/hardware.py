@@ -21,7 +21,14 @@ TOKENS_PER_BATCH = {"cpu": 2_048, "cuda": 16_384}
 
 def hardware(device: torch.device) -> str:
     """The kind of device that a run computes on, in words."""
-    return torch.cuda.get_device_name(device) if device.type == "cuda" else f"{os.cpu_count()} CPU cores"
+    if device.type == "cuda":
+        return torch.cuda.get_device_name(device)
+    return f"{cores()} CPU core{'s' if cores() > 1 else ''}"
+
+
+def cores() -> int:
+    """How many of the machine's cores this process may use."""
+    return len(os.sched_getaffinity(0)) if sys.platform == "linux" else os.cpu_count() or 1
 
 
 @cache  # asking a GPU takes a while, and Muon asks for every shape in every step
@@ -70,8 +77,7 @@ def has_compiler() -> bool:
 def use_all_cores(device: torch.device) -> None:
     """Share a machine's cores between its processes on CPU, unless `OMP_NUM_THREADS` says how many threads to take."""
     if device.type == "cpu" and not _are_threads_chosen():
-        cores = len(os.sched_getaffinity(0)) if sys.platform == "linux" else os.cpu_count() or 1
-        torch.set_num_threads(max(1, cores // int(os.environ.get("LOCAL_WORLD_SIZE", "1"))))
+        torch.set_num_threads(max(1, cores() // int(os.environ.get("LOCAL_WORLD_SIZE", "1"))))
 
 
 def _are_threads_chosen() -> bool:

@@ -45,3 +45,11 @@ def test_a_head_is_counted_once_whether_it_has_a_matrix_of_its_own_or_not(
     assert isinstance(head, nn.Module)
     assert isinstance(head.weight, torch.Tensor)
     assert whole - without == 6 * head.weight.numel() == 2 * (half - without)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux says which cores a process may use")
+def test_the_hardware_of_a_run_is_the_cores_that_it_may_use() -> None:
+    words = "import os, torch; from hf_minibert.runs.hardware import hardware; "
+    words += "os.sched_setaffinity(0, {min(os.sched_getaffinity(0))}); print(hardware(torch.device('cpu')))"
+    done = subprocess.run([sys.executable, "-c", words], capture_output=True, text=True, check=True)
+    assert done.stdout == "1 CPU core\n"
