@@ -12,7 +12,8 @@ MiniBERT also `modernbert`, are the stronger peers; `peers.py` says how they tra
 model and the optimizer of `peers.py`, gradients clipped at 1, a twentieth of the budget for the warm-up. On a GPU it
 computes in bfloat16, as nanoGPT does, but it is not compiled and does not have nanoGPT's larger batch. A peer's
 learning rate is the best of its four in `peers.py`, each tried for `--search_budget`; on a GPU all at once, which share
-it alike.
+it alike. With `--blimp`, ours and all peers but nanoGPT, which is no class of transformers, also choose between
+sentences (BLiMP: Warstadt et al. 2020) at the end.
 
 Runs take turns, and who begins changes with the seed. Then all models are measured on the same rows, masked alike, in
 float32: rows of `--test_corpus`, which tuned nothing, or of what is held out of the corpus. Seeds that the result file
@@ -34,6 +35,7 @@ import torch
 from accelerate import Accelerator
 from matplotlib.figure import Figure
 from torch import nn
+from transformers import PreTrainedModel
 
 import charts
 from hf_minibert import MiniBertForMaskedLM, MiniGPTForCausalLM
@@ -49,7 +51,7 @@ from hf_minibert.pretraining.data import RunData, held_out_rows, read_data
 from hf_minibert.pretraining.plan import Plan, make_plan
 from hf_minibert.runs.hardware import TOKENS_PER_BATCH, computes_in_bfloat16, hardware
 from hf_minibert.runs.results import environment
-from hf_minibert.tokenization import OWN_TOKENIZER, load_tokenizer
+from hf_minibert.tokenization import OWN_TOKENIZER, load_tokenizer, save_tokenizer
 from peers import PEERS, RATES, train_peer, without_private_arguments
 from runs import (
     REPOSITORY,
@@ -63,6 +65,7 @@ from runs import (
     mean,
     results_of,
     results_so_far,
+    script,
     unit,
     write_results,
 )
@@ -86,6 +89,10 @@ class Arguments(Benchmark):
     """Text, as in `scripts/pretrain.py`."""
     test_corpus: list[str] = field(default_factory=list)
     """Other text, to measure the models on at the end. Default: what is held out of the corpus, as during training."""
+    blimp: list[str] = field(default_factory=list)
+    """Minimal pairs, files or folders as in `hf-minibert evaluate --suite blimp`. Default: none."""
+    max_pairs: int | None = None
+    """Take only the first so many pairs of each paradigm."""
     budget: str = BUDGET
     """Time of each run."""
     search_budget: str = "2m"
@@ -109,6 +116,9 @@ def run_as_peer(arguments: Arguments, peer: str) -> None:
     data = read_data(plan, accelerator)
     seconds, rate = parse_duration(arguments.budget), arguments.learning_rates[0]
     model, training = train_peer(peer, plan, data, seconds=seconds, learning_rate=rate, folder=folder)
+    if arguments.blimp and isinstance(model, PreTrainedModel):
+        model.save_pretrained(folder)
+        save_tokenizer(plan.tokenizer, folder)
     metrics = measure(
         without_private_arguments(model.to(accelerator.device), plan.objective.readings[0].targets),
         arguments,
@@ -192,6 +202,19 @@ def run_peer(
     return results_of(folder)
 
 
+def accuracy_on_pairs(arguments: Arguments, folder: Path) -> float:
+    """The share of minimal pairs of which the model in a folder finds the better sentence likelier."""
+    script(
+        "evaluate.py",
+        suite="blimp",
+        model_name_or_path=folder,
+        dataset=arguments.blimp,
+        max_pairs=arguments.max_pairs,
+        output_dir=f"{folder}-blimp",
+    )
+    return float(results_of(Path(f"{folder}-blimp"))["accuracy"])
+
+
 def seconds_to(loss: float, log: list[dict[str, Any]]) -> float | None:
     """The time of the first evaluation of ours at or below a loss."""
     return next((line["seconds"] for line in log if line.get("eval_loss", float("inf")) <= loss), None)
@@ -205,6 +228,7 @@ def search(arguments: Arguments, peer: str, output: Path) -> dict[str, float]:
         tried = run_peer(arguments, peer, folder, seed=arguments.seeds[0], learning_rate=rate, budget=budget)
         return float(tried["metrics"]["eval_loss"])
 
+    arguments = dataclasses.replace(arguments, blimp=[])
     rates = arguments.learning_rates or RATES[peer]
     open_token_store(open_corpus(arguments.corpus), load_tokenizer(OWN_TOKENIZER))  # not by all of them at once
     with ThreadPoolExecutor(len(rates)) as pool:
@@ -227,6 +251,8 @@ def compare(arguments: Arguments, output: Path, seed: int, rates: dict[str, floa
             result = run_peer(arguments, who, folder, seed=seed, learning_rate=rates[who], budget=budget)
         found[who] = {key: result[key] for key in ("num_parameters", "training", "metrics")}
         found[who]["curves"] = curves(log_of(folder))
+        if arguments.blimp and (folder / "config.json").exists():
+            found[who]["blimp"] = accuracy_on_pairs(arguments, folder)
     for who in PEERS[arguments.family]:
         # Both losses are of what is held out of the corpus: the run measures no test text on its way.
         found[who]["seconds_of_ours_to_its_loss"] = seconds_to(found[who]["metrics"]["eval_loss"], log_of_ours)
@@ -274,13 +300,19 @@ def table(figures: dict[str, Any]) -> list[str]:
         f"{who} {', '.join(format(one[who]['training']['steps'], ',') for one in figures['runs'])}"
         for who in ("ours", *peers)
     )
+    pairs = "; ".join(
+        f"{who} {', '.join(format(one[who]['blimp'], '.1%') for one in figures['runs'])}"
+        for who in ("ours", *peers)
+        if all("blimp" in one[who] for one in figures["runs"])
+    )
     measured = ", ".join(figures["test_corpus"]) or "documents held out of it, which also tuned our defaults"
     commands = "`, `".join(dict.fromkeys(one["command"] for one in figures["runs"]))
     return [
         *lines,
         "",
         f"Learning rates tried, and nats after {figures['search']['budget']} of each: {rates}. "
-        f"Optimizer steps, by seed: {steps}.",
+        f"Optimizer steps, by seed: {steps}."
+        + (f" Accuracy on minimal pairs (BLiMP), by seed: {pairs}." if pairs else ""),
         "",
         f"({precisions(figures)}; text: {', '.join(figures['corpus'])}; measured on {measured}; `{commands}`)",
     ]
@@ -390,6 +422,9 @@ def main(arguments: Arguments) -> int:
         "corpus": [last_two_parts(source) for source in arguments.corpus],
         "test_corpus": [last_two_parts(source) for source in arguments.test_corpus],
         "measure": f"{'test' if arguments.test_corpus else 'eval'}_{MEASURES[arguments.family]}",
+        "blimp": {"dataset": [last_two_parts(name) for name in arguments.blimp], "max_pairs": arguments.max_pairs}
+        if arguments.blimp
+        else None,
         "search": {"budget": arguments.search_budget, "learning_rates": arguments.learning_rates},
     }
     before = results_so_far(file, figures)

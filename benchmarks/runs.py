@@ -93,8 +93,10 @@ def results_so_far(file: Path, settings: dict[str, Any]) -> dict[str, Any]:
         return {}
     figures: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
     for name, value in settings.items():
-        if figures[name] != value:
-            raise UserError(f"{file} was made with another {name}: {figures[name]}, not {value}; move it away first")
+        if figures.get(name) != value:
+            raise UserError(
+                f"{file} was made with another {name}: {figures.get(name)}, not {value}; move it away first"
+            )
     return figures
 
 
