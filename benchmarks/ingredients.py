@@ -9,10 +9,9 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from hf_minibert.data.rows import Batch, MaskedRows
-from hf_minibert.models import losses, modeling_minibert, modeling_minigpt, modeling_transformer
+from hf_minibert.models import losses, modeling_minibert, modeling_minigpt
 from hf_minibert.models.losses import IGNORE_INDEX
 from hf_minibert.pretraining import loop
 from hf_minibert.pretraining.hybrid import HybridRows
@@ -100,12 +99,6 @@ def norms_without_weights() -> None:
         return build_optimizers(model, *arguments)
 
     loop.build_optimizers = changed  # type: ignore[assignment, attr-defined]
-
-
-def normalised_queries_and_keys() -> None:
-    """Bring queries and keys to one length before they are turned (QK-norm: Henry et al. 2020, arXiv:2010.04245)."""
-    rotate = modeling_transformer.rotate
-    modeling_transformer.rotate = lambda states, rotation: rotate(F.rms_norm(states, states.shape[-1:]), rotation)
 
 
 def z_loss(weight: float) -> None:

@@ -101,7 +101,7 @@ BOTH: dict[str, dict[str, Any]] = {
     "initialisation 0.01": {"config_overrides": "initializer_range=0.01"},
     "residual ends as all else": {"config_overrides": "residual_init=normal"},
     "residual ends scaled": {"config_overrides": "residual_init=scaled"},
-    "QK-norm": {"ingredients.normalised_queries_and_keys": ()},
+    "QK-norm": {"config_overrides": "qk_norm=true"},
     "z-loss": {"ingredients.z_loss": (1e-4,)},
     "untied head": {"config_overrides": "tie_word_embeddings=false"},
     "learned positions": {"config_overrides": "position_embedding_type=absolute"},
