@@ -4,6 +4,7 @@
 from typing import Any
 
 from huggingface_hub.dataclasses import strict
+from transformers import Qwen3Config
 
 from .configuration_transformer import TransformerConfig
 
@@ -25,14 +26,18 @@ TENSOR_PARALLEL = {
     "layers.*.mlp.up_proj": "colwise",
     "layers.*.mlp.down_proj": "rowwise",
 }
+# And with `qk_norm`, Qwen3's norms of queries and keys, in the words of the transformers at hand.
+NORMS_TENSOR_PARALLEL = {
+    name: how for name, how in (Qwen3Config.base_model_tp_plan or {}).items() if name.endswith("_norm")
+}
 
 
 @strict
 class MiniGPTConfig(TransformerConfig):
     """Shape of a MiniGPT: the causal Transformer.
 
-    ``MiniGPTConfig.modern()`` has the block of Llama and ``MiniGPTConfig.classic()`` that of GPT-2 (Radford et al.
-    2019), weight for weight.
+    ``MiniGPTConfig.modern()`` has the block of Llama, and with `qk_norm` that of Qwen3; ``MiniGPTConfig.classic()`` has
+    that of GPT-2 (Radford et al. 2019), weight for weight.
     """
 
     model_type = "minigpt"
@@ -52,8 +57,9 @@ class MiniGPTConfig(TransformerConfig):
     def __post_init__(self, **kwargs: Any) -> None:
         modeling = {head: f"modeling_minigpt.{name}" for head, name in HEADS.items()}
         self.auto_map = {"AutoConfig": "configuration_minigpt.MiniGPTConfig", **modeling, **(self.auto_map or {})}
-        if self.gated_mlp and not self.use_bias and not self.qk_norm:
-            vars(self)["base_model_tp_plan"] = dict(TENSOR_PARALLEL)  # which `config.json` leaves out
+        if self.gated_mlp and not self.use_bias:
+            plan = TENSOR_PARALLEL | (NORMS_TENSOR_PARALLEL if self.qk_norm else {})
+            vars(self)["base_model_tp_plan"] = plan  # which `config.json` leaves out
         super().__post_init__(**kwargs)
 
     def validate_causality(self) -> None:

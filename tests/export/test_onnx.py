@@ -12,6 +12,7 @@ from commands import call
 from transformers import AutoConfig, AutoTokenizer
 
 from hf_minibert.errors import UserError
+from hf_minibert.export import browser
 from hf_minibert.export import onnx as onnx_export
 from hf_minibert.export.onnx import FILE, QUANTIZED_FILE, SHAPES, export
 
@@ -69,12 +70,16 @@ def test_an_encoder_computes_the_same_and_so_does_its_quantized_form_nearly(save
     assert (out / QUANTIZED_FILE).stat().st_size < 0.6 * (out / FILE).stat().st_size
 
 
-@pytest.mark.parametrize(("architecture", "model_type"), [("modern", "llama"), ("classic", "gpt2")])
-def test_a_decoder_writes_the_same_text_with_its_cache(save, architecture, model_type, tmp_path):
-    model, folder = save("MiniGPTForCausalLM", architecture)
+@pytest.mark.parametrize(
+    ("architecture", "fields", "model_type"),
+    [("modern", {}, "llama"), ("modern", {"qk_norm": True}, "qwen3"), ("classic", {}, "gpt2")],
+)
+def test_a_decoder_writes_the_same_text_with_its_cache(save, architecture, fields, model_type, tmp_path):
+    model, folder = save("MiniGPTForCausalLM", architecture, **fields)
     out = tmp_path / "out"
     assert export(str(folder), str(out))["largest_difference"] <= 1e-4
     assert AutoConfig.from_pretrained(out).model_type == model_type
+    assert AutoConfig.from_pretrained(out).architectures[0] in browser.CLASSES, "so it has a page"
     assert {earlier for *_, earlier in SHAPES} > {0}, "with and without earlier tokens"
     ids = AutoTokenizer.from_pretrained(out)("The cat").input_ids
     expected = model.generate(torch.tensor([ids]), max_new_tokens=12, do_sample=False, eos_token_id=None)

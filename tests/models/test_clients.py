@@ -8,7 +8,7 @@ import torch
 from datasets import Dataset
 from sentence_transformers import CrossEncoder
 from sentence_transformers.cross_encoder import CrossEncoderTrainer, CrossEncoderTrainingArguments
-from transformers import AttentionInterface, AutoModelForSequenceClassification
+from transformers import AttentionInterface, AutoModelForSequenceClassification, Qwen3Config
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
 BASES = ("MiniBertModel", "MiniGPTModel")
@@ -34,14 +34,18 @@ def test_a_server_attends_over_tokens_in_one_dimension(make_model, tokens, name)
     torch.testing.assert_close(states, make_model(name)(row).last_hidden_state, rtol=0, atol=1e-6)
 
 
-def test_the_plan_for_several_devices_names_every_matrix_of_llamas_block(make_model, architecture):
-    model = make_model("MiniGPTForCausalLM")
+@pytest.mark.parametrize("normalised", [False, True])
+def test_the_plan_for_several_devices_names_every_matrix_of_the_block(make_model, architecture, normalised):
+    model = make_model("MiniGPTForCausalLM", qk_norm=normalised)
     plan = model.config.base_model_tp_plan
     if architecture == "classic":  # GPT-2 has none either
         assert plan is None
         return
     ends = {name.rsplit(".", 2)[-2] for name, weight in model.model.named_parameters() if weight.ndim == 2}
     in_layers = {name: how for name, how in plan.items() if name.startswith("layers.")}  # 5.17 adds the embeddings
+    norms = {name: in_layers.pop(name) for name in list(in_layers) if name.endswith("_norm")}
+    of_qwen3 = {name: how for name, how in Qwen3Config.base_model_tp_plan.items() if name.endswith("_norm")}
+    assert norms == (of_qwen3 if normalised else {})
     assert {name.rsplit(".", 1)[-1] for name in in_layers} == ends - {"embed_tokens"}
     assert {name: how for name, how in in_layers.items() if how == "rowwise"} == {
         "layers.*.self_attn.o_proj": "rowwise",
