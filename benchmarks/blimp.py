@@ -67,6 +67,7 @@ def main(arguments: Arguments) -> int:
             "max_seq_length": length,
             "per_device_train_batch_size": 2_048 // length,
             "output_dir": folder,
+            "overwrite_output_dir": True,
         }
         measuring = {
             "suite": "blimp",

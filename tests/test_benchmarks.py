@@ -184,9 +184,12 @@ def test_learning_efficiency(results: Path, tmp_path: Path) -> None:
         budget="3s",
         search_budget="1s",
         learning_rates=[1e-3],
+        blimp=[str(tmp_path / "pairs.jsonl")],
         seeds=[1],
         output_dir=str(tmp_path / "runs"),
     )
+    pairs = [{"sentence_good": f"{word} cat sleeps.", "sentence_bad": f"{word} cat sleep."} for word in ("A", "The")]
+    (tmp_path / "pairs.jsonl").write_text("".join(json.dumps(pair) + "\n" for pair in pairs), encoding="utf-8")
     assert module.main(arguments) == 0
     (file,) = results.glob("learning_efficiency-minigpt-tiny-3s*.json")
     first = json.loads(file.read_text(encoding="utf-8"))
@@ -196,8 +199,9 @@ def test_learning_efficiency(results: Path, tmp_path: Path) -> None:
     assert [one["seed"] for one in figures["runs"]] == [1, 2]
     assert (figures["runs"][0], figures["peers"]) == (first["runs"][0], first["peers"])
     for one in figures["runs"]:
-        for who in ("ours", "stock", "nanogpt"):
+        for who in ("ours", "stock", "best-stock", "nanogpt"):
             assert one[who]["metrics"]["test_loss"] != one[who]["metrics"]["eval_loss"]
+            assert one[who].get("blimp") in ((None,) if who == "nanogpt" else (0.0, 0.5, 1.0))
         step, tokens, _, loss = one["ours"]["curves"]["held_out"][-1]
         assert (step, tokens) == tuple(one["ours"]["training"][key] for key in ("steps", "tokens_seen"))
         assert loss == pytest.approx(one["ours"]["metrics"]["eval_loss"], abs=0.01)
