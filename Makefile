@@ -58,8 +58,8 @@ clients: .venv/installed-dev ## other people's tools on our models, in an enviro
 	@# Over .venv, but for what the tools want in other versions.
 	echo "import site; site.addsitedir('$$($(BIN)/python -c '$(PURELIB)')')" \
 		> "$$(.venv-clients/bin/python -c '$(PURELIB)')/beneath.pth"
-	.venv-clients/bin/pip install --quiet --constraint constraints.txt '.[clients,demo]'
-	.venv-clients/bin/python -m pytest -m client tests/clients
+	.venv-clients/bin/pip install --quiet --constraint constraints.txt '.[clients]'
+	.venv-clients/bin/python -m pytest tests/clients
 
 conformance: .venv/installed-dev ## transformers' own suites on our models, and on BERT, GPT-2 and Llama
 	$(BIN)/python -m pytest tests/conformance -n 2 --dist worksteal

@@ -10,6 +10,7 @@ from importlib import metadata
 from pathlib import Path
 
 import pytest
+from packaging.requirements import Requirement
 
 import hf_minibert
 from hf_minibert.cli import VERBS
@@ -221,8 +222,11 @@ def test_the_version_is_one():
 def test_what_is_imported_is_required():
     """Every package that the source imports is among the dependencies, but for what only a launcher asks for."""
     project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
-    extras = [lines for name, lines in project["optional-dependencies"].items() if name not in ("test", "check")]
-    lines = [*project["dependencies"], *(line for lines in extras for line in lines)]
+    extras = project["optional-dependencies"]
+    lines = [
+        *project["dependencies"],
+        *(line for name, lines in extras.items() if name not in ("test", "check") for line in lines),
+    ]
     required = {re.match(r"[\w-]+", line)[0].lower().replace("-", "_") for line in lines}
     names = {"yaml": "pyyaml", "sklearn": "scikit_learn"}
     imported = {
@@ -232,3 +236,14 @@ def test_what_is_imported_is_required():
         if not level and (top := module.split(".")[0]) != "hf_minibert"
     }
     assert imported - sys.stdlib_module_names - required == {"deepspeed"}
+
+
+def test_an_extra_names_another_in_place_of_its_packages():
+    """So that each bound stands once; `all` is what users may want, and leaves out what only developers do."""
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    extras = {name: [Requirement(line) for line in lines] for name, lines in project["optional-dependencies"].items()}
+    packages = [each.name for lines in extras.values() for each in lines if each.name != "hf_minibert"]
+    assert len(packages) == len(set(packages))
+    (everything,) = extras["all"]
+    assert everything.extras == extras.keys() - {"all", "test", "clients", "check"}
+    assert all(each.extras <= extras.keys() for lines in extras.values() for each in lines if each.extras)
