@@ -8,10 +8,18 @@ llama.cpp reads three of our kinds of tokenizer differently:
 * BERT's own WordPiece (`train-tokenizer --lowercase`) and GPT-2's byte-pair encoding it reads as we do.
 * The lossless WordPiece it cannot read as we do, in any form. Whether ``he`` is the token ``he`` or ``##he`` depends on
   where a word begins, and llama.cpp (src/llama-vocab.cpp of llama-cpp-python 0.3.36) gives a piece of text one id
-  wherever it stands: `token_to_id[word] = i` (line 2517), from which BPE, SentencePiece and Unigram read, and RWKV's
-  trie (line 1321). Only its WordPiece knows where words begin, but that drops white space and control characters
-  (lines 843 and 851). So the pieces are written in the form of RWKV, which spells every text exactly and reads most
-  words as we do: what the model writes is right, and prompts should be ids, from `tokenizer.json` beside the file.
+  wherever it stands: `token_to_id[word] = i` (line 2517; two ids of one spelling end the program, line 2544), from
+  which BPE, SentencePiece, Unigram and PLaMo-2 (line 1386) read, and RWKV's trie (line 1321), which looks up the
+  longest piece that follows, whatever stands before it. So what tells the two apart must be in the text itself:
+
+  * BPE's expressions cut a text into words, but add no sign to them (line 621).
+  * Unigram's table of replacements may add signs, but an entry is looked up by what follows alone (`normalize_prefix`,
+    line 1171). A rest of a word would be replaced as if it began one, unless every word that occurs were an entry.
+  * Tokens that are defined by the user are found in the text first (line 3255), wherever they stand.
+  * WordPiece knows where words begin, but drops white space and control characters (lines 844 and 852).
+
+  So the pieces are written in the form of RWKV, which spells every text exactly and reads most words as we do: what the
+  model writes is right, and prompts should be ids, from `tokenizer.json` beside the file.
 """
 
 import json
