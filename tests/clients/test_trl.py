@@ -63,6 +63,7 @@ def dpo(place: Place) -> dict[str, Any]:
     )
     arguments = DPOConfig(
         output_dir=f"{place.out}/dpo",
+        trust_remote_code=place.trust,  # the reference model is opened by TRL
         max_steps=12,
         learning_rate=1e-3,
         lr_scheduler_type="constant",
