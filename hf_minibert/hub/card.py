@@ -20,6 +20,7 @@ from hf_minibert.card_parts import assembled, renew_card
 from hf_minibert.errors import UserError
 from hf_minibert.files import DECODER, is_plain_file, shown
 from hf_minibert.markdown import block, code, plain
+from hf_minibert.runs.hardware import nominal_watts
 from hf_minibert.runs.scores import score_of
 
 _SIBLING_IMPORT = re.compile(r"^\s*from \.(\w+) import", re.MULTILINE)
@@ -153,6 +154,31 @@ def _training_value(name: str, value: Any) -> str:
     return f"{value:.2f}" if name == "epochs" else _count(value) if value >= 100 else f"{value:g}"
 
 
+def _count_of_two(value: float) -> str:
+    """A number with two digits that count."""
+    return f"{float(f'{value:.2g}'):,g}"
+
+
+def _energy(training: dict[str, Any]) -> str:
+    """What a run took by its time and its hardware's class, in words."""
+    watts = nominal_watts(str(training["hardware"]), int(training.get("num_processes", 1)))
+    if watts is None:
+        return "not known: no power is recorded for this hardware"
+    hours = training["seconds"] / 3600
+    return f"about {_count_of_two(watts * hours)} Wh ({watts:,} W by the class of the hardware; not measured)"
+
+
+def _training_rows(training: dict[str, Any]) -> list[tuple[str, str]]:
+    """(label, value) of each figure of the training, and its energy below its time."""
+    rows = []
+    for name, value in training.items():
+        if value is not None:
+            rows.append((_TRAINING_LABELS.get(name) or plain(name.replace("_", " ")), _training_value(name, value)))
+        if name == "seconds":
+            rows.append(("energy", _energy(training)))
+    return rows
+
+
 def _strict(function: Callable[[Any], str]) -> Callable[[Any], str]:
     """A filter that fails on an undefined value with jinja's own message, which names the value."""
 
@@ -176,6 +202,7 @@ def _environment() -> jinja2.Environment:
         "duration": _duration,
         "figure": _figure,
         "code": _code,
+        "metric": _label,
         "plain": plain,
         "python": lambda text: json.dumps(text, ensure_ascii=False),  # JSON's strings are Python's, in double quotes
     }
@@ -403,11 +430,7 @@ def render_card(
                 ],
                 interval_rows=[(_label(name), *between) for name, between in results.get("intervals", {}).items()],
                 **_usage(results, repo_id or place.as_posix()),
-                training_rows=[
-                    (_TRAINING_LABELS.get(name) or plain(name.replace("_", " ")), _training_value(name, value))
-                    for name, value in results["training"].items()
-                    if value is not None
-                ],
+                training_rows=_training_rows(results["training"]),
                 code_files=[path.name for path in code_files(folder)],
                 certificate=_read_json(folder, CERTIFICATE) if (folder / CERTIFICATE).is_file() else None,
                 has_curves=(folder / "curves.png").is_file(),

@@ -12,6 +12,7 @@ from hf_minibert.card_parts import is_generated, merged, own_words
 from hf_minibert.errors import UserError
 from hf_minibert.exchange import NEXT
 from hf_minibert.files import CARD, DECODER, shown
+from hf_minibert.hub.arguments import require_license
 from hf_minibert.hub.card import code_files, refuse_link, render_card, shareable_arguments
 from hf_minibert.hub.evaluations import evaluation_files
 
@@ -124,8 +125,8 @@ def prepare_upload(folder: Path, repo_id: str, license_id: str | None = None) ->
         UserError: the repository's name is not valid, the folder is not that of a finished run, or a licence is given
             for a card that a person has edited.
     """
-    if license_id is not None and not re.fullmatch(r"[a-z0-9][a-z0-9.-]*", license_id):  # the Hub knows them all
-        raise UserError(f"--license {license_id!r} is no identifier of the Hub's, such as mit, apache-2.0 or cc-by-4.0")
+    if license_id is not None:
+        require_license(license_id, "license")
     check_repo_id(repo_id)
     content: dict[str, Path | bytes] = {path.relative_to(folder).as_posix(): path for path in files_to_publish(folder)}
     if "arguments.json" in content:

@@ -8,7 +8,7 @@ from typing import Literal
 
 from hf_minibert.data.sources import DocumentUnit
 from hf_minibert.errors import UserError
-from hf_minibert.hub.arguments import SharingArguments
+from hf_minibert.hub.arguments import SharingArguments, require_license
 
 ObjectiveName = Literal["mlm", "mlm+nsp", "mlm+sop", "hybrid", "clm"]
 TRACKERS = ("tensorboard", "trackio", "wandb", "none")
@@ -36,6 +36,9 @@ class DataArguments:
     .gz .xz .zst), or a data set on the Hub, as NAME or NAME:CONFIG."""
     text_column: str = "text"
     """The column or key that holds the text."""
+    corpus_license: list[str] | None = None
+    """Licence of the text, by the Hub's identifier, such as cc-by-sa-4.0; several, where its parts differ. The card
+    says it. The weights' own licence is a matter of `push`."""
     document: DocumentUnit = "file"
     """What a document of a .txt or .md file is: the file (cut after some 10,000 characters), what stands between
     blank lines, or a line."""
@@ -219,6 +222,8 @@ class PretrainArguments(
             raise UserError("--resume goes on from a run that --overwrite_output_dir would delete; give one of them")
         if self.budget is not None:
             parse_duration(self.budget)
+        for identifier in self.corpus_license or ():
+            require_license(identifier, "corpus_license")
         for tracker in self.report_to:
             if tracker not in TRACKERS:
                 raise UserError(f"report_to {tracker!r} is unknown; have {', '.join(TRACKERS)}")

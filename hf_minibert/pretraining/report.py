@@ -153,6 +153,7 @@ def summary(
         "corpus": {
             "name": hub_id or " ".join(Path(source).name for source in arguments.corpus),
             "hub_id": hub_id,
+            "licenses": arguments.corpus_license,
             "is_builtin": data.store.info.corpus == BUILTIN,  # a name may be anybody's
             "documents": len(train),
             "held_out_documents": len(held_out),

@@ -1,6 +1,7 @@
 """What a run computes on."""
 
 import os
+import re
 import shutil
 import statistics
 import sys
@@ -17,6 +18,19 @@ from transformers import PreTrainedModel
 
 SECONDS_THAT_COMPILING_NEEDS = {"bf16": 300, "fp32": 900}
 TOKENS_PER_BATCH = {"cpu": 2_048, "cuda": 16_384}
+WATTS_OF_A_CPU_CORE = 12
+"""What Green Algorithms takes for a CPU that it does not know (Lannelongue et al. 2021, doi:10.1002/advs.202100707)."""
+WATTS_OF_A_GPU = {
+    "A100": 400,
+    "H100": 700,
+    "H200": 700,
+    "L4": 72,
+    "RTX 3090": 350,
+    "RTX 4090": 450,
+    "T4": 70,
+    "V100": 300,
+}
+"""The most that a device takes by its maker's data sheet, by a part of its name."""
 
 
 def hardware(device: torch.device) -> str:
@@ -29,6 +43,23 @@ def hardware(device: torch.device) -> str:
 def cores() -> int:
     """How many of the machine's cores this process may use."""
     return len(os.sched_getaffinity(0)) if sys.platform == "linux" else os.cpu_count() or 1
+
+
+def nominal_watts(kind: str, num_devices: int) -> float | None:
+    """The power of a run's hardware in watts by its class: not measured, and without memory, cooling or the rest.
+
+    Args:
+        kind: what `hardware` says.
+        num_devices: GPUs that the run computes on; a machine's CPU cores count as they are.
+
+    Returns:
+        Watts; None for a device whose power is not known here.
+    """
+    if cores := re.fullmatch(r"(\d+) CPU cores", kind):
+        return int(cores[1]) * WATTS_OF_A_CPU_CORE
+    words = f" {re.sub(r'[ -]', ' ', kind)} "
+    found = [watts for name, watts in WATTS_OF_A_GPU.items() if f" {name} " in words]
+    return found[0] * num_devices if found else None
 
 
 @cache  # asking a GPU takes a while, and Muon asks for every shape in every step

@@ -240,6 +240,44 @@ def test_a_licence_is_stated_where_it_is_known(tmp_path: Path):
         assert f"The code is under the MIT licence. {stated}" in card
 
 
+def test_the_licence_of_the_text_is_the_one_that_was_stated(tmp_path: Path):
+    own_text = PRETRAINED["corpus"] | {"name": "books.txt", "is_builtin": False}
+    card = render_card(write_run(tmp_path / "run", PRETRAINED | {"corpus": own_text | {"licenses": None}}))
+    assert "No licence was stated for the text" in card
+    stated = PRETRAINED | {"corpus": own_text | {"licenses": ["cc-by-sa-4.0", "cc0-1.0"]}}
+    card = render_card(write_run(tmp_path / "run", stated))
+    assert "Licence of the text, as stated for the run: `cc-by-sa-4.0`, `cc0-1.0`." in card
+    assert "license" not in yaml.safe_load(card.split("---\n")[1]), "that of the weights is another matter"
+
+
+@pytest.mark.parametrize(
+    ("hardware", "devices", "said"),
+    [
+        ("2 CPU cores", 1, "about 2 Wh (24 W "),  # 299.4 s at 12 W a core
+        ("2 CPU cores", 2, "about 2 Wh (24 W "),  # two processes share the cores
+        ("NVIDIA H200", 2, "about 120 Wh (1,400 W "),
+        ("NVIDIA A100-SXM4-80GB", 1, "about 33 Wh (400 W "),
+        ("Tesla T4", 1, "about 5.8 Wh (70 W "),
+        ("NVIDIA L40S", 1, "not known"),
+    ],
+)
+def test_energy_is_that_of_the_time_on_the_class_of_hardware(tmp_path: Path, hardware: str, devices: int, said: str):
+    training = PRETRAINED["training"] | {"hardware": hardware, "num_processes": devices}
+    rows = dict(tables(render_card(write_run(tmp_path, PRETRAINED | {"training": training})))[""])
+    assert rows["energy"].startswith(said)
+    assert "not measured" in rows["energy"] or said == "not known"
+
+
+def test_what_was_measured_on_tasks_stands_beside_the_loss(tmp_path: Path):
+    evaluations = [
+        {"name": "BLiMP", "metric": "accuracy", "value": 0.61, "seeds": 1},
+        {"name": "sst2", "metric": "eval_accuracy", "value": 0.8, "seeds": 3, "standard_deviation": 0.01},
+    ]
+    rows = tables(render_card(write_run(tmp_path, PRETRAINED | {"evaluations": evaluations})))["task"]
+    assert rows[0] == ["BLiMP", "accuracy", "0.6100", "–", "1"]
+    assert rows[1] == ["sst2", "held-out accuracy", "0.8000", "0.0100", "3"]
+
+
 def test_unigram_loss_is_compared_with_the_masked_loss_alone(tmp_path: Path):
     metrics = {"eval_loss": 4.0, "eval_mlm_loss": 3.4, "eval_accuracy": 0.4, "unigram_loss": 7.0}
     rows = tables(render_card(write_run(tmp_path, PRETRAINED | {"objective": "mlm+nsp", "metrics": metrics})))["metric"]

@@ -55,6 +55,7 @@ CASES = {
     "heads that do not divide": (["--config_overrides", "num_attention_heads=3"], "multiple"),
     "attention without its package": (["--attn_implementation", "flash_attention_2"], "flash-attn"),
     "attention without a gradient": (["--attn_implementation", "flex_attention"], "no gradient on a CPU"),
+    "nonsense licence": (["--corpus_license", "cc-by-4.0", "My Own"], "--corpus_license 'My Own' is no identifier"),
     "unknown tracker": (["--report_to", "paper"], "tensorboard"),
     "missing tokenizer": (["--tokenizer", "{}/nowhere"], "nowhere"),
     "nothing to resume": (["--output_dir", "{}/foreign", "--resume"], "nothing to resume"),
