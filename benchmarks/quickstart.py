@@ -8,14 +8,12 @@ The builtin corpus is the documentation of the installed packages, so figures di
 """
 
 import json
-import shutil
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from hf_minibert.command_line import invocation, run
-from hf_minibert.files import write_text
-from runs import REPOSITORY, Benchmark, curves, log_of, results_of, script, write_results
+from runs import REPOSITORY, Benchmark, curves, log_of, results_of, script, show_card, write_results
 
 
 @dataclass(kw_only=True)
@@ -50,8 +48,6 @@ def table(figures: dict[str, Any]) -> list[str]:
 def main(arguments: Arguments) -> int:
     """Both runs, one after the other."""
     figures, seeds = {}, set()
-    cards = Path(arguments.cards_dir).resolve()
-    cards.mkdir(parents=True, exist_ok=True)
     for model in ("minibert-mini", "minigpt-mini"):
         output_dir = f"{arguments.output_dir}/{model}"
         script(
@@ -65,9 +61,7 @@ def main(arguments: Arguments) -> int:
         output = REPOSITORY / output_dir
         results = results_of(output)
         seeds.add(json.loads((output / "arguments.json").read_text(encoding="utf-8"))["seed"])
-        card = (output / "README.md").read_text(encoding="utf-8")
-        write_text(cards / f"{model}.md", card.replace("(curves.png)", f"({model}.png)"))
-        shutil.copy(output / "curves.png", cards / f"{model}.png")
+        show_card(output, Path(arguments.cards_dir).resolve())
         figures[model] = {key: results[key] for key in ("num_parameters", "corpus", "training", "metrics")}
         figures[model]["curves"] = curves(log_of(output))
     (seed,) = seeds

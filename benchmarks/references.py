@@ -1,15 +1,25 @@
-r"""Train the two reference checkpoints that travel with the package, by the default recipe.
+r"""Train the reference checkpoints by the default recipe, measure them, and write their cards.
+
+::
 
     python benchmarks/references.py --output_dir checkpoints \
         --corpus wikipedia_en/train.jsonl.xz books_en/train.jsonl.xz
+    python benchmarks/references.py --models minibert-mini minigpt-mini --budget 1h --data data \
+        --cards_dir model_cards --output_dir runs/references \
+        --corpus wikipedia_en/train.jsonl.xz books_en/train.jsonl.xz --corpus_license cc-by-sa-3.0 other
 
-Each is a run of `hf-minibert pretrain` that ends after so many tokens, of which the folder keeps what opens the model
-and what its card is made from. Weights are stored in bfloat16, to take half the space.
+The first makes the two that travel with the package. Each model is a run of `hf-minibert pretrain`, of which the folder
+keeps what opens the model and what its card is made from. Weights are stored in bfloat16, to take half the space.
+
+With `--data`, a folder with ``blimp``, ``glue`` (a folder for each task) and ``imdb``, a model is then measured as
+users would: minimal pairs by `evaluate --suite blimp`, the tasks by `finetune` with its defaults. The card shows all
+figures.
 """
 
 import json
 import shutil
-from dataclasses import dataclass
+import statistics
+from dataclasses import dataclass, field
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -17,45 +27,105 @@ from typing import Any
 import torch
 from transformers import AutoModelForCausalLM, AutoModelForMaskedLM
 
+import tasks
 from hf_minibert.command_line import run
 from hf_minibert.files import write_json
 from hf_minibert.hub.card import render_card
 from hf_minibert.presets import load_config
 from hf_minibert.pretraining.arguments import PretrainArguments
 from hf_minibert.tokenization import load_tokenizer, save_tokenizer
-from runs import pretrain_alone
+from runs import pretrain_alone, results_of, script, show_card
 
 MODELS = ("minibert-tiny", "minigpt-tiny")
 RECORD = ("arguments.json", "results.json", "curves.png")
+MAX_TOKENS = 10_000_000
+IMDB = tasks.Row(
+    "imdb",
+    "test_accuracy",
+    flags={"label_names": ["negative", "positive"], "max_seq_length": 512, "num_train_epochs": 1.0},
+)
+"""As `imdb.py` has it."""
+ROWS = {name: tasks.ROWS[name] for name in tasks.GLUE} | {"imdb": IMDB}
 
 
 @dataclass(kw_only=True)
 class Arguments:
-    """Train the reference checkpoints."""
+    """Train the reference checkpoints, and measure them."""
 
     corpus: list[str]
     """Files of general English."""
+    corpus_license: list[str] | None = None
+    """Their licences, by the Hub's identifiers."""
     output_dir: str
     """Folder for a folder of each model."""
-    max_tokens: int = 10_000_000
-    """Tokens that each model reads."""
+    models: list[str] = field(default_factory=lambda: list(MODELS))
+    """Families and sizes."""
+    budget: str | None = None
+    """Time of each pre-training. Default: as many tokens as --max_tokens says."""
+    max_tokens: int | None = None
+    """Tokens that each model reads. Default: 10 million, if there is no --budget."""
+    data: str | None = None
+    """Folder of the data sets to measure on. Default: nothing is measured but the held-out text."""
+    seeds: int = 3
+    """Fine-tunings on each task."""
+    max_train_samples: int | None = None
+    """Fine-tune on so many examples only, to try the command."""
+    max_eval_samples: int | None = None
+    """Measure on so many only, and on so many pairs of each paradigm."""
+    cards_dir: str | None = None
+    """Folder for the cards beside the checkpoints; the repository's are in `model_cards`."""
 
 
 def main(arguments: Arguments) -> int:
-    """Train both, and keep what opens them."""
-    for model in MODELS:
+    """Train each, measure it, and keep what opens it."""
+    max_tokens = arguments.max_tokens or (None if arguments.budget else MAX_TOKENS)
+    for model in arguments.models:
         with TemporaryDirectory() as temporary:
             run_folder = Path(temporary) / model
             settings: dict[str, Any] = {
                 "corpus": arguments.corpus,
-                "max_tokens": arguments.max_tokens,
+                "corpus_license": arguments.corpus_license,
+                "budget": arguments.budget,
+                "max_tokens": max_tokens,
                 "report_to": ["none"],
             }
             status = pretrain_alone(PretrainArguments(model=model, output_dir=str(run_folder), **settings))
             if status:
                 return status
+            if arguments.data is not None:
+                results = results_of(run_folder)
+                results["evaluations"] = measured(arguments, run_folder, Path(arguments.data).resolve())
+                write_json(run_folder / "results.json", results)
             keep(run_folder, Path(arguments.output_dir) / model)
+            if arguments.cards_dir is not None:
+                show_card(Path(arguments.output_dir) / model, Path(arguments.cards_dir))
     return 0
+
+
+def measured(arguments: Arguments, model: Path, data: Path) -> list[dict[str, Any]]:
+    """What a model reaches on minimal pairs and, fine-tuned with each seed, on the tasks, as its card shows it."""
+    output = model.parent
+    script(
+        "evaluate.py",
+        suite="blimp",
+        model_name_or_path=model,
+        dataset=data / "blimp" / "blimp.jsonl.xz",
+        max_pairs=arguments.max_eval_samples,
+        output_dir=output / "blimp",
+    )
+    found = results_of(output / "blimp")
+    rows = [{"name": "BLiMP", "metric": "accuracy", "value": found["accuracy"], "seeds": 1}]
+    settings = tasks.Arguments(
+        seeds=arguments.seeds,
+        max_train_samples=arguments.max_train_samples,
+        max_eval_samples=arguments.max_eval_samples,
+    )
+    for name, row in ROWS.items():
+        dataset = tasks.one_folder(data, row, output)
+        values = tasks.finetune(settings, row, model, dataset, output / name)["values"]
+        one = {"name": name, "metric": row.metric, "value": statistics.mean(values), "seeds": len(values)}
+        rows.append(one | ({"standard_deviation": statistics.stdev(values)} if len(values) > 1 else {}))
+    return rows
 
 
 def keep(run_folder: Path, folder: Path) -> None:
@@ -73,7 +143,7 @@ def keep(run_folder: Path, folder: Path) -> None:
     config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
     config.pop("auto_map", None)
     write_json(folder / "config.json", config)
-    card = render_card(folder, place=Path("checkpoints") / folder.name)
+    card = render_card(folder, place=Path(folder.parent.name) / folder.name)
     (folder / "README.md").write_text(card, encoding="utf-8")
 
 

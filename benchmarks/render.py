@@ -18,6 +18,7 @@ from typing import Any
 
 from matplotlib.figure import Figure
 
+import browser_tab
 import charts
 import data_speed
 import finetuning
@@ -44,6 +45,7 @@ DOCUMENTS = (
 BLOCK = re.compile(r"(<!-- figures:([\w-]+) -->\n).*?(<!-- end:\2 -->)", flags=re.DOTALL)
 
 TABLES: dict[str, Callable[[dict[str, Any]], list[str]]] = {
+    "browser_tab": browser_tab.table,
     "data_speed": data_speed.table,
     "finetuning": finetuning.table,
     "imdb": imdb.table,

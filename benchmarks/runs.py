@@ -2,6 +2,7 @@
 
 import json
 import re
+import shutil
 import statistics
 import subprocess
 import sys
@@ -51,6 +52,14 @@ def results_of(run: Path) -> dict[str, Any]:
     """The figures that a run has written."""
     results: dict[str, Any] = json.loads((run / "results.json").read_text(encoding="utf-8"))
     return results
+
+
+def show_card(run: Path, cards: Path) -> None:
+    """Copy a run's card and its curve into a folder of cards."""
+    cards.mkdir(parents=True, exist_ok=True)
+    card = (run / "README.md").read_text(encoding="utf-8")
+    write_text(cards / f"{run.name}.md", card.replace("(curves.png)", f"({run.name}.png)"))
+    shutil.copyfile(run / "curves.png", cards / f"{run.name}.png")
 
 
 def log_of(run: Path) -> list[dict[str, Any]]:

@@ -6,7 +6,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-SECONDS = 120
+SECONDS = 600
 
 
 class Browser:
@@ -43,7 +43,7 @@ class Browser:
         box.send_keys(text)
 
     def press(self, name: str) -> None:
-        (button,) = self.shown(f"//button[normalize-space()='{name}']")
+        (button,) = self.shown(f"//button[normalize-space()='{name}' and not(@role='tab')]")
         button.click()
 
     def text(self) -> str:

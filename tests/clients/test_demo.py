@@ -24,7 +24,7 @@ def served(command: list[str], cwd: Path) -> Iterator[str]:
     with log.open("w") as output:
         process = subprocess.Popen(command, cwd=cwd, env=os.environ | settings, stdout=output, stderr=subprocess.STDOUT)
     try:
-        deadline = time.monotonic() + 180
+        deadline = time.monotonic() + 600
         while not (found := re.search(r"http://127\.0\.0\.1:\d+", log.read_text())):
             assert process.poll() is None, log.read_text()
             assert time.monotonic() < deadline

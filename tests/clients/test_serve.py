@@ -52,7 +52,7 @@ def job(place: Place) -> dict[str, Any]:
             completed = json.loads(answer.read())
         chat = subprocess.run(
             [*cli, "chat", place.decoder, url, "max_new_tokens=12", "do_sample=false"],
-            input=f"{MESSAGES[0]['content']}\n!exit\n",
+            input=f"{MESSAGES[0]['content']}\nn\n!exit\n",  # n: not more than 12 tokens
             capture_output=True,
             text=True,
             timeout=300,
