@@ -9,7 +9,7 @@ from array import array
 from collections.abc import Mapping
 from pathlib import Path
 
-from hf_minibert.data.corpus import DECOMPRESSORS
+from hf_minibert.data.bounded import DECOMPRESSORS
 from hf_minibert.data.tables import Table, text_lines
 from hf_minibert.errors import UserError
 

@@ -9,23 +9,30 @@ import glob
 import hashlib
 import io
 import json
-import lzma
 import os
 import re
-import zlib
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from itertools import count, takewhile
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 import datasets
 import huggingface_hub
 import pyarrow
 import pyarrow.parquet
-import zstandard
 from tqdm import tqdm
 
+from hf_minibert.data.bounded import (
+    DECOMPRESSED_BYTES,
+    DECOMPRESSORS,
+    Expansion,
+    check_row,
+    damaged,
+    decompressed,
+    parquet_chunks,
+    rows_at_once,
+)
 from hf_minibert.data.builtin_corpus import builtin_fingerprint, prepare_builtin_corpus
 from hf_minibert.data.documents import Corpus, Document
 from hf_minibert.data.sources import BUILTIN, KNOWN_SUFFIXES, TEXT_FORMATS, DocumentUnit, expanded, suffix_of
@@ -38,23 +45,9 @@ READER_VERSION = 1
 DOCUMENT_CHARACTERS = 10_000
 """A text file is cut at the first blank line after this many characters, or by twice as many at the latest."""
 
-READ_BYTES = 1 << 16
-DECOMPRESSED_BYTES = 1 << 20
-COMPRESSED_STEP = 1 << 10
-"""Bytes that a decompressor gets at a time: zstd makes up to 32 MB of them, the others less."""
-MOST_EXPANSION = 1_000
-"""How many times its size a file may expand to; compressed, what people write keeps a tenth of its size or more."""
-FREE_EXPANSION = 1 << 26
-"""Bytes of text that any file may hold, however small it is."""
-MOST_DOCUMENT_BYTES = 1 << 26
-"""The longest row that is read, since memory holds whole rows. A thick book has 5 MB."""
+PARQUET_ROWS = 4
 SECONDS_BEFORE_BAR = 5.0
 
-DECOMPRESSORS: dict[str, Callable[[], Any]] = {
-    ".gz": lambda: zlib.decompressobj(wbits=31),
-    ".xz": lambda: lzma.LZMADecompressor(),
-    ".zst": lambda: zstandard.ZstdDecompressor(max_window_size=1 << 31).decompressobj(),
-}
 _HIDDEN, _ELSEWHERE, _UNREADABLE = "hidden", "links that lead elsewhere", "unreadable"
 _WRITTEN = "written by a verb"
 _MOST_KINDS = 8
@@ -200,22 +193,24 @@ class FileCorpus(Corpus):
             yield _row_document(row, label, number, where, self._text_column)
 
     def _read_parquet(self, label: str, path: Path) -> Iterator[Document]:
-        size, number, characters = path.stat().st_size, 0, 0
+        size, number, expansion = path.stat().st_size, 0, Expansion(path)
         try:
             with _open_parquet(path, self._text_column) as file:
                 columns = [name for name in ("id", self._text_column) if name in file.schema_arrow.names]
                 num_rows = max(1, file.metadata.num_rows)
-                rows_at_once = _parquet_rows_at_once(path, file, columns)
-                for batch in file.iter_batches(batch_size=rows_at_once, columns=columns):
+                chunks = parquet_chunks(path, file.metadata, columns)
+                for chunk in chunks:
+                    Expansion(path).add(chunk.num_bytes)
+                at_once = 1 if any(chunk.repeats for chunk in chunks) else rows_at_once(chunks, PARQUET_ROWS)
+                for batch in file.iter_batches(batch_size=at_once, columns=columns):
                     self._count(size * (number + batch.num_rows) // num_rows - size * number // num_rows)
                     for row in batch.to_pylist():
                         number += 1
                         document = _row_document(row, label, number, f"{path}, row {number}", self._text_column)
-                        characters += len(document.text)
-                        _check_expansion(path, characters, size)
+                        expansion.add(len(document.text))
                         yield document
         except (pyarrow.ArrowException, OSError, UnicodeDecodeError) as error:
-            raise _damaged(path, error) from error
+            raise damaged(path, error) from error
 
 
 def unique_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
@@ -243,8 +238,7 @@ def _row_document(row: dict[str, Any], label: str, number: int, where: str, text
         raise UserError(
             f"{where}: {text_column!r} is a {type(text).__name__}, not a string; choose another --text_column"
         )
-    if text and len(text) > MOST_DOCUMENT_BYTES:
-        raise _too_long(where)
+    check_row(where, len(text or ""))
     if text and not text.isascii():
         text = text.encode(errors="replace").decode()  # half a surrogate pair, which JSON can spell, is not text
     identifier = row.get("id")
@@ -258,19 +252,6 @@ def _missing_column(where: str, text_column: str, columns: Any) -> UserError:
     return UserError(f"{where} has no column {text_column!r}; choose a --text_column among {there_are}")
 
 
-def _too_long(where: str) -> UserError:
-    return UserError(f"{where} is longer than {MOST_DOCUMENT_BYTES >> 20} MiB, the most for a row; cut it into several")
-
-
-def _check_expansion(path: Path, expanded: int, size: int) -> None:
-    """Refuse a small file that goes on and on, before it fills memory or disk."""
-    if expanded > max(FREE_EXPANSION, MOST_EXPANSION * size):
-        raise UserError(
-            f"{path} holds more than {MOST_EXPANSION:,} times its {size:,} bytes, the most that is read of a "
-            f"compressed file beyond {FREE_EXPANSION >> 20} MiB; it is no text, or decompress it yourself"
-        )
-
-
 def _state(path: Path) -> tuple[int, int]:
     """What changes when a file is written to while it is read."""
     status = path.stat()
@@ -281,16 +262,11 @@ def _not_utf8(path: Path, offset: int) -> UserError:
     return UserError(f"{path} is not UTF-8 at byte {offset:,}; convert it, for example with iconv -t UTF-8")
 
 
-def _damaged(path: Path, error: Exception) -> UserError:
-    reason = " ".join(str(error).split()) or type(error).__name__
-    return UserError(f"{path} is damaged or not what its suffix says ({reason}); fetch or write it again")
-
-
 def _open_parquet(path: Path, text_column: str) -> pyarrow.parquet.ParquetFile:
     try:
         file = pyarrow.parquet.ParquetFile(path)
     except (pyarrow.ArrowException, OSError) as error:
-        raise _damaged(path, error) from error
+        raise damaged(path, error) from error
     schema = file.schema_arrow
     if text_column not in schema.names:
         raise _missing_column(str(path), text_column, schema.names)
@@ -302,71 +278,15 @@ def _open_parquet(path: Path, text_column: str) -> pyarrow.parquet.ParquetFile:
     return file
 
 
-def _parquet_rows_at_once(path: Path, file: pyarrow.parquet.ParquetFile, columns: Sequence[str]) -> int:
-    """How many rows may be held at once: a repeated value is stored once, so few bytes can be many long rows."""
-    rows = 4
-    for group in range(file.metadata.num_row_groups):
-        chunks = [file.metadata.row_group(group).column(place) for place in range(file.metadata.num_columns)]
-        for chunk in chunks:
-            if chunk.path_in_schema.split(".")[0] in columns:
-                _check_expansion(path, chunk.total_uncompressed_size, path.stat().st_size)
-                if chunk.total_uncompressed_size > 100 * chunk.total_compressed_size:
-                    rows = 1
-    return rows
-
-
 def _blocks(path: Path, count: Callable[[int], None]) -> Iterator[bytes]:
     """A file's bytes, decompressed; ``count`` is told how many were read from disk."""
     offset = 0
-    with path.open("rb") as file:
-        for block in decompressed(path, file, count):
-            position = block.find(b"\0")
-            if position >= 0:
-                raise UserError(f"{path} is binary (a NUL at byte {offset + position:,}); a corpus file is UTF-8 text")
-            offset += len(block)
-            if block:
-                yield block
-
-
-def decompressed(path: Path, file: BinaryIO, count: Callable[[int], None]) -> Iterator[bytes]:
-    """A file's bytes, decompressed as its suffix says, in pieces; ``count`` is told how many were read from disk.
-
-    Raises:
-        UserError: a compressed file is damaged, ends in the middle, or holds more than it may.
-    """
-    make = DECOMPRESSORS.get(path.suffix.lower())
-    if make is None:
-        while data := file.read(READ_BYTES):
-            count(len(data))
-            yield data
-        return
-    decompressor, parts, num_read, expanded, waiting = make(), list[bytes](), 0, 0, 0
-    while data := file.read(READ_BYTES):
-        count(len(data))
-        num_read += len(data)
-        for start in range(0, len(data), COMPRESSED_STEP):
-            step = data[start : start + COMPRESSED_STEP]
-            while step:
-                if decompressor.eof:  # several streams in a row are one file; zeros between them are padding
-                    step = step.lstrip(b"\0")
-                    if not step:
-                        break
-                    decompressor = make()
-                try:
-                    parts.append(decompressor.decompress(step))
-                except (zlib.error, lzma.LZMAError, zstandard.ZstdError) as error:
-                    raise _damaged(path, error) from error
-                expanded += len(parts[-1])
-                waiting += len(parts[-1])
-                _check_expansion(path, expanded, num_read)
-                step = decompressor.unused_data if decompressor.eof else b""
-            if waiting >= DECOMPRESSED_BYTES:
-                yield b"".join(parts)
-                parts, waiting = [], 0
-        yield b"".join(parts)
-        parts, waiting = [], 0
-    if not decompressor.eof:
-        raise _damaged(path, EOFError("it ends in the middle"))
+    for block in decompressed(path, Expansion(path), count):
+        position = block.find(b"\0")
+        if position >= 0:
+            raise UserError(f"{path} is binary (a NUL at byte {offset + position:,}); a corpus file is UTF-8 text")
+        offset += len(block)
+        yield block
 
 
 def _lines(path: Path, count: Callable[[int], None]) -> Iterator[tuple[int, bytes]]:
@@ -382,8 +302,7 @@ def _lines(path: Path, count: Callable[[int], None]) -> Iterator[tuple[int, byte
             parts.clear()
         parts.append(rest)
         waiting = len(rest) if finished else waiting + len(rest)
-        if waiting > MOST_DOCUMENT_BYTES:
-            raise _too_long(f"{path}: the line at byte {offset:,}")
+        check_row(f"{path}: the line at byte {offset:,}", waiting)
     if any(parts):
         yield offset, b"".join(parts)
 

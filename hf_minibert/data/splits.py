@@ -11,7 +11,7 @@ from pathlib import Path
 import datasets
 from datasets import ClassLabel, Dataset
 
-from hf_minibert.data.corpus import DECOMPRESSORS
+from hf_minibert.data.bounded import DECOMPRESSORS
 from hf_minibert.data.documents import is_held_out
 from hf_minibert.data.tables import (
     SUFFIXES,

@@ -19,17 +19,21 @@ import numpy as np
 import pyarrow
 import pyarrow.parquet
 
-from hf_minibert.data.corpus import DECOMPRESSORS, decompressed, unique_keys
+from hf_minibert.data.bounded import (
+    DECOMPRESSORS,
+    MAX_ROW_BYTES,
+    Expansion,
+    check_row,
+    damaged,
+    decompressed,
+    parquet_chunks,
+    rows_at_once,
+)
+from hf_minibert.data.corpus import unique_keys
 from hf_minibert.errors import UserError
 
 SUFFIXES = (".jsonl", ".json", ".csv", ".tsv", ".parquet")
 
-MAX_ROW_BYTES = 16 << 20
-"""The largest row or line; a larger one is refused."""
-MAX_EXPANSION = 100
-MAX_EXPANDED_BYTES = 256 << 20
-"""A file that takes more memory than this, and more than so many times its own size, is refused: no table of text is
-packed so well, but a few bytes that are made to fill the memory are."""
 ROW_BYTES = 100
 """What a row takes in memory besides its values."""
 
@@ -80,7 +84,7 @@ def read_file(path: Path, columns: Mapping[str, str]) -> Table:
     """
     with _reading(path) as suffix:
         reader = {".jsonl": _read_json, ".json": _read_json, ".parquet": _read_parquet}.get(suffix, _read_delimited)
-        table = reader(path, columns, _Expansion(path))
+        table = reader(path, columns, Expansion(path))
     if not len(table):
         raise UserError(f"{path} has no rows")
     return table
@@ -93,7 +97,7 @@ def column_names(path: Path) -> list[str]:
         UserError: it is unreadable, or no table.
     """
     with _reading(path) as suffix:
-        expansion = _Expansion(path)
+        expansion = Expansion(path)
         if suffix == ".parquet":
             with _parquet(path, expansion) as source, pyarrow.parquet.ParquetFile(source) as file:
                 return list(file.schema_arrow.names)
@@ -110,7 +114,7 @@ def text_lines(path: Path) -> Iterator[tuple[int, str]]:
         UserError: it is unreadable, empty, or not text in UTF-8.
     """
     with _file_errors(path):
-        yield from _lines(path, _Expansion(path))
+        yield from _lines(path, Expansion(path))
 
 
 @contextmanager
@@ -159,36 +163,10 @@ def missing_column(where: str, option: str, column: str, columns: Iterable[str],
 # ---------------------------------------------------------------- files
 
 
-class _Expansion:
-    """Counts the memory that a file takes, and refuses what no table of text would."""
-
-    def __init__(self, path: Path) -> None:
-        self.path, self.taken = path, 0
-        self.limit = max(MAX_EXPANDED_BYTES, MAX_EXPANSION * path.stat().st_size)
-
-    def add(self, num_bytes: int) -> None:
-        """Count bytes that were added to memory.
-
-        Raises:
-            UserError: that is too much.
-        """
-        self.taken += num_bytes
-        if self.taken > self.limit:
-            raise UserError(
-                f"{self.path} expands to more than {self.limit >> 20:,} MiB, over {MAX_EXPANSION} times its size; no "
-                "table of text does, so it is not read on. If it is one, decompress it or write it as .jsonl"
-            )
-
-
-def _check_row(where: str, num_bytes: int) -> None:
-    if num_bytes > MAX_ROW_BYTES:
-        raise UserError(f"{where} is longer than {MAX_ROW_BYTES >> 20} MiB, the most that a row may be; shorten it")
-
-
 class _Columns:
     """Gathers the asked columns row by row."""
 
-    def __init__(self, path: Path, columns: Mapping[str, str], expansion: _Expansion) -> None:
+    def __init__(self, path: Path, columns: Mapping[str, str], expansion: Expansion) -> None:
         self._path, self._expansion = path, expansion
         self._options = {name: option for option, name in columns.items()}
         self._values: dict[str, list[Any]] = {name: [] for name in self._options}
@@ -225,20 +203,18 @@ class _Columns:
         return Table(str(self._path), self._values, self._lines, "line")
 
 
-def _pieces(path: Path, expansion: _Expansion) -> Iterator[bytes]:
+def _pieces(path: Path, expansion: Expansion) -> Iterator[bytes]:
     """A file's bytes, decompressed, a bounded piece a time."""
     is_empty = True
-    with path.open("rb") as file:
-        for block in decompressed(path, file, lambda _: None):
-            expansion.add(len(block))
-            for start in range(0, len(block), _PIECE_BYTES):
-                is_empty = False
-                yield block[start : start + _PIECE_BYTES]
+    for block in decompressed(path, expansion):
+        is_empty = False
+        for start in range(0, len(block), _PIECE_BYTES):
+            yield block[start : start + _PIECE_BYTES]
     if is_empty:
         raise UserError(f"{path} is empty once decompressed")
 
 
-def _lines(path: Path, expansion: _Expansion, *, end: bytes = b"\n") -> Iterator[tuple[int, str]]:
+def _lines(path: Path, expansion: Expansion, *, end: bytes = b"\n") -> Iterator[tuple[int, str]]:
     """Each line's number and its text, without its end."""
     number, offset, size, parts = 1, 0, 0, list[bytes]()
     for piece in _pieces(path, expansion):
@@ -246,13 +222,13 @@ def _lines(path: Path, expansion: _Expansion, *, end: bytes = b"\n") -> Iterator
         for part in finished:
             parts.append(part)
             line = b"".join(parts)
-            _check_row(f"{path}, line {number}", len(line))
+            check_row(f"{path}, line {number}", len(line))
             yield number, _decode(path, line, offset, number)
             number, offset, size = number + 1, offset + len(line) + 1, 0
             parts.clear()
         parts.append(rest)
         size += len(rest)
-        _check_row(f"{path}, line {number}", size)
+        check_row(f"{path}, line {number}", size)
     if any(parts):
         yield number, _decode(path, b"".join(parts), offset, number)
 
@@ -280,7 +256,7 @@ def _decode(path: Path, block: bytes, offset: int, number: int) -> str:
 # ---------------------------------------------------------------- .csv and .tsv
 
 
-def _read_delimited(path: Path, columns: Mapping[str, str], expansion: _Expansion) -> Table:
+def _read_delimited(path: Path, columns: Mapping[str, str], expansion: Expansion) -> Table:
     """Read cells as text: .csv as RFC 4180 says, .tsv without quoting."""
     is_csv = format_of(path)[1] == ".csv"
     gathered, header, blank = _Columns(path, columns, expansion), 0, 0
@@ -306,14 +282,14 @@ def _read_delimited(path: Path, columns: Mapping[str, str], expansion: _Expansio
 def _line_end(path: Path) -> bytes:
     """What ends the first line: a line feed, perhaps after a carriage return, or a carriage return alone."""
     start = b""
-    for piece in _pieces(path, _Expansion(path)):
+    for piece in _pieces(path, Expansion(path)):
         start += piece
         if (found := re.search(rb"\n|\r(?!\n|\Z)", start)) or len(start) > MAX_ROW_BYTES:
             return found.group() if found else b"\n"
     return b"\n"
 
 
-def _tsv_records(path: Path, expansion: _Expansion) -> Iterator[tuple[int, list[str]]]:
+def _tsv_records(path: Path, expansion: Expansion) -> Iterator[tuple[int, list[str]]]:
     ending = ""
     for number, line in _lines(path, expansion, end=_line_end(path)):
         if number == 1 and line.endswith("\r"):
@@ -321,7 +297,7 @@ def _tsv_records(path: Path, expansion: _Expansion) -> Iterator[tuple[int, list[
         yield number, line.removesuffix(ending).split("\t") if line.strip(" \r") else []
 
 
-def _csv_records(path: Path, expansion: _Expansion) -> Iterator[tuple[int, list[str]]]:
+def _csv_records(path: Path, expansion: Expansion) -> Iterator[tuple[int, list[str]]]:
     """Cells of every record, none of a blank line, and the line where it begins.
 
     Rows end as the first line does, so that a carriage return in a text stays there, where what wrote the table has not
@@ -370,7 +346,7 @@ def _quoted_cells(
                 continue
             parts += (line[place:], end)
             size += len(parts[-2]) + 1
-            _check_row(f"{path}, line {begins}, where a quote begins on line {opened},", size)
+            check_row(f"{path}, line {begins}, where a quote begins on line {opened},", size)
             number, line = next(lines, (0, ""))
             if not number:
                 raise UserError(f"{path}, line {opened} begins a quote that nothing ends; add the missing quote")
@@ -388,7 +364,7 @@ def _quoted_cells(
 # ---------------------------------------------------------------- .jsonl and .json
 
 
-def _read_json(path: Path, columns: Mapping[str, str], expansion: _Expansion) -> Table:
+def _read_json(path: Path, columns: Mapping[str, str], expansion: Expansion) -> Table:
     """Read an object a line or, of a .json, one list of objects, which may be the `data` of one object."""
     gathered = _Columns(path, columns, expansion)
     for line, row in _objects(path, expansion):
@@ -396,7 +372,7 @@ def _read_json(path: Path, columns: Mapping[str, str], expansion: _Expansion) ->
     return gathered.table()
 
 
-def _objects(path: Path, expansion: _Expansion) -> Iterator[tuple[int, dict[str, Any]]]:
+def _objects(path: Path, expansion: Expansion) -> Iterator[tuple[int, dict[str, Any]]]:
     if format_of(path)[1] == ".jsonl":
         return _line_objects(path, _lines(path, expansion))
     text = _decode(path, b"".join(_pieces(path, expansion)), 0, 1)  # all of it at once, since a list may be one line
@@ -501,25 +477,24 @@ def _check_surrogates(row: dict[str, Any], where: str) -> None:
 # ---------------------------------------------------------------- .parquet
 
 
-def _read_parquet(path: Path, columns: Mapping[str, str], expansion: _Expansion) -> Table:
+def _read_parquet(path: Path, columns: Mapping[str, str], expansion: Expansion) -> Table:
     with _parquet(path, expansion) as source:
+        names = list(dict.fromkeys(columns.values()))
         with pyarrow.parquet.ParquetFile(source) as file:
-            schema, deltas = file.schema_arrow, _sizes_of_deltas(file.metadata, list(columns.values()))
+            schema, chunks = file.schema_arrow, parquet_chunks(source, file.metadata, names)
         for option, column in columns.items():
             if column not in schema.names:
                 raise missing_column(str(path), option, column, schema.names)
             if schema.names.count(column) > 1:
                 raise UserError(f"{path} has two columns {column!r}; rename one")
-        names = list(dict.fromkeys(columns.values()))
         # As dictionaries, so that a text that stands in many rows is in memory once; pyarrow makes none of deltas.
+        deltas = {chunk.column for chunk in chunks if chunk.is_delta}
         texts = [name for name in names if _is_bytes(schema.field(name).type) and name not in deltas]
-        # In deltas, each text may be as long as all that is stored, so a batch has no more of them than fit the bound.
-        rows = max(1, min(_PARQUET_ROWS, MAX_EXPANDED_BYTES // max(deltas.values(), default=1)))
         with pyarrow.parquet.ParquetFile(source, read_dictionary=texts) as file:
             metadata = file.metadata
-            _check_parquet_size(metadata, names, expansion)
+            Expansion(path).add(metadata.num_rows * ROW_BYTES + sum(chunk.num_bytes for chunk in chunks))
             values: dict[str, list[Any]] = {name: [] for name in names}
-            for batch in file.iter_batches(batch_size=rows, columns=names):
+            for batch in file.iter_batches(batch_size=rows_at_once(chunks, _PARQUET_ROWS), columns=names):
                 for name in names:
                     values[name] += _values_of(batch.column(name), expansion)
                 expansion.add(ROW_BYTES * batch.num_rows)
@@ -528,7 +503,7 @@ def _read_parquet(path: Path, columns: Mapping[str, str], expansion: _Expansion)
 
 
 @contextmanager
-def _parquet(path: Path, expansion: _Expansion) -> Iterator[Path | io.BytesIO]:
+def _parquet(path: Path, expansion: Expansion) -> Iterator[Path | io.BytesIO]:
     """What pyarrow opens, in a block whose failures to understand it become errors for people."""
     is_compressed = path.suffix.lower() in DECOMPRESSORS
     try:
@@ -536,8 +511,7 @@ def _parquet(path: Path, expansion: _Expansion) -> Iterator[Path | io.BytesIO]:
     except (pyarrow.ArrowException, UnicodeDecodeError, OSError) as error:
         if isinstance(error, OSError) and error.errno is not None:
             raise
-        reason = shown(" ".join(str(error).split())) or type(error).__name__
-        raise UserError(f"{path} is damaged or not what its suffix says ({reason}); fetch or write it again") from error
+        raise damaged(path, error) from error
 
 
 def _is_bytes(kind: pyarrow.DataType) -> bool:
@@ -545,31 +519,7 @@ def _is_bytes(kind: pyarrow.DataType) -> bool:
     return kind in (pyarrow.string(), pyarrow.large_string(), pyarrow.binary(), pyarrow.large_binary())
 
 
-def _chunks(metadata: Any, names: list[str]) -> Iterator[tuple[str, Any]]:
-    """What a file says of each stored piece of the asked columns, beside the column's name."""
-    for group in range(metadata.num_row_groups):
-        for index in range(metadata.num_columns):
-            chunk = metadata.row_group(group).column(index)
-            if (name := chunk.path_in_schema.split(".")[0]) in names:
-                yield name, chunk
-
-
-def _sizes_of_deltas(metadata: Any, names: list[str]) -> dict[str, int]:
-    """The largest piece of each column of texts that are stored as what is new since the text before."""
-    sizes: dict[str, int] = {}
-    for name, chunk in _chunks(metadata, names):
-        if "DELTA_BYTE_ARRAY" in chunk.encodings or "DELTA_LENGTH_BYTE_ARRAY" in chunk.encodings:
-            sizes[name] = max(sizes.get(name, 1), chunk.total_uncompressed_size)
-    return sizes
-
-
-def _check_parquet_size(metadata: Any, names: list[str], expansion: _Expansion) -> None:
-    """Refuse, before any of it is read, what says itself that it is too large."""
-    sizes = (max(chunk.total_uncompressed_size, 8 * chunk.num_values) for _, chunk in _chunks(metadata, names))
-    _Expansion(expansion.path).add(metadata.num_rows * ROW_BYTES + sum(sizes))
-
-
-def _values_of(column: pyarrow.Array, expansion: _Expansion) -> list[Any]:
+def _values_of(column: pyarrow.Array, expansion: Expansion) -> list[Any]:
     """A batch's values as Python has them."""
     if not pyarrow.types.is_dictionary(column.type):
         expansion.add(column.nbytes)

@@ -22,7 +22,7 @@ import zstandard
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hf_minibert.data import builtin_corpus
+from hf_minibert.data import bounded, builtin_corpus
 from hf_minibert.data import corpus as corpus_module
 from hf_minibert.data.builtin_corpus import Source, Statistics, extract, sources_below
 from hf_minibert.data.corpus import DOCUMENT_CHARACTERS, open_corpus
@@ -519,13 +519,15 @@ def test_corrupt_parquet(tmp_path):
 
 @pytest.mark.parametrize("name", ["a.txt", "a.jsonl"])
 @pytest.mark.parametrize("end", [".xz", ".zst"])  # gzip packs a thousandfold at most
-def test_a_small_file_that_unpacks_without_end_is_refused_before_it_fills_memory(tmp_path, name, end):
+def test_a_small_file_that_unpacks_without_end_is_refused_before_it_fills_memory(tmp_path, monkeypatch, name, end):
+    monkeypatch.setattr(bounded, "MAX_EXPANDED_BYTES", 64 << 20)
+    monkeypatch.setattr(bounded, "MAX_ROW_BYTES", 128 << 20)
     path = tmp_path / f"{name}{end}"
     path.write_bytes(COMPRESS[end](b"a" * (100 << 20)))
     error = error_while_reading if name == "a.txt" else error_of  # a row is read when it is opened
-    assert f"{path} holds more than 1,000 times its" in error(path)
-    with path.open("rb") as file, pytest.raises(UserError):
-        max(map(check_size, corpus_module.decompressed(path, file, lambda _: None)))
+    assert f"{path} expands to more than 64 MiB, over 100 times its size" in error(path)
+    with pytest.raises(UserError):
+        max(map(check_size, bounded.decompressed(path, bounded.Expansion(path))))
 
 
 def check_size(block: bytes) -> int:
@@ -533,21 +535,22 @@ def check_size(block: bytes) -> int:
     return len(block)
 
 
-def test_a_parquet_file_that_repeats_a_long_text_is_refused_before_it_fills_memory(tmp_path):
+def test_a_parquet_file_that_repeats_a_long_text_is_refused_before_it_fills_memory(tmp_path, monkeypatch):
+    monkeypatch.setattr(bounded, "MAX_EXPANDED_BYTES", 64 << 20)
     path = tmp_path / "a.parquet"
     table = pa.table({"text": ["a" * (4 << 20)] * 64})
     pq.write_table(table, path, compression="zstd", dictionary_pagesize_limit=1 << 30)
     before = pa.total_allocated_bytes()
     held = []
     documents = (held.append(pa.total_allocated_bytes() - before) for _ in open_corpus([str(path)]))
-    with pytest.raises(UserError, match=r"a\.parquet holds more than 1,000 times its"):
+    with pytest.raises(UserError, match=r"a\.parquet expands to more than 64 MiB"):
         list(documents)
     assert len(held) > 10
     assert max(held) < 32 << 20
 
 
 def test_a_row_that_is_no_document_is_refused_by_its_place(tmp_path, monkeypatch):
-    monkeypatch.setattr(corpus_module, "MOST_DOCUMENT_BYTES", 1 << 20)
+    monkeypatch.setattr(bounded, "MAX_ROW_BYTES", 1 << 20)
     long = "a" * (1 << 21)
     path = write_rows(tmp_path / "a.jsonl", [{"text": "short"}, {"text": long}])
     assert f"{path}: the line at byte 18 is longer than 1 MiB" in error_while_reading(path)
