@@ -15,8 +15,7 @@ from collections.abc import Iterable
 from pathlib import Path, PurePosixPath
 from typing import Any, NamedTuple
 
-from hf_minibert.errors import UserError
-from hf_minibert.files import MANIFEST, Manifest, digest, is_plain_file, set_aside, sync, temporary_path
+from hf_minibert.files import MANIFEST, Manifest, damage, digest, is_plain_file, set_aside, sync, temporary_path
 
 NEXT = ".hf_minibert-next"
 """The subfolder that holds what is about to take the place of a folder's files, and the steps in which it does."""
@@ -182,7 +181,8 @@ def _read_steps(place: Path, manifest: Manifest) -> list[_Step]:
         UserError: they are damaged.
     """
     path, inside = place / _STEPS, Manifest(place, "", {})
-    try:
+    remedy = f"delete {place}, and make what the folder holds anew"
+    with damage(f"{path}, which says how the files of {place.parent} are exchanged,", remedy):
         if not is_plain_file(path):
             raise ValueError("no file")
         steps = [_Step(*step) for step in json.loads(path.read_text(encoding="utf-8"))["steps"]]
@@ -190,10 +190,4 @@ def _read_steps(place: Path, manifest: Manifest) -> list[_Step]:
             target, source = manifest.path(step.target), None if step.source is None else inside.path(step.source)
             if target is None or (step.source is not None and source is None):
                 raise ValueError("a name leads out of the folder")
-    except (OSError, ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
-        reason = " ".join(str(error).split())[:200]
-        raise UserError(
-            f"{path}, which says how the files of {place.parent} are exchanged, is damaged ({reason}); delete {place}, "
-            "and make what the folder holds anew"
-        ) from error
     return steps

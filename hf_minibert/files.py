@@ -33,6 +33,9 @@ _DISK_IN_WORDS = re.compile(r"\(os error \d+\)|PytorchStreamWriter|inline_contai
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 _NO_LINK = os.O_NOFOLLOW if sys.platform != "win32" else 0
 
+DAMAGED = (OSError, ValueError, LookupError, TypeError, AttributeError, ArithmeticError, RecursionError)
+"""What it can raise to read JSON that anybody may have changed, and to use it as what we once wrote."""
+
 Stamp = dict[str, Any]
 """A file as it was written: its `sha256`; with `first_bytes`, only that of so many bytes, since the file grows."""
 
@@ -94,6 +97,22 @@ def disk_errors(what: str, remedy: str) -> Iterator[None]:
         if isinstance(error, UserError) or not (is_full or _DISK_IN_WORDS.search(reason)):
             raise
         raise UserError(f"{what} ({reason}); {remedy}") from error
+
+
+@contextmanager
+def damage(what: object, remedy: str) -> Iterator[None]:
+    """A block that reads a file of ours: whatever is wrong with it becomes an error for people.
+
+    Raises:
+        UserError: says what is damaged, how, and what to do.
+    """
+    try:
+        yield
+    except UserError:
+        raise
+    except DAMAGED as error:
+        reason = " ".join(str(error).split())[:200]
+        raise UserError(f"{what} is damaged ({reason}); {remedy}") from error
 
 
 def digest(path: Path, first_bytes: int | None = None) -> str:
@@ -176,7 +195,8 @@ class Manifest:
         path = folder / MANIFEST
         if not os.path.lexists(path):
             return None
-        try:
+        remedy = "give another folder, or delete this file, after which nothing else in the folder is replaced"
+        with damage(f"{path}, the list of what was written there,", remedy):
             if not is_plain_file(path):
                 raise ValueError("not a file")
             content = json.loads(path.read_text(encoding="utf-8"))
@@ -192,12 +212,6 @@ class Manifest:
             )
             if not is_sound:
                 raise ValueError("it lists something else")
-        except (OSError, ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
-            reason = " ".join(str(error).split())[:200]
-            raise UserError(
-                f"{path}, the list of what was written there, is damaged ({reason}); give another folder, or delete "
-                "this file, after which nothing else in the folder is replaced"
-            ) from error
         return cls(folder, verb, files, cards)
 
     def write(self) -> None:

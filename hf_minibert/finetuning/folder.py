@@ -9,7 +9,7 @@ from typing import Any
 from accelerate.utils import broadcast_object_list
 
 from hf_minibert.errors import UserError
-from hf_minibert.files import MANIFEST, Manifest, disk_errors
+from hf_minibert.files import MANIFEST, Manifest, damage, disk_errors
 from hf_minibert.finetuning.arguments import FinetuneArguments
 from hf_minibert.finetuning.run import Run, fingerprint, read
 from hf_minibert.finetuning.unfinished import (
@@ -66,10 +66,8 @@ def is_finished(arguments: FinetuneArguments) -> bool:
     has_result = all((folder / name).exists() for name in (ARGUMENTS, RESULTS, "config.json"))
     if Unfinished(folder).begun() is not None or not has_result:
         return False
-    try:
+    with damage(folder / ARGUMENTS, "replace it with --overwrite_output_dir"):
         before = dict(json.loads((folder / ARGUMENTS).read_text(encoding="utf-8")))
-    except (ValueError, TypeError, RecursionError) as error:
-        raise UserError(f"{folder / ARGUMENTS} is damaged; replace it with --overwrite_output_dir") from error
     now = saved_arguments(arguments)
     if arguments.mixed_precision is None:
         now["mixed_precision"] = before.get("mixed_precision")
@@ -88,10 +86,8 @@ def _changed_inputs(arguments: FinetuneArguments, before: dict[str, Any], now: d
     They are compared by content; for a result of an earlier version, which noted none, by place.
     """
     path = Path(arguments.output_dir) / RESULTS
-    try:
+    with damage(path, "replace it with --overwrite_output_dir"):
         noted = json.loads(path.read_text(encoding="utf-8")).get("inputs")
-    except (ValueError, AttributeError, RecursionError) as error:
-        raise UserError(f"{path} is damaged; replace it with --overwrite_output_dir") from error
     if not isinstance(noted, dict):
         return changed_sources(before, now)
     found = fingerprint(read(arguments))

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from hf_minibert.errors import UserError
-from hf_minibert.files import digest, files_below, write_json
+from hf_minibert.files import DAMAGED, damage, digest, files_below, write_json
 from hf_minibert.finetuning.arguments import FinetuneArguments
 from hf_minibert.output_folder import UNFINISHED, discard, settle
 
@@ -25,7 +25,6 @@ SOURCES = ("model_name_or_path", "tokenizer_name_or_path", "dataset", "eval_data
 SHARING = ("push_to_hub", "hub_private_repo")
 FREE = ("output_dir", "resume", "overwrite_output_dir", "per_device_eval_batch_size", *SHARING, *SOURCES)
 """Arguments that may differ when a fine-tuning is resumed; what `SOURCES` name is compared by content."""
-DAMAGED = (OSError, ValueError, LookupError, TypeError, AttributeError, RecursionError)
 
 
 class Unfinished:
@@ -74,16 +73,11 @@ class Unfinished:
             UserError: the file is damaged.
         """
         path = self.folder / BEGUN
-        try:
+        if not path.exists():
+            return None
+        with damage(f"{path}, which says what was asked for,", "begin anew with --overwrite_output_dir"):
             content = json.loads(path.read_text(encoding="utf-8"))
             return dict(content) | {"arguments": dict(content["arguments"])}
-        except FileNotFoundError:
-            return None
-        except DAMAGED as error:
-            reason = " ".join(str(error).split())[:200]
-            raise UserError(
-                f"{path}, which says what was asked for, is damaged ({reason}); begin anew with --overwrite_output_dir"
-            ) from error
 
     def begin(self, asked: dict[str, Any]) -> None:
         """Empty the folder, and note what is asked for."""

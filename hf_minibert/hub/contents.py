@@ -11,7 +11,7 @@ from huggingface_hub.utils import validate_repo_id  # type: ignore[attr-defined]
 from hf_minibert.card_parts import is_generated, merged, own_words
 from hf_minibert.errors import UserError
 from hf_minibert.exchange import NEXT
-from hf_minibert.files import CARD, DECODER, shown
+from hf_minibert.files import CARD, DECODER, damage, shown
 from hf_minibert.hub.arguments import require_license
 from hf_minibert.hub.card import code_files, refuse_link, render_card, shareable_arguments
 from hf_minibert.hub.evaluations import evaluation_files
@@ -41,11 +41,9 @@ def _weights(folder: Path) -> list[Path]:
         return [whole]
     if not index.is_file():
         return []
-    try:
+    with damage(f"{index}, the index of the weights,", "save the model again"):
         names = sorted(set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()))
         strange = [name for name in names if not re.fullmatch(r"[\w.-]+\.safetensors", name, re.ASCII)]
-    except (ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
-        raise UserError(f"{index} is not an index of weights ({error}); save the model again") from error
     if strange:
         raise UserError(
             f"{index} names {shown(strange[0])}, which is no .safetensors file in that folder; save the model again"

@@ -21,7 +21,9 @@ from torch import Tensor
 
 from hf_minibert.errors import UserError
 from hf_minibert.files import (
+    DAMAGED,
     Manifest,
+    damage,
     digest,
     files_below,
     is_plain_file,
@@ -292,7 +294,7 @@ def is_whole(checkpoint: Path) -> bool:
         if any((checkpoint / name).exists() and name not in paths for name in (WEIGHTS, MOMENTS)):
             return False
         return all(digest(checkpoint / name) == one for name, one in checksums.items())
-    except (OSError, ValueError, AttributeError, TypeError, RecursionError):  # JSON, but no mapping
+    except DAMAGED:
         return False
 
 
@@ -316,19 +318,14 @@ def load_state(checkpoint: Path) -> TrainState:
         UserError: the file is damaged, or has names or values that this version does not know.
     """
     path, kinds = checkpoint / STATE, get_type_hints(TrainState)
-    try:
+    remedy = f"a newer hf_minibert may have written it, else delete {checkpoint} to go on from the checkpoint before"
+    with damage(f"{path}, which says how far a run is,", remedy):
         content = json.loads(path.read_text(encoding="utf-8"))
         unknown = [name for name in content if name not in kinds]
         wrong = [name for name, value in content.items() if name in kinds and not _is_a(value, kinds[name])]
         if unknown or wrong or f"checkpoint-{content['step']}" != checkpoint.name:
             what = f"unknown key {unknown[0]!r}" if unknown else f"not a value of {wrong[0] if wrong else 'step'}"
             raise ValueError(what)
-    except (OSError, ValueError, TypeError, LookupError, AttributeError, ArithmeticError, RecursionError) as error:
-        reason = " ".join(str(error).split())[:200]
-        raise UserError(
-            f"{path} does not say how far a run is ({reason}); a newer hf_minibert may have written it, else delete "
-            f"{checkpoint} to go on from the checkpoint before"
-        ) from error
     return TrainState(**content)
 
 

@@ -12,7 +12,7 @@ from hf_minibert.data.corpus import HubCorpus
 from hf_minibert.data.loader import evaluation_batches
 from hf_minibert.data.sources import BUILTIN
 from hf_minibert.data.streamed import StreamedRows
-from hf_minibert.files import Manifest, append_text, write_text
+from hf_minibert.files import DAMAGED, Manifest, append_text, write_text
 from hf_minibert.presets import PretrainingModel
 from hf_minibert.pretraining.checkpoint import TrainState
 from hf_minibert.pretraining.data import RunData
@@ -68,7 +68,7 @@ def _step(line: bytes, *, has_numbers: bool) -> float:
         if has_numbers and not all(value is None or isinstance(value, int | float) for value in content.values()):
             return math.inf
         step = content["step"]
-    except (ValueError, LookupError, TypeError, AttributeError, RecursionError):
+    except DAMAGED:
         return math.inf
     return float(step) if isinstance(step, int) else math.inf
 
@@ -77,7 +77,7 @@ def steps_told(folder: Path) -> int | None:
     """The step that `results.json` is of; None if the file is missing or damaged."""
     try:
         return int(json.loads((folder / RESULTS).read_text(encoding="utf-8"))["training"]["steps"])
-    except (OSError, ValueError, LookupError, TypeError, RecursionError):
+    except DAMAGED:
         return None
 
 
