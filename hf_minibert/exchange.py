@@ -3,7 +3,10 @@
 A file system changes one name at a time, but a model is several files. So ``config.json``, while the others change,
 names the new weights in another place (``transformers_weights``, which every ``from_pretrained`` obeys): the change of
 that one file is the change of the model. ``tokenizer_config.json`` does the same for ``tokenizer.json``. If both
-change, the tokenizer does not open for the three renames between, so that nobody gets a model with another's tokens.
+change, the tokenizer does not open while ``config.json`` does, so that nobody gets a model with another's tokens. That
+is the least: no file says both which weights and which tokens there are, so two names change, one after the other.
+(A link to a folder of all files would be one name, but files, not links, are what is copied, packed and uploaded; the
+folder itself may be a volume, which nobody can rename.)
 
 All steps are noted before the first one. If the process dies, whoever uses the folder next takes those that are left.
 """
@@ -77,7 +80,7 @@ def _plan(
 ) -> tuple[list[_Step], dict[str, str]]:
     """The steps, and the checksums of the files that are there meanwhile, by name; makes those, below `_BRIDGE`."""
     bridges = dict[str, str]()
-    first, switch, after = list[_Step](), list[_Step](), list[_Step]()
+    first, twins, configs, after = list[_Step](), list[_Step](), list[_Step](), list[_Step]()
     models = [name for name in coming if PurePosixPath(name).name == _CONFIG and _can_bridge(staged, folder, name)]
     for config in models:
         place = PurePosixPath(config).parent
@@ -89,16 +92,17 @@ def _plan(
         twin = f"{place / _WEIGHTS_MEANWHILE}"
         bridges[twin] = _bridge_copy(staged, f"{place / _WEIGHTS}", twin, coming)
         bridges[config] = _bridge_config(staged, config, {"transformers_weights": _WEIGHTS_MEANWHILE})
-        switch += [_Step(name, f"{_BRIDGE}/{name}") for name in (twin, config)]
+        twins.append(_Step(twin, f"{_BRIDGE}/{twin}"))
+        configs.append(_Step(config, f"{_BRIDGE}/{config}"))
         after.append(_Step(twin, checksum=bridges[twin]))
-    pair = (_TOKENIZER, _TOKENIZER_CONFIG)
+    switch, pair = [*twins, *configs], (_TOKENIZER, _TOKENIZER_CONFIG)
     has_pair = all(name in coming and is_plain_file(folder / name) for name in pair)
     if has_pair and any(digest(folder / name) != coming[name] for name in pair):
         names = {"fast_tokenizer_files": [_TOKENIZER_MEANWHILE]}
         bridges[_TOKENIZER_CONFIG] = _bridge_config(staged, _TOKENIZER_CONFIG, names)
         bridges[_TOKENIZER_MEANWHILE] = _bridge_copy(staged, _TOKENIZER, _TOKENIZER_MEANWHILE, coming)
         ready, named = (_Step(name, f"{_BRIDGE}/{name}") for name in (_TOKENIZER_MEANWHILE, _TOKENIZER_CONFIG))
-        switch = [named, *switch, ready] if models else [ready, named]
+        switch = [*twins, named, *configs, ready] if models else [ready, named]
         after.append(_Step(_TOKENIZER_MEANWHILE, checksum=bridges[_TOKENIZER_MEANWHILE]))
     opens_always = last in bridges or (has_pair and last == _TOKENIZER_CONFIG)
     if not opens_always and is_plain_file(folder / last):
