@@ -158,10 +158,18 @@ class FileCorpus(Corpus):
         before = 0
         for (label, path), state in zip(self._files, self._states, strict=True):
             self.bytes_read = before
-            yield from self._read(label, path)
-            if _state(path) != state:
+            try:
+                yield from self._read(label, path)
+                is_changed = _state(path) != state
+            except UserError:
+                if _state(path) == state:
+                    raise
+                is_changed = True
+            except OSError as error:
+                raise UserError(f"cannot read {path}: {error.strerror or error}; it was there before") from error
+            if is_changed:
                 raise UserError(f"{path} was written to while it was read; start again when it is complete")
-            before += path.stat().st_size
+            before += state[0]
         self.bytes_read = before
 
     def _read(self, label: str, path: Path) -> Iterator[Document]:

@@ -25,14 +25,28 @@ def expanded(source: str) -> Path:
     """A source as a path, in which ``~`` at the start is the user's home folder.
 
     Raises:
-        UserError: it is empty, or the home folder is nobody's.
+        UserError: it is empty, or the home folder is nobody's, or the name is none that a file can have.
     """
     if not source:
         raise UserError("the name of a source is empty; give a file, a folder, `builtin` or a name on the Hub")
     try:
-        return Path(source).expanduser()
+        return as_path(str(Path(source).expanduser()))
     except RuntimeError as error:
         raise UserError(f"there is no {source}: {error}") from error
+
+
+def as_path(source: str) -> Path:
+    """A source as a path, which need not exist.
+
+    Raises:
+        UserError: it can be none, since it is too long, or in a folder that is closed.
+    """
+    path = Path(source)
+    try:
+        path.exists()
+    except OSError as error:
+        raise UserError(f"cannot read {source[:60]!a}: {error.strerror}; check the path") from error
+    return path
 
 
 def require_corpus(sources: list[str]) -> None:
@@ -53,8 +67,8 @@ def require_table(source: str) -> None:
     Raises:
         UserError: it is not there.
     """
-    path = Path(source)
     if not source:
         raise UserError("dataset is empty; give a file, a folder, or the name of a data set on the Hub")
+    path = as_path(source)
     if path.suffix.lower() in (*TABLE_FORMATS, *COMPRESSIONS) and not path.exists():
         raise UserError(f"dataset {source} does not exist; give a file, a folder, or the name of a data set on the Hub")

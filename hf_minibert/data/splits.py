@@ -13,6 +13,7 @@ from datasets import ClassLabel, Dataset
 
 from hf_minibert.data.bounded import DECOMPRESSORS
 from hf_minibert.data.documents import is_held_out
+from hf_minibert.data.sources import as_path
 from hf_minibert.data.tables import (
     SUFFIXES,
     Table,
@@ -22,7 +23,6 @@ from hf_minibert.data.tables import (
     missing_column,
     read_file,
     shortest,
-    shown,
 )
 from hf_minibert.errors import UserError
 
@@ -65,6 +65,8 @@ def choose_column(there: Sequence[str], where: str, option: str, usual: Sequence
     found = first or named
     if not found:
         raise missing_column(where, option, usual[0], there)
+    if len(found) > 1 and len(set(found)) == 1:
+        raise UserError(f"{where} has two columns {found[0]!r}; rename one")
     if len(found) > 1:
         raise UserError(f"{where} has the columns {listed(found)}; say which one with --{option}")
     return found[0]
@@ -104,9 +106,9 @@ def read_source(
     Raises:
         UserError: something is missing, unreadable, or not a table with these columns.
     """
-    path, hub_id, not_read = Path(source), None, list[str]()
+    path, hub_id, not_read = as_path(source), None, list[str]()
     given = named(eval_source, test_source)
-    if _is_there(path):
+    if path.exists():
         files = {"train": path}
         if path.is_dir():
             files, not_read = split_files(path)
@@ -142,16 +144,10 @@ def read_extra_file(source: str, columns: Mapping[str, str], option: str) -> Tab
     Raises:
         UserError: it is no file, unreadable, or not a table with these columns.
     """
-    if not (_is_there(Path(source)) and Path(source).is_file()):
+    path = as_path(source)
+    if not path.is_file():
         raise UserError(f"{option} {source} is not a file")
-    return read_file(Path(source), columns)
-
-
-def _is_there(path: Path) -> bool:
-    try:
-        return path.exists()
-    except OSError as error:  # a name that is too long, a folder that is closed
-        raise UserError(f"cannot read {shown(path)}: {error.strerror}; check the path") from error
+    return read_file(path, columns)
 
 
 def table_of(rows: Dataset, name: str, columns: Mapping[str, str]) -> Table:

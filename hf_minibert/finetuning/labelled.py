@@ -9,6 +9,7 @@ column's type or `label_names` says so.
 
 import math
 import re
+import unicodedata
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -138,6 +139,7 @@ def load_labelled(
             raise UserError(f"no text of {tables['train'].name} has a label in the column {column!r}")
         names, ids = _label_ids(there, tables["train"].class_names.get(column), column, label_names)
         values = {split: _class_ids(table, split, labels[split], names, ids) for split, table in tables.items()}
+        notes += _look_alikes(names)
     splits = {
         split: Dataset.from_dict(
             {**_texts(table, columns, given), "label": values[split], "row": [int(number) for number in table.numbers]}
@@ -306,6 +308,16 @@ def _written(table: Table, column: str, kind: ProblemType, separator: str | None
     return found
 
 
+def _look_alikes(labels: Iterable[str]) -> list[str]:
+    """A line for labels that differ in case, in how their letters are composed, or in marks that nobody sees."""
+    groups: dict[str, list[str]] = {}
+    for label in labels:
+        seen = (mark for mark in unicodedata.normalize("NFKC", label) if unicodedata.category(mark) != "Cf")
+        groups.setdefault(" ".join("".join(seen).casefold().split()), []).append(label)
+    alike = [" and ".join(map(ascii, group)) for group in groups.values() if len(group) > 1]
+    return [f"different labels, though they look alike: {listed(alike)}"] if alike else []
+
+
 def _label(table: Table, column: str, index: int, value: Any) -> str | None:
     """One label as text; None if it is missing."""
     names = table.class_names.get(column)
@@ -441,7 +453,7 @@ def _scores(table: Table, written: list[Written], column: str) -> list[float]:
     scores = list[float]()
     for index, text in enumerate(written):
         try:
-            scores.append(float(str(text)))
+            scores.append(math.nan if "_" in str(text) else float(str(text)))  # 1_000 is a number in Python alone
         except ValueError:
             scores.append(math.nan)
         if not math.isfinite(scores[-1]):

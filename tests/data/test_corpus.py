@@ -381,7 +381,30 @@ def test_a_file_that_is_written_to_while_it_is_read_is_refused(tmp_path):
         list(documents)
 
 
+@pytest.mark.parametrize(
+    ("happens", "message"),
+    [
+        (lambda path: path.unlink(), "No such file or directory"),
+        (lambda path: os.truncate(path, path.stat().st_size // 2 + 3), "was written to while it was read"),
+    ],
+)
+def test_a_file_that_goes_while_it_is_read_is_one_clear_error(tmp_path, happens, message):
+    path = write_rows(tmp_path / "rows.jsonl", [{"text": f"text {number}"} for number in range(20_000)])
+    documents = iter(open_corpus([str(path)]))
+    next(documents)
+    happens(path)
+    with pytest.raises(UserError, match=f"{path}.*{message}"):
+        list(documents)
+
+
 # ---------------------------------------------------------------- mistakes that opening shows
+
+
+@pytest.mark.parametrize("name", ["x" * 300, "x" * 300 + ".txt", "x" * 300 + "*", "y/" * 3_000 + "x.txt"])
+def test_a_name_that_no_file_can_have(name):
+    error = error_of(name)
+    assert "File name too long; check the path" in error
+    assert len(error) < 200
 
 
 def test_no_source():

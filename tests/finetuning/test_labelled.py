@@ -178,6 +178,15 @@ def test_a_label_of_json_is_its_text(tmp_path, labels, names):
     assert labels_of(labelled_rows(labels), tmp_path / "rows.jsonl")[0] == names
 
 
+def test_labels_that_look_alike_are_named(tmp_path):
+    labels = ["Yes", "yes", "no", "caf\xe9", "cafe\u0301", "n\u200bo"]
+    rows = [{"text": f"{label} {number}", "label": label} for label in labels for number in range(20)]
+    data = load_labelled(write(tmp_path / "rows.jsonl", rows))
+    assert len(data.labels) == 6
+    alike = [r"'Yes' and 'yes'", r"'caf\xe9' and 'cafe\u0301'", r"'no' and 'n\u200bo'"]
+    assert all(pair in data.notes[0] or " and ".join(pair.split(" and ")[::-1]) in data.notes[0] for pair in alike)
+
+
 def test_a_label_is_the_same_in_every_file(tmp_path):
     """Also where a file has some of the labels only, and where its format has another type for them."""
     train = [1, 2, "other"]
@@ -479,6 +488,7 @@ def test_columns_with_usual_names_are_found(columns, text, pair, label):
     [
         (["sentence", "review", "label"], "t.csv has the columns sentence, review; say which one with --text_column"),
         (["text", "score", "class"], "t.csv has the columns score, class; say which one with --label_column"),
+        (["text", "label", "text"], "t.csv has two columns 'text'; rename one"),
         (["words", "label"], "t.csv has no column 'text'; it has words, label (name yours with --text_column)"),
         (["text", "mood"], "t.csv has no column 'label'; it has text, mood (name yours with --label_column)"),
     ],
@@ -510,6 +520,7 @@ def test_columns_in_a_sentence(tmp_path):
         (labelled_rows([["a"], ["b", None]]), {}, "line 2: one of the labels in the column 'label' is missing"),
         (labelled_rows([[]]), {}, "no text of"),
         (labelled_rows(["3", "x"]), {"problem_type": "regression"}, "line 2: 'x' in the column 'label' is no number"),
+        (labelled_rows(["3", "1_0"]), {"problem_type": "regression"}, "line 2: '1_0' in the column 'label' is no num"),
         (labelled_rows([1.5, None]), {"problem_type": "regression"}, "line 2: a missing value in the column"),
         (labelled_rows(["a", "b"]), {"problem_type": "multi_label_classification"}, "'a' is no list of labels"),
         (labelled_rows([0.5, 1.5]), {"problem_type": "regression", "label_names": ["a"]}, "names classes, but"),
