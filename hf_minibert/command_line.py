@@ -7,6 +7,7 @@ import argparse
 import ast
 import dataclasses
 import difflib
+import errno
 import inspect
 import io
 import json
@@ -16,6 +17,7 @@ import os
 import shlex
 import sys
 import textwrap
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -91,7 +93,7 @@ class _Parser(argparse.ArgumentParser):
             group.add_argument(f"--{field.name}", help=docstrings[field.name].replace("%", "%%"), **options)
 
     def error(self, message: str) -> NoReturn:
-        self.exit(2, f"{self.prog}: error: {message}\n")
+        _end_with(self.prog, message)
 
     def refuse_twice(self, flags: Sequence[str]) -> None:
         """End with status 2 if a flag that takes several values stands twice: the second would replace the first."""
@@ -318,6 +320,31 @@ def lasting_output() -> Iterator[None]:
         sys.stdout, sys.stderr = before
 
 
+def _of_the_system(error: OSError) -> str:
+    """What the system says of a path, which it may have found too long, and what to do."""
+    if error.strerror is None or error.filename is None:
+        return str(error)
+    path = os.fsdecode(error.filename) if isinstance(error.filename, str | bytes) else str(error.filename)
+    is_full = error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+    remedy = "make room on the disk" if is_full else "check this path and its permissions"
+    return f"{error.strerror}: {path if len(path) <= 200 else path[:60] + '...'}; {remedy}"
+
+
+def _end_with(program: str, message: str) -> NoReturn:
+    """End with status 2 and one line.
+
+    torchrun ends with status 1 whatever its processes end with, and a report of its own; from the file that it names
+    for that, it quotes the line there (torch.distributed.elastic.multiprocessing.errors.ProcessFailure).
+    """
+    line = f"{program}: error: {''.join(mark if mark.isprintable() else repr(mark)[1:-1] for mark in message)}"
+    sys.stderr.write(line + "\n")
+    if path := os.environ.get("TORCHELASTIC_ERROR_FILE"):
+        reply = {"message": {"message": line, "extraInfo": {"timestamp": str(int(time.time()))}}}
+        with suppress(OSError):  # then the line above is all that is said
+            Path(path).write_text(json.dumps(reply), encoding="utf-8")
+    sys.exit(2)
+
+
 def run(arguments_class: type[Arguments], main: Callable[[Arguments], int]) -> NoReturn:
     """Parse, call ``main`` and exit with its status; a user's mistake ends in one line and status 2."""
     logger = logging.getLogger("hf_minibert")
@@ -328,17 +355,16 @@ def run(arguments_class: type[Arguments], main: Callable[[Arguments], int]) -> N
         try:
             sys.exit(main(parse(arguments_class)))
         except (UserError, OSError) as error:
-            message = " ".join(str(error).split())
-            sys.stderr.write(f"{Path(sys.argv[0]).name}: error: {message}\n")
-            sys.exit(2)
+            message = _of_the_system(error) if isinstance(error, OSError) else str(error)
+            _end_with(Path(sys.argv[0]).name, " ".join(message.split()))
         except (MemoryError, RuntimeError) as error:
             if not _says_out_of_memory(error):
                 raise
             reason = " ".join(str(error).split())[:200]
-            sys.stderr.write(
-                f"{Path(sys.argv[0]).name}: error: memory does not suffice ({reason}); make the batch or the model "
-                "smaller, and add batches up with --gradient_accumulation_steps\n"
+            _end_with(
+                Path(sys.argv[0]).name,
+                f"memory does not suffice ({reason}); make the batch or the model smaller, and add batches up with "
+                "--gradient_accumulation_steps",
             )
-            sys.exit(2)
         except KeyboardInterrupt:
             sys.exit(130)

@@ -92,7 +92,8 @@ def disk_errors(what: str, remedy: str) -> Iterator[None]:
     try:
         yield
     except Exception as error:  # tokenizers raise nothing narrower
-        reason = " ".join(str(error).split())
+        words = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
+        reason = " ".join(words.split())
         is_full = isinstance(error, OSError) and error.errno in _FULL
         if isinstance(error, UserError) or not (is_full or _DISK_IN_WORDS.search(reason)):
             raise

@@ -12,6 +12,7 @@ from typing import Literal, get_args
 import pytest
 import torch
 import yaml
+from torch.distributed.elastic.multiprocessing.errors import ChildFailedError, ProcessFailure
 
 import hf_minibert
 from hf_minibert.cli import VERBS
@@ -64,6 +65,20 @@ def failure(capsys, *argv: str) -> str:
     assert captured.out == ""
     assert captured.err.count("\n") == 1
     return captured.err
+
+
+@pytest.mark.parametrize("argv", [["--rate", "2"], ["--rat", "1"]])
+def test_torchrun_quotes_the_line_that_ends_a_process(argv, capsys, monkeypatch, tmp_path):
+    reply = tmp_path / "error.json"
+    monkeypatch.setenv("TORCHELASTIC_ERROR_FILE", str(reply))
+    monkeypatch.setattr(sys, "argv", ["example.py", "--output_dir", "x", *argv])
+    with pytest.raises(SystemExit) as stopped:
+        run(Example, lambda _: 0)
+    assert stopped.value.code == 2
+    line = capsys.readouterr().err.strip()
+    assert line.startswith("example.py: error: ")
+    report = ChildFailedError("example.py", {0: ProcessFailure(0, 1, 2, str(reply))}).format_msg()
+    assert report.splitlines()[-2].endswith(line)
 
 
 # ---------------------------------------------------------------- help
@@ -278,10 +293,23 @@ def test_mistakes_end_in_one_line_and_status_2(monkeypatch, capsys):
     def missing(_: Example) -> int:
         raise FileNotFoundError(2, "No such file", "there")
 
+    def too_long(_: Example) -> int:
+        return Path("x" * 5_000).stat().st_size
+
+    def steering(_: Example) -> int:
+        raise UserError("there is no a\x1b[31m\nb.csv")
+
     assert ending(monkeypatch, lambda _: 0, "--output_dir", "x", "--rate", "3") == 2
     assert capsys.readouterr().err == "script.py: error: rate must be at most 1, got 3.0\n"
     assert ending(monkeypatch, missing, "--output_dir", "x") == 2
-    assert capsys.readouterr().err == "script.py: error: [Errno 2] No such file: 'there'\n"
+    assert capsys.readouterr().err == "script.py: error: No such file: there; check this path and its permissions\n"
+    assert ending(monkeypatch, too_long, "--output_dir", "x") == 2
+    assert (
+        capsys.readouterr().err
+        == f"script.py: error: File name too long: {'x' * 60}...; check this path and its permissions\n"
+    )
+    assert ending(monkeypatch, steering, "--output_dir", "x") == 2
+    assert capsys.readouterr().err == "script.py: error: there is no a\\x1b[31m b.csv\n"
     assert ending(monkeypatch, lambda _: 0, "nowhere.yaml") == 2
     assert capsys.readouterr().err.count("\n") == 1
 
