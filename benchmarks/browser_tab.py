@@ -26,7 +26,7 @@ from hf_minibert.errors import UserError
 from runs import REPOSITORY, Benchmark, results_so_far, write_results
 
 COMMANDS = {
-    "install": "pip install 'hf_minibert[onnx]'",
+    "install": "pip install '.[onnx]'",
     "pretrain": "hf-minibert pretrain --model minibert-mini --budget 60s --output_dir runs/minibert",
     "page": "hf-minibert demo --model_name_or_path runs/minibert --static page",
     "answer": "python3 -m http.server --bind 127.0.0.1 --directory page 8000",

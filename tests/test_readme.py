@@ -72,6 +72,12 @@ def test_every_command_has_flags_that_its_verb_takes(line: str) -> None:
     parse(importlib.import_module(f"hf_minibert.verbs.{verb.replace('-', '_')}").Arguments, words)
 
 
+def test_the_four_commands_to_a_browser_tab_are_those_that_are_timed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(REPOSITORY / "benchmarks")
+    part = TEXTS["docs/sharing.md"].partition("## A model in a browser tab")[2].partition("\n## ")[0]
+    assert shell_lines(part) == list(importlib.import_module("browser_tab").COMMANDS.values())
+
+
 def test_every_benchmark_has_the_flags_that_a_page_gives_it(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.syspath_prepend(REPOSITORY / "benchmarks")
     lines = [line for text in TEXTS.values() for line in shell_lines(text) if "python benchmarks/" in line]
