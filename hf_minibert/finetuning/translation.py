@@ -177,6 +177,7 @@ class Translation(Task):
             encoder=encoder.config,
             decoder=decoder.config,
             tie_word_embeddings=is_shared,
+            label_smoothing=self.arguments.label_smoothing_factor,
             decoder_start_token_id=tokenizer.cls_token_id,
             eos_token_id=tokenizer.sep_token_id,
             pad_token_id=tokenizer.pad_token_id,
@@ -255,8 +256,8 @@ class Translation(Task):
     # ---- training and evaluation
 
     def trainer_settings(self) -> dict[str, Any]:
-        """Translate in evaluations; smooth the labels in training (Szegedy et al. 2016)."""
-        return {"predict_with_generate": True, "label_smoothing_factor": self.arguments.label_smoothing_factor}
+        """Translate in evaluations."""
+        return {"predict_with_generate": True}
 
     def measure(self, prediction: EvalPrediction, split: str, *, compute_result: bool = True) -> dict[str, float]:
         """BLEU and chrF of the translations, against the targets as they were written."""

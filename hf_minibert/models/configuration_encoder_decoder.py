@@ -36,6 +36,9 @@ class MiniEncoderDecoderConfig(EncoderDecoderConfig):
     tie_word_embeddings: bool = False
     """Whether the encoder has the decoder's embeddings, for one vocabulary of both languages ("three-way tying": Press
     and Wolf 2017, arXiv:1608.05859). Whether the decoder's output has them, too, is the decoder's own setting."""
+    label_smoothing: float | int = 0.0
+    """The share of the target's probability that is spread over the vocabulary, in the loss (Szegedy et al. 2016,
+    arXiv:1512.00567)."""
     eos_token_id: int | list[int] | None = None
     auto_map: dict[str, Any] | None = None
 
@@ -50,6 +53,11 @@ class MiniEncoderDecoderConfig(EncoderDecoderConfig):
             given = getattr(self, part)
             setattr(self, part, given if isinstance(given, kind) else kind(**fields | (given or {})))
         PreTrainedConfig.__post_init__(self, **kwargs)
+
+    def validate_label_smoothing(self) -> None:
+        """Check that some probability is left for the target."""
+        if not 0 <= self.label_smoothing < 1:
+            raise ValueError(f"label_smoothing must be in [0, 1), got {self.label_smoothing}")
 
     def validate_parts(self) -> None:
         """Check that the decoder sees the encoder, and that tied embeddings have one shape."""

@@ -13,7 +13,11 @@ IGNORE_INDEX = -100
 
 
 def vocabulary_cross_entropy(
-    hidden_states: Tensor, decoder: nn.Linear, labels: Tensor, num_items_in_batch: Tensor | int | None = None
+    hidden_states: Tensor,
+    decoder: nn.Linear,
+    labels: Tensor,
+    num_items_in_batch: Tensor | int | None = None,
+    label_smoothing: float = 0.0,
 ) -> Tensor:
     """Cross-entropy per predicted token, in nats, straight from the states that enter the decoder.
 
@@ -26,17 +30,19 @@ def vocabulary_cross_entropy(
         decoder: hidden -> vocabulary.
         labels: (tokens,); IGNORE_INDEX marks tokens that are not predicted.
         num_items_in_batch: predicted tokens over all accumulation steps and processes; default, this batch's own.
+        label_smoothing: the share of the target's probability that is spread over the vocabulary (Szegedy et al. 2016,
+            arXiv:1512.00567).
     """
     device = hidden_states.device.type
     is_autocast = torch.is_autocast_enabled(device)
     dtype = torch.get_autocast_dtype(device) if is_autocast else hidden_states.dtype
     if torch.compiler.is_compiling() or not is_plain(decoder) or dtype == torch.float16:
-        total = chunked_losses(hidden_states, decoder, labels).sum()
+        total = chunked_losses(hidden_states, decoder, labels, label_smoothing).sum()
     else:
         given: list[Tensor | None] = [hidden_states, decoder.weight, decoder.bias]
         if not torch.is_grad_enabled():  # which a function cannot see by itself
             given = [None if one is None else one.detach() for one in given]
-        total = FusedCrossEntropy.apply(*given, labels, dtype)
+        total = FusedCrossEntropy.apply(*given, labels, dtype, label_smoothing)
     return total / item_count(labels, num_items_in_batch)
 
 
@@ -62,7 +68,13 @@ class FusedCrossEntropy(torch.autograd.Function):
 
     @staticmethod
     def forward(
-        ctx: Any, hidden_states: Tensor, weight: Tensor, bias: Tensor | None, labels: Tensor, dtype: torch.dtype
+        ctx: Any,
+        hidden_states: Tensor,
+        weight: Tensor,
+        bias: Tensor | None,
+        labels: Tensor,
+        dtype: torch.dtype,
+        label_smoothing: float,
     ) -> Tensor:
         """States (tokens, hidden), weight (vocabulary, hidden), bias (vocabulary,) and labels (tokens,) to a number."""
         needs_states, needs_weight, needs_bias = ctx.needs_input_grad[:3]
@@ -71,6 +83,7 @@ class FusedCrossEntropy(torch.autograd.Function):
         of_weight = torch.zeros_like(weight, dtype=torch.float32) if needs_weight else None
         of_bias = torch.zeros_like(bias, dtype=torch.float32) if bias is not None and needs_bias else None
         matrix, offset = weight.to(dtype), None if bias is None else bias.to(dtype)
+        spread = label_smoothing / len(weight)
         with torch.autocast(hidden_states.device.type, enabled=False):
             for start in range(0, len(hidden_states), chunk_size(hidden_states)):
                 chunk = slice(start, start + chunk_size(hidden_states))
@@ -78,13 +91,15 @@ class FusedCrossEntropy(torch.autograd.Function):
                 states, targets = hidden_states[chunk].to(dtype), _without_ignored(labels[chunk])[:, None]
                 logits = F.linear(states, matrix, offset)
                 log_probabilities = F.log_softmax(logits, dim=1, dtype=torch.float32)
-                total -= (log_probabilities.gather(1, targets) * is_predicted).sum()
+                total -= (1 - label_smoothing) * (log_probabilities.gather(1, targets) * is_predicted).sum()
+                if label_smoothing:
+                    total -= spread * (log_probabilities.sum(dim=1, keepdim=True) * is_predicted).sum()
                 if of_states is None and of_weight is None and of_bias is None:
                     continue
                 gradient = log_probabilities.exp_().scatter_add_(
-                    1, targets, torch.full_like(targets, -1.0, dtype=torch.float32)
+                    1, targets, torch.full_like(targets, label_smoothing - 1, dtype=torch.float32)
                 )
-                gradient = gradient.to(dtype)
+                gradient = (gradient.sub_(spread) if label_smoothing else gradient).to(dtype)
                 if of_states is not None:
                     of_states[chunk] = (gradient @ matrix) * is_predicted
                 if of_weight is not None:
@@ -101,7 +116,7 @@ class FusedCrossEntropy(torch.autograd.Function):
         """The gradients that `forward` saved, scaled by the incoming gradient."""
         of_states, *others = ctx.saved_tensors
         scaled = (None if one is None else (one * gradient).to(ctx.weight_dtype) for one in others)
-        return None if of_states is None else of_states * gradient, *scaled, None, None
+        return None if of_states is None else of_states * gradient, *scaled, None, None, None
 
 
 def _without_ignored(labels: Tensor) -> Tensor:
@@ -109,23 +124,26 @@ def _without_ignored(labels: Tensor) -> Tensor:
     return labels.masked_fill(labels == IGNORE_INDEX, 0)
 
 
-def chunked_losses(hidden_states: Tensor, decoder: nn.Linear, labels: Tensor) -> Tensor:
+def chunked_losses(hidden_states: Tensor, decoder: nn.Linear, labels: Tensor, label_smoothing: float = 0.0) -> Tensor:
     """`token_losses`, chunk by chunk; for a compiler, in one piece."""
     size = chunk_size(hidden_states)
     if torch.compiler.is_compiling() or len(hidden_states) <= size:
-        return token_losses(hidden_states, decoder, labels)
+        return token_losses(hidden_states, decoder, labels, label_smoothing)
     parts = zip(hidden_states.split(size), labels.split(size), strict=True)
     return torch.cat(
         [
-            checkpoint(token_losses, states, decoder, some, use_reentrant=False, preserve_rng_state=False)
+            checkpoint(
+                token_losses, states, decoder, some, label_smoothing, use_reentrant=False, preserve_rng_state=False
+            )
             for states, some in parts
         ]
     )
 
 
-def token_losses(hidden_states: Tensor, decoder: nn.Linear, labels: Tensor) -> Tensor:
+def token_losses(hidden_states: Tensor, decoder: nn.Linear, labels: Tensor, label_smoothing: float = 0.0) -> Tensor:
     """Cross-entropy of each token, (tokens,), in float32; 0 where nothing is predicted."""
-    return F.cross_entropy(decoder(hidden_states).float(), labels, ignore_index=IGNORE_INDEX, reduction="none")
+    logits = decoder(hidden_states).float()
+    return F.cross_entropy(logits, labels, ignore_index=IGNORE_INDEX, reduction="none", label_smoothing=label_smoothing)
 
 
 def item_count(labels: Tensor, num_items_in_batch: Tensor | int | None) -> Tensor | int:

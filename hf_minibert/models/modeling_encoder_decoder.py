@@ -4,23 +4,24 @@
 from typing import Any
 
 from torch import Tensor
-from torch.nn import functional as F
 from transformers import EncoderDecoderModel
-from transformers.modeling_outputs import Seq2SeqLMOutput
+from transformers.modeling_outputs import BaseModelOutput, Seq2SeqLMOutput
 from transformers.utils.generic import can_return_tuple
 
 from .caches import CACHE_NAME, AnyCache, one_cache
 from .configuration_encoder_decoder import MiniEncoderDecoderConfig
-from .losses import IGNORE_INDEX, item_count
 from .modeling_minibert import MiniBertModel
 from .modeling_minigpt import MiniGPTForCausalLM
+
+DECODERS = "decoder_"
+"""What begins the names of the keywords that are for the decoder."""
 
 
 class MiniEncoderDecoderModel(EncoderDecoderModel):
     """transformers' `EncoderDecoderModel` of a MiniBERT and a MiniGPT, whose code travels with its checkpoints.
 
-    It differs in three ways: its loss can be split over batches, it opens without this package, and its parts may share
-    their embeddings.
+    It differs in three ways: its loss can be split over batches and smoothed, without logits; it opens without this
+    package; and its parts may share their embeddings.
     """
 
     config_class = MiniEncoderDecoderConfig
@@ -84,27 +85,46 @@ class MiniEncoderDecoderModel(EncoderDecoderModel):
             use_cache: whether to return keys and values for the next call; never in training.
             num_items_in_batch: predicted tokens over all accumulation steps; default, this batch's own.
             cache: another name of `past_key_values`.
-            kwargs: for the two parts, as `EncoderDecoderModel.forward` hands them on.
+            kwargs: for the encoder; or, behind `decoder_`, for the decoder. Both get `output_attentions` and
+                `output_hidden_states`.
+
+        Returns:
+            The loss, if there are labels, smoothed by `config.label_smoothing`; the logits, (batch, target,
+            vocabulary), but not in training with labels; and the rest, as transformers calls it.
         """
         if labels is not None and decoder_input_ids is None and decoder_inputs_embeds is None:
             decoder_input_ids = self.prepare_decoder_input_ids_from_labels(labels)
-        kwargs["return_dict"] = True
-        outputs: Seq2SeqLMOutput = super().forward(
-            input_ids=input_ids,
-            attention_mask=attention_mask,
-            decoder_input_ids=decoder_input_ids,
-            decoder_attention_mask=decoder_attention_mask,
-            encoder_outputs=encoder_outputs,
-            inputs_embeds=inputs_embeds,
-            decoder_inputs_embeds=decoder_inputs_embeds,
+        shared = {name: kwargs[name] for name in ("output_attentions", "output_hidden_states") if name in kwargs}
+        own = {name: value for name, value in kwargs.items() if not name.startswith(DECODERS) and name != "return_dict"}
+        decoders = {name.removeprefix(DECODERS): value for name, value in kwargs.items() if name.startswith(DECODERS)}
+        if encoder_outputs is None:
+            encoder_outputs = self.encoder(input_ids, attention_mask, inputs_embeds=inputs_embeds, **own)
+        elif isinstance(encoder_outputs, tuple):
+            encoder_outputs = BaseModelOutput(*encoder_outputs)
+        states = encoder_outputs.last_hidden_state
+        if self.encoder.config.hidden_size != self.decoder.config.hidden_size:
+            states = self.enc_to_dec_proj(states)
+        if labels is not None:
+            decoders |= {"shift_labels": labels, "label_smoothing": self.config.label_smoothing}
+        outputs = self.decoder(
+            decoder_input_ids,
+            decoder_attention_mask,
+            inputs_embeds=decoder_inputs_embeds,
+            encoder_hidden_states=states,
+            encoder_attention_mask=attention_mask,
+            num_items_in_batch=num_items_in_batch,
             use_cache=False if self.training else use_cache,
             **{CACHE_NAME: one_cache(past_key_values, cache)},
-            **kwargs,
+            **decoders | shared,
         )
-        if labels is not None:
-            assert outputs.logits is not None
-            total = F.cross_entropy(
-                outputs.logits.flatten(0, 1).float(), labels.flatten(), ignore_index=IGNORE_INDEX, reduction="sum"
-            )
-            outputs.loss = total / item_count(labels, num_items_in_batch)
-        return outputs
+        return Seq2SeqLMOutput(
+            loss=outputs.loss,
+            logits=outputs.logits,
+            decoder_hidden_states=outputs.hidden_states,
+            decoder_attentions=outputs.attentions,
+            cross_attentions=outputs.cross_attentions,
+            encoder_last_hidden_state=encoder_outputs.last_hidden_state,
+            encoder_hidden_states=encoder_outputs.hidden_states,
+            encoder_attentions=encoder_outputs.attentions,
+            **{CACHE_NAME: outputs.cache},
+        )

@@ -98,6 +98,7 @@ class MiniGPTForCausalLMKwargs(MiniGPTModelKwargs, total=False):
     """What `MiniGPTForCausalLM.forward` takes beside its arguments."""
 
     shift_labels: Tensor
+    label_smoothing: float
 
 
 @dataclass
@@ -260,8 +261,10 @@ class MiniGPTForCausalLM(MiniGPTPreTrainedModel, GenerationMixin):
             full_logits: True: logits (batch, sequence, vocabulary); False: (predicted tokens, vocabulary), without
                 gradient. Default: no logits in training with labels, else True.
             kwargs: for `MiniGPTModel.forward`; and `shift_labels`, (batch, sequence), labels that are shifted already,
-                as where a sequence is split over devices. (Not an argument, which `Trainer` would ask data for.)
+                as where a sequence is split over devices. (Not an argument, which `Trainer` would ask data for.) And
+                `label_smoothing`: see `vocabulary_cross_entropy`.
         """
+        label_smoothing = kwargs.pop("label_smoothing", 0.0)
         targets: Tensor | None = kwargs.pop("shift_labels", None)
         if targets is None and labels is not None:
             if labels.shape[1] == 0:  # empty texts have nothing to predict
@@ -284,7 +287,9 @@ class MiniGPTForCausalLM(MiniGPTPreTrainedModel, GenerationMixin):
         loss = None
         if targets is not None:
             states = hidden_states.flatten(0, 1)
-            loss = vocabulary_cross_entropy(states, self.lm_head, targets.flatten(), num_items_in_batch)
+            loss = vocabulary_cross_entropy(
+                states, self.lm_head, targets.flatten(), num_items_in_batch, label_smoothing
+            )
         logits = None
         if full_logits is False and targets is not None:
             with torch.no_grad():

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 import torch
 from commands import TWO_PROCESSES, command
+from torch.nn import functional as F
 from transformers import AutoModelForSeq2SeqLM, AutoTokenizer
 
 import hf_minibert
@@ -206,6 +207,17 @@ def test_long_training_pairs_are_left_out_and_said(folder: Path, tmp_path: Path)
         "1 training pairs of more than 16 tokens are left out",
         "1 eval pairs of more than 16 tokens are cut",
     ]
+
+
+def test_the_loss_is_smoothed_and_training_needs_no_logits(folder: Path, tmp_path: Path) -> None:
+    run = built(folder, tmp_path, label_smoothing_factor=0.2)
+    batch = run.task.collator(run.tokenizer)([run.rows["train"][place] for place in range(3)])
+    batch.pop("length")
+    assert (batch["labels"] == -100).any()
+    outputs = run.model.eval()(**batch)
+    expected = F.cross_entropy(outputs.logits.flatten(0, 1), batch["labels"].flatten(), label_smoothing=0.2)
+    torch.testing.assert_close(outputs.loss, expected, rtol=0, atol=1e-5)
+    assert run.model.train()(**batch).logits is None
 
 
 def test_smoothed_loss_does_not_depend_on_accumulation(folder: Path, tmp_path: Path) -> None:

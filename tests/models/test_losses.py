@@ -97,7 +97,8 @@ def test_the_loss_is_the_same_fused_or_not_and_in_chunks_of_any_size(make_model,
 
 @pytest.mark.parametrize("bias", [False, True])
 @pytest.mark.parametrize("is_frozen", [False, True])
-def test_the_fused_loss_and_its_gradients_by_hand(monkeypatch, bias, is_frozen):
+@pytest.mark.parametrize("smoothing", [0.0, 0.1])
+def test_the_fused_loss_and_its_gradients_by_hand(monkeypatch, bias, is_frozen, smoothing):
     monkeypatch.setattr(losses, "chunk_size", lambda _: 7)
     torch.manual_seed(0)
     decoder, states = torch.nn.Linear(8, 99, bias=bias).double(), torch.randn(20, 8, dtype=torch.float64)
@@ -109,8 +110,10 @@ def test_the_fused_loss_and_its_gradients_by_hand(monkeypatch, bias, is_frozen):
         return loss.detach(), *torch.autograd.grad(3 * loss, inputs)
 
     states.requires_grad_()
-    actual = loss_and_gradients(losses.vocabulary_cross_entropy(states, decoder, labels))
-    expected = loss_and_gradients(F.cross_entropy(decoder(states), labels))
+    actual = loss_and_gradients(losses.vocabulary_cross_entropy(states, decoder, labels, label_smoothing=smoothing))
+    expected = loss_and_gradients(F.cross_entropy(decoder(states), labels, label_smoothing=smoothing))
+    chunked = losses.chunked_losses(states, decoder, labels, smoothing).sum() / (labels != -100).sum()
+    torch.testing.assert_close(chunked.double(), expected[0], rtol=1e-5, atol=1e-7)
     assert len(actual) == 2 + (not is_frozen) * (1 + bias)
     for one, other in zip(actual, expected, strict=True):
         torch.testing.assert_close(one, other.to(one.dtype), rtol=1e-5, atol=1e-7)
