@@ -22,6 +22,8 @@ LEARNING_RATE = 3e-4
 """Default of the rate of pre-trained weights."""
 NEW_LEARNING_RATE = 1e-3
 """Default of the rate where all weights are new."""
+MUON_LEARNING_RATE = 6e-3
+"""Default of Muon's rate, with which a translation learns whose weights are all new; it is that of pre-training."""
 
 _LORA = ("lora_rank", "merge_lora")
 TASK_FLAGS: dict[TaskName, tuple[str, ...]] = {
@@ -174,7 +176,7 @@ class TrainingArguments:
     learning_rate: float | None = None
     """Peak of the schedule, which warms up and falls linearly. Matrices larger than usual, as Muon makes them, learn
     faster in proportion, and beside pre-trained weights new ones ten times as fast. Default: 3e-4; 1e-3 where all
-    weights are new."""
+    weights are new, and 6e-3 in translation, where Muon trains them."""
     warmup_steps: float = 0.1
     """Steps of linear warm-up; below 1, their share of the run."""
     weight_decay: float = 0.01
@@ -229,8 +231,9 @@ class FinetuneArguments(
 
     def __post_init__(self) -> None:
         if self.learning_rate is None:
+            new = MUON_LEARNING_RATE if self.task == "translation" else NEW_LEARNING_RATE
             is_new = self.model is not None and self.decoder_name_or_path is None
-            self.learning_rate = NEW_LEARNING_RATE if is_new else LEARNING_RATE
+            self.learning_rate = new if is_new else LEARNING_RATE
         for name, value in vars(self).items():
             if isinstance(value, float) and not math.isfinite(value):
                 raise UserError(f"{name} must be a finite number, got {value}")

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from datasets import Dataset
 from torch import Tensor, nn
 from transformers import (
@@ -38,6 +39,7 @@ from hf_minibert.models.losses import IGNORE_INDEX
 from hf_minibert.models.modeling_encoder_decoder import MiniEncoderDecoderModel
 from hf_minibert.models.modeling_minigpt import MiniGPTForCausalLM
 from hf_minibert.presets import Config
+from hf_minibert.runs.muon import EMBEDDINGS_RATE, MuonWithAdamW, matrices_and_others
 from hf_minibert.tokenization import save_tokenizer
 
 TARGET_TOKENIZER = "target_tokenizer"
@@ -80,6 +82,19 @@ class TranslationTrainer(DurableTrainer, Seq2SeqTrainer):
         settings |= {"num_beams": beams, "do_sample": False} | bounds(self.model, inputs["attention_mask"])
         found = super().prediction_step(model, inputs, prediction_loss_only, ignore_keys=ignore_keys, **settings)
         return found[0], found[1], found[2]
+
+
+class NewTranslationTrainer(TranslationTrainer):
+    """For a model whose weights are all new: Muon moves its matrices, as in pre-training, and AdamW all else."""
+
+    def create_optimizer(self, model: Any = None) -> torch.optim.Optimizer:
+        """See `MuonWithAdamW`."""
+        chosen = self.model if model is None else model
+        assert chosen is not None
+        matrices, others = matrices_and_others(chosen)
+        rate, decay = self.args.learning_rate, self.args.weight_decay
+        self.optimizer = MuonWithAdamW(matrices, others, lr=rate, others_lr=EMBEDDINGS_RATE * rate, weight_decay=decay)
+        return self.optimizer
 
 
 class Translation(Task):
@@ -254,6 +269,11 @@ class Translation(Task):
         return DataCollatorForSeq2Seq(tokenizer, model=self.model, label_pad_token_id=IGNORE_INDEX)
 
     # ---- training and evaluation
+
+    def build_trainer(self, **arguments: Any) -> DurableTrainer:
+        """With Muon, where all weights are new."""
+        is_new = self.arguments.model is not None and self.decoder_start is None
+        return (NewTranslationTrainer if is_new else TranslationTrainer)(**arguments)
 
     def trainer_settings(self) -> dict[str, Any]:
         """Translate in evaluations."""

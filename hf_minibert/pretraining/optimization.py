@@ -2,13 +2,10 @@
 
 import torch
 from torch import nn
-from transformers import PreTrainedModel
 
 from hf_minibert.pretraining.arguments import PretrainArguments
-from hf_minibert.pretraining.muon import Muon
-
-EMBEDDINGS_RATE = 8.0
-"""Beside Muon, AdamW's rate for embeddings, norms and biases is this many times Muon's (benchmarks/README.md)."""
+from hf_minibert.runs.muon import EMBEDDINGS_RATE as EMBEDDINGS_RATE
+from hf_minibert.runs.muon import Muon, matrices_and_others
 
 
 def build_optimizers(
@@ -17,15 +14,9 @@ def build_optimizers(
     """Make the optimizers: Muon for the matrices of the layers and AdamW for all else; or AdamW for everything.
 
     `learning_rate` is that of the matrices; each group of parameters keeps its own as ``initial_lr``. AdamW:
-    Loshchilov and Hutter 2019, arXiv:1711.05101. Norms, biases and embeddings do not decay; a head over the vocabulary
-    counts as embeddings, also where it has weights of its own.
+    Loshchilov and Hutter 2019, arXiv:1711.05101. Norms, biases and embeddings do not decay.
     """
-    tables: list[nn.Module | None] = [module for module in model.modules() if isinstance(module, nn.Embedding)]
-    tables += [model.get_output_embeddings()] if isinstance(model, PreTrainedModel) else []
-    embeddings = {id(table.weight) for table in tables if table is not None}
-    parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
-    matrices = [parameter for parameter in parameters if parameter.ndim == 2 and id(parameter) not in embeddings]
-    others = [parameter for parameter in parameters if parameter.ndim != 2 or id(parameter) in embeddings]
+    matrices, others = matrices_and_others(model)
     decay = arguments.weight_decay
     assert decay is not None, "a plan decides"
     groups = [{"params": others, "weight_decay": 0.0}]

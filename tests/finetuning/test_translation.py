@@ -17,9 +17,11 @@ from hf_minibert.assets import model_folder
 from hf_minibert.errors import UserError
 from hf_minibert.evaluation.translate import longest_translation
 from hf_minibert.finetuning.arguments import FinetuneArguments
-from hf_minibert.finetuning.finetune import finetune
+from hf_minibert.finetuning.finetune import build_trainer, finetune
 from hf_minibert.finetuning.run import Run, fingerprint, read
 from hf_minibert.finetuning.translation import Translation
+from hf_minibert.finetuning.unfinished import Unfinished
+from hf_minibert.runs.stopping import StopSignal
 from hf_minibert.tokenization import train_wordpiece
 
 WORDS = {"a": "ein", "man": "Mann", "dog": "Hund", "house": "Haus", "red": "rotes", "sees": "sieht", "and": "und"}
@@ -220,6 +222,21 @@ def test_the_loss_is_smoothed_and_training_needs_no_logits(folder: Path, tmp_pat
     assert run.model.train()(**batch).logits is None
 
 
+@pytest.mark.parametrize("is_new", [True, False])
+def test_muon_trains_new_models_only(folder: Path, tmp_path: Path, is_new: bool) -> None:
+    run = built(folder, tmp_path, **({} if is_new else {"model_name_or_path": model_folder("minibert-tiny")}))
+    trainer, _ = build_trainer(run, Unfinished(str(tmp_path)), StopSignal())
+    optimizer = trainer.create_optimizer()
+    of_muon = [group for group in optimizer.param_groups if "momentum" in group]
+    assert [group["lr"] for group in of_muon] == [6e-3] * is_new
+    for group in of_muon:
+        own = {id(parameter) for parameter in group["params"]}
+        names = {name for name, parameter in run.model.named_parameters() if id(parameter) in own}
+        assert names == {name for name, weight in run.model.named_parameters() if "_proj" in name and weight.ndim == 2}
+    every = [parameter for group in optimizer.param_groups for parameter in group["params"]]
+    assert len(every) == len({id(parameter) for parameter in every}) == len(list(run.model.parameters()))
+
+
 def test_smoothed_loss_does_not_depend_on_accumulation(folder: Path, tmp_path: Path) -> None:
     """The mean over all predicted tokens, however they are split over batches."""
     losses = []
@@ -251,7 +268,9 @@ def test_bad_input_is_one_line(folder: Path, tmp_path: Path, more: dict[str, Any
 
 def test_the_default_rate_is_higher_where_all_weights_are_new(folder: Path, tmp_path: Path) -> None:
     pretrained = {"model_name_or_path": "minibert-tiny", "decoder_name_or_path": "minigpt-tiny"}
-    assert arguments(folder, tmp_path).learning_rate == 1e-3
+    assert arguments(folder, tmp_path).learning_rate == 6e-3
+    of_another_task = {"task": "text-classification", "source_lang": None, "num_beams": 5}
+    assert arguments(folder, tmp_path, **of_another_task).learning_rate == 1e-3
     assert arguments(folder, tmp_path, **pretrained).learning_rate == 3e-4
     assert arguments(folder, tmp_path, decoder_name_or_path="minigpt-tiny").learning_rate == 3e-4
     assert arguments(folder, tmp_path, learning_rate=2e-5).learning_rate == 2e-5

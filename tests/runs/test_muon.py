@@ -2,8 +2,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from hf_minibert.pretraining import muon
-from hf_minibert.pretraining.muon import Muon, orthogonalize
+from hf_minibert.runs import muon
+from hf_minibert.runs.muon import Muon, MuonWithAdamW, orthogonalize
 
 SHAPES = [(32, 32), (32, 32), (64, 32), (32, 64)]
 
@@ -55,3 +55,34 @@ def test_matrices_without_a_gradient_stay():
 def test_only_matrices():
     with pytest.raises(ValueError, match=r"Muon is for matrices, but got a parameter of shape \(4,\)"):
         Muon([torch.nn.Parameter(torch.ones(4))], lr=0.1)
+
+
+def test_beside_adamw_it_is_what_both_are_alone():
+    """Also after a state was saved and loaded, as `Trainer` does."""
+    torch.manual_seed(0)
+    start = [torch.randn(4, 8), torch.randn(8)]
+    gradients = [[torch.randn(4, 8), torch.randn(8)] for _ in range(4)]
+
+    def parameters():
+        return [torch.nn.Parameter(part.clone()) for part in start]
+
+    def both(matrix, vector):
+        return MuonWithAdamW([matrix], [vector], lr=0.1, others_lr=0.05, weight_decay=0.1)
+
+    alone, joint = parameters(), parameters()
+    optimizers = [
+        Muon(alone[:1], lr=0.1, weight_decay=0.1),
+        torch.optim.AdamW(alone[1:], lr=0.05, weight_decay=0.0, fused=True),
+    ]
+    one = both(*joint)
+    for step, pair in enumerate(gradients):
+        if step == 2:
+            state, one = one.state_dict(), both(*joint)
+            one.load_state_dict(state)
+        for each in (alone, joint):
+            for parameter, gradient in zip(each, pair, strict=True):
+                parameter.grad = gradient
+        for optimizer in (*optimizers, one):
+            optimizer.step()
+    assert all(torch.equal(first, second) for first, second in zip(alone, joint, strict=True))
+    assert not torch.equal(joint[0], start[0])
