@@ -167,8 +167,9 @@ class TranslationArguments:
 class TrainingArguments:
     """Training."""
 
-    num_train_epochs: float = 3.0
-    """Passes over the training text."""
+    num_train_epochs: float | None = None
+    """Passes over the training text. Default: 3; of fewer examples more, as many as give 1,000 steps, but at most 20
+    (few examples need many passes: Mosbach et al. 2021, arXiv:2006.04884)."""
     per_device_train_batch_size: int = 32
     """Texts in a batch."""
     gradient_accumulation_steps: int = 1

@@ -69,8 +69,9 @@ def is_finished(arguments: FinetuneArguments) -> bool:
     with damage(folder / ARGUMENTS, "replace it with --overwrite_output_dir"):
         before = dict(json.loads((folder / ARGUMENTS).read_text(encoding="utf-8")))
     now = saved_arguments(arguments)
-    if arguments.mixed_precision is None:
-        now["mixed_precision"] = before.get("mixed_precision")
+    for name in ("mixed_precision", "num_train_epochs"):  # which the machine and the data decide
+        if getattr(arguments, name) is None:
+            now[name] = before.get(name)
     remedy = "give another output_dir, or --overwrite_output_dir in place of --resume"
     if changes := changed_arguments(before, now):
         raise UserError(f"{folder} holds a finished fine-tuning with other arguments: {changes}; {remedy}")

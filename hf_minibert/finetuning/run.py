@@ -1,6 +1,7 @@
 """Read and check what a fine-tuning needs: data and a model to begin with, both ready to train."""
 
 import dataclasses
+import math
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,9 +17,14 @@ from hf_minibert.finetuning.lora import with_adapters
 from hf_minibert.finetuning.start import Start, from_checkpoint, from_preset
 from hf_minibert.finetuning.task import Task, TaskData
 from hf_minibert.finetuning.tasks import TASKS
+from hf_minibert.finetuning.trainer import steps_per_epoch
 from hf_minibert.finetuning.unfinished import content_hash, saved_arguments
 from hf_minibert.runs.hardware import computes_in_bfloat16, fastest_attention, use_all_cores
 from hf_minibert.runs.scores import score_of
+
+FEWEST_EPOCHS, MOST_EPOCHS = 3, 20
+USUAL_STEPS = 1_000
+"""Passes over the training text: at least and at most so many, and between them as many as give so many steps."""
 
 
 @dataclass(frozen=True)
@@ -96,6 +102,9 @@ def read(arguments: FinetuneArguments) -> Run:
     if arguments.mixed_precision is None:
         arguments = dataclasses.replace(arguments, mixed_precision="bf16" if computes_in_bfloat16() else "no")
     processes = PartialState(cpu=not torch.accelerator.is_available())  # unless told, it joins no processes on a CPU
+    if arguments.num_train_epochs is None:
+        steps = steps_per_epoch(arguments, len(rows["train"]), processes.num_processes)
+        arguments = dataclasses.replace(arguments, num_train_epochs=usual_epochs(steps))
     use_all_cores(processes.device)
     return Run(
         arguments=arguments,
@@ -110,6 +119,11 @@ def read(arguments: FinetuneArguments) -> Run:
         processes=processes,
         seed=arguments.seed,
     )
+
+
+def usual_epochs(steps: int) -> float:
+    """How many passes over the training text are made, unless told, where one has so many optimizer steps."""
+    return float(min(MOST_EPOCHS, max(FEWEST_EPOCHS, math.ceil(USUAL_STEPS / steps))))
 
 
 def with_seed(run: Run, seed: int) -> Run:

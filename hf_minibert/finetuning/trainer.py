@@ -117,6 +117,13 @@ class OneBar(TrainerCallback):
             self._bar.close()
 
 
+def steps_per_epoch(arguments: FinetuneArguments, num_rows: int, num_processes: int) -> int:
+    """Optimizer steps of a pass over the training rows."""
+    return math.ceil(
+        num_rows / (arguments.per_device_train_batch_size * num_processes) / arguments.gradient_accumulation_steps
+    )
+
+
 def trainer_arguments(
     arguments: FinetuneArguments, folder: Path, metric: str, num_rows: int, num_processes: int, seed: int
 ) -> dict[str, Any]:
@@ -124,9 +131,6 @@ def trainer_arguments(
 
     `Trainer` puts its checkpoints into `folder`. The best is the one with the best `metric`.
     """
-    steps_per_epoch = math.ceil(
-        num_rows / (arguments.per_device_train_batch_size * num_processes) / arguments.gradient_accumulation_steps
-    )
     return dict(
         output_dir=str(folder),
         num_train_epochs=arguments.num_train_epochs,
@@ -145,7 +149,7 @@ def trainer_arguments(
         load_best_model_at_end=True,
         metric_for_best_model=metric,
         greater_is_better=not score_of(metric).lower_is_better,
-        logging_steps=max(1, min(50, steps_per_epoch // 4)),
+        logging_steps=max(1, min(50, steps_per_epoch(arguments, num_rows, num_processes) // 4)),
         dataloader_pin_memory=torch.cuda.is_available(),
         seed=seed,
         logging_nan_inf_filter=False,  # it would hide what `DurableTrainer` stops at

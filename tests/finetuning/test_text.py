@@ -27,8 +27,10 @@ from hf_minibert.command_line import parse
 from hf_minibert.errors import UserError
 from hf_minibert.evaluation import metrics
 from hf_minibert.finetuning import arguments as arguments_module
+from hf_minibert.finetuning import run as run_module
 from hf_minibert.finetuning.arguments import FinetuneArguments
 from hf_minibert.finetuning.finetune import finetune
+from hf_minibert.finetuning.run import usual_epochs
 from hf_minibert.finetuning.start import from_checkpoint
 from hf_minibert.finetuning.task import TaskData
 from hf_minibert.finetuning.tasks import TASKS
@@ -336,6 +338,18 @@ def test_long_texts_are_cut_at_the_positions_and_that_is_said(
     assert "train: 1 of 40 texts are longer than 512 tokens, and cut there" in capsys.readouterr().out
     training = json.loads((tmp_path / "out" / "results.json").read_text())["training"]
     assert training["max_seq_length"] == 512
+
+
+def test_few_examples_are_passed_more_often(models: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert [usual_epochs(steps) for steps in (1, 50, 78, 200, 439, 2_105)] == [20, 20, 13, 5, 3, 3]
+    monkeypatch.setattr(run_module, "MOST_EPOCHS", 2)
+    monkeypatch.setattr(run_module, "FEWEST_EPOCHS", 1)
+    arguments = asked(models, tmp_path, KINDS["single"], num_train_epochs=None)
+    assert finetune(arguments) == 0
+    written = (tmp_path / "out" / "arguments.json").read_text()
+    assert json.loads(written)["num_train_epochs"] == 2
+    assert json.loads((tmp_path / "out" / "results.json").read_text())["training"]["epochs"] == 2
+    assert finetune(replace(arguments, resume=True)) == 0, "it is finished"
 
 
 def test_a_corpus_without_dev_split_says_what_it_holds_out(tmp_path: Path) -> None:
