@@ -12,6 +12,7 @@ from array import array
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from glob import glob
 from pathlib import Path
 from typing import Any
 
@@ -105,6 +106,51 @@ def column_names(path: Path) -> list[str]:
             return list(next(_objects(path, expansion), (0, dict[str, Any]()))[1])
         records = _csv_records(path, expansion) if suffix == ".csv" else _tsv_records(path, expansion)
         return [cell.strip() for cell in next((cells for _, cells in records if cells), [])]
+
+
+def table_files(sources: Sequence[str]) -> list[Path]:
+    """The files that the user named, one by one or by a pattern, and those of a folder, by name.
+
+    Raises:
+        UserError: there is no such file or folder, or none of its files is a table.
+    """
+    files: list[Path] = []
+    for source in sources:
+        path = Path(source)
+        if not path.exists() and (matches := sorted(map(Path, glob(source)))):
+            files += matches
+            continue
+        if not path.exists():
+            raise UserError(f"dataset {source} does not exist; give a file or a folder of files")
+        if path.is_dir():
+            found = sorted(each for each in path.iterdir() if each.is_file() and format_of(each)[1] is not None)
+            if not found:
+                raise UserError(
+                    f"the folder {source} has no table ({', '.join(SUFFIXES)}); it has "
+                    f"{listed(sorted(each.name for each in path.iterdir()))}"
+                )
+            files += found
+        else:
+            files.append(path)
+    return files
+
+
+def require_texts(table: Table, option: str, column: str, *, blank: bool = True) -> None:
+    """Check that a column holds texts.
+
+    Args:
+        table: what holds it.
+        option: the flag that names the column.
+        column: its name.
+        blank: whether a text may be empty, or spaces only.
+
+    Raises:
+        UserError: a cell is something else; it is named.
+    """
+    for index, value in enumerate(table.columns[column]):
+        if not isinstance(value, str) or not (blank or value.strip()):
+            what = "empty" if value is None or isinstance(value, str) else f"a {type(value).__name__}"
+            raise UserError(f"{table.where(index)}: {column} is {what}, but must be text ({option})")
 
 
 def text_lines(path: Path) -> Iterator[tuple[int, str]]:

@@ -3,7 +3,6 @@
 import io
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -18,7 +17,6 @@ from hf_minibert.evaluation.arguments import AttentionKind, EvaluateArguments
 from hf_minibert.evaluation.opening import open_tokenizer
 from hf_minibert.evaluation.representations import attention_function, open_body
 from hf_minibert.evaluation.suites import Result
-from hf_minibert.files import replaced_file
 
 COLUMNS = 4
 MOST_TOKENS = 64
@@ -130,26 +128,17 @@ def _shown(tokenizer: PreTrainedTokenizerBase, token: int) -> str:
     return text.replace(" ", "\u00b7").replace("\n", "\u21b5").replace("$", r"\$")
 
 
-def plot_attention(found: AttentionMap, output: str | Path, *, layer: int = -1, head: int | None = None) -> None:
-    """Draw the attention of every head of a layer side by side, or of one head large.
+def draw(found: AttentionMap, *, layer: int = -1, head: int | None = None) -> bytes:
+    """The PNG of the attention of every head of a layer side by side, or of one head large.
 
     Args:
         found: see `attention_map`.
-        output: the PNG to write; it appears whole or not at all.
         layer: from 0, or negative from the end.
         head: from 0; default, all.
 
     Raises:
         UserError: there is no such layer or head.
     """
-    path = Path(output)
-    content = draw(found, layer=layer, head=head)
-    with replaced_file(path) as unfinished:
-        unfinished.write_bytes(content)
-
-
-def draw(found: AttentionMap, *, layer: int = -1, head: int | None = None) -> bytes:
-    """The PNG of `plot_attention`."""
     layers, heads = found.weights.shape[:2]
     if not -layers <= layer < layers:
         raise UserError(f"layer must be from 0 to {layers - 1}, or negative from the end, got {layer}")

@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from hf_minibert.data.tables import SUFFIXES, column_names, format_of, listed, read_file
+from hf_minibert.data.tables import column_names, format_of, read_file, require_texts, table_files
 from hf_minibert.errors import UserError
 from hf_minibert.evaluation.arguments import EvaluateArguments
 from hf_minibert.evaluation.opening import LanguageModel, open_language_model
@@ -87,10 +87,7 @@ def read_pairs(
         groups = {name: column for name, column in groups.items() if name in names}
         table = read_file(path, columns | {name: name for name in groups})
         for option, column in columns.items():
-            for index, value in enumerate(table.columns[column]):
-                if not isinstance(value, str) or not value.strip():
-                    what = "empty" if value in ("", None) or isinstance(value, str) else f"a {type(value).__name__}"
-                    raise UserError(f"{table.where(index)}: {column} is {what}, but must be text ({option})")
+            require_texts(table, option, column, blank=False)
         good += table.columns[good_column]
         bad += table.columns[bad_column]
         own_name = [format_of(path)[0]] * len(table)
@@ -99,30 +96,6 @@ def read_pairs(
             values += map(str, table.columns[name])
     first = Path(sources[0])
     return Pairs(first.resolve().name if first.is_dir() else format_of(first)[0], good, bad, paradigms, groups)
-
-
-def table_files(sources: Sequence[str]) -> list[Path]:
-    """The files that the user named, and those of a folder, by name.
-
-    Raises:
-        UserError: there is no such file or folder, or none of its files is a table.
-    """
-    files: list[Path] = []
-    for source in sources:
-        path = Path(source)
-        if not path.exists():
-            raise UserError(f"dataset {source} does not exist; give a file or a folder of files")
-        if path.is_dir():
-            found = sorted(each for each in path.iterdir() if each.is_file() and format_of(each)[1] is not None)
-            if not found:
-                raise UserError(
-                    f"the folder {source} has no table ({', '.join(SUFFIXES)}); it has "
-                    f"{listed(sorted(each.name for each in path.iterdir()))}"
-                )
-            files += found
-        else:
-            files.append(path)
-    return files
 
 
 def measure(name: str, pairs: Pairs, arguments: EvaluateArguments) -> Result:

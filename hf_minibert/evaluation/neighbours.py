@@ -4,12 +4,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from hf_minibert.data.tables import read_file
+from hf_minibert.data.tables import read_file, require_texts, table_files
 from hf_minibert.errors import UserError
 from hf_minibert.evaluation.arguments import EvaluateArguments
-from hf_minibert.evaluation.minimal_pairs import table_files
 from hf_minibert.evaluation.representations import normalized, open_encoder
-from hf_minibert.evaluation.sts import require_texts
 from hf_minibert.evaluation.suites import Result
 
 TEXTS_AT_ONCE = 16_384

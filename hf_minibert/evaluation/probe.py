@@ -13,11 +13,10 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
 from hf_minibert.data.splits import read_source
-from hf_minibert.data.tables import Table
+from hf_minibert.data.tables import Table, require_texts
 from hf_minibert.errors import UserError
 from hf_minibert.evaluation.arguments import EvaluateArguments
 from hf_minibert.evaluation.representations import open_encoder
-from hf_minibert.evaluation.sts import require_texts
 from hf_minibert.evaluation.suites import Result
 
 STEPS = 2_000

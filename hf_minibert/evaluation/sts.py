@@ -14,10 +14,9 @@ from numpy.typing import NDArray
 from scipy.stats import ConstantInputWarning, spearmanr
 from tqdm import tqdm
 
-from hf_minibert.data.tables import read_file
+from hf_minibert.data.tables import read_file, require_texts, table_files
 from hf_minibert.errors import UserError
 from hf_minibert.evaluation.arguments import EvaluateArguments
-from hf_minibert.evaluation.minimal_pairs import table_files
 from hf_minibert.evaluation.representations import Encoder, Pooling, normalized, open_encoder
 from hf_minibert.evaluation.suites import Result
 
@@ -67,18 +66,6 @@ def _number(value: Any, where: str) -> float:
     if not np.isfinite(number) or isinstance(value, bool):
         raise UserError(f"{where} is {value!r}, but must be a number (score_column)")
     return number
-
-
-def require_texts(table: Any, option: str, column: str) -> None:
-    """Check that a column holds texts.
-
-    Raises:
-        UserError: a cell is something else; it is named.
-    """
-    for index, value in enumerate(table.columns[column]):
-        if not isinstance(value, str):
-            what = "empty" if value is None else f"a {type(value).__name__}"
-            raise UserError(f"{table.where(index)}: {column} is {what}, but must be text ({option})")
 
 
 def measure(name: str, pairs: ScoredPairs, arguments: EvaluateArguments) -> Result:

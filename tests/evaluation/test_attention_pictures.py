@@ -12,7 +12,7 @@ from stock_models import stir
 from transformers import BertConfig, BertModel, EncoderDecoderModel, LlamaConfig, LlamaForCausalLM
 
 from hf_minibert.errors import UserError
-from hf_minibert.evaluation.attention import AttentionMap, attention_map, plot_attention, summary
+from hf_minibert.evaluation.attention import AttentionMap, attention_map, draw, summary
 from hf_minibert.tokenization import adapt_tokenizer, save_tokenizer
 
 TEXT = "The cat sat on the mat."
@@ -79,15 +79,14 @@ def test_pictures_show_all_heads_or_one(make_model, tokenizer, tmp_path):
     sizes = []
     for number, settings in enumerate(({}, {"layer": 0}, {"layer": 1, "head": 2})):
         path = tmp_path / f"{number}.png"
-        plot_attention(found, path, **settings)
+        path.write_bytes(draw(found, **settings))
         sizes.append(matplotlib.image.imread(path).shape)
     assert sizes[0] == sizes[1]
     assert sizes[2][1] < sizes[0][1]
     assert (tmp_path / "0.png").read_bytes() != (tmp_path / "1.png").read_bytes()
     for settings, message in (({"layer": 2}, "layer must be from 0 to 1"), ({"head": 4}, "head must be from 0 to 3")):
         with pytest.raises(UserError, match=message):
-            plot_attention(found, tmp_path / "no.png", **settings)
-    assert not (tmp_path / "no.png").exists()
+            draw(found, **settings)
 
 
 def test_what_heads_do_is_told_in_numbers():
