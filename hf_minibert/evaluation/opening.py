@@ -1,6 +1,9 @@
 """Open any language model, ours or a stock one, and know how to read it."""
 
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +25,7 @@ from hf_minibert.errors import UserError
 from hf_minibert.evaluation.arguments import Backend
 from hf_minibert.models.modeling_minibert import MiniBertForMaskedLM
 from hf_minibert.models.modeling_minigpt import MiniGPTForCausalLM
+from hf_minibert.models.modeling_transformer import TransformerBackbone
 from hf_minibert.presets import load_pretrained
 
 MASKED_HEADS = ("ForMaskedLM", "ForPreTraining")
@@ -91,7 +95,10 @@ class LanguageModel:
         if not self.reads_states:
             log_probabilities, is_best = _of_targets(self.model(**inputs, **settings).logits[rows, columns], targets)
             return log_probabilities.cpu(), is_best.cpu()
-        states = self.model.base_model(**inputs, **settings)[0][rows, columns]
+        body = self.model.base_model
+        is_few = 2 * len(rows) < input_ids.numel()
+        with last_layer_at(body, rows, columns) if is_few and isinstance(body, TransformerBackbone) else nullcontext():
+            states = body(**inputs, **settings)[0][rows, columns]
         size = max(1, (1 << 22) // self.vocab_size)  # of logits: few enough for a CPU's caches
         parts = zip(torch.split(states, size), torch.split(targets, size), strict=True)
         found = [_of_targets(logits_of_states(self.model, some), tokens) for some, tokens in parts]
@@ -100,10 +107,39 @@ class LanguageModel:
 
 def _of_targets(logits: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
     """Log-probabilities of the targets, and whether each is the likeliest; logits: (places, vocabulary)."""
-    logits = logits.float()
-    of_targets = logits.gather(1, targets[:, None])[:, 0]
-    best = logits.amax(dim=1)
-    return of_targets - logits.logsumexp(dim=1), of_targets >= best
+    log_probabilities = logits.float().log_softmax(dim=1)
+    of_targets = log_probabilities.gather(1, targets[:, None])[:, 0]
+    return of_targets, of_targets >= log_probabilities.amax(dim=1)
+
+
+@contextmanager
+def last_layer_at(body: TransformerBackbone, rows: Tensor, columns: Tensor) -> Iterator[None]:
+    """In the block, the last layer of a model of ours is computed at some places of a batch, not at all.
+
+    Only keys and values are still needed of every token. The states of the other places are wrong there.
+
+    Args:
+        body: the model.
+        rows: (places,), the row of each.
+        columns: (places,), its place in the row.
+    """
+    layer: Any = body.layers[body.config.num_hidden_layers - 1]
+    modules: list[nn.Module] = [layer.self_attn.q_proj, layer.self_attn.o_proj, layer.mlp]
+    for module in modules:
+        module.forward = partial(_compute_at, module.forward, rows, columns)
+    try:
+        yield
+    finally:
+        for module in modules:
+            del module.forward  # the method of its class is there again
+
+
+def _compute_at(compute: Callable[[Tensor], Tensor], rows: Tensor, columns: Tensor, states: Tensor) -> Tensor:
+    """What a module makes of some of (batch, sequence, width) states, zeros in the place of the others."""
+    found = compute(states[rows, columns])
+    everywhere = found.new_zeros(*states.shape[:-1], found.shape[-1])
+    everywhere[rows, columns] = found
+    return everywhere
 
 
 def logits_of_states(model: PreTrainedModel, states: Tensor) -> Tensor:
