@@ -28,6 +28,8 @@ TIE = 1e-5
 PARADIGM_COLUMN = "UID"
 FIELD_COLUMNS = ("field", "linguistics_term")
 """BLiMP's groups of paradigms; accuracies are given for each where a table has them."""
+SAME_GROUP = {"syntax_semantics": "syntax/semantics"}
+"""One group that BLiMP's files spell in two ways."""
 
 
 @dataclass(frozen=True)
@@ -93,9 +95,9 @@ def read_pairs(
         own_name = [format_of(path)[0]] * len(table)
         paradigms += table.columns[columns["paradigm_column"]] if "paradigm_column" in columns else own_name
         for name, values in groups.items():
-            values += map(str, table.columns[name])
+            values += (SAME_GROUP.get(value, value) for value in map(str, table.columns[name]))
     first = Path(sources[0])
-    return Pairs(first.resolve().name if first.is_dir() else format_of(first)[0], good, bad, paradigms, groups)
+    return Pairs(first.resolve().stem if first.is_dir() else format_of(first)[0], good, bad, paradigms, groups)
 
 
 def measure(name: str, pairs: Pairs, arguments: EvaluateArguments) -> Result:
@@ -142,7 +144,7 @@ def result(model: LanguageModel, pairs: Pairs, good: NDArray[np.float64], bad: N
         "the same, a tie half right": half_credit,
         "ties, percent of pairs": 100 * float(tied.mean()),
     }
-    folder = f"{Path(model.name).resolve().name}/main/zero_shot/{model.backend}/blimp/{pairs.name}"
+    folder = f"{Path(model.name).resolve().stem}/main/zero_shot/{model.backend}/blimp/{pairs.name}"
     return Result(
         figures=figures,
         rows=rows,
@@ -165,12 +167,12 @@ def _percent_by(names: Sequence[str], right: NDArray[Any]) -> dict[str, float]:
 
 
 def _predictions(pairs: Pairs, right: NDArray[np.bool_]) -> str:
-    """The chosen sentences, in the layout that the BabyLM pipeline collects."""
+    """The chosen sentences, as the BabyLM pipeline writes and collects them."""
     chosen: dict[str, dict[str, list[dict[str, str]]]] = {}
     for paradigm, good, bad, is_right in zip(pairs.paradigms, pairs.good, pairs.bad, right.tolist(), strict=True):
         predictions = chosen.setdefault(paradigm, {"predictions": []})["predictions"]
         predictions.append({"id": f"{paradigm}_{len(predictions)}", "pred": good if is_right else bad})
-    return json.dumps(chosen, ensure_ascii=False) + "\n"
+    return json.dumps(chosen)
 
 
 def _scores(pairs: Pairs, good: NDArray[np.float64], bad: NDArray[np.float64]) -> str:

@@ -226,6 +226,23 @@ def test_models_of_one_name_and_a_model_here_keep_their_files_apart(
     assert (found.figures["ties"], found.figures["accuracy_ties_half"]) == (4, 50)
 
 
+def test_predictions_are_the_bytes_that_the_pipeline_writes_where_it_looks_for_them(
+    tmp_path: Path, model_folder: Folder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It takes what stands behind the last dot for a suffix, and two spellings of a group for one."""
+    data, model, output = tmp_path / "blimp.part-1", tmp_path / "bert-1.5", tmp_path / "out"
+    shutil.copytree(model_folder("bert"), model)
+    data.mkdir()
+    fields = ["syntax_semantics", "syntax/semantics"] * 2
+    pairs = [pair | {"field": field} for pair, field in zip(PAIRS, fields, strict=True)]
+    pairs[0] = pairs[0] | {"sentence_good": "the caf\u00e9 sees a dog."}
+    write(data / "pairs.jsonl", pairs)
+    assert run(monkeypatch, "--model_name_or_path", model, "--dataset", data, "--output_dir", output) == 0
+    written = (output / "bert-1/main/zero_shot/mlm/blimp/blimp/predictions.json").read_text()
+    assert written == json.dumps(json.loads(written))
+    assert list(json.loads((output / "results.json").read_text())["field"]) == ["syntax/semantics"]
+
+
 BAD = {
     "no pairs": ("", "pairs.jsonl is empty"),
     "an empty sentence": ('{"sentence_good": "a", "sentence_bad": " "}', "line 1: sentence_bad is empty"),
