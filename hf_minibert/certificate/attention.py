@@ -6,8 +6,7 @@ import torch
 from torch import Tensor
 from transformers import GenerationConfig
 
-from hf_minibert.certificate.checkpoint import Checkpoint, NotApplicable, takes
-from hf_minibert.models.caches import CACHE_NAME
+from hf_minibert.certificate.checkpoint import RECURRENT, Checkpoint, NotApplicable, takes
 
 TOLERANCE = 1e-5
 """What counts as equal, as a share of the largest state (at least 1)."""
@@ -94,16 +93,16 @@ def cached_generation(checkpoint: Checkpoint) -> str:
     """With a cache the model computes and writes what it does without."""
     model, row, told = checkpoint.model, checkpoint.rows(), ""
     if not model.config.is_encoder_decoder:
-        decoder = checkpoint.decoder
-        if not takes(decoder, "use_cache"):
+        decoder, name = checkpoint.decoder, checkpoint.cache_name
+        if name is None:
             raise NotApplicable(f"a {checkpoint.name} keeps no cache")
         full = checkpoint.states(decoder, row)
-        parts = fitting((7, 1, 3, 1, 1, 11), row.shape[1])
+        parts = fitting((7, 1, 1, 1, 1, 1) if name == RECURRENT else (7, 1, 3, 1, 1, 11), row.shape[1])
         start, cache, found = 0, None, list[Tensor]()
         for part in torch.split(row[:, : sum(parts)], parts, dim=1):
-            inputs: dict[str, Any] = {} if cache is None else {CACHE_NAME: cache}
+            inputs: dict[str, Any] = {} if cache is None else {name: cache}
             outputs = checkpoint.outputs(decoder, part, use_cache=True, **inputs)
-            cache, start = outputs[CACHE_NAME], start + part.shape[1]
+            cache, start = outputs[name], start + part.shape[1]
             found.append(outputs.last_hidden_state)
         largest = difference(torch.cat(found, dim=1), full[:, :start])
         if largest > TOLERANCE:
@@ -204,12 +203,12 @@ def edited_after(row: Tensor, others: Tensor) -> tuple[Tensor, list[int]]:
 
 
 def after_cache(checkpoint: Checkpoint, rows: Tensor, start: int) -> Tensor | None:
-    """The states of the rows' tokens from `start` on, read at once after the others were; None without a cache."""
-    decoder = checkpoint.decoder
-    if not takes(decoder, "use_cache") or start == 0:
+    """The states of the rows' tokens from `start` on, read at once after the others were; None if that cannot be."""
+    decoder, name = checkpoint.decoder, checkpoint.cache_name
+    if name is None or name == RECURRENT or start == 0:
         return None
-    cache = checkpoint.outputs(decoder, rows[:, :start], use_cache=True)[CACHE_NAME]
-    outputs = checkpoint.outputs(decoder, rows[:, start:], use_cache=True, **{CACHE_NAME: cache})
+    cache = checkpoint.outputs(decoder, rows[:, :start], use_cache=True)[name]
+    outputs = checkpoint.outputs(decoder, rows[:, start:], use_cache=True, **{name: cache})
     states: Tensor = outputs.last_hidden_state
     return states
 

@@ -16,7 +16,7 @@ from hf_minibert.certificate import attention, storage, text
 from hf_minibert.certificate.attention import Failed
 from hf_minibert.certificate.checkpoint import Checkpoint, NotApplicable, open_folder
 from hf_minibert.errors import UserError
-from hf_minibert.files import write_json
+from hf_minibert.files import DECODER, write_json
 from hf_minibert.runs.results import environment
 
 CERTIFICATE = "certificate.json"
@@ -71,6 +71,12 @@ def certify(folder: Path, *, name: str | None = None) -> dict[str, Any]:
         "lines": lines,
         "environment": environment(),
     }
+
+
+def checkpoints_in(folder: Path) -> list[Path]:
+    """The folder of a checkpoint, and that of the decoder which a hybrid run writes into it."""
+    decoder = folder / DECODER
+    return [folder, decoder] if (decoder / "config.json").is_file() else [folder]
 
 
 def _status(measure: Callable[[Checkpoint], str], checkpoint: Checkpoint) -> tuple[Status, str]:

@@ -21,11 +21,16 @@ from transformers.utils.logging import disable_progress_bar
 
 from hf_minibert import models
 from hf_minibert.errors import UserError
+from hf_minibert.models.caches import CACHE_NAME
 from hf_minibert.models.configuration_transformer import TransformerConfig
 from hf_minibert.presets import load_pretrained
 
 LENGTH = 24
 """Tokens of the rows that the measurements read, where the model knows as many positions."""
+
+
+RECURRENT = "cache_params"
+"""What state-space models such as Mamba call their cache: a state, after which they read one token at a time."""
 
 
 class NotApplicable(Exception):  # noqa: N818  # not a fault, but an answer
@@ -93,6 +98,13 @@ class Checkpoint:
         generator = torch.Generator().manual_seed(seed)
         length = min(LENGTH, self.model.config.get_text_config().to_dict().get("max_position_embeddings") or LENGTH)
         return torch.tensor(ordinary)[torch.randint(len(ordinary), (count, length), generator=generator)]
+
+    @property
+    def cache_name(self) -> str | None:
+        """What the decoder calls its cache, as it takes and returns it; None: it keeps none that is known here."""
+        decoder = self.decoder
+        names = (name for name in (CACHE_NAME, RECURRENT) if takes(decoder, name))
+        return next(names, None) if takes(decoder, "use_cache") else None
 
     @property
     def vocab_size(self) -> int:

@@ -86,7 +86,16 @@ def safe_files(checkpoint: Checkpoint) -> str:
         if not (OWN_CODE / path.name).is_file() or path.read_bytes() != (OWN_CODE / path.name).read_bytes()
     ]
     if strange:
-        raise Failed(f"{shown(strange[0])} is not this package's code; read it before you trust it")
+        is_named_alike = (OWN_CODE / strange[0]).is_file()
+        raise Failed(
+            f"{shown(strange[0])} is not this package's code"
+            + (
+                " of this version: it is of another version, or was changed. To have this version's, open the model "
+                "and save it into a new folder; before you trust the one that is here, read it"
+                if is_named_alike
+                else "; read it before you trust it"
+            )
+        )
     return f"trust_remote_code=True would run this package's {', '.join(code)}" if code else "no code would run"
 
 

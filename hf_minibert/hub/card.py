@@ -432,7 +432,11 @@ def render_card(
                 **_usage(results, repo_id or place.as_posix()),
                 training_rows=_training_rows(results["training"]),
                 code_files=[path.name for path in code_files(folder)],
-                certificate=_read_json(folder, CERTIFICATE) if (folder / CERTIFICATE).is_file() else None,
+                certificates=[
+                    _read_json(place, CERTIFICATE)
+                    for place in (folder, folder / DECODER)
+                    if (place / CERTIFICATE).is_file()
+                ],
                 has_curves=(folder / "curves.png").is_file(),
                 has_decoder=(folder / DECODER).is_dir(),
             )

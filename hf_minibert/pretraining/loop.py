@@ -19,7 +19,7 @@ from accelerate.utils import set_seed
 from torch import Tensor
 from transformers.utils.logging import disable_progress_bar
 
-from hf_minibert.certificate.certificate import CERTIFICATE, certify
+from hf_minibert.certificate.certificate import CERTIFICATE, certify, checkpoints_in
 from hf_minibert.data.loader import evaluation_batches, training_batches
 from hf_minibert.data.rows import Batch
 from hf_minibert.errors import UserError
@@ -442,16 +442,17 @@ class Pretraining:
         print_report(results, self.plan.objective, self.folder, write_card(self.folder))
 
     def _certify(self) -> None:
-        """Write the certificate of what the run has written, and say which of its lines fail."""
-        try:
-            certificate = certify(self.folder)
-        except UserError as error:  # the card and the report need none
-            logger.warning("there is no %s: %s", CERTIFICATE, error)
-            return
-        write_json(self.folder / CERTIFICATE, certificate)
-        for line in certificate["lines"]:
-            if line["status"] == "failed":
-                logger.warning("%s: not so (%s)", line["words"], line["measured"])
+        """Write the certificates of what the run has written, and say which of their lines fail."""
+        for folder in checkpoints_in(self.folder):
+            try:
+                certificate = certify(folder)
+            except UserError as error:  # the card and the report need none
+                logger.warning("there is no %s: %s", CERTIFICATE, error)
+                continue
+            write_json(folder / CERTIFICATE, certificate)
+            for line in certificate["lines"]:
+                if line["status"] == "failed":
+                    logger.warning("%s, %s: not so (%s)", certificate["class"], line["words"], line["measured"])
 
     def _predict(self) -> list[dict[str, Any]]:
         with self._uncompiled():

@@ -18,7 +18,8 @@ class Arguments:
     """Folder of a checkpoint, or `minibert-tiny` or `minigpt-tiny`, which travel with this package. Runs no code of
     it."""
     output_file: str | None = None
-    """File to write. Default: certificate.json in the folder; for a checkpoint of this package, none."""
+    """File to write. Default: certificate.json in the folder; for a checkpoint of this package, none. A hybrid run has
+    two checkpoints, the second in its folder decoder, and so two certificates."""
 
 
 def main(arguments: Arguments) -> int:
@@ -29,14 +30,21 @@ def main(arguments: Arguments) -> int:
             f"{folder} is no folder; fetch it first: hf download {folder} --local-dir {folder.name}, then check that"
         )
     is_own = str(folder) != arguments.model_name_or_path
-    from hf_minibert.certificate.certificate import CERTIFICATE, certify, require_place, table, write_certificate
+    from hf_minibert.certificate import certificate as measuring
 
-    path = Path(arguments.output_file) if arguments.output_file else None if is_own else folder / CERTIFICATE
-    if path is not None:
-        require_place(path)
-    certificate = certify(folder)
-    print(table(certificate))
-    if path is not None:
-        write_certificate(certificate, path)
+    folders = measuring.checkpoints_in(folder)
+    if arguments.output_file and len(folders) > 1:
+        raise UserError(
+            f"output_file takes one certificate, but {folder} holds two checkpoints, the other in {folders[1]}; leave "
+            "it out, and each gets its own"
+        )
+    paths = [] if is_own else [each / measuring.CERTIFICATE for each in folders]
+    paths = [Path(arguments.output_file)] if arguments.output_file else paths
+    for path in paths:
+        measuring.require_place(path)
+    found = [measuring.certify(each) for each in folders]
+    print("\n\n".join(map(measuring.table, found)))
+    for each, path in zip(found, paths, strict=False):
+        measuring.write_certificate(each, path)
         print(f"\nwrote {path}")
-    return 0 if certificate["holds"] else 1
+    return 0 if all(each["holds"] for each in found) else 1

@@ -36,6 +36,12 @@ STOCK = {
     "GPT2LMHeadModel": ("GPT2Config", GPT2 | IDS),
     "GPT2Model": ("GPT2Config", GPT2 | IDS),
     "LlamaForCausalLM": ("LlamaConfig", SHAPE | IDS | {"num_key_value_heads": 2}),
+    "Qwen2ForCausalLM": ("Qwen2Config", SHAPE | IDS | {"num_key_value_heads": 2}),  # whose tokenizer normalises
+    "MambaForCausalLM": (
+        "MambaConfig",
+        {"vocab_size": 8192, "hidden_size": 32, "num_hidden_layers": 2, "state_size": 8, "initializer_range": 0.1}
+        | IDS,
+    ),
     "T5ForConditionalGeneration": (
         "T5Config",
         {"vocab_size": 8192, "d_model": 32, "d_kv": 8, "num_layers": 2, "num_heads": 4, "d_ff": 48}
@@ -117,12 +123,13 @@ def test_stock_models_keep_what_their_kind_promises(stock):
     certificate = certify(stock)
     found = statuses(certificate)
     assert "failed" not in found.values(), table(certificate)
-    is_decoder = stock.name.startswith(("GPT2", "Llama"))
+    is_decoder = stock.name.startswith(("GPT2", "Llama", "Qwen2", "Mamba"))
     is_both = stock.name.startswith("T5")
     assert (found["causal"] == "ok") == (is_decoder or is_both)
     assert (found["bidirectional"] == "ok") == (not is_decoder)
     assert (found["cache"] == "ok") == (is_decoder or is_both)
-    assert {name for name, status in found.items() if status == "ok"} >= {"padding", "tokenizer", "offsets", "saving"}
+    assert {name for name, status in found.items() if status == "ok"} >= {"padding", "offsets", "saving"}
+    assert (found["tokenizer"] == "ok") == (not stock.name.startswith("Qwen2"))
 
 
 def test_an_encoder_that_is_saved_as_a_decoder_is_found_out(tokenizer, tmp_path):
@@ -319,7 +326,11 @@ def test_code_of_others_is_found(decoder):
     path = decoder / "modeling_minigpt.py"
     source = path.read_text()
     path.write_text(source + "\nimport os\n")
-    assert "modeling_minigpt.py is not this package's code" in fails("files", decoder)
+    told = fails("files", decoder)
+    assert "modeling_minigpt.py is not this package's code of this version" in told
+    assert "save it into a new folder" in told
+    open_folder(decoder).model.save_pretrained(decoder.parent / "renewed")
+    assert (decoder.parent / "renewed" / path.name).read_text() == source
     path.write_text(source)
     (decoder / "evil.py").write_text("import os\n")
     assert "evil.py is not this package's code" in fails("files", decoder)
@@ -386,6 +397,17 @@ def test_the_verb_prints_writes_and_tells_by_its_status(encoder, monkeypatch, ca
     assert call("check.py", monkeypatch, "--model_name_or_path", encoder) == 1
     assert "FAILED  safetensors only" in capsys.readouterr().out
     assert not json.loads((encoder / CERTIFICATE).read_text())["holds"]
+
+
+def test_the_decoder_in_a_hybrid_run_is_checked_too(encoder, decoder, monkeypatch, capsys):
+    decoder.rename(encoder / "decoder")
+    assert call("check.py", monkeypatch, encoder) == 0
+    printed = capsys.readouterr().out
+    assert "a MiniBertForMaskedLM of" in printed
+    assert "a MiniGPTForCausalLM of" in printed
+    assert json.loads((encoder / "decoder" / CERTIFICATE).read_text())["class"] == "MiniGPTForCausalLM"
+    assert call("check.py", monkeypatch, encoder, "--output_file", encoder / "one.json") == 2
+    assert "holds two checkpoints" in capsys.readouterr().err
 
 
 def test_mistakes_are_one_line(encoder, tmp_path, monkeypatch, capsys):

@@ -149,10 +149,16 @@ def test_a_hybrid_opens_as_an_encoder_and_as_a_decoder(folder: Path) -> None:
     assert tokenizer.eos_token == "[SEP]"
     done = command("pretrain.py", folder / "cache", output_dir=run, resume=True, max_steps=12)
     assert done.returncode == 0, done.stderr
-    assert 'subfolder="decoder"' in (run / "README.md").read_text()
+    card = (run / "README.md").read_text()
+    assert 'subfolder="decoder"' in card
+    for folder_, line in ((run, "bidirectional"), (run / "decoder", "causal")):
+        certificate = json.loads((folder_ / "certificate.json").read_text())
+        assert certificate["holds"]
+        assert line in [each["name"] for each in certificate["lines"] if each["status"] == "ok"]
+        assert certificate["sha256"] in card
     done = command("push_to_hub.py", folder / "cache", model_name_or_path=run, repo_id="me/hybrid", dry_run=True)
     assert done.returncode == 0, done.stderr
-    for name in ("model.safetensors", "decoder/model.safetensors", "decoder/tokenizer.json", "modeling_minigpt.py"):
+    for name in ("model.safetensors", "decoder/certificate.json", "decoder/tokenizer.json", "modeling_minigpt.py"):
         assert re.search(rf" {re.escape(name)}$", done.stdout, flags=re.MULTILINE), name
     snippet = (  # without the package
         "from transformers import AutoModelForCausalLM as Auto\n"
