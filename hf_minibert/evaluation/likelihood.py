@@ -147,15 +147,18 @@ def spell_texts(model: LanguageModel, texts: list[str]) -> Spelling:
 def windows(ids: Integers, begin: int | None, window: int, stride: int) -> Iterator[Spelt]:
     """Windows over a text in which each token is scored once.
 
+    With a stride of window - 1 they are those of lm-eval's rolling log-likelihood with a max_length of window - 1.
+
     Args:
         ids: the tokens of a text.
         begin: the token before it, which is not scored; None: there is none, so the first of `ids` is not, either.
         window: tokens in a window, at most.
-        stride: how far a window begins behind the one before it, less than `window`.
+        stride: how far a window begins behind the one before it, less than `window`; the last one begins earlier.
     """
     tokens = ids if begin is None else np.concatenate(([begin], ids))
     scored, start = 1, 0
     while scored < len(tokens):
+        start = max(0, min(start, len(tokens) - window))  # the last one is as long as the others
         piece = tokens[start : start + window]
         places = np.arange(scored - start, len(piece))
         yield Spelt(piece, places, places + 1)
