@@ -178,7 +178,9 @@ def open_language_model(name: str, *, backend: Backend | None = None, trust_remo
     has_class = type(config) in mapping or (trust_remote_code and auto.__name__ in (config.auto_map or {}))
     if not has_class:
         other = "mlm" if is_causal else "causal"
-        raise UserError(f"{name} is a {config.model_type}, which has no {kind} language model; try --backend {other}")
+        has_other = type(config) in (MODEL_FOR_MASKED_LM_MAPPING if is_causal else MODEL_FOR_CAUSAL_LM_MAPPING)
+        remedy = f"try --backend {other}" if has_other else "give a masked or a causal language model"
+        raise UserError(f"{name} is a {config.model_type}, which has no {kind} language model; {remedy}")
     if is_causal and type(config) in MODEL_FOR_MASKED_LM_MAPPING:
         config.is_decoder = True  # else BERT and its kin would see later tokens
     model, missing = load_pretrained(
