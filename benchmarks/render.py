@@ -21,6 +21,7 @@ from matplotlib.figure import Figure
 import browser_tab
 import charts
 import data_speed
+import evaluation
 import finetuning
 import imdb
 import inference_speed
@@ -47,6 +48,7 @@ BLOCK = re.compile(r"(<!-- figures:([\w-]+) -->\n).*?(<!-- end:\2 -->)", flags=r
 TABLES: dict[str, Callable[[dict[str, Any]], list[str]]] = {
     "browser_tab": browser_tab.table,
     "data_speed": data_speed.table,
+    "evaluation": evaluation.table,
     "finetuning": finetuning.table,
     "imdb": imdb.table,
     "inference_speed": inference_speed.table,

@@ -430,3 +430,27 @@ def test_the_speed_of_answers_is_that_of_equal_answers(results: Path, architectu
     for table in figures["tables"]:
         assert table["rows"][0]["ratio"] == 1
         assert all(row["seconds"] > 0 for row in table["rows"])
+
+
+def test_the_reference_checkpoints_are_measured_with_each_suite_once(
+    results: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    module = importlib.import_module("evaluation")
+    pairs = [{"sentence_good": "The cats see.", "sentence_bad": "The cats sees.", "UID": "agreement"}] * 2
+    scored = [{"sentence1": f"cat {number}", "sentence2": "a cat", "score": number} for number in range(3)]
+    for name, rows in {"pairs": pairs, "scored": scored}.items():
+        (tmp_path / f"{name}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    models = ["minibert-tiny", "minigpt-tiny"]
+    data = {"blimp": [str(tmp_path / "pairs.jsonl")], "sts": [str(tmp_path / "scored.jsonl")]}
+    arguments = module.Arguments(models=models, max_pairs=1, results_dir=str(results), **data)
+    assert module.main(arguments) == 0
+    figures = json.loads((results / "evaluation.json").read_text())
+    assert [(row["data"], row["model"]) for row in figures["rows"]] == [
+        (each, one) for each in ("sts", "blimp") for one in models
+    ]
+    assert figures["rows"][-1]["figures"]["pairs"] == 1
+    lines = module.table(figures)
+    assert lines[0] == "| | `minibert-tiny` | `minigpt-tiny` |"
+    assert any("right pairs, the mean of 1 paradigms (%) |" in line for line in lines)
+    monkeypatch.setattr(module, "measured", None)  # nothing is left to do
+    assert module.main(arguments) == 0
