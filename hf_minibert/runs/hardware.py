@@ -55,7 +55,7 @@ def nominal_watts(kind: str, num_devices: int) -> float | None:
     Returns:
         Watts; None for a device whose power is not known here.
     """
-    if cores := re.fullmatch(r"(\d+) CPU cores", kind):
+    if cores := re.fullmatch(r"(\d+) CPU cores?", kind):
         return int(cores[1]) * WATTS_OF_A_CPU_CORE
     words = f" {re.sub(r'[ -]', ' ', kind)} "
     found = [watts for name, watts in WATTS_OF_A_GPU.items() if f" {name} " in words]

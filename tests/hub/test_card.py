@@ -255,6 +255,7 @@ def test_the_licence_of_the_text_is_the_one_that_was_stated(tmp_path: Path):
     [
         ("2 CPU cores", 1, "about 2 Wh (24 W "),  # 299.4 s at 12 W a core
         ("2 CPU cores", 2, "about 2 Wh (24 W "),  # two processes share the cores
+        ("1 CPU core", 1, "about 1 Wh (12 W "),
         ("NVIDIA H200", 2, "about 120 Wh (1,400 W "),
         ("NVIDIA A100-SXM4-80GB", 1, "about 33 Wh (400 W "),
         ("Tesla T4", 1, "about 5.8 Wh (70 W "),
