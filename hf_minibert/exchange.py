@@ -55,7 +55,8 @@ def exchange(staged: Path, folder: Path, *, coming: dict[str, str], gone: Iterab
     new.mkdir()
     for name in {PurePosixPath(name).parts[0] for name in coming}:
         (staged / name).rename(new / name)
-    gone = [name for name in gone if name not in coming]
+    elsewhere = {name for name in manifest.files if manifest.path(name) is None}  # somebody has edited the list
+    gone = [name for name in gone if name not in coming and name not in elsewhere]
     steps, bridges = _plan(staged, folder, coming, gone, last)
     for name, checksum in bridges.items():
         stamps = manifest.files.setdefault(name, [])
@@ -63,7 +64,7 @@ def exchange(staged: Path, folder: Path, *, coming: dict[str, str], gone: Iterab
             set_aside(folder / name)
         stamps.append({"sha256": checksum})
     manifest.write()
-    left = {name: stamps for name, stamps in manifest.files.items() if name not in {*gone, *bridges}}
+    left = {name: stamps for name, stamps in manifest.files.items() if name not in {*gone, *bridges, *elsewhere}}
     listed = left | {name: [{"sha256": checksum}] for name, checksum in coming.items()}
     Manifest(new, manifest.verb, listed, manifest.cards).write()
     steps.append(_Step(MANIFEST, f"{_NEW}/{MANIFEST}"))

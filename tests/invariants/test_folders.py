@@ -446,6 +446,27 @@ def test_killed_at_any_change_of_files_the_next_one_replaces_what_was_written(
     assert change > 10
 
 
+def test_a_list_that_somebody_edited_leads_nowhere(tmp_path: Path) -> None:
+    folder, checksum = tmp_path / "out", hashlib.sha256(b"precious").hexdigest()
+    convert_in(folder, 1)
+    (folder / ".git").mkdir()
+    (folder / "up").symlink_to("..")
+    theirs = [tmp_path / "precious.txt", folder / ".git" / "HEAD"]
+    for path in theirs:
+        path.write_text("precious")
+    names = ["../precious.txt", str(theirs[0]), ".git/HEAD", "up/precious.txt", "a/../../precious.txt"]
+    manifest = Manifest.read(folder)
+    assert manifest is not None
+    manifest.files |= {name: [{"sha256": checksum}] for name in names}
+    manifest.write()
+    convert_in(folder, 2)
+    assert model_in(folder) == (2, 2)
+    assert all(path.read_text() == "precious" for path in theirs)
+    after = Manifest.read(folder)
+    assert after is not None
+    assert not set(names) & after.files.keys()
+
+
 CHANGED: dict[str, dict[str, Any]] = {
     "finetune": {"seed": 7},
     "export": {"model_name_or_path": "other"},
