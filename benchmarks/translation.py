@@ -210,7 +210,9 @@ def chart(task: Translation, model: PlainRNN, ours: Path, tokenizer: Any) -> Fig
     opened = AutoModelForSeq2SeqLM.from_pretrained(ours).to(device()).eval()
     own = AutoTokenizer.from_pretrained(ours)
     written = opened.generate(tokens, max_length=longest_translation(tokens.shape[1]))[:, 1:]
-    theirs = torch.tensor(model.eval().translate(tokens, 5, longest_translation(tokens.shape[1])), device=device())
+    row = model.eval().translate(tokens, 5, longest_translation(tokens.shape[1]))[0]
+    row = row[: row.index(model.end_id) + 1] if model.end_id in row else row  # other beginnings may have gone on
+    theirs = torch.tensor([row], device=device())
     with torch.no_grad():
         found = {
             "GRUs with attention": (theirs, model(tokens, theirs)[1][0].cpu()),
