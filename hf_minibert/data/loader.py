@@ -94,6 +94,7 @@ def training_batches(
         num_workers=num_workers,
         worker_init_fn=_ignore_signals,
         generator=torch.Generator(),
+        pin_memory=torch.cuda.is_available(),  # else a copy to the GPU waits for it
     )
     with closing(order):
         yield from loader

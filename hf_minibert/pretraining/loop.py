@@ -316,7 +316,8 @@ class Pretraining:
         counts = self.plan.objective.counts
         totals = [sum(int(count(batch)) for batch in micro_batches) for count in counts.values()]
         tokens, stops = sum(map(real_tokens, micro_batches)), int(stop.received)
-        everyones = torch.tensor([*totals, tokens, stops], device=self.accelerator.device)
+        everyones = torch.tensor([*totals, tokens, stops], pin_memory=torch.cuda.is_available())
+        everyones = everyones.to(self.accelerator.device, non_blocking=True)
         if self.accelerator.num_processes > 1:
             everyones = self.accelerator.reduce(everyones, reduction="sum")
             tokens, stops = everyones[-2:].tolist()

@@ -3,13 +3,18 @@
 import json
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
+import torch
 from commands import TINY_RUN, call, flags, write_corpus
 
 from hf_minibert.pretraining import loop, schedule
 from hf_minibert.pretraining.checkpoint import TrainState
+from hf_minibert.pretraining.muon import Muon
+from hf_minibert.pretraining.objectives import OBJECTIVES
 from hf_minibert.pretraining.schedule import Clock, End, ends_part, has_time_to_pause
+from hf_minibert.runs.stopping import StopSignal
 
 
 def evaluated_steps(num_steps: int) -> list[int]:
@@ -77,3 +82,26 @@ def test_a_run_that_is_seldom_evaluated_is_saved_by_the_clock(tmp_path: Path, mo
     options = TINY_RUN | {"corpus": corpus, "output_dir": tmp_path / "run", "save_total_limit": 10}
     assert call("pretrain.py", monkeypatch, *flags(options)) == 0
     assert len(list((tmp_path / "run").glob("checkpoint-*"))) == 4
+
+
+@pytest.mark.parametrize("objective", ["mlm", "mlm+nsp", "clm"])
+def test_counts_are_known_without_waiting_for_the_device(objective: str):
+    """A tensor on the meta device has no numbers: to read one, as a GPU would be waited for, fails."""
+    labels = torch.tensor([[-100, 7, 8, -100], [5, -100, -100, 9]])
+    batch = {"input_ids": torch.ones_like(labels), "labels": labels, "next_sentence_label": torch.tensor([0, 1])}
+    run = SimpleNamespace(
+        plan=SimpleNamespace(objective=OBJECTIVES[objective]),
+        accelerator=SimpleNamespace(device=torch.device("meta"), num_processes=1),
+    )
+    counts, tokens = loop.Pretraining.count(run, [batch, batch], StopSignal())
+    assert tokens == 16
+    assert {count.device.type for count in counts.values()} == {"meta"}
+
+
+def test_muon_waits_for_no_device(make_model):
+    model = make_model("MiniGPTForCausalLM").to("meta")
+    matrices = [weight for weight in model.model.layers.parameters() if weight.ndim == 2]
+    for weight in matrices:
+        weight.grad = torch.empty_like(weight)
+    torch.nn.utils.clip_grad_norm_(matrices, 1.0)
+    Muon(matrices, lr=0.1).step()
