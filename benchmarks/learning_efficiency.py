@@ -203,7 +203,7 @@ def run_peer(
 
 
 def accuracy_on_pairs(arguments: Arguments, folder: Path) -> float:
-    """The share of minimal pairs of which the model in a folder finds the better sentence likelier."""
+    """In percent, the minimal pairs of which the model in a folder finds the better sentence likelier."""
     script(
         "evaluate.py",
         suite="blimp",
@@ -301,7 +301,7 @@ def table(figures: dict[str, Any]) -> list[str]:
         for who in ("ours", *peers)
     )
     pairs = "; ".join(
-        f"{who} {', '.join(format(one[who]['blimp'], '.1%') for one in figures['runs'])}"
+        f"{who} {', '.join(format(one[who]['blimp'], '.1f') for one in figures['runs'])}"
         for who in ("ours", *peers)
         if all("blimp" in one[who] for one in figures["runs"])
     )
@@ -312,7 +312,7 @@ def table(figures: dict[str, Any]) -> list[str]:
         "",
         f"Learning rates tried, and nats after {figures['search']['budget']} of each: {rates}. "
         f"Optimizer steps, by seed: {steps}."
-        + (f" Accuracy on minimal pairs (BLiMP), by seed: {pairs}." if pairs else ""),
+        + (f" Accuracy on minimal pairs (BLiMP) in percent, by seed: {pairs}." if pairs else ""),
         "",
         f"({precisions(figures)}; text: {', '.join(figures['corpus'])}; measured on {measured}; `{commands}`)",
     ]
