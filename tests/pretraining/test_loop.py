@@ -11,9 +11,9 @@ from commands import TINY_RUN, call, flags, write_corpus
 
 from hf_minibert.pretraining import loop, schedule
 from hf_minibert.pretraining.checkpoint import TrainState
-from hf_minibert.pretraining.muon import Muon
 from hf_minibert.pretraining.objectives import OBJECTIVES
 from hf_minibert.pretraining.schedule import Clock, End, ends_part, has_time_to_pause
+from hf_minibert.runs.muon import Muon
 from hf_minibert.runs.stopping import StopSignal
 
 
