@@ -43,7 +43,7 @@ class Browser:
         box.send_keys(text)
 
     def press(self, name: str) -> None:
-        (button,) = self.shown(f"//button[normalize-space()='{name}' and not(@role='tab')]")
+        (button,) = self.shown(f"//button[contains(@class, 'primary') and normalize-space()='{name}']")
         button.click()
 
     def text(self) -> str:
