@@ -1,6 +1,7 @@
 # Copyright 2026 The hf_minibert authors.
 """MiniGPT: the Transformer in which a token sees only those before it, and what it is trained to predict."""
 
+import inspect
 from dataclasses import dataclass
 from typing import Any, Unpack
 
@@ -21,7 +22,7 @@ from transformers.models.auto import modeling_auto
 from transformers.utils.generic import can_return_tuple, merge_with_config_defaults
 from transformers.utils.output_capturing import OutputRecorder, capture_outputs
 
-from .caches import CACHE_NAME, AnyCache, EitherCacheName, one_cache
+from .caches import CACHE_NAME, AnyCache, EitherCacheName, let_grow, one_cache
 from .configuration_minigpt import MiniGPTConfig
 from .heads import MultipleChoiceMixin, QuestionAnsweringMixin, TokenClassificationMixin, make_classifier_dropout
 from .losses import (
@@ -174,6 +175,8 @@ class MiniGPTModel(MiniGPTPreTrainedModel, TransformerBackbone):
             memory = DynamicCache(config=self.config)
         if encoder_hidden_states is not None and memory is not None and not isinstance(memory, EncoderDecoderCache):
             memory = EncoderDecoderCache(memory, DynamicCache(config=self.config))
+        if not torch.compiler.is_compiling():
+            let_grow(memory)
         hidden_states = self.transform(
             hidden_states, mask, position_ids, memory, packed, encoder_hidden_states, encoder_mask, **kwargs
         )
@@ -306,6 +309,10 @@ class MiniGPTForCausalLM(MiniGPTPreTrainedModel, GenerationMixin):
             cross_attentions=outputs.cross_attentions or None,
             **returned,
         )
+
+
+# `generate` asks for it with each token.
+MiniGPTForCausalLM.forward.__signature__ = inspect.signature(MiniGPTForCausalLM.forward)
 
 
 @dataclass

@@ -9,16 +9,18 @@ from typing import Any, TypedDict
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+from torch.nn.modules.module import _has_any_global_hook
 from transformers import initialization as init
 from transformers.activations import ACT2FN
-from transformers.cache_utils import EncoderDecoderCache
+from transformers.cache_utils import Cache, EncoderDecoderCache
 from transformers.generation.continuous_batching.cache import PagedAttentionCache
+from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.modeling_layers import GradientCheckpointingLayer
 from transformers.modeling_rope_utils import ROPE_INIT_FUNCTIONS
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS, PreTrainedModel
 from transformers.utils.generic import is_flash_attention_requested
 
-from .caches import CACHE_NAME, AnyCache, one_cache
+from .caches import CACHE_NAME, AnyCache, is_watched, one_cache
 from .configuration_transformer import TransformerConfig
 from .losses import is_plain
 from .masks import Mask
@@ -248,6 +250,20 @@ class Attention(nn.Module):
         # Back to the shape that came in: servers' attention functions return (tokens, heads x head_dim).
         return self.o_proj(attended.reshape(*hidden_states.shape[:-1], -1)), weights
 
+    def decode(
+        self, hidden_states: Tensor, attention_mask: Tensor | None, rotation: Rotation | None, cache: Any
+    ) -> Tensor:
+        """What `forward` computes of one more token a row, (batch, 1, hidden) in and out; see `decodes`."""
+        shape = (hidden_states.shape[0], -1, 1, self.head_dim)  # of one token, nothing need be transposed
+        query = self.q_norm(self.q_proj(hidden_states).view(shape))
+        key = self.k_norm(self.k_proj(hidden_states).view(shape))
+        value = self.v_proj(hidden_states).view(shape)
+        if rotation is not None:
+            query, key = rotate(torch.cat((query, key), dim=1), rotation).chunk(2, dim=1)
+        key, value = cache.update(key, value, self.layer_idx)
+        attended = F.scaled_dot_product_attention(query, key, value, attn_mask=attention_mask, scale=self.scaling)
+        return self.o_proj(attended.reshape(hidden_states.shape[0], 1, -1))
+
     def split_heads(self, states: Tensor) -> Tensor:
         """(batch, sequence, heads x head_dim) -> (batch, heads, sequence, head_dim)."""
         return states.view(*states.shape[:-1], -1, self.head_dim).transpose(1, 2)
@@ -328,11 +344,49 @@ class TransformerLayer(GradientCheckpointingLayer):
             hidden_states = self.add(hidden_states, self.cross_attention_norm, attend_to_encoder)
         return self.add(hidden_states, self.mlp_norm, self.mlp)
 
+    def decode(
+        self, hidden_states: Tensor, attention_mask: Tensor | None, rotation: Rotation | None, cache: Any
+    ) -> Tensor:
+        """What `forward` computes of one more token a row, (batch, 1, hidden) in and out; see `decodes`."""
+        attend, before = self.self_attn.decode, self.norm_first
+        attended = attend(
+            self.attention_norm(hidden_states) if before else hidden_states, attention_mask, rotation, cache
+        )
+        hidden_states = hidden_states + attended
+        if before:
+            return hidden_states + self.mlp(self.mlp_norm(hidden_states))
+        hidden_states = self.attention_norm(hidden_states)
+        return self.mlp_norm(hidden_states + self.mlp(hidden_states))
+
+    def is_plain(self) -> bool:
+        """Whether it computes what `decode` does: without dropout, and nobody watches or changes what it calls."""
+        parts = (self.self_attn, self.dropout)
+        is_still = not (self.training or any(part.training or is_changed(part) for part in parts))
+        return is_still and self.cross_attn is None
+
     def add(self, hidden_states: Tensor, norm: nn.Module, branch: Callable[[Tensor], Tensor]) -> Tensor:
         """Add the output of `branch` to its input; the norm comes before the branch or after the sum."""
         if self.norm_first:
             return hidden_states + self.dropout(branch(norm(hidden_states)))
         return norm(hidden_states + self.dropout(branch(hidden_states)))
+
+
+FORWARDS: dict[type[nn.Module], Any] = {kind: kind.forward for kind in (TransformerLayer, Attention, nn.Dropout)}
+
+
+def is_changed(module: nn.Module) -> bool:
+    """Whether calling a module may do anything but what `forward` of its class here does.
+
+    It may have hooks, as of FSDP and of recorded attention; another class, `forward` or compiled call.
+    """
+    kind = type(module)
+    return bool(
+        kind.forward is not FORWARDS.get(kind)
+        or module._forward_hooks
+        or module._forward_pre_hooks
+        or "forward" in vars(module)
+        or module._compiled_call_impl is not None
+    )
 
 
 class TransformerPreTrainedModel(PreTrainedModel):
@@ -445,12 +499,34 @@ class TransformerBackbone(TransformerPreTrainedModel):
         if packed is not None and is_flash_attention_requested(self.config) and "cu_seq_lens_q" not in kwargs:
             kwargs |= document_bounds(packed.expand(hidden_states.shape[0], -1))
         rotation = None if self.rotary_emb is None else self.rotary_emb(position_ids, hidden_states.dtype)
+        layers: Any = self.layers[: self.config.num_hidden_layers]  # assisted decoding may run only the first
+        if not kwargs and encoder_hidden_states is None and self.decodes(hidden_states, layers, cache):
+            for layer in layers:
+                hidden_states = layer.decode(hidden_states, attention_mask, rotation, cache)
+            return self.norm(hidden_states)
         # The cache goes by keyword, where gradient checkpointing finds it: a layer that runs twice may fill it once.
         context = {CACHE_NAME: cache, "position_ids": position_ids, **kwargs}
         encoded = (encoder_hidden_states, encoder_attention_mask)
-        for layer in self.layers[: self.config.num_hidden_layers]:  # assisted decoding may run only the first
+        for layer in layers:
             hidden_states = layer(hidden_states, attention_mask, rotation, *encoded, **context)
         return self.norm(hidden_states)
+
+    def decodes(self, hidden_states: Tensor, layers: Any, cache: AnyCache | None) -> bool:
+        """Whether each row gets one more token, and `TransformerLayer.decode` computes what its `forward` would.
+
+        Of one token, a small model computes hardly longer than Python needs to call it. So `decode` calls less. Linear
+        layers, norms and feed-forward are still called as modules: adapters and 8-bit weights may take their places.
+        """
+        attend = ALL_ATTENTION_FUNCTIONS.get_interface(self.config._attn_implementation, eager_attention)
+        return (
+            hidden_states.shape[1] == 1
+            and isinstance(cache, Cache)
+            and not isinstance(cache, EncoderDecoderCache)
+            and attend is sdpa_attention_forward
+            and not is_watched()
+            and not _has_any_global_hook()
+            and all(not is_changed(layer) and layer.is_plain() for layer in layers)
+        )
 
     def positions(
         self,
