@@ -4,6 +4,7 @@
 
     python benchmarks/inference_speed.py
     python benchmarks/inference_speed.py --sizes small --texts sentences.txt
+    python benchmarks/inference_speed.py --kinds generation --threads 1
 
 Ours and the stock class of the same shape and weights take turns, and who begins changes, so that other work on the
 machine slows all of them alike. A variant's figure is its median, in seconds: of this process's CPU time on a CPU, of
@@ -72,6 +73,8 @@ class Arguments(Benchmark):
 
     sizes: list[str] = field(default_factory=lambda: ["mini"])
     """Shapes: tiny, mini, small, medium."""
+    kinds: list[str] = field(default_factory=lambda: ["vectors", "generation", "cold_start"])
+    """What to measure."""
     texts: str | None = None
     """File of texts to encode, one a line. Default: sentences of the builtin corpus."""
     num_texts: int = 1_000
@@ -234,6 +237,19 @@ def cold_start(size: str, arguments: Arguments) -> dict[str, Any]:
     return {"kind": "cold start", "model": f"minibert-{size}", "rows": rows}
 
 
+def encodings(size: str, arguments: Arguments, at: torch.device) -> list[dict[str, Any]]:
+    """The tables of vectors, of either architecture."""
+    texts = sentences(arguments)
+    return [encoding(size, architecture, texts, arguments, at) for architecture in ("classic", "modern")]
+
+
+KINDS: dict[str, Callable[[str, Arguments, torch.device], list[dict[str, Any]]]] = {
+    "vectors": encodings,
+    "generation": lambda size, arguments, at: [generation(size, batch, arguments, at) for batch in (1, 8)],
+    "cold_start": lambda size, arguments, _: [cold_start(size, arguments)],
+}
+
+
 def table(figures: dict[str, Any]) -> list[str]:
     """Times and ratios."""
     lines = []
@@ -249,20 +265,19 @@ def table(figures: dict[str, Any]) -> list[str]:
             for row in each["rows"]
         ]
         lines.append("")
-    return [*lines, f"({figures['hardware']}, median of {figures['rounds']}; `{figures['command']}`)"]
+    threads = f"{figures['threads']} thread{'s' if figures['threads'] > 1 else ''}"
+    return [*lines, f"({figures['hardware']}, {threads}, median of {figures['rounds']}; `{figures['command']}`)"]
 
 
 def main(arguments: Arguments) -> int:
     """All tables, printed and written."""
+    unknown = [kind for kind in arguments.kinds if kind not in KINDS]
+    if unknown:
+        raise UserError(f"kinds must be of {', '.join(KINDS)}, got {', '.join(unknown)}; choose among them")
     at = device()
     if arguments.threads is not None:
         torch.set_num_threads(arguments.threads)
-    texts = sentences(arguments)
-    tables = []
-    for size in arguments.sizes:
-        tables += [encoding(size, architecture, texts, arguments, at) for architecture in ("classic", "modern")]
-        tables += [generation(size, batch, arguments, at) for batch in (1, 8)]
-        tables.append(cold_start(size, arguments))
+    tables = [made for size in arguments.sizes for kind in arguments.kinds for made in KINDS[kind](size, arguments, at)]
     figures = {
         "command": invocation(),
         "hardware": hardware(at),

@@ -424,7 +424,7 @@ def test_the_speed_of_answers_is_that_of_equal_answers(results: Path, architectu
     assert (vectors["texts"], len(vectors["rows"])) == (12, 4)
     written = module.generation("tiny", 2, arguments, at)
     assert written["same_tokens"]
-    figures = {"tables": [vectors, written], "hardware": "a CPU", "rounds": 2, "command": "python x.py"}
+    figures = {"tables": [vectors, written], "hardware": "a CPU", "rounds": 2, "threads": 1, "command": "x"}
     lines = module.table(figures)
     assert sum(line.startswith(("| stock", "| Mini")) for line in lines) == 6
     for table in figures["tables"]:
