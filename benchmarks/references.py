@@ -121,8 +121,8 @@ def measured(arguments: Arguments, model: Path, data: Path) -> list[dict[str, An
         max_eval_samples=arguments.max_eval_samples,
     )
     for name, row in ROWS.items():
-        dataset = tasks.one_folder(data, row, output)
-        values = tasks.finetune(settings, row, model, dataset, output / name)["values"]
+        files = {"dataset": tasks.one_folder(data, row, output)}
+        values = tasks.finetune(settings, row, model, files, output / name)["values"]
         one = {"name": name, "metric": row.metric, "value": statistics.mean(values), "seeds": len(values)}
         rows.append(one | ({"standard_deviation": statistics.stdev(values)} if len(values) > 1 else {}))
     return rows
