@@ -12,6 +12,12 @@ def asset(name: str) -> Path:
     return package / name if (package / name).is_dir() else package.parent / name
 
 
+def references() -> list[str]:
+    """The names of the reference checkpoints."""
+    checkpoints = asset("checkpoints")
+    return sorted(path.name for path in checkpoints.iterdir() if path.is_dir()) if checkpoints.is_dir() else []
+
+
 def model_folder(name_or_path: str) -> str:
     """The folder or Hub name of a model. A reference checkpoint's name, such as `minibert-tiny`, gives its folder.
 
@@ -24,11 +30,10 @@ def model_folder(name_or_path: str) -> str:
     if not is_nowhere(name_or_path):
         settle(Path(name_or_path))
         return name_or_path
-    checkpoints = asset("checkpoints")
-    references = sorted(path.name for path in checkpoints.iterdir() if path.is_dir()) if checkpoints.is_dir() else []
-    if name_or_path in references:
-        return str(checkpoints / name_or_path)
-    named = f", or one of {', '.join(references)}" if references else ""
+    known = references()
+    if name_or_path in known:
+        return str(asset("checkpoints") / name_or_path)
+    named = f", or one of {', '.join(known)}" if known else ""
     raise UserError(
         f"there is no folder {name_or_path}; model_name_or_path is that of a run, or OWNER/NAME on the Hub{named}"
     )

@@ -9,6 +9,7 @@ import glob
 import hashlib
 import io
 import json
+import logging
 import os
 import re
 from collections import Counter
@@ -38,6 +39,8 @@ from hf_minibert.data.documents import Corpus, Document
 from hf_minibert.data.sources import BUILTIN, KNOWN_SUFFIXES, TEXT_FORMATS, DocumentUnit, expanded, suffix_of
 from hf_minibert.errors import UserError
 from hf_minibert.files import MANIFEST
+
+logger = logging.getLogger("hf_minibert")
 
 READER_VERSION = 1
 """The version of reading, part of the fingerprint. Raise it when the same file would yield other documents."""
@@ -88,6 +91,8 @@ def open_corpus(
         raise UserError(f"streaming reads a data set on the Hub, but {' '.join(sources)} is here already; leave it out")
     corpus: Corpus
     if others == [BUILTIN]:
+        if Path(BUILTIN).exists():
+            logger.warning("%s is the corpus of this package; what is called so here is ./%s", BUILTIN, BUILTIN)
         paths = [prepare_builtin_corpus(builtin_fingerprint())]
         corpus = FileCorpus(BUILTIN, [("", paths[0])], "text")
     elif others:

@@ -16,7 +16,9 @@ from typing import Any
 import jinja2
 from huggingface_hub import EvalResult, ModelCardData
 
+from hf_minibert.assets import references
 from hf_minibert.card_parts import assembled, renew_card
+from hf_minibert.data.sources import BUILTIN
 from hf_minibert.errors import UserError
 from hf_minibert.files import DECODER, is_plain_file, shown
 from hf_minibert.markdown import block, code, plain
@@ -214,17 +216,22 @@ def _environment() -> jinja2.Environment:
 
 
 def shareable_arguments(folder: Path) -> dict[str, Any]:
-    """A run's ``arguments.json``, with each local path cut to its last part: a machine's folders stay private."""
+    """A run's ``arguments.json``, with each local path cut to its last part: a machine's folders stay private.
+
+    A folder of one's own that is called as something of this package is, such as `builtin`, stays `./builtin`.
+    """
     arguments, results = _read_json(folder, "arguments.json"), _read_json(folder, "results.json")
     hub_ids = {results.get(part, {}).get("hub_id") for part in ("corpus", "dataset", "tokenizer")}
     hub_ids.add(results.get("base_model_hub_id"))
+    taken = {BUILTIN, *references()}
 
     def reduce(value: Any) -> Any:
         if isinstance(value, list):
             return [reduce(item) for item in value]
         if not isinstance(value, str) or value.partition(":")[0] in hub_ids:
             return value
-        return re.split(r"[/\\]", value.rstrip("/\\"))[-1]
+        name = re.split(r"[/\\]", value.rstrip("/\\"))[-1]
+        return f"./{name}" if name in taken and name != value else name
 
     return arguments | {name: reduce(arguments[name]) for name in _PATHS if name in arguments}
 

@@ -864,7 +864,11 @@ def test_builtin_is_extracted_once_and_cached(packages, tmp_path, monkeypatch, c
     assert len({name for name, _ in documents}) == len(documents) > 50
     assert corpus.name == "builtin"
     assert corpus.bytes_read == corpus.num_bytes
+    assert "what is called so here" not in caplog.text
+    (tmp_path / "builtin").mkdir()
+    monkeypatch.chdir(tmp_path)
     again = open_corpus(["builtin"])
+    assert "what is called so here is ./builtin" in caplog.text
     assert list(again) == documents
     assert again.fingerprint == corpus.fingerprint
     assert len(calls) == 1

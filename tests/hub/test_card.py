@@ -304,8 +304,10 @@ def test_command_has_the_flags_that_were_set_and_no_local_folder(tmp_path: Path)
 
 def test_names_of_the_hub_are_whole_and_local_paths_lose_their_folders(tmp_path: Path):
     arguments = {
-        "corpus": ["/home/me/texts/*.txt", "C:\\texts\\b.txt"],
+        "corpus": ["/home/me/texts/*.txt", "C:\\texts\\b.txt", "./builtin"],
         "tokenizer": "me/tokenizer",
+        "model_name_or_path": "runs/minibert-tiny/",
+        "dataset": "builtin",
         "test_dataset": "runs/secret/test.csv",
         "output_dir": "/home/me/run/",
         "label_names": ["n/a", "yes"],
@@ -313,8 +315,10 @@ def test_names_of_the_hub_are_whole_and_local_paths_lose_their_folders(tmp_path:
     write_run(tmp_path, PRETRAINED | {"tokenizer": PRETRAINED["tokenizer"] | {"hub_id": "me/tokenizer"}})
     (tmp_path / "arguments.json").write_text(json.dumps(arguments), encoding="utf-8")
     assert shareable_arguments(tmp_path) == {
-        "corpus": ["*.txt", "b.txt"],
+        "corpus": ["*.txt", "b.txt", "./builtin"],
         "tokenizer": "me/tokenizer",
+        "model_name_or_path": "./minibert-tiny",
+        "dataset": "builtin",
         "test_dataset": "test.csv",
         "output_dir": "run",
         "label_names": ["n/a", "yes"],
