@@ -28,6 +28,8 @@ DECODER = "decoder"
 """The subfolder of a hybrid run (whose own folder is the encoder) with the same weights as a causal model."""
 MANIFEST = ".hf_minibert.json"
 TEMPORARY = re.compile(r"\.hf_minibert-[0-9a-f]{16}")
+BUILTIN = "builtin"
+"""The name of the corpus that is made from installed packages."""
 CARD, GENERATED_CARD = "README.md", "README.generated.md"
 _DISK_IN_WORDS = re.compile(r"\(os error \d+\)|PytorchStreamWriter|inline_container|unexpected pos")
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)

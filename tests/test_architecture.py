@@ -55,7 +55,7 @@ ALLOWED = {
     "data": {"models", "tokenization", "document_encoder", "files", "errors"},
     "presets": {"models", "assets", "errors"},
     "export": {"data", "models", "tokenization", "assets", "files", "output_folder", "markdown", "errors"},
-    "hub": {"models", "runs", "card_parts", "exchange", "files", "markdown", "errors"},
+    "hub": {"models", "runs", "card_parts", "assets", "exchange", "files", "markdown", "errors"},
     "evaluation": {"data", "models", "presets", "tokenization", "runs", "assets", "files", "output_folder", "errors"},
     "runs": {"files", "errors"},
     "certificate": {"export", "hub", "models", "presets", "runs", "tokenization", "files", "errors"},

@@ -4,11 +4,11 @@ from pathlib import Path
 from typing import Literal
 
 from hf_minibert.errors import UserError
+from hf_minibert.files import BUILTIN as BUILTIN
 
 DocumentUnit = Literal["file", "blank-line", "line"]
 """What counts as one document of a text file."""
 
-BUILTIN = "builtin"
 COMPRESSIONS = (".gz", ".xz", ".zst")
 TEXT_FORMATS = (".txt", ".md")
 TABLE_FORMATS = (".jsonl", ".json", ".csv", ".tsv", ".parquet")

@@ -18,9 +18,8 @@ from huggingface_hub import EvalResult, ModelCardData
 
 from hf_minibert.assets import references
 from hf_minibert.card_parts import assembled, renew_card
-from hf_minibert.data.sources import BUILTIN
 from hf_minibert.errors import UserError
-from hf_minibert.files import DECODER, is_plain_file, shown
+from hf_minibert.files import BUILTIN, DECODER, is_plain_file, shown
 from hf_minibert.markdown import block, code, plain
 from hf_minibert.runs.hardware import nominal_watts
 from hf_minibert.runs.scores import score_of
