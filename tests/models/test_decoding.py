@@ -8,7 +8,7 @@ import torch
 from torch import nn
 from transformers import DynamicCache
 
-from hf_minibert.models.caches import GrowingLayer, let_grow
+from hf_minibert.models.caches import CACHE_NAME, GrowingLayer, let_grow
 from hf_minibert.models.modeling_transformer import Attention, TransformerLayer
 
 SHAPES = {
@@ -236,6 +236,8 @@ def test_generate_returns_a_cache_that_does_not_copy(make_model, tokens, decoded
     first = model.generate(tokens, max_new_tokens=4, **options)
     assert len(decoded) == 3 * model.config.num_hidden_layers
     assert {type(layer) for layer in first.past_key_values.layers} == {GrowingLayer}
-    more = model.generate(first.sequences, past_key_values=first.past_key_values, max_new_tokens=4, **options)
+    options[CACHE_NAME] = first.past_key_values
+    more = model.generate(first.sequences, max_new_tokens=4, **options)
+    del options[CACHE_NAME]
     whole = model.generate(tokens, max_new_tokens=8, use_cache=False, **options)
     assert torch.equal(more.sequences, whole.sequences)
