@@ -211,17 +211,20 @@ class WithoutResidual(TransformerLayer):
 
 
 def residuals() -> Table:
-    """How much of the gradient at the top of a stack arrives at its bottom, and what new layers do."""
+    """How much of the gradient at the top of a stack arrives at its bottom, and what new layers do.
+
+    In double precision: a gradient that grows a hundred million times makes its rounding grow, too.
+    """
     rows: list[list[Any]] = []
     for depth in (2, 8, 32, 64):
         arrives = []
         for kind, placement in ((WithoutResidual, "pre"), (TransformerLayer, "post"), (TransformerLayer, "pre")):
             set_seed(0)
             config = MiniBertConfig(**SHAPE, norm_placement=placement)
-            layers = [kind(config, index, is_causal=False) for index in range(depth)]
+            layers = [kind(config, index, is_causal=False).double() for index in range(depth)]
             for weight in (parameter for layer in layers for parameter in layer.parameters() if parameter.ndim == 2):
                 nn.init.normal_(weight, std=0.125)
-            bottom = torch.randn(1, 10, 64, requires_grad=True)
+            bottom = torch.randn(1, 10, 64, dtype=torch.float64, requires_grad=True)
             top = bottom
             for layer in layers:
                 top = layer(top, None)
