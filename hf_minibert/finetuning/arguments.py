@@ -22,8 +22,9 @@ LEARNING_RATE = 3e-4
 """Default of the rate of pre-trained weights."""
 NEW_LEARNING_RATE = 1e-3
 """Default of the rate where all weights are new."""
-MUON_LEARNING_RATE = 6e-3
-"""Default of Muon's rate, with which a translation learns whose weights are all new; it is that of pre-training."""
+MUON_LEARNING_RATES = {"tiny": 6e-3, "mini": 6e-3, "small": 3e-3, "medium": 3e-3}
+"""Default of Muon's rate by size, with which a translation learns whose weights are all new: those of pre-training in
+`presets.py`, which would load torch."""
 
 _LORA = ("lora_rank", "merge_lora")
 TASK_FLAGS: dict[TaskName, tuple[str, ...]] = {
@@ -177,7 +178,7 @@ class TrainingArguments:
     learning_rate: float | None = None
     """Peak of the schedule, which warms up and falls linearly. Matrices larger than usual, as Muon makes them, learn
     faster in proportion, and beside pre-trained weights new ones ten times as fast. Default: 3e-4; 1e-3 where all
-    weights are new, and 6e-3 in translation, where Muon trains them."""
+    weights are new, and in translation, where Muon trains them, 6e-3, or 3e-3 for small and medium."""
     warmup_steps: float = 0.1
     """Steps of linear warm-up; below 1, their share of the run."""
     weight_decay: float = 0.01
@@ -232,9 +233,10 @@ class FinetuneArguments(
 
     def __post_init__(self) -> None:
         if self.learning_rate is None:
-            new = MUON_LEARNING_RATE if self.task == "translation" else NEW_LEARNING_RATE
-            is_new = self.model is not None and self.decoder_name_or_path is None
-            self.learning_rate = new if is_new else LEARNING_RATE
+            self.learning_rate = LEARNING_RATE
+            if self.model is not None and self.decoder_name_or_path is None:
+                rates = MUON_LEARNING_RATES if self.task == "translation" else {}
+                self.learning_rate = rates.get(self.model.rpartition("-")[2], NEW_LEARNING_RATE)
         for name, value in vars(self).items():
             if isinstance(value, float) and not math.isfinite(value):
                 raise UserError(f"{name} must be a finite number, got {value}")

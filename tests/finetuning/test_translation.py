@@ -21,6 +21,7 @@ from hf_minibert.finetuning.finetune import build_trainer, finetune
 from hf_minibert.finetuning.run import Run, fingerprint, read
 from hf_minibert.finetuning.translation import Translation
 from hf_minibert.finetuning.unfinished import Unfinished
+from hf_minibert.presets import LEARNING_RATES
 from hf_minibert.runs.stopping import StopSignal
 from hf_minibert.tokenization import train_wordpiece
 
@@ -268,7 +269,8 @@ def test_bad_input_is_one_line(folder: Path, tmp_path: Path, more: dict[str, Any
 
 def test_the_default_rate_is_higher_where_all_weights_are_new(folder: Path, tmp_path: Path) -> None:
     pretrained = {"model_name_or_path": "minibert-tiny", "decoder_name_or_path": "minigpt-tiny"}
-    assert arguments(folder, tmp_path).learning_rate == 6e-3
+    for size, rate in LEARNING_RATES["muon"]["modern"].items():
+        assert arguments(folder, tmp_path, model=f"minibert-{size}").learning_rate == rate, "that of pre-training"
     of_another_task = {"task": "text-classification", "source_lang": None, "num_beams": 5}
     assert arguments(folder, tmp_path, **of_another_task).learning_rate == 1e-3
     assert arguments(folder, tmp_path, **pretrained).learning_rate == 3e-4
