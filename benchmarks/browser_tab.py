@@ -21,8 +21,11 @@ from importlib.util import module_from_spec, spec_from_file_location
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from hf_minibert.command_line import invocation, run
 from hf_minibert.errors import UserError
+from hf_minibert.runs.hardware import hardware
 from runs import REPOSITORY, Benchmark, results_so_far, write_results
 
 COMMANDS = {
@@ -92,8 +95,7 @@ def table(figures: dict[str, Any]) -> list[str]:
     if steps.keys() == COMMANDS.keys():
         total = sum(step["seconds"] for step in steps.values())
         lines.append(f"| **together** (asked: {SECONDS}) | **{total:.0f}** |")
-    cores = figures["cores"]
-    where = f"on {cores} CPU core{'s' if cores > 1 else ''}, packages from an index nearby"
+    where = f"{figures['hardware']}, packages from an index nearby"
     return [*lines, "", f"({where}; the last one until a headless Chromium has an answer; `{figures['command']}`)"]
 
 
@@ -102,7 +104,7 @@ def main(arguments: Arguments) -> int:
     unknown = [name for name in arguments.steps if name not in COMMANDS]
     if unknown:
         raise UserError(f"steps are {', '.join(COMMANDS)}, got {', '.join(unknown)}")
-    settings = {"cores": len(os.sched_getaffinity(0)) if sys.platform == "linux" else os.cpu_count()}
+    settings = {"hardware": hardware(torch.device("cpu"))}
     file = arguments.results / "browser_tab.json"
     figures = results_so_far(file, settings) or {**settings, "command": invocation(), "steps": {}}
     for step in COMMANDS:

@@ -107,7 +107,8 @@ def table(figures: dict[str, Any]) -> list[str]:
                     for cell in cells
                 )
                 lines.append(f"| {figures['sources'][name]}: {words} | {' | '.join(shown)} |")
-    return [*lines, "", f"({figures['hardware']}; `{figures['command']}`)"]
+    threads = f"{figures['threads']} thread{'s' if figures['threads'] > 1 else ''}"
+    return [*lines, "", f"({figures['hardware']}, {threads}; `{figures['command']}`)"]
 
 
 def digits(key: str) -> int:

@@ -169,11 +169,12 @@ def pretrained(arguments: Arguments) -> dict[str, Any]:
 
 def scratch(arguments: Arguments) -> dict[str, Any]:
     """New weights, fine-tuned with each way to make one vector of a review."""
-    rows = []
+    rows, seeds = [], []
     for pooling in POOLINGS:
+        output = Path(arguments.output_dir).resolve() / f"scratch-{pooling}"
         results = finetune(
             arguments,
-            Path(arguments.output_dir).resolve() / f"scratch-{pooling}",
+            output,
             model=arguments.model,
             classifier_pooling=pooling,
             num_train_epochs=arguments.num_train_epochs or 3.0,
@@ -186,7 +187,8 @@ def scratch(arguments: Arguments) -> dict[str, Any]:
                 **{name: training[name] for name in ("seconds", "epochs", "hardware", "precision")},
             }
         )
-    return {"rows": rows, "train_reviews": results["dataset"]["train_examples"], "seed": 42}
+        seeds.append(json.loads((output / "arguments.json").read_text(encoding="utf-8"))["seed"])
+    return {"rows": rows, "train_reviews": results["dataset"]["train_examples"], "seeds": seeds}
 
 
 def linear(arguments: Arguments) -> dict[str, Any]:

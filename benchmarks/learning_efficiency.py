@@ -54,7 +54,6 @@ from hf_minibert.runs.results import environment
 from hf_minibert.tokenization import OWN_TOKENIZER, load_tokenizer, save_tokenizer
 from peers import PEERS, RATES, train_peer, without_private_arguments
 from runs import (
-    REPOSITORY,
     RESULTS,
     Benchmark,
     curves,
@@ -181,7 +180,7 @@ def run_ours(arguments: Arguments, folder: Path, seed: int) -> dict[str, Any]:
     folder.parent.mkdir(parents=True, exist_ok=True)
     settings = folder.with_suffix(".json")
     write_json(settings, {name: value for name, value in wanted.items() if value != usual[name]})
-    subprocess.run([sys.executable, "scripts/pretrain.py", str(settings)], check=True, cwd=REPOSITORY)
+    script("pretrain.py", settings)
     return results_of(folder) | {"metrics": measure_ours(arguments, folder, seed)}
 
 
@@ -198,7 +197,7 @@ def run_peer(
         "output_dir": str(folder),
     }
     write_json(folder / "arguments.json", settings)
-    subprocess.run([sys.executable, __file__, str(folder / "arguments.json")], check=True, cwd=REPOSITORY)
+    subprocess.run([sys.executable, __file__, str(folder / "arguments.json")], check=True)
     return results_of(folder)
 
 

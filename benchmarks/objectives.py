@@ -79,6 +79,7 @@ def compare(arguments: Arguments, objective: str, output: Path) -> dict[str, Any
             max_train_samples=arguments.max_train_samples,
             max_eval_samples=arguments.max_eval_samples,
             max_seq_length=arguments.max_seq_length,
+            num_train_epochs=3,
             lm_loss_weight=0,  # so that the classifiers learn alike
             output_dir=classifier,
             overwrite_output_dir=True,

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from hf_minibert.command_line import invocation, run
-from runs import REPOSITORY, Benchmark, curves, log_of, results_of, script, show_card, write_results
+from runs import Benchmark, curves, log_of, results_of, script, show_card, write_results
 
 
 @dataclass(kw_only=True)
@@ -49,16 +49,15 @@ def main(arguments: Arguments) -> int:
     """Both runs, one after the other."""
     figures, seeds = {}, set()
     for model in ("minibert-mini", "minigpt-mini"):
-        output_dir = f"{arguments.output_dir}/{model}"
+        output = Path(arguments.output_dir) / model
         script(
             "pretrain.py",
             model=model,
             corpus="builtin",
             budget=arguments.budget,
-            output_dir=output_dir,
+            output_dir=output,
             overwrite_output_dir=True,
         )
-        output = REPOSITORY / output_dir
         results = results_of(output)
         seeds.add(json.loads((output / "arguments.json").read_text(encoding="utf-8"))["seed"])
         show_card(output, Path(arguments.cards_dir).resolve())

@@ -41,11 +41,11 @@ class Benchmark:
 
 def script(name: str, *settings: Path, **flags: Any) -> None:
     """Run one of the scripts with files of settings and these flags; those that are None are left out."""
-    command = [sys.executable, f"scripts/{name}", *map(str, settings)]
+    command = [sys.executable, str(REPOSITORY / "scripts" / name), *map(str, settings)]
     for flag, value in flags.items():
         if value is not None:
             command += [f"--{flag}", *(str(item) for item in (value if isinstance(value, list) else [value]))]
-    subprocess.run(command, check=True, cwd=REPOSITORY)
+    subprocess.run(command, check=True)  # in the working directory, from which the paths of flags count
 
 
 def results_of(run: Path) -> dict[str, Any]:
