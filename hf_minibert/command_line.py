@@ -27,6 +27,7 @@ from typing import Any, Literal, NoReturn, TextIO, TypeVar, Union, get_args, get
 import yaml
 
 from hf_minibert.errors import UserError
+from hf_minibert.signals import EndedBySignals
 
 Arguments = TypeVar("Arguments")
 
@@ -346,23 +347,24 @@ def _end_with(program: str, message: str) -> NoReturn:
 
 
 def run(arguments_class: type[Arguments], main: Callable[[Arguments], int]) -> NoReturn:
-    """Parse, call ``main`` and exit with its status; a user's mistake ends in one line and status 2."""
+    """Parse, call ``main`` and exit with its status; a mistake of the user and a signal end in one line each."""
     logger = logging.getLogger("hf_minibert")
     if not logger.handlers:
         logger.addHandler(logging.StreamHandler())
         logger.setLevel(logging.INFO)
-    with lasting_output():
+    program = Path(sys.argv[0]).name
+    with lasting_output(), EndedBySignals(program):
         try:
             sys.exit(main(parse(arguments_class)))
         except (UserError, OSError) as error:
             message = _of_the_system(error) if isinstance(error, OSError) else str(error)
-            _end_with(Path(sys.argv[0]).name, " ".join(message.split()))
+            _end_with(program, " ".join(message.split()))
         except (MemoryError, RuntimeError) as error:
             if not _says_out_of_memory(error):
                 raise
             reason = " ".join(str(error).split())[:200]
             _end_with(
-                Path(sys.argv[0]).name,
+                program,
                 f"memory does not suffice ({reason}); make the batch or the model smaller, and add batches up with "
                 "--gradient_accumulation_steps",
             )

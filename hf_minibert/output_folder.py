@@ -31,6 +31,7 @@ from hf_minibert.files import (
     shown,
     temporary_path,
 )
+from hf_minibert.signals import half_written
 
 if sys.platform == "win32":
     from filelock import FileLock, Timeout
@@ -246,7 +247,8 @@ def locked(folder: Path) -> Iterator[None]:
     descriptor = _take_lock(folder)
     _HELD.add(descriptor)
     try:
-        yield
+        with half_written(folder):
+            yield
     finally:
         if descriptor in _HELD:
             _HELD.remove(descriptor)

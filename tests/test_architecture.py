@@ -26,13 +26,14 @@ MODULES = {
 # What each part may import, besides itself. Parts that are files have no dot below them.
 ALLOWED = {
     "errors": set(),
+    "signals": set(),
     "assets": {"output_folder", "errors"},
     "files": {"errors"},
     "exchange": {"files", "errors"},
     "markdown": set(),
     "card_parts": {"files"},
-    "output_folder": {"card_parts", "exchange", "files", "errors"},
-    "command_line": {"errors"},
+    "output_folder": {"card_parts", "exchange", "files", "signals", "errors"},
+    "command_line": {"signals", "errors"},
     "verbs": {
         "command_line",
         "certificate",
@@ -57,7 +58,7 @@ ALLOWED = {
     "export": {"data", "models", "tokenization", "assets", "files", "output_folder", "markdown", "errors"},
     "hub": {"models", "runs", "card_parts", "assets", "exchange", "files", "markdown", "errors"},
     "evaluation": {"data", "models", "presets", "tokenization", "runs", "assets", "files", "output_folder", "errors"},
-    "runs": {"files", "errors"},
+    "runs": {"files", "signals", "errors"},
     "certificate": {"export", "hub", "models", "presets", "runs", "tokenization", "files", "errors"},
     "pretraining": {
         "certificate",

@@ -1,23 +1,17 @@
 """How a run is asked to stop: by signals, which it obeys once the step at hand is done and saved."""
 
 import signal
-import sys
 import time
 from types import FrameType, TracebackType
 from typing import Any, Self
 
-NAMES = ("SIGINT", "SIGTERM", "SIGHUP", "SIGUSR1")
-"""Ctrl-C, the request to end, a terminal that is gone, and how schedulers such as Slurm warn of the end."""
-TERMINATED = 143
-STATUSES = {"SIGINT": 130, "SIGHUP": 129}
-SECONDS_OF_ONE_CTRL_C = 1.0
-"""A terminal and a launcher may both pass on the same Ctrl-C."""
+from hf_minibert.signals import NAMES, SECONDS_OF_ONE_CTRL_C, STATUSES, TERMINATED
 
 
 class StopSignal:
-    """Notes a signal that asks the process to stop. Before the first step, it ends the process at once.
+    """Notes a signal that asks the process to stop, from `wait_for_steps` on; earlier, it ends the process.
 
-    As a context manager it listens until the block ends. A second Ctrl-C always ends the process at once.
+    As a context manager it listens until the block ends. A second Ctrl-C ends the process at once.
     """
 
     def __init__(self) -> None:
@@ -26,14 +20,10 @@ class StopSignal:
         """Whether all processes know that one of them was asked to stop."""
         self.status = TERMINATED
         """The exit status after a signal: 143, but 130 after Ctrl-C and 129 after SIGHUP."""
-        self._has_steps = False
         self._interrupted: float | None = None
         self._before: dict[signal.Signals, Any] = {}
 
     def __enter__(self) -> Self:
-        for number in (signal.Signals[name] for name in NAMES if name in signal.Signals.__members__):
-            if signal.getsignal(number) is not signal.SIG_IGN:  # as nohup asks
-                self._before[number] = signal.signal(number, self._receive)
         return self
 
     def __exit__(
@@ -44,7 +34,9 @@ class StopSignal:
 
     def wait_for_steps(self) -> None:
         """From now on, do not end the process at a signal, but let it finish its step."""
-        self._has_steps = True
+        for number in (signal.Signals[name] for name in NAMES if name in signal.Signals.__members__):
+            if signal.getsignal(number) is not signal.SIG_IGN:  # as nohup asks
+                self._before[number] = signal.signal(number, self._receive)
 
     def _receive(self, number: int, _frame: FrameType | None) -> None:
         name = signal.Signals(number).name
@@ -54,6 +46,3 @@ class StopSignal:
                 raise KeyboardInterrupt
             self._interrupted = self._interrupted or now
         self.received, self.status = True, STATUSES.get(name, TERMINATED)
-        if not self._has_steps:
-            sys.stderr.write(f"stopped by {name} before the first step, so there is nothing to save\n")
-            sys.exit(self.status)

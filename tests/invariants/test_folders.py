@@ -11,6 +11,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import time
 import traceback
 import warnings
 from collections.abc import Callable
@@ -42,6 +43,7 @@ from hf_minibert.output_folder import (
 )
 from hf_minibert.pretraining import checkpoint
 from hf_minibert.pretraining.checkpoint import TrainState, prune_checkpoints, save_checkpoint
+from hf_minibert.signals import STATUSES, TERMINATED
 
 Call = Callable[..., int]
 PRETRAIN = TINY_RUN | {"max_steps": 2, "max_eval_samples": 4}
@@ -313,6 +315,21 @@ def test_what_a_killed_verb_left_is_swept_up(fill: Call, tmp_path: Path) -> None
     (folder / LOCK).write_text("")
     assert fill(folder) == 0
     assert not [name for name in os.listdir(folder) if name.startswith(".") and name != MANIFEST]
+
+
+@pytest.mark.parametrize("verb", ["export", "train_tokenizer"])
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
+def test_a_signal_leaves_nothing_of_a_verb_that_writes_its_result(
+    number: signal.Signals, fill: Call, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupted(staged: Path, *_: Any, **_words: Any) -> None:
+        assert any(staged.iterdir())
+        os.kill(os.getpid(), number)
+        time.sleep(60)
+
+    monkeypatch.setattr("hf_minibert.output_folder.replace_files", interrupted)
+    assert fill(tmp_path / "out") == STATUSES.get(number.name, TERMINATED)
+    assert not list(tmp_path.iterdir())
 
 
 CHANGES = ("os.rename", "os.link", "os.remove", "os.mkdir", "os.rmdir", "os.chmod", "open")
