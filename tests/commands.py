@@ -4,6 +4,7 @@ import json
 import os
 import pydoc_data.topics
 import runpy
+import socket
 import subprocess
 import sys
 import time
@@ -12,6 +13,7 @@ from typing import Any
 
 import pytest
 from accelerate.state import AcceleratorState
+from forked import Forked
 
 REPOSITORY = Path(__file__).parents[1]
 SCRIPTS = REPOSITORY / "scripts"
@@ -58,12 +60,40 @@ def command(
     settings: dict[str, str] | None = None,
     **options: Any,
 ) -> subprocess.CompletedProcess[str]:
-    """Run a script in a process of its own, with more environment `settings`, and wait for it."""
+    """Run a script in a new Python, with more environment `settings`, and wait for it."""
     words = [sys.executable, *(launcher or []), str(SCRIPTS / script), *flags(options)]
     variables = environment(cache) | (settings or {})
     return subprocess.run(
         words, cwd=REPOSITORY, env=variables, capture_output=True, text=True, timeout=300, check=False
     )
+
+
+def forked(script: str, cache: Path, **options: Any) -> subprocess.CompletedProcess[str]:
+    """As `command`, in a process that is forked from one that has imported the libraries."""
+    process = begin(script, cache, **options)
+    status = process.wait(timeout=300)
+    return subprocess.CompletedProcess(script, status, process.printed("stdout"), process.printed("stderr"))
+
+
+def begin(script: str, cache: Path, **options: Any) -> Forked:
+    """Begin a script in such a process, which is the first of its own group."""
+    return Forked([str(SCRIPTS / script), *flags(options)], REPOSITORY, environment(cache))
+
+
+def both(
+    script: str, cache: Path, *, settings: dict[str, str] | None = None, **options: Any
+) -> subprocess.CompletedProcess[str]:
+    """Run a script in two such processes that compute together, as `torchrun` begins them, and wait for both."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    shared = environment(cache) | {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "WORLD_SIZE": "2"}
+    shared |= {"LOCAL_WORLD_SIZE": "2"} | (settings or {})
+    words = [str(SCRIPTS / script), *flags(options)]
+    ranks = [Forked(words, REPOSITORY, shared | {"RANK": rank, "LOCAL_RANK": rank}) for rank in "01"]
+    status = max((rank.wait(timeout=300) for rank in ranks), key=abs)
+    out, err = ("".join(rank.printed(stream) for rank in ranks) for stream in ("stdout", "stderr"))
+    return subprocess.CompletedProcess(script, status, out, err)
 
 
 def call(script: str, monkeypatch: pytest.MonkeyPatch, *words: str | Path) -> int:
@@ -95,7 +125,7 @@ def metrics(run: Path, key: str = "loss") -> dict[int, float]:
     return {line["step"]: line[key] for line in lines if key in line}
 
 
-def wait_for_step(process: subprocess.Popen[bytes], output: Path, step: int) -> None:
+def wait_for_step(process: subprocess.Popen[Any] | Forked, output: Path, step: int) -> None:
     """Until a run that logs every step has logged so many."""
     deadline = time.monotonic() + 120
     log = output / "metrics.jsonl"

@@ -13,7 +13,18 @@ from typing import Any
 
 import pytest
 import torch
-from commands import REPOSITORY, SCRIPTS, command, environment, flags, metrics, wait_for_step, write_corpus
+from commands import (
+    REPOSITORY,
+    SCRIPTS,
+    begin,
+    command,
+    environment,
+    forked,
+    metrics,
+    wait_for_step,
+    write_corpus,
+)
+from forked import Forked
 
 from hf_minibert.pretraining.optimization import EMBEDDINGS_RATE
 
@@ -46,22 +57,15 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def uninterrupted(folder: Path) -> Path:
+    """In a Python of its own: the others, which are forked, are to give the same."""
     done = command("pretrain.py", folder / "cache", **options(folder, folder / "whole"))
     assert done.returncode == 0, done.stderr
     return folder / "whole"
 
 
-def start(folder: Path, output: Path, **others: Any) -> subprocess.Popen[bytes]:
-    """Begin a run and wait until its first steps are done."""
-    words = [sys.executable, str(SCRIPTS / "pretrain.py"), *flags(options(folder, output, **others))]
-    return subprocess.Popen(
-        words,
-        cwd=REPOSITORY,
-        env=environment(folder / "cache"),
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-        start_new_session=True,
-    )
+def start(folder: Path, output: Path, **others: Any) -> Forked:
+    """Begin a run in a group of its own."""
+    return begin("pretrain.py", folder / "cache", **options(folder, output, **others))
 
 
 def assert_same_run(one: Path, other: Path) -> None:
@@ -84,7 +88,7 @@ def test_killed_and_resumed_equals_uninterrupted(folder: Path, uninterrupted: Pa
     process.kill()
     assert process.wait() == -signal.SIGKILL
     assert not (output / "model.safetensors").exists()
-    done = command("pretrain.py", folder / "cache", output_dir=output, resume=True)  # all else from arguments.json
+    done = forked("pretrain.py", folder / "cache", output_dir=output, resume=True)  # all else from arguments.json
     assert done.returncode == 0, done.stderr
     assert "resuming from" in done.stdout
     assert_same_run(output, uninterrupted)
@@ -93,13 +97,13 @@ def test_killed_and_resumed_equals_uninterrupted(folder: Path, uninterrupted: Pa
 @pytest.mark.slow
 def test_a_compiled_run_is_resumed_bit_for_bit(folder: Path) -> None:
     whole, killed = folder / "compiled", folder / "compiled-killed"
-    done = command("pretrain.py", folder / "cache", **options(folder, whole, compile=True))
+    done = forked("pretrain.py", folder / "cache", **options(folder, whole, compile=True))
     assert done.returncode == 0, done.stderr
     process = start(folder, killed, compile=True)
     wait_for_step(process, killed, 6)
     process.kill()
     process.wait()
-    done = command("pretrain.py", folder / "cache", output_dir=killed, resume=True)
+    done = forked("pretrain.py", folder / "cache", output_dir=killed, resume=True)
     assert done.returncode == 0, done.stderr
     assert_same_run(killed, whole)
 
@@ -117,7 +121,7 @@ def test_a_signal_saves_and_stops_with_143(
     assert process.wait(timeout=60) == 143
     checkpoint = next(output.glob("checkpoint-*"))
     assert 5 <= int(checkpoint.name.removeprefix("checkpoint-")) < STEPS
-    assert command("pretrain.py", folder / "cache", output_dir=output, resume=True).returncode == 0
+    assert forked("pretrain.py", folder / "cache", output_dir=output, resume=True).returncode == 0
     assert_same_run(output, uninterrupted)
 
 
@@ -126,7 +130,7 @@ def test_a_finished_run_stays_as_it_is(folder: Path, uninterrupted: Path) -> Non
         return {path: path.read_bytes() for path in uninterrupted.rglob("*") if path.is_file()}
 
     before = content()
-    done = command("pretrain.py", folder / "cache", output_dir=uninterrupted, resume=True)
+    done = forked("pretrain.py", folder / "cache", output_dir=uninterrupted, resume=True)
     assert done.returncode == 0, done.stderr
     assert "is already finished" in done.stderr
     assert content() == before
@@ -141,7 +145,7 @@ def test_resumes_from_the_checkpoint_before_a_damaged_one(folder: Path, uninterr
     newest = max(output.glob("checkpoint-*"), key=lambda path: int(path.name.removeprefix("checkpoint-")))
     weights = newest / "model.safetensors"
     weights.write_bytes(weights.read_bytes()[:-100])
-    done = command("pretrain.py", folder / "cache", output_dir=output, resume=True)
+    done = forked("pretrain.py", folder / "cache", output_dir=output, resume=True)
     assert done.returncode == 0, done.stderr
     assert f"{newest} is damaged" in done.stderr
     assert_same_run(output, uninterrupted)
@@ -162,7 +166,7 @@ def test_a_full_disk_stops_the_run_with_its_last_checkpoint_whole(folder: Path, 
     assert "could not be written" in done.stderr
     assert f"the newest one is {last.name}. Make room on the disk" in done.stderr
     assert "Traceback" not in done.stderr
-    assert command("pretrain.py", folder / "cache", output_dir=output, resume=True).returncode == 0
+    assert forked("pretrain.py", folder / "cache", output_dir=output, resume=True).returncode == 0
     assert_same_run(output, uninterrupted)
 
 
@@ -171,12 +175,12 @@ def test_a_decay_that_is_put_off_leaves_no_trace(folder: Path, end: int) -> None
     trapezoid = {"lr_scheduler_type": "warmup_stable_decay", "warmup_steps": 2, "save_steps": 5, "eval_steps": 5}
     trapezoid["learning_rate"] = 1e-3  # two steps of warm-up are too few for the usual rate
     whole, grown = folder / f"trapezoid-{end}", folder / f"grown-{end}"
-    done = command("pretrain.py", folder / "cache", **options(folder, whole, max_steps=end, **trapezoid))
+    done = forked("pretrain.py", folder / "cache", **options(folder, whole, max_steps=end, **trapezoid))
     assert done.returncode == 0, done.stderr
-    done = command("pretrain.py", folder / "cache", **options(folder, grown, max_steps=10, **trapezoid))
+    done = forked("pretrain.py", folder / "cache", **options(folder, grown, max_steps=10, **trapezoid))
     assert done.returncode == 0, done.stderr
     assert metrics(grown, "learning_rate")[10] < metrics(whole, "learning_rate")[10]
-    done = command("pretrain.py", folder / "cache", output_dir=grown, resume=True, max_steps=end)
+    done = forked("pretrain.py", folder / "cache", output_dir=grown, resume=True, max_steps=end)
     assert done.returncode == 0, done.stderr
     assert f"going on from {grown / 'checkpoint-8'}, before that" in done.stderr
     assert metrics(grown) == metrics(whole)
@@ -187,10 +191,10 @@ def test_a_resumed_run_obeys_its_flags(folder: Path, uninterrupted: Path) -> Non
     output = folder / "other-settings"
     shutil.copytree(uninterrupted, output)
     further = {"output_dir": output, "resume": True, "max_steps": STEPS + 2}
-    done = command("pretrain.py", folder / "cache", **further, optimizer="adamw")
+    done = forked("pretrain.py", folder / "cache", **further, optimizer="adamw")
     assert done.returncode == 2
     assert "it cannot go on with --optimizer adamw; leave the flag out" in done.stderr
-    done = command("pretrain.py", folder / "cache", **further, weight_decay=0.5)
+    done = forked("pretrain.py", folder / "cache", **further, weight_decay=0.5)
     assert done.returncode == 0, done.stderr
     assert "weight_decay 0.1 -> 0.5" in done.stdout
     moments = torch.load(output / f"checkpoint-{STEPS + 2}" / "optimizer.pt", weights_only=True)
@@ -212,12 +216,12 @@ def test_replay_shows_the_rows_of_a_step_and_writes_nothing(folder: Path, uninte
         return {path: path.stat().st_mtime_ns for path in uninterrupted.rglob("*")}
 
     before = files()
-    done = command("replay.py", folder / "cache", output_dir=uninterrupted, step=22)
+    done = forked("replay.py", folder / "cache", output_dir=uninterrupted, step=22)
     assert done.returncode == 0, done.stderr
     assert f"step 22: rows 168 to 175, with {uninterrupted / 'checkpoint-20'}" in done.stdout
     assert done.stdout.count("gradient norm") == 3
     assert files() == before
-    done = command("replay.py", folder / "cache", output_dir=folder / "nowhere", step=22)
+    done = forked("replay.py", folder / "cache", output_dir=folder / "nowhere", step=22)
     assert done.returncode == 2
     assert "nothing to replay" in done.stderr
 
@@ -228,16 +232,14 @@ def test_twenty_kills_at_random_moments(folder: Path, uninterrupted: Path) -> No
     moments = random.Random(0)
     process = start(folder, output, save_steps=1)
     for _ in range(20):
-        time.sleep(moments.uniform(4.0, 9.0))
+        time.sleep(moments.uniform(1.0, 5.0))
         if process.poll() is not None:
             break
         process.kill()
         process.wait()
-        words = ["--output_dir", str(output), "--resume"] if any(output.glob("checkpoint-*")) else None
-        if words is None:
-            process = start(folder, output, save_steps=1, overwrite_output_dir=True)
+        if any(output.glob("checkpoint-*")):
+            process = begin("pretrain.py", folder / "cache", output_dir=output, resume=True)
         else:
-            script = [sys.executable, str(SCRIPTS / "pretrain.py"), *words]
-            process = subprocess.Popen(script, cwd=REPOSITORY, env=environment(folder / "cache"))
+            process = start(folder, output, save_steps=1, overwrite_output_dir=True)
     assert process.wait(timeout=300) == 0
     assert (output / "model.safetensors").read_bytes() == (uninterrupted / "model.safetensors").read_bytes()
