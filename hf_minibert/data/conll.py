@@ -2,9 +2,10 @@
 
 In: a file's path and which columns hold words and tags. Out: a `Table` with a list of words and a list of tags a
 sentence, and the line where each begins. A blank line ends a sentence, and so does a line of ``-DOCSTART-``, which is
-no word.
+no word; nor is a comment before a sentence, as ``# id = 5`` or ``# id 5 domain=news``.
 """
 
+import re
 from array import array
 from collections.abc import Mapping
 from pathlib import Path
@@ -17,6 +18,7 @@ SUFFIXES = (".conll", ".conll03", ".conll2003", ".bio", ".iob", ".iob2", ".bioes
 WORDS, TAGS = "1", "last"
 """The columns by default: the first and the last one. Others are named by their number."""
 DOCUMENT_START = "-DOCSTART-"
+_COMMENT = re.compile(r"# [^=\t]*\w *=")
 
 
 def is_conll(path: Path) -> bool:
@@ -37,17 +39,20 @@ def read_conll(path: Path, columns: Mapping[str, str]) -> Table:
     """
     places = {name: _place(option, name) for option, name in columns.items()}
     sentences: dict[str, list[list[str]]] = {name: [] for name in places}
-    numbers, separator, width, is_within = array("q"), None, 0, False
+    numbers, has_tabs, width, is_within = array("q"), False, 0, False
     for number, line in text_lines(path):
         line = line.removesuffix("\r")
         if "\r" in line:  # else all words would be cells of one
             raise UserError(f"{path}, line {number} has a carriage return within; end each line with a line feed")
-        if not line.strip() or line.split()[0] == DOCUMENT_START:
+        if not line.strip(" \t") or line.split()[:1] == [DOCUMENT_START]:
             is_within = False
             continue
         if not width:
-            separator = "\t" if "\t" in line else None
-        cells = [cell.strip() for cell in line.strip("\r\n").split(separator)]
+            has_tabs = "\t" in line
+        # Not at other spaces: a word may have one that keeps it together, as 10 000.
+        cells = [cell.strip(" ") for cell in line.split("\t")] if has_tabs else re.split("[ \t]+", line.strip(" \t"))
+        if not is_within and _COMMENT.match(line) and _is_apart(cells, width):
+            continue
         if not width:
             width = len(cells)
             _check_width(path, number, width, places, columns)
@@ -68,6 +73,11 @@ def read_conll(path: Path, columns: Mapping[str, str]) -> Table:
     if not len(numbers):
         raise UserError(f"{path} has no words")
     return Table(str(path), sentences, numbers, "line")
+
+
+def _is_apart(cells: list[str], width: int) -> bool:
+    """Whether cells that look like a comment cannot be those of the word ``#``, which may have features, too."""
+    return "=" in cells[-1] or (len(cells) != width if width else "=" in cells)
 
 
 def _place(option: str, name: str) -> int:

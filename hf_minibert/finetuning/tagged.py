@@ -80,8 +80,16 @@ def load_tagged(
         if not some:
             raise UserError(f"{read.tables[split].name} has no words")
     scheme = scheme_of(tags for _, tags, _ in sentences["train"])
+    if scheme is None and any(_ENTITY_TAG.fullmatch(tag) for _, tags, _ in sentences["train"] for tag in tags):
+        odd = _odd_tag(read.tables["train"], sentences["train"])
+        notes.append(f"tags: not read as entities, since {odd} is neither {OUTSIDE} nor one as B-PER")
     if scheme is not None:
-        for some in sentences.values():
+        for split, some in sentences.items():
+            if (odd := _odd_tag(read.tables[split], some)) is not None:
+                raise UserError(
+                    f"the {split} split has {odd}, but the tags of the training split are entities: {OUTSIDE}, and "
+                    "others as B-PER; write those of both alike"
+                )
             some[:] = [(words, to_iob2(tags), place) for words, tags, place in some]
     labels = label_order({tag for _, tags, _ in sentences["train"] for tag in tags}, scheme)
     if scheme is not None:
@@ -191,6 +199,12 @@ def _tag(table: Table, index: int, value: object, names: list[str] | None) -> st
     if names is not None:
         raise UserError(f"{table.where(index)} has the tag {shown(text)}, which is none of {listed(names)}")
     return text
+
+
+def _odd_tag(table: Table, sentences: Iterable[Sentence]) -> str | None:
+    """The first tag, and where it is, that is none of an entity."""
+    odd = ((tag, at) for _, tags, at in sentences for tag in tags if tag != OUTSIDE and not _ENTITY_TAG.fullmatch(tag))
+    return next((f"the tag {shown(tag)} ({table.where(at)})" for tag, at in odd), None)
 
 
 def _dataset(table: Table, split: str, sentences: list[Sentence], labels: list[str], scheme: str | None) -> Dataset:

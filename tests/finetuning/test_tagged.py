@@ -108,6 +108,27 @@ def test_a_folder_of_conll_files(tmp_path: Path) -> None:
     assert data.notes == ["not read: notes.doc", "tags: IOB2, entities: LOC, ORG"]
 
 
+@pytest.mark.parametrize("gap", [" ", "\t", "  "])
+def test_a_word_is_what_stands_between_columns(tmp_path: Path, gap: str) -> None:
+    """Also one with a space of another kind; comments before sentences are none."""
+    sentences = [["#", "10\u00a0000", "a\u2028b", "x=y"], ["c\u3000d", "#", "\x85e"]]
+    lines = ["# sent_id = 1", *(f"{word}{gap}F=1{gap}O" for word in sentences[0]), "", "# id 2 domain=news"]
+    lines += [f"{word}{gap}_{gap}B-X" for word in sentences[1]]
+    (tmp_path / "train.conll").write_text("\n".join(lines) + "\n")
+    (tmp_path / "dev.conll").write_text(f"a{gap}_{gap}O\n")
+    assert load_tagged(str(tmp_path)).splits["train"]["words"][:] == sentences
+
+
+def test_a_tag_that_keeps_the_others_from_being_entities_is_named(tmp_path: Path) -> None:
+    for name in ("train.conll", "dev.conll"):
+        (tmp_path / name).write_text("a B-X\nb O\nc B_X\n")
+    data = load_tagged(str(tmp_path))
+    assert data.scheme is None
+    (note,) = data.notes
+    assert "not read as entities, since the tag B_X (" in note
+    assert "train.conll, line 1)" in note
+
+
 def test_other_columns_are_named_and_plain_tags_stay(tmp_path: Path) -> None:
     path = tmp_path / "train.jsonl"
     rows = [{"words": [f"w{at}", "runs"], "xpos": ["NN", "VB"], "upos": ["NOUN", "VERB"]} for at in range(40)]
@@ -159,6 +180,16 @@ WRONG: dict[str, tuple[dict[str, str], dict[str, Any], str]] = {
         {"train.conll": "a NOUN\nb VERB\n", "test.conll": "a X\n"},
         {},
         r"the test split has the tag X \(.*test.conll, line 1\)",
+    ),
+    "no entities, though training has some": (
+        {"train.conll": "a B-X\nb O\n", "dev.conll": "a B-X\n\nb B_X\n"},
+        {},
+        r"the eval split has the tag B_X \(.*dev.conll, line 3\), but the tags of the training split are entities",
+    ),
+    "other tags altogether": (
+        {"train.conll": "a B-X\nb O\n", "dev.conll": "a NOUN\nb VERB\n"},
+        {},
+        r"the eval split has the tag NOUN \(.*dev.conll, line 1\)",
     ),
     "two forms": ({"train.conll": "a B-X\n", "dev.jsonl": "{}"}, {}, "dev.jsonl is no CoNLL file"),
     "builtin": ({}, {"source": "builtin"}, "no builtin data with tags"),
