@@ -80,9 +80,10 @@ def _parallel_files(path: Path) -> dict[str, dict[str, Path]]:
         return {}
     names: dict[str, dict[str, Path]] = {}
     for file in sorted(each for each in folder.iterdir() if each.is_file() and not each.name.startswith(".")):
-        plain = file.name.removesuffix(next((end for end in COMPRESSIONS if file.name.endswith(end)), ""))
+        compression = next((end for end in COMPRESSIONS if file.name.lower().endswith(end)), "")
+        plain = file.name[: len(file.name) - len(compression)]
         stem, _, language = plain.rpartition(".")
-        if beginning is None and f".{language}" in TABLE_FORMATS:
+        if beginning is None and f".{language.lower()}" in TABLE_FORMATS:
             return {}
         if not stem or beginning not in (None, stem):
             continue
@@ -172,6 +173,9 @@ def _directions(where: str, languages: Sequence[str], given: tuple[str | None, s
 def _read_lines(source: Path, target: Path, notes: list[str]) -> list[Pair]:
     """The lines of two files as pairs; those without text on a side are left out, and counted in `notes`."""
     sides = [[line.removesuffix("\r").strip() for _, line in text_lines(path)] for path in (source, target)]
+    for path, lines in zip((source, target), sides, strict=True):
+        if len(lines) == 1 and "\r" in lines[0]:
+            raise UserError(f"{path} is one line, with carriage returns within; end each line with a line feed")
     if len(sides[0]) != len(sides[1]):
         raise UserError(
             f"{source} has {len(sides[0]):,} lines, but {target} has {len(sides[1]):,}; each line must be the "

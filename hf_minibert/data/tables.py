@@ -123,7 +123,8 @@ def table_files(sources: Sequence[str]) -> list[Path]:
         if not path.exists():
             raise UserError(f"dataset {source} does not exist; give a file or a folder of files")
         if path.is_dir():
-            found = sorted(each for each in path.iterdir() if each.is_file() and format_of(each)[1] is not None)
+            visible = (each for each in path.iterdir() if not each.name.startswith("."))
+            found = sorted(each for each in visible if each.is_file() and format_of(each)[1] is not None)
             if not found:
                 raise UserError(
                     f"the folder {source} has no table ({', '.join(SUFFIXES)}); it has "
@@ -424,21 +425,41 @@ def _objects(path: Path, expansion: Expansion) -> Iterator[tuple[int, dict[str, 
     text = _decode(path, b"".join(_pieces(path, expansion)), 0, 1)  # all of it at once, since a list may be one line
     if text.lstrip().startswith("["):
         return _list_items(path, text)
-    found = _DATA.search(text)
-    if found and _is_one_object(text):
-        return _list_items(path, text, found.end() - 1, is_part=True)
+    if (place := _place_of_data(path, text)) is not None:
+        return _list_items(path, text, place, is_part=True)
     return _line_objects(path, enumerate(text.split("\n"), start=1))
 
 
-_DATA = re.compile(r'"data"\s*:\s*\[')
-"""Where the rows begin in a .json that is one object, as SQuAD's files are."""
+_SPACE = re.compile(r"[ \t\r\n]*")
 
 
-def _is_one_object(text: str) -> bool:
+def _place_of_data(path: Path, text: str) -> int | None:
+    """Where the rows begin in a .json that is one object, as SQuAD's files are: the list under its own key `data`.
+
+    None if it is something else; it is then read by line, which says what is wrong.
+    """
+
+    def after_space(place: int) -> int:
+        found = _SPACE.match(text, place)
+        assert found is not None  # it matches nothing, too
+        return found.end()
+
+    decode, places = json.JSONDecoder().raw_decode, list[tuple[Any, int]]()
+    place, mark = after_space(0), "{"
     try:
-        return isinstance(json.loads(text), dict)
-    except (ValueError, RecursionError):  # then it is read by line, which says what is wrong
-        return False
+        while text[place] == mark:
+            name, place = decode(text, after_space(place + 1))
+            if text[place := after_space(place)] != ":":
+                return None
+            places.append((name, after_space(place + 1)))
+            place, mark = after_space(decode(text, places[-1][1])[1]), ","
+        is_whole = text[place] == "}" and after_space(place + 1) == len(text)
+    except (IndexError, ValueError, RecursionError):
+        return None
+    found = [at for name, at in places if name == "data" and text[at] == "["]
+    if len(found) > 1:
+        raise UserError(f"{path} has the key 'data' twice; take one away")
+    return found[0] if found and is_whole else None
 
 
 def _line_objects(path: Path, lines: Iterable[tuple[int, str]]) -> Iterator[tuple[int, dict[str, Any]]]:

@@ -154,7 +154,9 @@ def _questions(table: Table, columns: Mapping[str, str]) -> Iterator[tuple[str, 
             for one in _objects(paragraph.get("qas"), table.where(index), "qas"):
                 number += 1
                 where = f"{table.where(index)}, question {shown(one.get(ID, number))}"
-                answers = [] if one.get("is_impossible") else one.get("answers")
+                if (is_impossible := one.get("is_impossible", False)) not in (False, True, None):
+                    raise UserError(f"{where}: is_impossible is {shown(repr(is_impossible))}; give true or false")
+                answers = [] if is_impossible else one.get("answers")
                 yield where, number, one.get(ID), one.get("question"), paragraph.get("context"), answers
 
 

@@ -118,6 +118,23 @@ def test_files_that_do_not_fit(folder: Path) -> None:
         read_pairs(str(folder), source_lang="en")
 
 
+def test_lines_end_with_a_line_feed_and_nothing_else(tmp_path: Path) -> None:
+    pairs = [(f"a{mark}b", f"c{mark}d") for mark in ("\u2028", "\x85", "\x0b", "\x0c", "\x1c", "\r")]
+    write_text(tmp_path, "train", pairs)
+    write_text(tmp_path, "dev", TEST)
+    assert read_pairs(str(tmp_path), source_lang="en").splits == {"train": pairs, "eval": TEST}
+    for language in ("en", "de"):
+        (tmp_path / f"dev.{language}").write_bytes(b"a\rb\rc\r")
+    with pytest.raises(UserError, match=r"dev\.en is one line, with carriage returns within"):
+        read_pairs(str(tmp_path), source_lang="en")
+
+
+def test_a_suffix_may_be_written_in_any_case(tmp_path: Path) -> None:
+    write_text(tmp_path, "train", PAIRS, ".XZ")
+    write_text(tmp_path, "dev", TEST)
+    assert read_pairs(str(tmp_path), source_lang="en").splits == {"train": PAIRS, "eval": TEST}
+
+
 def test_a_value_that_is_no_text(tmp_path: Path) -> None:
     path = tmp_path / "train.jsonl"
     path.write_text('{"translation": {"en": "a", "de": 7}}\n')

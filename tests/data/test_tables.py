@@ -235,10 +235,17 @@ def test_both_halves_of_a_character_are_one(tmp_path: Path) -> None:
         (f"[{GOOD}, {{}}]", "line 1 has no column 'text'"),
         ('{"text": ["a", "b"],\n"label": [1, 2]}', "line 1 is not valid JSON"),
         (" \n", "has no rows"),
+        (f'{{"data": [{GOOD}], "data": [{GOOD}]}}', "has the key 'data' twice"),
+        (f'{{"data": [{GOOD}]', "line 1 is not valid JSON"),
     ],
 )
 def test_a_list_of_json_that_is_none(tmp_path: Path, content: str, message: str) -> None:
     assert message in error_of(tmp_path / "rows.json", content)
+
+
+def test_the_rows_of_one_object_are_under_its_own_key(tmp_path: Path) -> None:
+    whole = f'{{"about": {{"data": [{{"text": "no", "label": 0}}]}},\n"data" :\n [{GOOD}], "n": "\\"data\\": ["}}\n'
+    assert rows_of(read(tmp_path / "rows.json", whole)) == rows_of(read(tmp_path / "rows.jsonl", GOOD))
 
 
 def test_a_parquet_file_that_is_none(tmp_path: Path) -> None:

@@ -201,6 +201,11 @@ WRONG: dict[str, tuple[dict[str, Any], dict[str, Any], str]] = {
         {},
         "qas must be a list of objects",
     ),
+    "a text for true or false": (
+        {"nested": '{"data": [{"paragraphs": [{"context": "a", "qas": [{"is_impossible": "false"}]}]}]}'},
+        {},
+        "question 1: is_impossible is 'false'; give true or false",
+    ),
     "no questions": ({"nested": '{"data": [{"paragraphs": []}]}'}, {}, "has no questions"),
 }
 
