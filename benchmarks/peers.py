@@ -22,7 +22,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from accelerate import Accelerator
 from datasets import Dataset
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -280,17 +279,15 @@ def train_on_our_rows(
     Documents of a row see each other, as in the stock scripts. The first steps, which compile, are taken back before
     the clock starts.
     """
-    accelerator = Accelerator(
-        cpu=not torch.accelerator.is_available(), mixed_precision="bf16" if computes_in_bfloat16() else "no"
-    )
-    model.to(accelerator.device).train()
+    in_bfloat16 = computes_in_bfloat16()
+    model.to(device()).train()
     weights = {name: tensor.clone() for name, tensor in model.state_dict().items()}
     compiled = torch.compile(model)
     batches = training_batches(data.train, batch_size=plan.arguments.per_device_train_batch_size)
 
     def step() -> tuple[Tensor, int]:
-        batch = {name: tensor.to(accelerator.device) for name, tensor in next(batches).items()}
-        with accelerator.autocast():
+        batch = {name: tensor.to(device()) for name, tensor in next(batches).items()}
+        with torch.autocast(device().type, torch.bfloat16, enabled=in_bfloat16):
             loss = compiled(input_ids=batch["input_ids"], labels=batch["labels"]).loss
         torch.autograd.backward(loss)
         nn.utils.clip_grad_norm_(model.parameters(), 1.0)
@@ -320,7 +317,7 @@ def train_on_our_rows(
             losses.clear()
     batches.close()
     write_text(folder / "metrics.jsonl", "".join(json.dumps(line) + "\n" for line in lines))
-    return {"steps": steps, "precision": "bf16" if accelerator.mixed_precision == "bf16" else "fp32"}
+    return {"steps": steps, "precision": "bf16" if in_bfloat16 else "fp32"}
 
 
 def without_private_arguments(model: nn.Module, targets: Callable[[Batch], Tensor]) -> nn.Module:
