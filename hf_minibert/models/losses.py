@@ -47,11 +47,11 @@ def vocabulary_cross_entropy(
 
 
 def is_plain(layer: nn.Module) -> bool:
-    """Whether a layer is an ordinary linear one, on one device and without hooks."""
+    """Whether a layer is an ordinary linear one, on one device, without hooks and with no other `forward`."""
     if type(layer) is not nn.Linear or type(layer.weight) not in (nn.Parameter, Tensor):  # one device has a part
         return False
     hooks = layer._forward_hooks or layer._forward_pre_hooks or layer._backward_hooks or layer._backward_pre_hooks
-    return not hooks and not hasattr(layer, "_hf_hook")
+    return not hooks and not hasattr(layer, "_hf_hook") and "forward" not in layer.__dict__
 
 
 def chunk_size(hidden_states: Tensor) -> int:

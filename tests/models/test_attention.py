@@ -255,7 +255,8 @@ def test_packed_rows_on_a_gpu(make_model, name, implementation):
 
 @pytest.mark.parametrize("name", BASES)
 def test_layers_that_read_the_same_states_are_one_product_in_training(make_model, tokens, monkeypatch, name):
-    """With the same states and gradients as one by one, as where a layer has a hook, which is then called."""
+    """With the same states and gradients as one by one, as where a layer has a hook or another `forward`; then those
+    are called."""
     model = make_model(name, use_bias=True).train()
     products, linear = [], F.linear
 
@@ -275,8 +276,9 @@ def test_layers_that_read_the_same_states_are_one_product_in_training(make_model
     products.clear()
     heard = []
     for layer in model.layers:
-        for module in (layer.self_attn.k_proj, layer.mlp.up_proj):
-            module.register_forward_hook(lambda *_: heard.append(1))
+        layer.self_attn.k_proj.register_forward_hook(lambda *_: heard.append(1))
+        up = layer.mlp.up_proj
+        up.forward = lambda states, own=up.forward: heard.append(1) or own(states)
     apart = model(tokens).last_hidden_state
     expected_products = ([inner] * 3 + ends + raising + ends) * shape.num_hidden_layers
     assert products[: len(expected_products)] == expected_products
