@@ -228,7 +228,14 @@ def table(figures: dict[str, Any]) -> list[str]:
         ]
         of = f"{len(there)} of {group}" if len(there) == len(names) else f"{len(there)} of {group}'s {len(names)}"
         lines.append(f"| average of the {of} | | {cells[0]} | {cells[1]} | {TARGETS[group]} |")
-    return [*lines, "", f"(seeds: {figures['seeds']}; text: {', '.join(figures['corpus'])}; `{figures['command']}`)"]
+    hardware = {figures_of["training"]["hardware"] for run_of in runs.values() for figures_of in run_of.values()}
+    limits = [
+        f"at most {figures[name]:,} examples to {verb}"
+        for name, verb in (("max_train_samples", "train on"), ("max_eval_samples", "measure on"))
+        if figures[name] is not None
+    ]
+    words = [*sorted(hardware), f"seeds: {figures['seeds']}", *limits, f"text: {', '.join(figures['corpus'])}"]
+    return [*lines, "", f"({'; '.join(words)}; `{figures['command']}`)"]
 
 
 def main(arguments: Arguments) -> int:
@@ -253,6 +260,8 @@ def main(arguments: Arguments) -> int:
         "budget": arguments.budget,
         "corpus": ["/".join(Path(name).parts[-2:]) for name in arguments.corpus],
         "seeds": arguments.seeds,
+        "max_train_samples": arguments.max_train_samples,
+        "max_eval_samples": arguments.max_eval_samples,
     }
     file = arguments.results / ("-".join(["tasks", arguments.size, *machine()]) + ".json")
     figures: dict[str, Any] = results_so_far(file, settings) or {**settings, "command": invocation(), "runs": {}}

@@ -337,13 +337,17 @@ def test_tasks(results: Path, tmp_path: Path) -> None:
         module.one_folder(tmp_path, module.ROWS["rte"], tmp_path)
     with pytest.raises(UserError, match="tasks are sst2, .*, got imdb"):
         module.main(module.Arguments(data=str(tmp_path), tasks=["imdb"], results_dir=str(results)))
-    runs = {name: {"ours": {"values": [0.8, 0.9]}, "stock": {"values": [0.7]}} for name in module.GLUE}
+    training = {"training": {"hardware": "2 CPU cores"}}
+    both = {"ours": {"values": [0.8, 0.9]} | training, "stock": {"values": [0.7]} | training}
+    runs = dict.fromkeys(module.GLUE, both)
     figures = {"size": "mini", "budget": "1h", "seeds": 2, "corpus": ["text"], "command": "it", "runs": runs}
+    figures |= {"max_train_samples": 9_000, "max_eval_samples": None}
     table = module.table(figures)
+    assert table[-1] == "(2 CPU cores; seeds: 2; at most 9,000 examples to train on; text: text; `it`)"
     assert "| `rte` | eval accuracy | 85.0 ± 7.1 | 70.0 |  |" in table
     assert "| average of the 5 of glue | | 85.0 | 70.0 | 5 above stock |" in table
     figures["runs"] |= {
-        name: {"ours": {"values": [value]}} for name, value in (("babylm-rte", 0.5), ("babylm-wsc", 0.7))
+        name: {"ours": {"values": [value]} | training} for name, value in (("babylm-rte", 0.5), ("babylm-wsc", 0.7))
     }
     assert "| average of the 2 of babylm's 7 | | 60.0 |  | 63.8 (GPT-2), 70.4 (the best) |" in module.table(figures)
 
