@@ -323,10 +323,10 @@ def lasting_output() -> Iterator[None]:
 
 def _of_the_system(error: OSError) -> str:
     """What the system says of a path, which it may have found too long, and what to do."""
-    if error.strerror is None or error.filename is None:
-        return str(error)
-    path = os.fsdecode(error.filename) if isinstance(error.filename, str | bytes) else str(error.filename)
     is_full = error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+    if error.strerror is None or error.filename is None:
+        return f"{error.strerror}; make room on the disk" if is_full else str(error)
+    path = os.fsdecode(error.filename) if isinstance(error.filename, str | bytes) else str(error.filename)
     remedy = "make room on the disk" if is_full else "check this path and its permissions"
     return f"{error.strerror}: {path if len(path) <= 200 else path[:60] + '...'}; {remedy}"
 

@@ -1,4 +1,5 @@
 import dataclasses
+import errno
 import importlib
 import json
 import os
@@ -293,6 +294,9 @@ def test_mistakes_end_in_one_line_and_status_2(monkeypatch, capsys):
     def missing(_: Example) -> int:
         raise FileNotFoundError(2, "No such file", "there")
 
+    def full(_: Example) -> int:
+        raise OSError(errno.EFBIG, "File too large")
+
     def too_long(_: Example) -> int:
         return Path("x" * 5_000).stat().st_size
 
@@ -303,6 +307,8 @@ def test_mistakes_end_in_one_line_and_status_2(monkeypatch, capsys):
     assert capsys.readouterr().err == "script.py: error: rate must be at most 1, got 3.0\n"
     assert ending(monkeypatch, missing, "--output_dir", "x") == 2
     assert capsys.readouterr().err == "script.py: error: No such file: there; check this path and its permissions\n"
+    assert ending(monkeypatch, full, "--output_dir", "x") == 2
+    assert capsys.readouterr().err == "script.py: error: File too large; make room on the disk\n"
     assert ending(monkeypatch, too_long, "--output_dir", "x") == 2
     assert (
         capsys.readouterr().err

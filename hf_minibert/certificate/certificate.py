@@ -5,6 +5,7 @@ line here is one function: it returns what was measured, or raises `Failed` or `
 """
 
 import json
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Literal
@@ -115,10 +116,12 @@ def require_place(path: Path) -> None:
     """Check that a certificate may be written to a path.
 
     Raises:
-        UserError: there is no such folder, or the file is no certificate.
+        UserError: there is no such folder, it cannot be written, or the file is no certificate.
     """
     if not path.parent.is_dir():
         raise UserError(f"there is no folder {path.parent} for {path.name}; make it, or give another --output_file")
+    if not os.access(path.parent, os.W_OK | os.X_OK):
+        raise UserError(f"{path.name} cannot be written: {path.parent} is read-only; give another --output_file")
     if path.exists():
         try:
             kind = json.loads(path.read_text(encoding="utf-8"))["kind"]

@@ -3,6 +3,7 @@
 Probing as Conneau and Kiela (2018, arXiv:1803.05449) do it: the vectors stay as they are, only the classifier learns.
 """
 
+import logging
 from collections import Counter
 from dataclasses import dataclass
 from typing import Any
@@ -12,12 +13,15 @@ from sklearn.metrics import accuracy_score, f1_score
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
+from hf_minibert.data.labels import SECRET_LABEL, checked_labels, label_of
 from hf_minibert.data.splits import read_source
-from hf_minibert.data.tables import Table, require_texts
+from hf_minibert.data.tables import listed, require_texts, shown
 from hf_minibert.errors import UserError
 from hf_minibert.evaluation.arguments import EvaluateArguments
 from hf_minibert.evaluation.representations import open_encoder
 from hf_minibert.evaluation.suites import Result
+
+logger = logging.getLogger(__name__)
 
 STEPS = 2_000
 """The most steps that the regression takes."""
@@ -38,7 +42,8 @@ def read(arguments: EvaluateArguments) -> Labelled:
     """Read the splits of one source.
 
     Raises:
-        UserError: several sources, no text or no label in a row, or a split with labels of one kind only.
+        UserError: several sources, no text or no label in a row, a label that no training text has, or training texts
+            with labels of one kind only.
     """
     sources = arguments.dataset or []
     if len(sources) != 1:
@@ -49,11 +54,24 @@ def read(arguments: EvaluateArguments) -> Labelled:
     columns = {"text_column": arguments.text_column, "label_column": arguments.label_column}
     tables = read_source(sources[0], columns).tables
     data = Labelled({}, {})
-    for split, table in tables.items():
+    column = arguments.label_column
+    for split in sorted(tables, key=lambda split: split != "train"):
+        table = tables[split]
         require_texts(table, "text_column", arguments.text_column)
-        data.texts[split] = list(table.columns[arguments.text_column])
-        data.labels[split] = [_label(table, index, arguments.label_column) for index in range(len(table))]
-    if len(tables) == 1:
+        written = [label_of(table, column, index, value) for index, value in enumerate(table.columns[column])]
+        if split == "test" and set(written) <= {SECRET_LABEL, None} and SECRET_LABEL not in data.labels["train"]:
+            logger.warning("not measured: %s, which has no labels, only -1 or none in every row", table.name)
+            continue
+        labels = [str(label) for label in checked_labels(table, written, column)]
+        known = sorted(set(data.labels.get("train", labels)))
+        if strange := set(labels) - set(known):
+            index = next(index for index, label in enumerate(labels) if label in strange)
+            raise UserError(
+                f"the {split} split has the label {shown(repr(labels[index]))} ({table.where(index)}), which the "
+                f"training split does not have; it has {listed(known)}"
+            )
+        data.texts[split], data.labels[split] = list(table.columns[arguments.text_column]), labels
+    if len(data.texts) == 1:
         for part in (data.texts, data.labels):
             whole = part.pop("train")
             part["train"] = [one for number, one in enumerate(whole) if number % EVAL_SHARE]
@@ -63,13 +81,6 @@ def read(arguments: EvaluateArguments) -> Labelled:
         only = f" have only the label {labels[0]!r}" if labels else ""
         raise UserError(f"the {len(labels)} training examples{only}; a probe needs two labels or more")
     return data
-
-
-def _label(table: Table, index: int, column: str) -> str:
-    value = table.columns[column][index]
-    if value is None or value == "" or isinstance(value, (list, dict)):
-        raise UserError(f"{table.where(index)}: {column} is {value!r}, but must be one label (label_column)")
-    return str(value)
 
 
 def measure(name: str, data: Labelled, arguments: EvaluateArguments) -> Result:

@@ -60,7 +60,7 @@ def read(arguments: EvaluateArguments) -> ScoredPairs:
 
 def _number(value: Any, where: str) -> float:
     try:
-        number = float(value)
+        number = float("nan") if "_" in str(value) else float(value)  # 1_000 is a number in Python alone
     except (TypeError, ValueError):
         number = float("nan")
     if not np.isfinite(number) or isinstance(value, bool):

@@ -12,7 +12,8 @@ from tqdm import tqdm
 from transformers import PreTrainedConfig, PreTrainedTokenizerBase
 
 from hf_minibert.data.corpus import open_corpus
-from hf_minibert.data.tables import read_file
+from hf_minibert.data.labels import label_of
+from hf_minibert.data.tables import listed, read_file, require_texts, shown
 from hf_minibert.errors import UserError
 
 Model = Callable[[dict[str, Tensor]], list[Tensor]]
@@ -66,12 +67,12 @@ def labelled(
     """Texts and their labels, a row each."""
     known = {name: index for index, name in (config.id2label or {}).items()}
     table = read_file(Path(file), {"text": "text", "label": "label"})
+    require_texts(table, "text", "text")
     texts, labels = (list(table.columns[name])[:MOST_TEXTS] for name in ("text", "label"))
-    names = table.class_names.get("label")
     for index, (text, label) in enumerate(zip(texts, labels, strict=True)):
-        name = names[label] if names else str(label)
+        name = label_of(table, "label", index, label)
         if name not in known:
-            raise UserError(f"{table.where(index)}: the model knows no label {name!r}, only {', '.join(known)}")
+            raise UserError(f"{table.where(index)}: the model knows no label {shown(repr(name))}, only {listed(known)}")
         yield encoded(tokenizer, config, text)[0], torch.tensor([0]), torch.tensor([known[name]])
 
 

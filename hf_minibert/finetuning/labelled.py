@@ -19,6 +19,7 @@ from datasets import Dataset
 
 from hf_minibert.data.corpus import open_corpus
 from hf_minibert.data.documents import document_hash
+from hf_minibert.data.labels import SECRET_LABEL, Written, checked_labels, label_of
 from hf_minibert.data.splits import (
     Choice,
     Source,
@@ -36,8 +37,6 @@ from hf_minibert.finetuning.arguments import ProblemType
 BUILTIN_LABELS = 8
 BUILTIN_PER_LABEL = 1_000
 LABELS_SHOWN = 20
-SECRET_LABEL = "-1"
-"""Stands in place of labels that are kept secret, as in GLUE's test splits."""
 TEXT_COLUMNS = ("text", "sentence", "review", "content", "document", "tweet", "comment", "utterance")
 LABEL_COLUMNS = ("label", "labels", "score", "class", "category", "target", "answer")
 """What columns of texts and of labels are called; the first name goes before the others."""
@@ -133,7 +132,7 @@ def load_labelled(
     if kind == "regression":
         values = {split: _scores(table, written[split], column) for split, table in tables.items()}
     else:
-        labels = {split: _checked(table, written[split], column) for split, table in tables.items()}
+        labels = {split: checked_labels(table, written[split], column) for split, table in tables.items()}
         there = {label for some in labels["train"] for label in (some if isinstance(some, tuple) else (some,))}
         if not there:
             raise UserError(f"no text of {tables['train'].name} has a label in the column {column!r}")
@@ -283,16 +282,12 @@ def _builtin() -> Dataset:
 # ---------------------------------------------------------------- what is written
 
 
-Written = str | tuple[str, ...] | None
-"""A label as text, or several; None where there is none."""
-
-
 def _written(table: Table, column: str, kind: ProblemType, separator: str | None) -> list[Written]:
     """The label of every row, or its labels, as text."""
     found = list[Written]()
     for index, value in enumerate(table.columns[column]):
         if kind != "multi_label_classification":
-            found.append(_label(table, column, index, value))
+            found.append(label_of(table, column, index, value))
             continue
         if separator is not None and isinstance(value, str):
             value = [part for part in value.split(separator) if part.strip()]
@@ -301,7 +296,7 @@ def _written(table: Table, column: str, kind: ProblemType, separator: str | None
                 f"{table.where(index)}: the label {shown(repr(value))} is no list of labels; write lists (.jsonl, "
                 ".parquet), or say with --label_separator what stands between labels"
             )
-        several = None if value is None else [_label(table, column, index, one) for one in value]
+        several = None if value is None else [label_of(table, column, index, one) for one in value]
         if several is not None and None in several:
             raise UserError(f"{table.where(index)}: one of the labels in the column {column!r} is missing")
         found.append(None if several is None else tuple(dict.fromkeys(one for one in several if one is not None)))
@@ -316,48 +311,6 @@ def _look_alikes(labels: Iterable[str]) -> list[str]:
         groups.setdefault(" ".join("".join(seen).casefold().split()), []).append(label)
     alike = [" and ".join(map(ascii, group)) for group in groups.values() if len(group) > 1]
     return [f"different labels, though they look alike: {listed(alike)}"] if alike else []
-
-
-def _label(table: Table, column: str, index: int, value: Any) -> str | None:
-    """One label as text; None if it is missing."""
-    names = table.class_names.get(column)
-    label = _label_text(value)
-    if label is None and not _is_missing(value):
-        raise UserError(
-            f"{table.where(index)}: the label is a {type(value).__name__} ({shown(value)}), not a text or a "
-            "number; choose another --label_column"
-        )
-    if names is not None and label not in (None, SECRET_LABEL):
-        if not isinstance(value, int) or not 0 <= value < len(names):
-            raise UserError(f"{table.where(index)}: the class id {shown(value)} is not one of 0 to {len(names) - 1}")
-        label = names[value]
-    return label
-
-
-def _is_missing(value: Any) -> bool:
-    return value is None or (isinstance(value, float) and math.isnan(value)) or (isinstance(value, str))
-
-
-def _label_text(value: Any) -> str | None:
-    """A label as text. A whole number is 1, not 1.0, also where a gap has made its column one of floats."""
-    if isinstance(value, bool):
-        return str(value).lower()
-    if isinstance(value, float):
-        return (str(int(value)) if value.is_integer() else repr(value)) if math.isfinite(value) else None
-    if isinstance(value, int):
-        return str(value)
-    return value.strip() or None if isinstance(value, str) else None
-
-
-def _checked(table: Table, labels: list[Written], column: str) -> list[str | tuple[str, ...]]:
-    """The same labels; raises a UserError if a row has none."""
-    secret = SECRET_LABEL if column in table.class_names else None  # elsewhere it is a label like any other
-    for index, label in enumerate(labels):
-        if label is None or label == secret:
-            raise UserError(
-                f"{table.where(index)} has no label in the column {column!r}; give it one, or take the row away"
-            )
-    return [label for label in labels if label is not None]
 
 
 # ---------------------------------------------------------------- from labels to class ids

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 from commands import call
+from datasets import ClassLabel, Dataset, Features, Value
 from scipy.stats import spearmanr
 from sklearn.linear_model import LogisticRegression
 from stock_models import stir
@@ -124,6 +125,39 @@ def test_a_probe_is_a_regression_on_the_vectors(labelled, stock, tmp_path, monke
     )
 
 
+def test_labels_of_a_probe_are_what_is_written_in_every_file(tmp_path, monkeypatch):
+    """As in fine-tuning: numbers of JSON, floats, spaces and class ids in another order are the same labels."""
+    texts = [f"a good day {number}" if number % 2 else f"bad news, {number}" for number in range(40)]
+    labels = [number % 2 for number in range(40)]
+    rows = [{"text": text, "label": label} for text, label in zip(texts, labels, strict=True)]
+
+    def found(name, train, dev):
+        folder = tmp_path / name
+        folder.mkdir()
+        for split, (features, rows) in {"train": train, "dev": dev}.items():
+            if features is None:
+                write(folder / f"{split}.jsonl", rows)
+            else:
+                Dataset.from_list(rows, features=features).to_parquet(folder / f"{split}.parquet")
+        write(folder / "test.jsonl", [{"text": "a", "label": -1}])
+        words = ["--suite", "probe", "--dataset", folder, "--model_name_or_path", "minibert-tiny"]
+        return evaluated(monkeypatch, tmp_path / f"{name}-out", *words)
+
+    def named(*names):
+        return Features({"text": Value("string"), "label": ClassLabel(names=list(names))})
+
+    plain = found("plain", (None, rows), (None, rows))
+    assert plain["eval_accuracy"] > 90
+    assert plain["examples"] == {"train": 40, "eval": 40}, "a split whose labels are secret is not measured"
+    as_floats = [row | {"label": float(row["label"])} for row in rows]
+    assert found("floats", (None, rows), (None, as_floats))["eval_accuracy"] == plain["eval_accuracy"]
+    spaced = [row | {"label": f" {row['label']} "} for row in rows]
+    assert found("spaces", (None, rows), (None, spaced))["eval_accuracy"] == plain["eval_accuracy"]
+    turned = [row | {"label": 1 - row["label"]} for row in rows]
+    by_name = found("names", (named("bad", "good"), rows), (named("good", "bad"), turned))
+    assert by_name["eval_accuracy"] == plain["eval_accuracy"]
+
+
 def test_one_file_is_divided(labelled, tmp_path, monkeypatch):
     folder, _ = labelled
     words = ["--suite", "probe", "--dataset", folder / "train.jsonl", "--model_name_or_path", "minibert-tiny"]
@@ -168,6 +202,10 @@ def test_mistakes_are_one_line(pairs, labelled, tmp_path, monkeypatch, capsys):
     words_for_scores = write(tmp_path / "words.jsonl", [{"sentence1": "a", "sentence2": "b", "score": "high"}])
     no_text = write(tmp_path / "no.jsonl", [{"sentence1": "a", "sentence2": 5, "score": 1}])
     one_label = write(tmp_path / "one.jsonl", [row | {"label": 1} for row in rows])
+    strange = tmp_path / "strange"
+    strange.mkdir()
+    write(strange / "train.jsonl", rows)
+    write(strange / "dev.jsonl", [*rows, {"text": "a", "label": 2}])
     unlabelled = write(tmp_path / "un.jsonl", [{"text": "a", "label": None}] * 9)
     cases = [
         (("sts", level), "all 3 scores are 1.0"),
@@ -176,7 +214,8 @@ def test_mistakes_are_one_line(pairs, labelled, tmp_path, monkeypatch, capsys):
         (("sts", path, "--first_column", "nothing"), "nothing"),
         (("sts", path, "--layer", "7"), "layer must be from 0 (embeddings) to 2"),
         (("probe", one_label), "have only the label '1'"),
-        (("probe", unlabelled), "label is None, but must be one label"),
+        (("probe", unlabelled), "line 1 has no label in the column 'label'"),
+        (("probe", strange), "the eval split has the label '2'"),
         (("probe", folder / "train.jsonl", folder / "dev.jsonl"), "suite probe takes one dataset"),
         (("neighbours", folder / "dev.jsonl"), 'suite neighbours needs --text "..."'),
         (
