@@ -2,6 +2,7 @@
 
 import json
 import math
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -125,6 +126,13 @@ def announcement(plan: Plan, model: PretrainingModel, accelerator: Accelerator) 
     )
 
 
+def corpus_name(sources: Sequence[str]) -> str:
+    """What a card calls the files of a corpus: by their names, and by their folders', too, where two are alike."""
+    paths = [Path(source) for source in sources]
+    are_apart = len({path.name for path in paths}) == len(paths)
+    return " ".join(path.name if are_apart else "/".join(path.parts[-2:]) for path in paths)
+
+
 def summary(
     plan: Plan,
     data: RunData,
@@ -151,7 +159,7 @@ def summary(
         "preset": arguments.model,
         "num_parameters": model.num_parameters(),
         "corpus": {
-            "name": hub_id or " ".join(Path(source).name for source in arguments.corpus),
+            "name": hub_id or corpus_name(arguments.corpus),
             "hub_id": hub_id,
             "licenses": arguments.corpus_license,
             "is_builtin": data.store.info.corpus == BUILTIN,  # a name may be anybody's

@@ -12,6 +12,7 @@ from huggingface_hub import ModelCard
 from hf_minibert.card_parts import is_generated
 from hf_minibert.errors import UserError
 from hf_minibert.hub.card import code_files, render_card, shareable_arguments, write_card
+from hf_minibert.pretraining.report import corpus_name
 
 CONFIG = {
     "architectures": ["MiniBertForMaskedLM"],
@@ -205,6 +206,14 @@ def test_a_classifier_stands_beside_the_commonest_label(tmp_path: Path):
     assert "| metric | this model | the commonest label alone |" in card
     assert tables(card)["metric"][0] == ["held-out accuracy", "0.9123", "0.6000"]
     assert len(tables(card)["metric"]) == 4
+
+
+def test_files_of_a_corpus_that_are_called_alike_are_told_apart_by_their_folders():
+    assert (
+        corpus_name(["/home/me/wiki/train.jsonl.xz", "books/train.jsonl.xz"])
+        == "wiki/train.jsonl.xz books/train.jsonl.xz"
+    )
+    assert corpus_name(["/home/me/wiki/wiki.txt", "books.txt"]) == "wiki.txt books.txt"
 
 
 def test_a_corpus_of_one_s_own_called_builtin_is_not_the_builtin_one(tmp_path: Path):
