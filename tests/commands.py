@@ -139,6 +139,8 @@ def wait_for_step(process: subprocess.Popen[Any] | Forked, output: Path, step: i
 BLOCKER = """
 import sys
 
+assert "hf_minibert" not in sys.modules
+
 class Blocker:
     def find_spec(self, name, path=None, target=None):
         if name.split(".")[0] == "hf_minibert":
@@ -149,23 +151,14 @@ sys.meta_path.insert(0, Blocker())
 
 
 def elsewhere(program: str, folder: Path, *words: Any) -> str:
-    """What a program prints that runs in a folder without this package, offline and with an empty cache."""
-    (folder / "sitecustomize.py").write_text(BLOCKER)
-    (folder / "program.py").write_text(program)
+    """What a program prints that runs in a folder without this package, forked, offline and with an empty cache."""
+    (folder / "program.py").write_text(BLOCKER + program)
     ours = ("HF_", "PYTHON", "TRANSFORMERS_")
     settings = {name: value for name, value in os.environ.items() if not name.startswith(ours)} | {
-        "PYTHONPATH": str(folder),
         "HF_HUB_OFFLINE": "1",
         "HF_HOME": str(folder / "cache"),
         "HOME": str(folder),
     }
-    done = subprocess.run(
-        [sys.executable, "-P", str(folder / "program.py"), *map(str, words)],
-        cwd=folder,
-        env=settings,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr
-    return done.stdout.splitlines()[-1]
+    process = Forked([str(folder / "program.py"), *map(str, words)], folder, settings)
+    assert process.wait(timeout=300) == 0, process.printed("stderr")
+    return process.printed("stdout")

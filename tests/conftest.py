@@ -1,5 +1,6 @@
 """Tiny models, built the same way in every test, the repository's tokenizer, and caches away from the user's."""
 
+import gc
 import os
 import sys
 from collections.abc import Callable
@@ -32,6 +33,11 @@ TINY: dict[str, Any] = {
     "max_position_embeddings": 64,
     "initializer_range": 0.1,  # so that differences show
 }
+
+
+def pytest_collection_finish() -> None:
+    """What was imported stays: libraries collect garbage after every training, and need not look through it again."""
+    gc.freeze()
 
 
 @pytest.fixture(scope="session")

@@ -18,6 +18,7 @@ _PRELOADED = [
     *("torch", "torch.distributed.run", "torch.utils.tensorboard", "transformers.trainer", "transformers.pipelines"),
     *("transformers.models.auto.modeling_auto", "transformers.models.encoder_decoder", "accelerate", "datasets"),
     *("evaluate", "peft", "scipy.stats", "sklearn.metrics", "matplotlib.figure", "matplotlib.backends.backend_agg"),
+    "deepspeed",  # which accelerate looks at, if it is there
 ]
 _context = multiprocessing.get_context("forkserver")
 _context.set_forkserver_preload(_PRELOADED)

@@ -5,12 +5,11 @@ import json
 import re
 import shlex
 import shutil
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
-from commands import REPOSITORY, SCRIPTS, TINY_RUN, command, environment, write_corpus
+from commands import REPOSITORY, SCRIPTS, TINY_RUN, environment, forked, write_corpus
+from forked import Forked
 from transformers import PreTrainedTokenizerFast
 
 from hf_minibert import (
@@ -125,11 +124,11 @@ def _working_directory(tmp_path_factory: pytest.TempPathFactory, tokenizer: PreT
     folder = tmp_path_factory.mktemp("readme")
     corpus = write_corpus(folder / "corpus.jsonl", documents=40)
     (folder / "runs").mkdir()
-    done = command("pretrain.py", folder / "cache", **TINY_RUN, corpus=corpus, output_dir=folder / "runs/minibert")
+    done = forked("pretrain.py", folder / "cache", **TINY_RUN, corpus=corpus, output_dir=folder / "runs/minibert")
     assert done.returncode == 0, done.stderr
     shutil.copytree(folder / "runs/minibert", folder / "minibert-tiny")
     embedder = {"to": "sentence-transformers", "output_dir": folder / "embedder"}
-    done = command("export.py", folder / "cache", model_name_or_path=folder / "runs/minibert", **embedder)
+    done = forked("export.py", folder / "cache", model_name_or_path=folder / "runs/minibert", **embedder)
     assert done.returncode == 0, done.stderr
     MiniBertForSequenceClassification(build_config("minibert-tiny", "modern")).save_pretrained(folder / "runs/reviews")
     MiniBertForQuestionAnswering(build_config("minibert-tiny", "modern")).save_pretrained(folder / "runs/answers")
@@ -153,16 +152,10 @@ SNIPPETS = [
 
 @pytest.mark.parametrize(("page", "snippet"), SNIPPETS)
 def test_every_snippet_runs_and_prints(page: str, snippet: str, working_directory: Path) -> None:
-    ran = subprocess.run(
-        [sys.executable, "-c", snippet],
-        cwd=working_directory,
-        env=environment(working_directory / "cache"),
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert ran.returncode == 0, f"{page}: {ran.stderr}"
-    assert ran.stdout.strip()
+    (working_directory / "snippet.py").write_text(snippet, encoding="utf-8")
+    ran = Forked(["snippet.py"], working_directory, environment(working_directory / "cache"))
+    assert ran.wait(timeout=300) == 0, f"{page}: {ran.printed('stderr')}"
+    assert ran.printed("stdout").strip()
 
 
 def test_the_map_is_the_tree() -> None:

@@ -9,7 +9,7 @@ from typing import Any, NoReturn
 
 import pytest
 import torch
-from commands import REPOSITORY, TWO_PROCESSES, command, write_corpus
+from commands import REPOSITORY, write_corpus
 from torch import nn
 from transformers import (
     AutoModelForCausalLM,
@@ -183,24 +183,3 @@ def test_a_classic_model_finetuned_by_default_is_a_bert(tmp_path: Path) -> None:
             torch.testing.assert_close(stock(**batch).logits, model(**batch).logits, rtol=0, atol=1e-5)
     assert finetune(replace(arguments, classifier_pooling="max", output_dir=str(tmp_path / "max"))) == 0
     assert AutoModelForSequenceClassification.from_pretrained(tmp_path / "max").config.classifier_pooling == "max"
-
-
-def test_two_processes_finetune_together(pretrained: Path, tmp_path: Path) -> None:
-    corpus = write_corpus(tmp_path / "corpus.jsonl", documents=60)
-    done = command(
-        "finetune.py",
-        tmp_path / "cache",
-        launcher=TWO_PROCESSES,
-        model_name_or_path=pretrained / "minibert",
-        dataset=corpus,
-        max_seq_length=32,
-        num_train_epochs=1,
-        per_device_train_batch_size=4,
-        output_dir=tmp_path / "classifier",
-    )
-    assert done.returncode == 0, done.stderr
-    assert done.stdout.count("held-out texts") == 1
-    training = json.loads((tmp_path / "classifier" / "results.json").read_text())["training"]
-    assert training["num_processes"] == 2
-    assert training["global_batch_size"] == 8
-    assert (tmp_path / "classifier" / "model.safetensors").is_file()

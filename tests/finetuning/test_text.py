@@ -253,8 +253,12 @@ def test_processes_count_every_text_once(models: Path, tmp_path: Path) -> None:
         name: getattr(arguments, name)
         for name in ("model_name_or_path", "dataset", "output_dir", "num_train_epochs", "write_predictions")
     }
-    done = command("finetune.py", tmp_path / "cache", launcher=TWO_PROCESSES, **settings, per_device_eval_batch_size=5)
+    batches = {"per_device_train_batch_size": 4, "per_device_eval_batch_size": 5}
+    done = command("finetune.py", tmp_path / "cache", launcher=TWO_PROCESSES, **settings, **batches)
     assert done.returncode == 0, done.stderr
+    assert done.stdout.count("fine-tuning ") == 1
+    training = json.loads((tmp_path / "out" / "results.json").read_text())["training"]
+    assert (training["num_processes"], training["global_batch_size"]) == (2, 8)
     folder = tmp_path / "out"
     lines = lines_of(folder, "eval")
     assert [line["row"] for line in lines] == list(range(1, 12))

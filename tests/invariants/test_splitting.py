@@ -16,10 +16,12 @@ from commands import (
     REPOSITORY,
     SCRIPTS,
     TWO_PROCESSES,
+    both,
     call,
     command,
     environment,
     flags,
+    forked,
     metrics,
     wait_for_step,
     write_corpus,
@@ -48,7 +50,7 @@ Pretraining.forward = spoil_step_2
 runpy.run_path({str(SCRIPTS / "pretrain.py")!r}, run_name="__main__")
 """
 needs_deepspeed = pytest.mark.skipif(not is_deepspeed_available(), reason="deepspeed is not installed")
-SPLITS = {"whole": (8, 1, None), "accumulated": (2, 4, None), "distributed": (2, 2, TWO_PROCESSES)}
+SPLITS = {"whole": (8, 1, forked), "accumulated": (2, 4, forked), "distributed": (2, 2, both)}
 
 
 @pytest.mark.parametrize(
@@ -56,7 +58,7 @@ SPLITS = {"whole": (8, 1, None), "accumulated": (2, 4, None), "distributed": (2,
 )
 def test_splits_of_a_batch_give_the_same_run(objective: str, tmp_path: Path) -> None:
     write_corpus(tmp_path / "corpus.jsonl", documents=60)
-    for name, (batch_size, accumulation, launcher) in SPLITS.items():
+    for name, (batch_size, accumulation, run) in SPLITS.items():
         options: dict[str, Any] = {
             "model": "minigpt-tiny" if objective == "clm" else "minibert-tiny",
             "objective": objective,
@@ -74,7 +76,7 @@ def test_splits_of_a_batch_give_the_same_run(objective: str, tmp_path: Path) -> 
             "optimizer": "adamw",  # Muon computes in bfloat16, where the smallest difference shows
             "adam_epsilon": 1e-3,  # else the sign of a gradient near zero is a whole step
         }
-        done = command("pretrain.py", tmp_path / "cache", launcher=launcher, **options)
+        done = run("pretrain.py", tmp_path / "cache", **options)
         assert done.returncode == 0, done.stderr
     whole = tmp_path / "whole"
     for other in (tmp_path / "accumulated", tmp_path / "distributed"):
@@ -124,15 +126,15 @@ def test_fsdp_gives_the_same_run_and_goes_on_with_another_number_of_processes(tm
         "learning_rate": 3e-3,  # and so do long steps
     }
     one = options | {"output_dir": tmp_path / "one", "per_device_train_batch_size": 8}
-    assert command("pretrain.py", tmp_path / "cache", **one).returncode == 0
+    assert forked("pretrain.py", tmp_path / "cache", **one).returncode == 0
     two = options | {"output_dir": tmp_path / "two", "per_device_train_batch_size": 4}
-    done = command("pretrain.py", tmp_path / "cache", launcher=TWO_PROCESSES, settings=FSDP, **two)
+    done = both("pretrain.py", tmp_path / "cache", settings=FSDP, **two)
     assert done.returncode == 0, done.stderr
     # Muon computes in bfloat16, which CPUs round differently; a norm of 6 shows it more than a loss
     for key, tolerance in {"loss": 2e-3, "grad_norm": 1e-2, "eval_loss": 2e-3}.items():
         assert metrics(tmp_path / "two", key) == pytest.approx(metrics(tmp_path / "one", key), abs=tolerance), key
     shutil.rmtree(tmp_path / "two" / "checkpoint-8")
-    done = command(
+    done = forked(
         "pretrain.py",
         tmp_path / "cache",
         output_dir=tmp_path / "two",

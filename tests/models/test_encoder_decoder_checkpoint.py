@@ -1,21 +1,15 @@
 """MiniBERT and MiniGPT as one model of our own: its loss, its shared embeddings, and its checkpoints elsewhere."""
 
-import os
-import subprocess
-import sys
-
 import pytest
 import torch
-from commands import BLOCKER
+from commands import elsewhere
 from huggingface_hub.errors import StrictDataclassError
 from transformers import AutoModelForSeq2SeqLM, EncoderDecoderModel
 
 from hf_minibert import MiniEncoderDecoderConfig, MiniEncoderDecoderModel
 
 IDS = {"decoder_start_token_id": 2, "pad_token_id": 0, "eos_token_id": 3}
-OTHER_PROCESS = (
-    BLOCKER
-    + """
+OTHER_PROCESS = """
 import torch
 from transformers import AutoModelForSeq2SeqLM
 
@@ -28,7 +22,6 @@ for place in (folder, folder + "/copy"):
     assert torch.equal(model.generate(tokens, max_new_tokens=8, num_beams=3, do_sample=False), written)
     model.save_pretrained(folder + "/copy")
 """
-)
 
 
 @pytest.fixture
@@ -87,10 +80,7 @@ def test_a_checkpoint_opens_where_the_package_is_not(make_pair, tokens, tmp_path
         assert torch.equal(again.eval()(tokens, labels=tokens).logits, logits)
         assert (again.encoder.embed_tokens.weight is again.decoder.lm_head.weight) == is_tied
     torch.save((tokens, logits, written), tmp_path / "expected.pt")
-    environment = os.environ | {"HF_HUB_OFFLINE": "1", "HF_MODULES_CACHE": str(tmp_path / "modules")}
-    command = [sys.executable, "-c", OTHER_PROCESS, str(tmp_path)]
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
+    elsewhere(OTHER_PROCESS, tmp_path, tmp_path)
 
 
 def test_what_does_not_fit_together_is_refused(make_pair):

@@ -1,13 +1,10 @@
 """A checkpoint opens where this package is not installed: its code travels with it."""
 
 import json
-import os
-import subprocess
-import sys
 
 import pytest
 import torch
-from commands import BLOCKER
+from commands import elsewhere
 
 READER = """
 import json, pathlib, sys
@@ -68,38 +65,6 @@ def smoothed_loss(model):
 """
 
 
-@pytest.fixture
-def elsewhere(tmp_path):
-    """Runs the reader in a folder, away from this repository, offline and with an empty cache."""
-    folder = tmp_path / "elsewhere"
-    folder.mkdir()
-    (folder / "sitecustomize.py").write_text(BLOCKER)
-    (folder / "reader.py").write_text(READER.replace("SMOOTHED", SMOOTHED))
-    settings = {
-        "PYTHONPATH": str(folder),
-        "HF_HUB_OFFLINE": "1",
-        "HF_HOME": str(tmp_path / "cache"),
-        "HOME": str(folder),
-    }
-    ours = ("HF_", "PYTHON", "TRANSFORMERS_")
-    environment = {name: value for name, value in os.environ.items() if not name.startswith(ours)} | settings
-
-    def run(checkpoint, tokens):
-        arguments = [
-            sys.executable,
-            "-P",
-            str(folder / "reader.py"),
-            checkpoint,
-            str(folder),
-            json.dumps(tokens.tolist()),
-        ]
-        done = subprocess.run(arguments, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False)
-        assert done.returncode == 0, done.stderr
-        return torch.load(folder / "found.pt")
-
-    return run
-
-
 @pytest.mark.parametrize(
     ("name", "folder"),
     [
@@ -108,10 +73,13 @@ def elsewhere(tmp_path):
         ("MiniGPTForCausalLM", "runs/my-gpt_v1.5-final"),
     ],
 )
-def test_every_auto_class(make_model, tokens, tmp_path, elsewhere, name, folder):
+def test_every_auto_class(make_model, tokens, tmp_path, name, folder):
     model = make_model(name)
     model.save_pretrained(tmp_path / folder)
-    found = elsewhere(folder, tokens)
+    copies = tmp_path / "elsewhere"
+    copies.mkdir()
+    elsewhere(READER.replace("SMOOTHED", SMOOTHED), tmp_path, folder, copies, json.dumps(tokens.tolist()))
+    found = torch.load(copies / "found.pt")
     auto_map = json.loads((tmp_path / folder / "config.json").read_text())["auto_map"]
     assert found.keys() - {"generated", "smoothed"} == auto_map.keys() - {"AutoConfig"}
     with torch.no_grad():

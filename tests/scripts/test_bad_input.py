@@ -4,7 +4,7 @@ import json
 from pathlib import Path
 
 import pytest
-from commands import call, command, write_corpus
+from commands import call, command, forked, write_corpus
 
 TINY = ["--model", "minibert-tiny", "--max_steps", "2", "--max_seq_length", "32", "--max_eval_samples", "4"]
 
@@ -215,7 +215,7 @@ def test_prepare_data_refuses_a_foreign_folder(
 
 
 def test_a_loss_that_is_not_finite_stops_the_run(folder: Path, tmp_path: Path) -> None:
-    done = command(
+    done = forked(
         "pretrain.py",
         folder / "cache",
         model="minibert-tiny",

@@ -1,14 +1,11 @@
 """Export: what is written opens with the stock class alone, computes the same, and comes back bit for bit."""
 
 import json
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 import torch
-from commands import call
+from commands import call, elsewhere
 from safetensors.torch import load_file
 from stock_models import HEADS, INGREDIENTS
 from transformers import (
@@ -31,7 +28,6 @@ SHAPE = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4, "m
 TEXT = "def walk(path):  # naïve [MASK]"
 READER = """
 import json, sys
-sys.modules["hf_minibert"] = None
 import torch, transformers
 
 found = {}
@@ -91,13 +87,8 @@ def test_exports_open_where_this_package_is_not_installed(
         assert f"model = {auto_class}.from_pretrained({str(tmp_path / to)!r})\n" in printed
     assert sorted(path.name for path in tmp_path.iterdir()) == sorted([*models, "ours"])  # nothing half-made is left
 
-    environment = {name: value for name, value in os.environ.items() if not name.startswith(("HF_", "PYTHON"))}
-    environment |= {"HF_HUB_OFFLINE": "1", "HF_HOME": str(tmp_path / "cache")}
-    words = [json.dumps([(to, auto_class) for _, _, to, auto_class, _ in CELLS]), TEXT]
-    words = [sys.executable, "-P", "-c", READER, *words]
-    done = subprocess.run(words, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
-    found = json.loads(done.stdout)
+    wanted = json.dumps([(to, auto_class) for _, _, to, auto_class, _ in CELLS])
+    found = json.loads(elsewhere(READER, tmp_path, wanted, TEXT))
     for _, _, to, _, stock_name in CELLS:
         assert found[to]["class"] == stock_name
         inputs = AutoTokenizer.from_pretrained(tmp_path / "ours" / to)(TEXT, return_tensors="pt")

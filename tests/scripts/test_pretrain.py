@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 import torch
-from commands import LAUNCH, call, command, environment, metrics, write_corpus
+from commands import LAUNCH, call, command, elsewhere, environment, forked, metrics, write_corpus
 from transformers import AutoModel, AutoModelForCausalLM, AutoModelForMaskedLM, AutoTokenizer, pipeline
 
 import hf_minibert
@@ -32,21 +32,22 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def pretrain(folder: Path, model: str, **options: Any) -> tuple[Path, subprocess.CompletedProcess[str]]:
+def pretrain(
+    folder: Path, model: str, *, is_launched: bool = False, **options: Any
+) -> tuple[Path, subprocess.CompletedProcess[str]]:
     output = folder / "-".join([model, *(f"{name}={value}" for name, value in options.items())])
-    done = command(
-        "pretrain.py",
-        folder / "cache",
-        launcher=LAUNCH,
-        **SMALL | {"model": model, "corpus": folder / "corpus.jsonl", "output_dir": output} | options,
-    )
+    flags = SMALL | {"model": model, "corpus": folder / "corpus.jsonl", "output_dir": output} | options
+    if is_launched:
+        done = command("pretrain.py", folder / "cache", launcher=LAUNCH, **flags)
+    else:
+        done = forked("pretrain.py", folder / "cache", **flags)
     assert done.returncode == 0, done.stderr
     return output, done
 
 
 @pytest.fixture(scope="module")
 def minibert(folder: Path) -> tuple[Path, subprocess.CompletedProcess[str]]:
-    return pretrain(folder, "minibert-tiny")
+    return pretrain(folder, "minibert-tiny", is_launched=True)
 
 
 @pytest.fixture(scope="module")
@@ -147,7 +148,7 @@ def test_a_hybrid_opens_as_an_encoder_and_as_a_decoder(folder: Path) -> None:
     assert pipeline("text-generation", str(run / "decoder"))("the", max_new_tokens=3)
     tokenizer = AutoTokenizer.from_pretrained(run / "decoder")
     assert tokenizer.eos_token == "[SEP]"
-    done = command("pretrain.py", folder / "cache", output_dir=run, resume=True, max_steps=12)
+    done = forked("pretrain.py", folder / "cache", output_dir=run, resume=True, max_steps=12)
     assert done.returncode == 0, done.stderr
     card = (run / "README.md").read_text()
     assert 'subfolder="decoder"' in card
@@ -156,7 +157,7 @@ def test_a_hybrid_opens_as_an_encoder_and_as_a_decoder(folder: Path) -> None:
         assert certificate["holds"]
         assert line in [each["name"] for each in certificate["lines"] if each["status"] == "ok"]
         assert certificate["sha256"] in card
-    done = command("push_to_hub.py", folder / "cache", model_name_or_path=run, repo_id="me/hybrid", dry_run=True)
+    done = forked("push_to_hub.py", folder / "cache", model_name_or_path=run, repo_id="me/hybrid", dry_run=True)
     assert done.returncode == 0, done.stderr
     for name in ("model.safetensors", "decoder/certificate.json", "decoder/tokenizer.json", "modeling_minigpt.py"):
         assert re.search(rf" {re.escape(name)}$", done.stdout, flags=re.MULTILINE), name
@@ -164,10 +165,7 @@ def test_a_hybrid_opens_as_an_encoder_and_as_a_decoder(folder: Path) -> None:
         "from transformers import AutoModelForCausalLM as Auto\n"
         f"print(type(Auto.from_pretrained({str(run)!r}, subfolder='decoder', trust_remote_code=True)).__name__)"
     )
-    opened = subprocess.run(
-        [sys.executable, "-c", snippet], cwd=folder, env=environment(folder / "cache"), capture_output=True, text=True
-    )
-    assert opened.stdout.strip() == "MiniGPTForCausalLM", opened.stderr
+    assert elsewhere(snippet, folder).strip() == "MiniGPTForCausalLM"
 
 
 def test_objectives_and_architectures(folder: Path) -> None:
@@ -258,7 +256,7 @@ def test_prepared_data_gives_the_same_run(
     assert call("prepare_data.py", monkeypatch, *words) == 0
     assert "160 documents" in capsys.readouterr().out
     output = folder / "from-prepared"
-    done = command("pretrain.py", folder / "cache", **SMALL, model="minibert-tiny", corpus=store, output_dir=output)
+    done = forked("pretrain.py", folder / "cache", **SMALL, model="minibert-tiny", corpus=store, output_dir=output)
     assert done.returncode == 0, done.stderr
     assert "tokenizing" not in done.stderr
     assert metrics(output) == metrics(minibert[0])
