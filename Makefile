@@ -5,6 +5,9 @@ BIN := .venv/bin
 ONE_PROCESS := --quiet --num_processes 1 --num_machines 1 --mixed_precision no --dynamo_backend no
 
 PURELIB := import sysconfig; print(sysconfig.get_path("purelib"))
+# Bytecode is written when a module is first imported, and not for all 19,000 files when they are installed.
+PIP_INSTALL := install --quiet --no-compile
+unexport PYTHONDONTWRITEBYTECODE
 # The requirement, as pyproject.toml has it.
 TRANSFORMERS := import tomllib; required = tomllib.load(open("pyproject.toml", "rb"))["project"]["dependencies"]; \
 	print(*(each for each in required if each.startswith("transformers")))
@@ -21,11 +24,11 @@ install: .venv/installed ## make .venv and install the package in it
 
 .venv/installed: pyproject.toml constraints.txt
 	$(PYTHON) -m venv .venv
-	$(BIN)/pip install --quiet --constraint constraints.txt --editable .
+	$(BIN)/pip $(PIP_INSTALL) --constraint constraints.txt --editable .
 	@touch $@
 
 .venv/installed-dev: .venv/installed
-	$(BIN)/pip install --quiet --constraint constraints.txt --editable '.[test,check]'
+	$(BIN)/pip $(PIP_INSTALL) --constraint constraints.txt --editable '.[test,check]'
 	@touch $@
 
 quickstart: .venv/installed ## pre-train minibert-mini on the builtin corpus for three minutes
@@ -35,19 +38,22 @@ quickstart: .venv/installed ## pre-train minibert-mini on the builtin corpus for
 test: .venv/installed-dev ## install what the tests need and run them
 	$(BIN)/python -m pytest -n 2 --dist worksteal -m 'not slow and not client'
 
-test-newest: .venv/installed-dev ## the models' tests, with the newest transformers that pyproject.toml allows
+.venv-newest/installed: .venv/installed-dev
 	$(PYTHON) -m venv .venv-newest
 	@# Over .venv, whose packages it shares but for what the newest transformers wants in other versions.
 	echo "import site; site.addsitedir('$$($(BIN)/python -c '$(PURELIB)')')" \
 		> "$$(.venv-newest/bin/python -c '$(PURELIB)')/beneath.pth"
-	.venv-newest/bin/pip install --quiet --upgrade "$$($(BIN)/python -c '$(TRANSFORMERS)')"
+	.venv-newest/bin/pip $(PIP_INSTALL) --upgrade "$$($(BIN)/python -c '$(TRANSFORMERS)')"
+	@touch $@
+
+test-newest: .venv-newest/installed ## the models' tests, with the newest transformers that pyproject.toml allows
 	.venv-newest/bin/python -m pytest -n 2 --dist worksteal -m 'not slow' tests/models
 
 test-oldest: .venv/installed-dev ## the models' tests, with the oldest transformers that pyproject.toml allows
 	$(PYTHON) -m venv .venv-oldest
 	echo "import site; site.addsitedir('$$($(BIN)/python -c '$(PURELIB)')')" \
 		> "$$(.venv-oldest/bin/python -c '$(PURELIB)')/beneath.pth"
-	.venv-oldest/bin/pip install --quiet "$$($(BIN)/python -c '$(OLDEST)' "$$($(BIN)/python -c '$(TRANSFORMERS)')")"
+	.venv-oldest/bin/pip $(PIP_INSTALL) "$$($(BIN)/python -c '$(OLDEST)' "$$($(BIN)/python -c '$(TRANSFORMERS)')")"
 	.venv-oldest/bin/python -m pytest -n 2 --dist worksteal -m 'not slow' tests/models
 
 test-slow: .venv/installed-dev ## the slow tests alone
@@ -58,7 +64,7 @@ clients: .venv/installed-dev ## other people's tools on our models, in an enviro
 	@# Over .venv, but for what the tools want in other versions.
 	echo "import site; site.addsitedir('$$($(BIN)/python -c '$(PURELIB)')')" \
 		> "$$(.venv-clients/bin/python -c '$(PURELIB)')/beneath.pth"
-	.venv-clients/bin/pip install --quiet --constraint constraints.txt '.[clients]'
+	.venv-clients/bin/pip $(PIP_INSTALL) --constraint constraints.txt '.[clients]'
 	.venv-clients/bin/python -m pytest tests/clients
 
 conformance: .venv/installed-dev ## transformers' own suites on our models, and on BERT, GPT-2 and Llama
