@@ -31,7 +31,9 @@ TEMPORARY = re.compile(r"\.hf_minibert-[0-9a-f]{16}")
 BUILTIN = "builtin"
 """The name of the corpus that is made from installed packages."""
 CARD, GENERATED_CARD = "README.md", "README.generated.md"
-_DISK_IN_WORDS = re.compile(r"\(os error \d+\)|PytorchStreamWriter|inline_container|unexpected pos")
+_DISK_IN_WORDS = re.compile(
+    r"\(os error \d+\)|PytorchStreamWriter|inline_container|unexpected pos|\d+ requested and \d+ written"
+)
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 _NO_LINK = os.O_NOFOLLOW if sys.platform != "win32" else 0
 
@@ -86,7 +88,7 @@ def append_text(path: Path, text: str) -> None:
 
 @contextmanager
 def disk_errors(what: str, remedy: str) -> Iterator[None]:
-    """Turn a failed write into a UserError, also those of safetensors, tokenizers and torch, each with its own error.
+    """Turn a failed write into a UserError, also those of libraries, each with its own error.
 
     Raises:
         UserError: says what could not be done, why, and what to do.

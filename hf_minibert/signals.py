@@ -46,15 +46,15 @@ class EndedBySignals:
     def __enter__(self) -> Self:
         if sys.platform == "win32" or threading.current_thread() is not threading.main_thread():
             return self
-        for number in (signal.Signals[name] for name in NAMES):
-            if signal.getsignal(number) is not signal.SIG_IGN:
-                self._before[number] = signal.signal(number, self._receive)
         self._reader, self._writer = os.pipe()
         os.set_blocking(self._writer, False)
         self._wakeup = signal.set_wakeup_fd(self._writer, warn_on_full_buffer=False)
         self._watcher = threading.Thread(target=self._watch, daemon=True)
         self._watcher.start()
         _ACTIVE.append(self)
+        for number in (signal.Signals[name] for name in NAMES):
+            if signal.getsignal(number) is not signal.SIG_IGN:
+                self._before[number] = signal.signal(number, self._receive)
         return self
 
     def __exit__(

@@ -1,3 +1,4 @@
+import errno
 import hashlib
 import json
 import os
@@ -8,7 +9,7 @@ import torch
 from safetensors.torch import save_file
 
 from hf_minibert.errors import UserError
-from hf_minibert.files import MANIFEST, Manifest, append_text, share, write_json, write_text
+from hf_minibert.files import MANIFEST, Manifest, append_text, disk_errors, share, write_json, write_text
 
 
 def test_text_and_json_are_replaced_at_once(tmp_path, monkeypatch):
@@ -127,3 +128,21 @@ def test_a_damaged_list_is_one_clear_error(tmp_path, content):
     with pytest.raises(UserError, match="is damaged .*; give another folder") as caught:
         Manifest.read(tmp_path)
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        OSError(errno.ENOSPC, "No space left on device"),
+        OSError("1048576 requested and 415832 written"),
+        RuntimeError("Error while serializing: I/O error: File too large (os error 27)"),
+        RuntimeError("[enforce fail at inline_container.cc:858] unexpected pos 64 vs 0"),
+    ],
+    ids=["python", "numpy", "safetensors", "torch"],
+)
+def test_a_full_disk_is_known_in_the_words_of_every_library(error):
+    words = ("it could not be written", "make room")
+    with pytest.raises(UserError, match=r"it could not be written \(.*\); make room"), disk_errors(*words):
+        raise error
+    with pytest.raises(type(error), match="something else"), disk_errors(*words):
+        raise type(error)("something else")

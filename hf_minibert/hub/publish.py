@@ -161,7 +161,10 @@ class _Conversation:
         manifest = Manifest.read(folder)
         if manifest is not None and CARD in content:
             manifest.cards[address] = hashlib.sha256(_bytes(content[CARD])).hexdigest()
-            manifest.write()
+            try:
+                manifest.write()
+            except OSError as error:  # what is published is published
+                logger.warning("%s takes no note of the card that is on the Hub now (%s)", folder, error.strerror)
         if tag is not None:
             self._tag(tag, revision)
         return url

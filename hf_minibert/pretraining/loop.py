@@ -24,7 +24,7 @@ from hf_minibert.data.loader import evaluation_batches, training_batches
 from hf_minibert.data.rows import Batch
 from hf_minibert.errors import UserError
 from hf_minibert.evaluation.held_out import evaluate
-from hf_minibert.files import CARD, Manifest, write_json
+from hf_minibert.files import CARD, Manifest, disk_errors, write_json
 from hf_minibert.hub.card import write_card
 from hf_minibert.models.losses import IGNORE_INDEX
 from hf_minibert.output_folder import move_into, staged_folder
@@ -434,13 +434,15 @@ class Pretraining:
         weights, predicted = self.backend.weights(), self._predict()
         if not self.accelerator.is_main_process:
             return
-        with staged_folder(self.folder) as staged:
-            self._write_model(staged, weights)
-            move_into(staged, self.folder, last="config.json")
-        results = summary(self.plan, self.data, self.model, self.state, metrics, predicted, self.accelerator)
-        write_json(self.folder / RESULTS, results)
-        self._certify()
-        print_report(results, self.plan.objective, self.folder, write_card(self.folder))
+        remedy = "make room on the disk, and --resume ends the run from its last checkpoint"
+        with disk_errors(f"the result of {self.folder} could not be written", remedy):
+            with staged_folder(self.folder) as staged:
+                self._write_model(staged, weights)
+                move_into(staged, self.folder, last="config.json")
+            results = summary(self.plan, self.data, self.model, self.state, metrics, predicted, self.accelerator)
+            write_json(self.folder / RESULTS, results)
+            self._certify()
+            print_report(results, self.plan.objective, self.folder, write_card(self.folder))
 
     def _certify(self) -> None:
         """Write the certificates of what the run has written, and say which of their lines fail."""

@@ -1,3 +1,4 @@
+import errno
 import hashlib
 import json
 import os
@@ -96,6 +97,18 @@ def push(*arguments: str, **variables: str) -> subprocess.CompletedProcess[str]:
     environment = {name: value for name, value in os.environ.items() if not name.startswith("HF_")} | variables
     command = [sys.executable, str(SCRIPT), "--repo_id", "me/model", *arguments]
     return subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+
+
+def test_a_run_that_cannot_be_written_is_published_all_the_same(
+    hub: LoopbackHub, folder: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+):
+    def read_only(_: Manifest) -> None:
+        raise OSError(errno.EROFS, "Read-only file system")
+
+    Manifest(folder, "pretrain", {}).write()
+    monkeypatch.setattr(Manifest, "write", read_only)
+    assert upload(folder).startswith(f"{hub.url}/me/model/commit/")
+    assert "takes no note of the card that is on the Hub now (Read-only file system)" in caplog.text
 
 
 def test_only_what_belongs_to_the_model_is_published(folder: Path):

@@ -635,6 +635,23 @@ def test_a_full_disk_is_one_line_and_changes_nothing(
         assert content(folder) == before
 
 
+def test_a_disk_that_is_full_at_the_end_of_a_run_is_one_line_and_resuming_ends_it(
+    inputs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run, words = tmp_path / "run", flags(PRETRAIN | {"corpus": inputs / "corpus.jsonl", "output_dir": tmp_path / "run"})
+
+    def full(*_: Any, **_words: Any) -> None:
+        raise RuntimeError("Error while serializing: I/O error: No space left on device (os error 28)")
+
+    with monkeypatch.context() as patch:
+        patch.setattr("hf_minibert.pretraining.loop.move_into", full)
+        assert call("pretrain.py", monkeypatch, *words) == 2
+    assert "make room on the disk, and --resume ends the run" in capsys.readouterr().err.splitlines()[-1]
+    assert not (run / "config.json").exists()
+    assert call("pretrain.py", monkeypatch, "--resume", "--output_dir", run) == 0
+    assert (run / "model.safetensors").read_bytes() == (inputs / "model" / "model.safetensors").read_bytes()
+
+
 def test_a_run_from_before_there_were_lists_is_resumed_and_not_overwritten(
     inputs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
