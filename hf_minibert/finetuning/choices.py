@@ -252,6 +252,8 @@ class _Form:
             label_column,
         )
         self._first_number = 0
+        self._are_choices = False
+        """Whether each label is one of the choices itself, also where it looks like a number or a letter."""
 
     def choose(self, there: Sequence[str], where: str) -> Mapping[str, str]:
         """The columns, by the options that name them."""
@@ -327,10 +329,11 @@ class _Form:
             names_of.append(names)
             labels.append(table.columns[self._chosen["label_column"]][index])
         if is_train:
+            self._are_choices = self._labels_are_choices(table.name, labels, rows, names_of)
             numbers = [_number(label) for label in labels]
             # No name, number or letter goes beyond the last choice, which the number of choices would do from 0 on.
             is_beyond = any(number == len(row["choices"]) for number, row in zip(numbers, rows, strict=True))
-            self._first_number = int(is_beyond and not {0, None} & set(numbers))
+            self._first_number = int(is_beyond and not {0, None} & set(numbers) and not self._are_choices)
         for row, label, names in zip(rows, labels, names_of, strict=True):
             row["label"] = self._place(label, row["choices"], names, table.where(row["index"]))
         return Dataset.from_list([{name: row[name] for name in EXAMPLE} for row in rows])
@@ -351,18 +354,45 @@ class _Form:
             raise UserError(
                 f"{table.where(index)}: {what}; give lists, or one column each, and name them with --choices_columns"
             )
-        return choices, [str(name) for name in names] if isinstance(names, list) and len(names) == len(choices) else []
+        if isinstance(names, list) and len(names) != len(choices):
+            raise UserError(f"{table.where(index)} has {len(choices)} choices and {len(names)} labels for them")
+        return choices, [str(name) for name in names] if isinstance(names, list) else []
+
+    def _labels_are_choices(
+        self, name: str, labels: Sequence[Any], rows: Sequence[Mapping[str, Any]], names_of: Sequence[Sequence[str]]
+    ) -> bool:
+        """Whether all labels are choices themselves, and some of them nothing else.
+
+        Raises:
+            UserError: all could be numbers or letters of other choices as well.
+        """
+        are_both, differ = True, ""
+        for label, row, names in zip(labels, rows, names_of, strict=True):
+            text, choices = label.strip() if isinstance(label, str) else None, list(row["choices"])
+            if text is None or names or choices.count(text) != 1:
+                return False
+            number = _number(text) if len(text) > 1 or text not in _LETTERS + _LETTERS.lower() else _letter(text)
+            are_both &= number is not None and 0 <= number <= len(choices)
+            differ = differ or (shown(repr(label)) if number != choices.index(text) else "")
+        if are_both and differ:
+            raise UserError(
+                f"{name}: labels as {differ} are choices themselves, and could be the numbers or letters of others; "
+                "write them as numbers (no texts, in .jsonl or .parquet), or make the choices differ from numbers"
+            )
+        return bool(differ)
 
     def _place(self, label: Any, choices: Sequence[str], names: Sequence[str], where: str) -> int:
         """Which of the choices a label means: by its name, its letter, its number, or its text."""
         text = label.strip() if isinstance(label, str) else label
         if isinstance(text, str) and text in names:
             return list(names).index(text)
+        if self._are_choices and isinstance(text, str) and list(choices).count(text) == 1:
+            return list(choices).index(text)
         number = _number(label)
         if number is not None and 0 <= number - self._first_number < len(choices):
             return number - self._first_number
         if isinstance(text, str) and len(text) == 1 and text.upper() in _LETTERS[: len(choices)]:
-            return _LETTERS.index(text.upper())
+            return _letter(text)
         if isinstance(text, str) and list(choices).count(text) == 1:
             return list(choices).index(text)
         if isinstance(text, str) and re.fullmatch(r"[0-9]{1,3}\.0+", text):  # of a column of floats
@@ -371,6 +401,10 @@ class _Form:
             f"{where}: the label {shown(repr(label))} is none of the {len(choices)} choices; give a number from 0 on, "
             "a letter, or the choice itself"
         )
+
+
+def _letter(text: str) -> int:
+    return _LETTERS.index(text.upper())
 
 
 def _number(label: Any) -> int | None:

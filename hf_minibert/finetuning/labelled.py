@@ -136,6 +136,11 @@ def load_labelled(
         there = {label for some in labels["train"] for label in (some if isinstance(some, tuple) else (some,))}
         if not there:
             raise UserError(f"no text of {tables['train'].name} has a label in the column {column!r}")
+        if kind.startswith("multi") and len(set(map(frozenset, labels["train"]))) == 1:
+            raise UserError(
+                f"all texts of {tables['train'].name} have the same labels ({listed(sorted(there))}); write the labels "
+                "that a text has, not 0 or 1 for each"
+            )
         names, ids = _label_ids(there, tables["train"].class_names.get(column), column, label_names)
         values = {split: _class_ids(table, split, labels[split], names, ids) for split, table in tables.items()}
         notes += _look_alikes(names)
@@ -299,6 +304,11 @@ def _written(table: Table, column: str, kind: ProblemType, separator: str | None
         several = None if value is None else [label_of(table, column, index, one) for one in value]
         if several is not None and None in several:
             raise UserError(f"{table.where(index)}: one of the labels in the column {column!r} is missing")
+        if several is not None and len(set(several)) < len(several) and not any(isinstance(one, str) for one in value):
+            raise UserError(
+                f"{table.where(index)}: the label {shown(repr(value))} has a number twice; write the labels that the "
+                "text has, not 0 or 1 for each"
+            )
         found.append(None if several is None else tuple(dict.fromkeys(one for one in several if one is not None)))
     return found
 

@@ -117,6 +117,26 @@ def test_a_label_is_a_number_a_letter_or_the_choice(tmp_path: Path, label: Any) 
     assert task_of(tmp_path).read().splits["eval"]["label"][:] == [0]
 
 
+def test_labels_that_are_choices_are_no_numbers_of_others(tmp_path: Path) -> None:
+    """Also where some of them could be: of 1, 2, 3 the label "2" is the second."""
+    asked = [("3 - 1", ["1", "2", "3"], "2"), ("6 * 7", ["40", "41", "42"], "42"), ("1 - 1", ["1", "b", "0"], "b")]
+
+    def rows(label: Any = None) -> str:
+        each = ({"question": q, "choices": c, "label": right if label is None else label} for q, c, right in asked)
+        return "".join(json.dumps(row) + "\n" for row in each)
+
+    for split in ("train", "dev"):
+        (tmp_path / f"{split}.jsonl").write_text(rows())
+    assert task_of(tmp_path).read().splits["eval"]["label"][:] == [1, 2, 1]
+    del asked[1:]
+    (tmp_path / "train.jsonl").write_text(rows())
+    with pytest.raises(UserError, match="labels as '2' are choices themselves, and could be the numbers or letters of"):
+        task_of(tmp_path).read()
+    (tmp_path / "train.jsonl").write_text(rows(2))
+    (tmp_path / "dev.jsonl").write_text(rows("2"))
+    assert task_of(tmp_path).read().splits["eval"]["label"][:] == [2]
+
+
 def test_columns_by_name_and_a_context(tmp_path: Path) -> None:
     rows = [{"story": "It rains.", "ask": "So?", "x": "wet", "y": "dry", "right": 0}]
     for split in ("train", "dev"):

@@ -523,6 +523,8 @@ def test_columns_in_a_sentence(tmp_path):
         (labelled_rows(["3", "1_0"]), {"problem_type": "regression"}, "line 2: '1_0' in the column 'label' is no num"),
         (labelled_rows([1.5, None]), {"problem_type": "regression"}, "line 2: a missing value in the column"),
         (labelled_rows(["a", "b"]), {"problem_type": "multi_label_classification"}, "'a' is no list of labels"),
+        (labelled_rows([[0, 1, 0], [1, 1, 0]]), {}, "[0, 1, 0] has a number twice; write the labels that the text has"),
+        (labelled_rows([[0, 1], [1, 0]]), {}, "have the same labels (0, 1); write the labels that a text has"),
         (labelled_rows([0.5, 1.5]), {"problem_type": "regression", "label_names": ["a"]}, "names classes, but"),
         (labelled_rows(["a", "b"]), {"label_separator": ";", "problem_type": "regression"}, "parts the labels of"),
     ],
