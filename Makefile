@@ -58,6 +58,7 @@ test-oldest: .venv/installed-dev ## the models' tests, with the oldest transform
 
 test-slow: .venv/installed-dev ## the slow tests alone
 	$(BIN)/python -m pytest -m 'slow and not client'
+	$(BIN)/python -m pytest tests/conformance -n 2 --dist worksteal -m slow
 
 clients: .venv/installed-dev ## other people's tools on our models, in an environment of their own
 	$(PYTHON) -m venv .venv-clients
@@ -68,7 +69,7 @@ clients: .venv/installed-dev ## other people's tools on our models, in an enviro
 	.venv-clients/bin/python -m pytest tests/clients
 
 conformance: .venv/installed-dev ## transformers' own suites on our models, and on BERT, GPT-2 and Llama
-	$(BIN)/python -m pytest tests/conformance -n 2 --dist worksteal
+	$(BIN)/python -m pytest tests/conformance -n 2 --dist worksteal -m 'not slow'
 
 check: .venv/installed-dev ## ruff (lint and format), mypy, and whether the package builds
 	$(BIN)/ruff check .

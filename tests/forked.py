@@ -11,6 +11,7 @@ import signal
 import sys
 import tempfile
 from multiprocessing import forkserver
+from multiprocessing.context import ForkServerContext
 from pathlib import Path
 from typing import Any
 
@@ -24,21 +25,26 @@ _context = multiprocessing.get_context("forkserver")
 _context.set_forkserver_preload(_PRELOADED)
 
 
+def server(variables: dict[str, str]) -> ForkServerContext:
+    """The server, which is started at its first use; libraries read their environment when they are imported."""
+    outer = dict(os.environ)
+    os.environ |= variables
+    try:
+        forkserver.ensure_running()
+    finally:
+        os.environ.clear()
+        os.environ |= outer
+    return _context
+
+
 class Forked:
     """A program that runs, with the methods of `subprocess.Popen` that tests use; its output is kept in files."""
 
     def __init__(self, words: list[str], folder: Path, variables: dict[str, str]) -> None:
         """Run a script with its flags in a folder, with that environment alone, as the first of its own group."""
-        outer = dict(os.environ)
-        os.environ |= variables  # libraries read it when they are imported
-        try:
-            forkserver.ensure_running()
-        finally:
-            os.environ.clear()
-            os.environ |= outer
         os.makedirs(variables["HF_HOME"], exist_ok=True)
         self._output = Path(tempfile.mkdtemp(prefix="output-", dir=variables["HF_HOME"]))
-        self._process = _context.Process(target=_run, args=(words, folder, variables, self._output))
+        self._process = server(variables).Process(target=_run, args=(words, folder, variables, self._output))
         self._process.start()
         self.pid = self._process.pid or 0
 

@@ -1,6 +1,7 @@
 """A stream in parts: what is in them, who makes them, and in which order they are read."""
 
 import json
+import multiprocessing
 import os
 import signal
 import time
@@ -15,6 +16,8 @@ import psutil
 import pytest
 import streamed_hub
 import torch
+from commands import environment
+from forked import server
 
 from hf_minibert.data import streamed
 from hf_minibert.data.corpus import HubStream, open_corpus
@@ -58,6 +61,9 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setattr(streamed, "PART_BYTES", PER_PART * SIZE)
     monkeypatch.setattr(huggingface_hub.HfApi, "dataset_info", lambda *_: SimpleNamespace(sha=str(tmp_path)))
     monkeypatch.setattr(datasets, "load_dataset", lambda *_arguments, **_options: streamed_hub.stream(tmp_path))
+    # As spawned, but sooner; tests/invariants/test_streaming.py spawns.
+    context, soon = multiprocessing.get_context, server(environment(tmp_path / "cache"))
+    monkeypatch.setattr(multiprocessing, "get_context", lambda kind=None: soon if kind == "spawn" else context(kind))
     write(tmp_path, TEXTS)
     return tmp_path
 
@@ -147,11 +153,11 @@ def test_no_part_is_made_that_the_run_cannot_reach_and_only_one_ahead(tokenizer,
     time.sleep(0.5)
     assert parts_there(stream) == ["part-00000", "part-00001"]
     assert streamed_hub.rows_read(folder)[-1] == "b.jsonl:19"
-    (maker,) = [child for child in psutil.Process().children() if "spawn_main" in " ".join(child.cmdline())]
+    (maker,) = multiprocessing.active_children()
     for number in (signal.SIGTERM, signal.SIGUSR1, signal.SIGINT):
         os.kill(maker.pid, number)
     time.sleep(0.2)
-    assert maker.is_running()
+    assert maker.is_alive()
     batches.close()
     assert not psutil.pid_exists(maker.pid)
 
@@ -161,7 +167,7 @@ def test_a_maker_that_is_killed_is_one_clear_error(tokenizer, folder, monkeypatc
     stream = open_stream(open_hub(), tokenizer)
     batches = training_batches(objective(stream), batch_size=1, last_row=1000)
     next(batches)
-    (maker,) = [child for child in psutil.Process().children() if "spawn_main" in " ".join(child.cmdline())]
+    (maker,) = multiprocessing.active_children()
     maker.kill()
     with pytest.raises(UserError, match="was killed. The run goes on from its last checkpoint with --resume"):
         list(batches)
