@@ -101,8 +101,8 @@ class EndedBySignals:
             while not self._is_over.wait(_SECONDS_BETWEEN_TRIES):
                 if time.monotonic() > deadline:
                     self._end_now(name := signal.Signals(number).name, _status(name))
-                if self._since is None:
-                    signal.pthread_kill(threading.main_thread().ident, number)
+                if self._since is None and (thread := threading.main_thread().ident) is not None:
+                    signal.pthread_kill(thread, number)
 
     def _end_now(self, name: str, status: int) -> None:
         for child in multiprocessing.active_children():

@@ -5,6 +5,7 @@ white space around a label does not count. A number is a class id only where the
 """
 
 import math
+from collections.abc import Sequence
 from typing import Any
 
 from hf_minibert.data.tables import Table, shown
@@ -47,7 +48,7 @@ def _label_text(value: Any) -> str | None:
     return value.strip() or None if isinstance(value, str) else None
 
 
-def checked_labels(table: Table, labels: list[Written], column: str) -> list[str | tuple[str, ...]]:
+def checked_labels(table: Table, labels: Sequence[Written], column: str) -> list[str | tuple[str, ...]]:
     """The same labels; raises a UserError if a row has none."""
     secret = SECRET_LABEL if column in table.class_names else None  # elsewhere it is a label like any other
     for index, label in enumerate(labels):

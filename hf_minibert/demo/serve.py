@@ -13,7 +13,7 @@ from typing import Any
 
 from hf_minibert.errors import UserError, needs_extra
 from hf_minibert.files import shown
-from hf_minibert.output_folder import replaced_folder
+from hf_minibert.output_folder import check_folder, replaced_folder
 
 VERB = "demo"
 PACKAGES = ("torch", "transformers", "matplotlib", "safetensors")
@@ -92,6 +92,7 @@ def write_space(name: str, folder: str, *, trust_remote_code: bool) -> int:
         UserError: the checkpoint cannot be opened, or the folder holds something else.
     """
     trusts = may_run_code(name, trusts=trust_remote_code)
+    check_folder(folder, VERB, "a Space", replaces=True, remedy="", inputs=[name])
     from hf_minibert.demo import page
     from hf_minibert.models import answering
 

@@ -304,7 +304,11 @@ def _written(table: Table, column: str, kind: ProblemType, separator: str | None
         several = None if value is None else [label_of(table, column, index, one) for one in value]
         if several is not None and None in several:
             raise UserError(f"{table.where(index)}: one of the labels in the column {column!r} is missing")
-        if several is not None and len(set(several)) < len(several) and not any(isinstance(one, str) for one in value):
+        if (
+            several is not None
+            and len(set(several)) < len(several)
+            and not any(isinstance(one, str) for one in value or ())
+        ):
             raise UserError(
                 f"{table.where(index)}: the label {shown(repr(value))} has a number twice; write the labels that the "
                 "text has, not 0 or 1 for each"
