@@ -79,18 +79,19 @@ def test_a_signal_ends_the_process_soon_whatever_it_does(tmp_path, work):
     (tmp_path / "ends_me.py").write_text(
         "import os, signal, time\nos.kill(os.getpid(), signal.SIGTERM); time.sleep(60)"
     )
-    (tmp_path / "verb").write_text(
+    program = tmp_path / "hf-minibert"  # by whose name it does not load the models
+    program.write_text(
         "import hashlib, os, signal, sys, time\nfrom dataclasses import dataclass\n"
-        "from hf_minibert import command_line, signals\n"
+        "import hf_minibert.command_line as command_line, hf_minibert.signals as signals\n"
         "signals.SECONDS_TO_END = signals.SECONDS_OF_ONE_CTRL_C = 0.2\n"
         "signal.signal(signal.SIGALRM, lambda *_: os.kill(os.getpid(), signal.SIGTERM))\n"
         f"@dataclass\nclass Nothing:\n    'Nothing.'\ndef main(_):\n    {work}\n"
         "command_line.run(Nothing, main)\n"
     )
     variables = os.environ | {"PYTHONPATH": str(Path(__file__).parents[1])}
-    words = [sys.executable, str(tmp_path / "verb")]
+    words = [sys.executable, str(program)]
     done = subprocess.run(words, env=variables, check=False, capture_output=True, text=True, timeout=30)
-    assert (done.returncode, done.stderr) == (TERMINATED, "verb: stopped by SIGTERM\n")
+    assert (done.returncode, done.stderr) == (TERMINATED, "hf-minibert: stopped by SIGTERM\n")
 
 
 def test_what_a_process_is_told_does_not_reach_its_parent(monkeypatch, capsys):

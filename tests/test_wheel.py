@@ -90,7 +90,7 @@ def test_every_verb_of_a_wheel_explains_itself(installed: Path, tmp_path: Path, 
 
 
 # What answering `--help` may load, beside the standard library: nothing that takes a second.
-LIGHT = {"hf_minibert", "yaml", "tqdm"}
+LIGHT = {"hf_minibert", "yaml", "tqdm", "__mp_main__"}  # the last is what multiprocessing calls the program
 
 
 @pytest.mark.parametrize(
