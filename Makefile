@@ -27,9 +27,10 @@ install: .venv/installed ## make .venv and install the package in it
 	$(BIN)/pip $(PIP_INSTALL) --constraint constraints.txt --editable .
 	@touch $@
 
-.venv/installed-dev: .venv/installed
+.venv/installed-dev: pyproject.toml constraints.txt
+	$(PYTHON) -m venv .venv
 	$(BIN)/pip $(PIP_INSTALL) --constraint constraints.txt --editable '.[test,check]'
-	@touch $@
+	@touch .venv/installed $@
 
 quickstart: .venv/installed ## pre-train minibert-mini on the builtin corpus for three minutes
 	$(BIN)/accelerate launch $(ONE_PROCESS) scripts/pretrain.py --model minibert-mini --corpus builtin \
