@@ -35,6 +35,11 @@ def pytest_configure(config: pytest.Config) -> None:
         config.addinivalue_line("markers", f"{name}: a mark of transformers' own tests")
 
 
+def is_in_half_precision(test: str) -> bool:
+    """Whether a test repeats in 16 bits, which most CPUs compute slowly, what another one shows in 32."""
+    return test.startswith(SAME_MATHS) and ("_fp16_" in test or "_bf16_" in test)
+
+
 def is_taken_on_trust(class_name: str, test: str) -> bool:
     """Whether a model of the library runs a test in `make test-slow` only: it takes long, and ours must pass it."""
     decoder = class_name in ("GPT2", "Llama")
@@ -42,7 +47,7 @@ def is_taken_on_trust(class_name: str, test: str) -> bool:
 
 
 def pytest_itemcollected(item: pytest.Item) -> None:
-    if is_taken_on_trust(item.cls.__name__, item.originalname):
+    if is_taken_on_trust(item.cls.__name__, item.originalname) or is_in_half_precision(item.originalname):
         item.add_marker(pytest.mark.slow)
     item.add_marker(pytest.mark.filterwarnings("always" if item.originalname in RECORDING else "ignore"))
     definer = next(base for base in reversed(item.cls.__mro__) if item.originalname in vars(base))
