@@ -2,6 +2,8 @@
 
 import pytest
 import torch
+import transformers
+from packaging.version import Version
 
 from hf_minibert.pretraining.hybrid import MiniBertForHybridPreTraining
 
@@ -71,6 +73,10 @@ def test_one_graph_takes_any_number_of_predicted_tokens(make_model, tokens, is_h
         torch.testing.assert_close(*losses, rtol=0, atol=1e-5)
 
 
+@pytest.mark.skipif(
+    Version(transformers.__version__) < Version("5.23"),
+    reason="5.17 makes a mask in a graph, which costs time and changes nothing",
+)
 def test_no_mask_is_made_that_is_not_needed(make_model, tokens):
     """Else a compiled model would never take the fast path of causal attention."""
     model = make_model("MiniGPTModel")
