@@ -99,16 +99,15 @@ def variants(family: str, size: str, length: int, *, with_compile: bool) -> list
         ours = MiniGPTForCausalLM
         peers = {"stock": "stock GPT2LMHeadModel", "best-stock": "stock LlamaForCausalLM", "nanogpt": "nanoGPT"}
 
-    def build(architecture: str, attention: str | None = None) -> Callable[[], nn.Module]:
+    def build(architecture: str, attention: str) -> Callable[[], nn.Module]:
         def make() -> nn.Module:
             model: Any = ours(build_config(f"{family}-{size}", architecture))
-            model.set_attn_implementation(attention or fastest)
+            model.set_attn_implementation(attention)
             return cast(nn.Module, model)
 
         return make
 
-    fastest = fastest_attention(length)
-    other = {"eager": "sdpa", "sdpa": "eager"}[fastest]
+    other = {"eager": "sdpa", "sdpa": "eager"}[fastest_attention(length)]
 
     precisions = ["fp32", "bf16"] if computes_in_bfloat16() else ["fp32"]
     best = precisions[-1]
@@ -118,7 +117,8 @@ def variants(family: str, size: str, length: int, *, with_compile: bool) -> list
         return Variant(peers[peer], model, is_ours=False, is_sparse=peer == "modernbert", **settings)
 
     def of_ours(words: str, architecture: str, attention: str | None = None, **settings: Any) -> Variant:
-        model = build(architecture, attention)
+        fastest_of_it = fastest_attention(length, is_compiled=bool(settings.get("compiled")))
+        model = build(architecture, attention or fastest_of_it)
         return Variant(f"{family} {words}", model, is_ours=True, is_sparse=family == "minibert", **settings)
 
     found = [of_peer(peer, precision=precision) for peer in peers for precision in precisions]

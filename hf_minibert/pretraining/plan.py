@@ -133,7 +133,7 @@ def decide(arguments: PretrainArguments) -> DecidedArguments:
             "learning_rate": arguments.learning_rate or rates[size_of(arguments.model)],
             "weight_decay": family.weight_decay if decay is None else decay,
             "max_eval_samples": arguments.max_eval_samples or max(1, evaluated // length),
-            "attn_implementation": arguments.attn_implementation or fastest_attention(length),
+            "attn_implementation": arguments.attn_implementation or fastest_attention(length, is_compiled=compiles),
             "mixed_precision": arguments.mixed_precision or ("bf16" if computes_in_bfloat16() else "no"),
             "compile": compiles,
         }

@@ -17,6 +17,7 @@ from torch import nn
 from transformers import PreTrainedModel
 
 SECONDS_THAT_COMPILING_NEEDS = {"bf16": 300, "fp32": 900}
+LONGEST_ROW_THAT_COMPILING_SPEEDS = {"bf16": 512, "fp32": 256}
 TOKENS_PER_BATCH = {"cpu": 2_048, "cuda": 16_384}
 WATTS_OF_A_CPU_CORE = 12
 """What Green Algorithms takes for a CPU that it does not know (Lannelongue et al. 2021, doi:10.1002/advs.202100707)."""
@@ -70,13 +71,15 @@ def computes_in_bfloat16() -> bool:
     return bool(torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported())
 
 
-def fastest_attention(length: int) -> Literal["eager", "sdpa"]:
+def fastest_attention(length: int, *, is_compiled: bool = False) -> Literal["eager", "sdpa"]:
     """The attention implementation to train with: on a CPU, plain products win in bfloat16 while rows are short.
 
-    See `benchmarks/step_speed.py`, which measures both.
+    They win longer in a compiled model, where one kernel computes all that is between them. See
+    `benchmarks/step_speed.py`, which measures both.
     """
     is_cpu = not torch.accelerator.is_available()
-    return "eager" if is_cpu and length <= 256 and computes_in_bfloat16() else "sdpa"
+    longest = 512 if is_compiled else 256
+    return "eager" if is_cpu and length <= longest and computes_in_bfloat16() else "sdpa"
 
 
 def compiling_pays(length: int, seconds: float | None) -> bool:
@@ -84,9 +87,9 @@ def compiling_pays(length: int, seconds: float | None) -> bool:
 
     See `benchmarks/step_speed.py --compile`.
     """
-    least = SECONDS_THAT_COMPILING_NEEDS["bf16" if computes_in_bfloat16() else "fp32"]
-    is_long = seconds is not None and seconds >= least
-    return is_long and length <= 256 and not torch.accelerator.is_available()
+    precision = "bf16" if computes_in_bfloat16() else "fp32"
+    is_long = seconds is not None and seconds >= SECONDS_THAT_COMPILING_NEEDS[precision]
+    return is_long and length <= LONGEST_ROW_THAT_COMPILING_SPEEDS[precision] and not torch.accelerator.is_available()
 
 
 def tokens_per_batch() -> int:

@@ -52,7 +52,8 @@ def test_an_evaluation_has_enough_predictions_and_no_more(model: str, settings: 
         ({"budget": "10m"}, True, False),
         ({}, True, False),  # five minutes
         ({"budget": "2m"}, False, False),
-        ({"budget": "20m", "max_seq_length": 512}, False, False),
+        ({"budget": "20m", "max_seq_length": 512}, True, False),
+        ({"budget": "20m", "max_seq_length": 1024, "config_overrides": "max_position_embeddings=1024"}, False, False),
         ({"max_steps": 1_000_000}, False, False),
         ({"max_steps": 5, "compile": True}, True, True),
         ({"budget": "20m", "compile": False}, False, False),
@@ -78,20 +79,24 @@ def test_a_model_is_compiled_where_it_pays(
 
 
 @pytest.mark.parametrize(
-    ("has_gpu", "has_bfloat16", "length", "fastest"),
+    ("has_gpu", "has_bfloat16", "length", "is_compiled", "fastest"),
     [
-        (False, True, 128, "eager"),
-        (False, True, 512, "sdpa"),
-        (False, False, 128, "sdpa"),
-        (True, True, 128, "sdpa"),
+        (False, True, 128, False, "eager"),
+        (False, True, 512, False, "sdpa"),
+        (False, True, 512, True, "eager"),
+        (False, True, 1024, True, "sdpa"),
+        (False, False, 128, True, "sdpa"),
+        (True, True, 128, True, "sdpa"),
     ],
 )
 def test_attention_is_the_fastest_unless_told(
-    monkeypatch: pytest.MonkeyPatch, has_gpu: bool, has_bfloat16: bool, length: int, fastest: str
+    monkeypatch: pytest.MonkeyPatch, has_gpu: bool, has_bfloat16: bool, length: int, is_compiled: bool, fastest: str
 ) -> None:
     monkeypatch.setattr(torch.accelerator, "is_available", lambda: has_gpu)
     monkeypatch.setattr(hardware, "computes_in_bfloat16", lambda: has_bfloat16)
-    settings = {"output_dir": "x", "model": "minibert-tiny", "max_seq_length": length}
+    monkeypatch.setattr(plan_module, "has_compiler", lambda: True)
+    settings = {"output_dir": "x", "model": "minibert-tiny", "max_seq_length": length, "compile": is_compiled}
+    settings["config_overrides"] = "max_position_embeddings=1024"
     assert make_plan(PretrainArguments(**settings)).arguments.attn_implementation == fastest
     told = make_plan(PretrainArguments(**settings, attn_implementation="eager")).arguments
     assert told.attn_implementation == "eager"
