@@ -20,7 +20,9 @@ OVER_PROCESSES = (
     "test_fsdp2_plan_vs_ddp_",
     "test_fsdp2_save_load",
     "test_fsdp2_sharding_structure",
+    "test_hsdp_",
 )
+LONG = ("test_bc_torch_dtype", "test_training_overfit")
 RECORDING = ("test_bc_cache_name_forward",)
 """Tests that look for a warning, which they do not turn on themselves."""
 OUTCOMES = ("passed", "skipped", "excluded", "failed")  # the worst last
@@ -43,11 +45,17 @@ def is_in_half_precision(test: str) -> bool:
 def is_taken_on_trust(class_name: str, test: str) -> bool:
     """Whether a model of the library runs a test in `make test-slow` only: it takes long, and ours must pass it."""
     decoder = class_name in ("GPT2", "Llama")
-    return class_name in STOCK.values() and test.startswith((SAME_MATHS, *(OVER_PROCESSES if decoder else ())))
+    return class_name in STOCK.values() and test.startswith((SAME_MATHS, *LONG, *(OVER_PROCESSES if decoder else ())))
+
+
+def is_done_by_the_other_architecture(class_name: str, test: str) -> bool:
+    """Whether a test over processes is left to the other architecture, which is split by the same plan."""
+    return class_name == "MiniGPTClassic" and test.startswith(OVER_PROCESSES)
 
 
 def pytest_itemcollected(item: pytest.Item) -> None:
-    if is_taken_on_trust(item.cls.__name__, item.originalname) or is_in_half_precision(item.originalname):
+    named = item.cls.__name__, item.originalname
+    if is_taken_on_trust(*named) or is_done_by_the_other_architecture(*named) or is_in_half_precision(named[1]):
         item.add_marker(pytest.mark.slow)
     item.add_marker(pytest.mark.filterwarnings("always" if item.originalname in RECORDING else "ignore"))
     definer = next(base for base in reversed(item.cls.__mro__) if item.originalname in vars(base))

@@ -72,7 +72,11 @@ def test_an_encoder_computes_the_same_and_so_does_its_quantized_form_nearly(save
 
 @pytest.mark.parametrize(
     ("architecture", "fields", "model_type"),
-    [("modern", {}, "llama"), ("modern", {"qk_norm": True}, "qwen3"), ("classic", {}, "gpt2")],
+    [
+        ("modern", {}, "llama"),
+        pytest.param("modern", {"qk_norm": True}, "qwen3", marks=pytest.mark.slow),
+        pytest.param("classic", {}, "gpt2", marks=pytest.mark.slow),
+    ],
 )
 def test_a_decoder_writes_the_same_text_with_its_cache(save, architecture, fields, model_type, tmp_path):
     model, folder = save("MiniGPTForCausalLM", architecture, **fields)

@@ -492,7 +492,7 @@ CHANGED: dict[str, dict[str, Any]] = {
 """What a second call of a verb is told otherwise."""
 
 
-@pytest.mark.parametrize("every", [41, pytest.param(4, marks=[pytest.mark.slow, pytest.mark.timeout(3_600)])])
+@pytest.mark.parametrize("every", [83, pytest.param(4, marks=[pytest.mark.slow, pytest.mark.timeout(3_600)])])
 @pytest.mark.parametrize("verb", list(CHANGED))
 @pytest.mark.usefixtures("alone")
 def test_a_verb_killed_at_any_change_of_files_leaves_the_old_result_or_the_new(

@@ -106,7 +106,12 @@ def test_ties_survive(make_model, tokens, tmp_path, name):
 
 
 @pytest.mark.parametrize(
-    "name", [*WITH_DECODER, "MiniBertForSequenceClassification", "MiniGPTForSequenceClassification"]
+    "name",
+    [
+        *WITH_DECODER,
+        "MiniGPTForSequenceClassification",
+        pytest.param("MiniBertForSequenceClassification", marks=pytest.mark.slow),
+    ],
 )
 def test_export(make_model, tokens, name):
     """Of any batch size, and any length that the model knows."""
