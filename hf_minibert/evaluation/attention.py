@@ -15,8 +15,9 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from hf_minibert.errors import UserError
 from hf_minibert.evaluation.arguments import AttentionKind, EvaluateArguments
 from hf_minibert.evaluation.opening import open_tokenizer
-from hf_minibert.evaluation.representations import attention_function, open_body
+from hf_minibert.evaluation.representations import open_body
 from hf_minibert.evaluation.suites import Result
+from hf_minibert.runs.attention import attention_function
 
 COLUMNS = 4
 MOST_TOKENS = 64

@@ -18,7 +18,6 @@ from transformers import (
     AttentionInterface,
     AutoModel,
     AutoModelForSeq2SeqLM,
-    PreTrainedConfig,
     PreTrainedModel,
     PreTrainedTokenizerBase,
 )
@@ -32,6 +31,7 @@ from hf_minibert.evaluation.opening import max_length as longest_input
 from hf_minibert.evaluation.opening import open_config, open_tokenizer
 from hf_minibert.models.configuration_transformer import TransformerConfig
 from hf_minibert.presets import load_pretrained
+from hf_minibert.runs.attention import attention_function
 
 logger = logging.getLogger(__name__)
 
@@ -416,22 +416,3 @@ def _evaluating(model: PreTrainedModel) -> Iterator[None]:
             yield
     finally:
         model.train(was_training)
-
-
-@contextmanager
-def attention_function(model: PreTrainedModel, implementation: str) -> Iterator[None]:
-    """The block runs a model with another attention function.
-
-    `set_attn_implementation` does not reach all modules of an encoder and a decoder that were made one model, since
-    each keeps the configuration that it was made with.
-    """
-    own = (vars(module).get("config") for module in model.modules())
-    configs = {id(config): config for config in own if isinstance(config, PreTrainedConfig)}
-    before = {key: config._attn_implementation for key, config in configs.items()}
-    try:
-        for config in configs.values():
-            config._attn_implementation = implementation
-        yield
-    finally:
-        for key, config in configs.items():
-            config._attn_implementation = before[key]

@@ -98,7 +98,7 @@ class MultipleChoice(Task):
 
     def config_fields(self, config: Config, data: TaskData) -> dict[str, Any]:
         """How a pair becomes one vector; a head for choices has no names for them."""
-        return pooling_fields(self.arguments, config)
+        return pooling_fields(self.arguments, config, is_pair=True)
 
     def encode(self, examples: Dataset, split: str, tokenizer: PreTrainedTokenizerFast, max_length: int) -> Dataset:
         """A row a question, with a pair of texts for each choice; of a pair that is too long, the longer one is cut."""

@@ -112,14 +112,33 @@ def from_preset(model: str, tokenizer: str | None = None) -> Start:
     return Start(model, None, config, adapted, None)
 
 
-def pooling_fields(arguments: FinetuneArguments, config: Config) -> dict[str, Any]:
-    """How a text becomes one vector, in the configuration of the model.
+POOLED = ("ForSequenceClassification", "ForMultipleChoice")
+"""How the names of heads end that classify by one vector."""
+
+
+def pooling_fields(arguments: FinetuneArguments, config: Config, *, is_pair: bool) -> dict[str, Any]:
+    """How a text, or a pair of texts, becomes one vector, in the configuration of the model.
 
     Raises:
-        UserError: the model has one way only, and another is asked for.
+        UserError: the model has one way only, and another is asked for; or `pair` is, and there are no pairs, or no
+            token ends the first text.
     """
     if isinstance(config, MiniBertConfig):
-        usual = config.classifier_pooling if config.norm_placement == "post" else "mean"
+        knows_ends = isinstance(config.eos_token_id, int)
+        if arguments.classifier_pooling == "pair" and not is_pair:
+            raise UserError(
+                "--classifier_pooling pair is for two texts; name the second one's column (--text_pair_column), or use "
+                "cls, mean or max"
+            )
+        if arguments.classifier_pooling == "pair" and not knows_ends:
+            raise UserError(
+                f"--classifier_pooling pair needs a model whose eos_token_id ends the first text, and this one has "
+                f"{config.eos_token_id}; use cls, mean or max"
+            )
+        is_classifier = any(each.endswith(POOLED) for each in config.architectures or ())
+        usual = "pair" if is_pair and knows_ends else "mean"
+        if is_classifier or config.norm_placement == "post":
+            usual = config.classifier_pooling
         return {"classifier_pooling": arguments.classifier_pooling or usual}
     if arguments.classifier_pooling is not None:
         raise UserError("--classifier_pooling is for MiniBERT; MiniGPT classifies by its last token")

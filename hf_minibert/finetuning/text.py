@@ -152,7 +152,7 @@ class TextClassification(Task):
             fields |= {"num_labels": 1}
         if not isinstance(config, MiniBertConfig):
             fields |= {"lm_loss_weight": arguments.lm_loss_weight}
-        return fields | pooling_fields(arguments, config)
+        return fields | pooling_fields(arguments, config, is_pair=self._is_pair)
 
     def encode(self, examples: Dataset, split: str, tokenizer: PreTrainedTokenizerFast, max_length: int) -> Dataset:
         """Texts as token ids, cut to `max_length`; the collator pads them. Of a pair, the longer text is cut first."""

@@ -10,8 +10,12 @@ from tqdm import tqdm
 from transformers import Trainer, TrainerCallback
 
 from hf_minibert.finetuning.arguments import FinetuneArguments
+from hf_minibert.runs.attention import configurations
+from hf_minibert.runs.hardware import fastest_attention
 from hf_minibert.runs.scores import score_of
 
+CHOSEN = ("eager", "sdpa")
+"""Attention that a batch may exchange for the faster of both."""
 USUAL_RMS = 0.05
 """Matrices up to this root mean square learn at the rate itself, larger ones in proportion (benchmarks/README.md)."""
 NEW_WEIGHTS_RATE = 10.0
@@ -32,6 +36,15 @@ class ProportionateTrainer(Trainer):
             id(parameter): rate_factor(parameter, is_new=name in new_weights)
             for name, parameter in self.model.named_parameters()
         }
+        self._configs = configurations(self.model)
+
+    def _prepare_inputs(self, inputs: dict[str, Tensor | Any]) -> dict[str, Tensor | Any]:
+        """`Trainer`'s; and the attention that is fastest for a batch of this length, since most are short."""
+        length = max(tensor.shape[-1] for name, tensor in inputs.items() if name.endswith("input_ids"))
+        for config in self._configs:
+            if config._attn_implementation in CHOSEN:
+                config._attn_implementation = fastest_attention(length)
+        return super()._prepare_inputs(inputs)
 
     def create_optimizer(self, model: Any = None) -> torch.optim.Optimizer:
         """`Trainer`'s; each parameter with another rate gets its own group, and decays as fast as the others."""

@@ -8,7 +8,7 @@ from transformers.activations import ACT2FN
 
 from .configuration_transformer import TransformerConfig
 
-POOLINGS = ("cls", "mean", "max")
+POOLINGS = ("cls", "mean", "max", "pair")
 
 HEADS = {
     "AutoModel": "MiniBertModel",
@@ -43,7 +43,8 @@ class MiniBertConfig(TransformerConfig):
     """Whether a masked token is predicted from the state before it, as a causal model does (masked next-token
     prediction: GPT-BERT, Charpentier and Samuel 2024, arXiv:2410.24159), not from its own."""
     classifier_pooling: str = "cls"
-    """How a sequence becomes one vector: the first token's state, or the mean or maximum over its tokens."""
+    """How a sequence becomes one vector: the first token's state, the mean or maximum over its tokens, or, for a pair
+    of texts, the means of both beside each other (see `Pooler`)."""
     classifier_activation: str = "gelu"
 
     def __post_init__(self, **kwargs: Any) -> None:
@@ -52,10 +53,15 @@ class MiniBertConfig(TransformerConfig):
         super().__post_init__(**kwargs)
 
     def validate_heads(self) -> None:
-        """Check that the pooling and the activation exist, and that `type_vocab_size` is not negative."""
+        """Check that pooling and activation exist, that pairs can be told apart, and that token types are a number."""
         if self.classifier_pooling not in POOLINGS:
             raise ValueError(
                 f"classifier_pooling must be one of {', '.join(POOLINGS)}; got {self.classifier_pooling!r}"
+            )
+        if self.classifier_pooling == "pair" and not isinstance(self.eos_token_id, int):
+            raise ValueError(
+                "classifier_pooling 'pair' needs an eos_token_id, the token that ends the first text (the tokenizer's "
+                f"sep_token_id); got {self.eos_token_id}"
             )
         if self.classifier_activation not in ACT2FN:
             known = ", ".join(sorted(ACT2FN))

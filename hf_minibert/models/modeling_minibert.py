@@ -64,33 +64,65 @@ class MiniBertModelKwargs(ForwardKwargs, total=False):
 
 
 class Pooler(nn.Module):
-    """One vector for a sequence: a token or an average, through a dense layer and an activation (BERT's pooler)."""
+    """One vector for a sequence: a token or an average, through a dense layer and an activation (BERT's pooler).
+
+    `pair` is for two texts that are read together. It puts the means of both, their difference without its sign and
+    their product beside each other (InferSent: Conneau et al. 2017, arXiv:1705.02364). A short pre-training does not
+    teach attention to compare texts, and a few thousand pairs do not either.
+    """
 
     def __init__(self, config: MiniBertConfig, starts_alike: bool) -> None:
         super().__init__()
         self.pooling = config.classifier_pooling
-        self.dense = PoolerProjection(config.hidden_size, config.hidden_size)
-        self.dense.starts_alike = starts_alike
+        self.end_id = config.eos_token_id
+        width = config.hidden_size
+        if self.pooling == "pair":  # by a name of its own, or a pooler of another width would load here
+            self.compare = PoolerProjection(4 * width, width)
+        else:
+            self.dense = PoolerProjection(width, width)
+        self.project.starts_alike = starts_alike
         self.activation = ACT2FN[config.classifier_activation]
 
-    def forward(self, hidden_states: Tensor, attention_mask: Tensor | None) -> Tensor:
-        """(batch, sequence, hidden) -> (batch, hidden); padding (0 in the 2-D mask) does not count."""
+    @property
+    def project(self) -> PoolerProjection:
+        """The dense layer."""
+        return self.compare if self.pooling == "pair" else self.dense
+
+    def forward(self, hidden_states: Tensor, attention_mask: Tensor | None, input_ids: Tensor | None = None) -> Tensor:
+        """(batch, sequence, hidden) -> (batch, hidden); padding (0 in the 2-D mask) does not count.
+
+        Raises:
+            ValueError: the mask does not say what is padding; or a pair has no (batch, sequence) `input_ids`.
+        """
         if self.pooling == "cls":
-            pooled = hidden_states[:, 0]
-        elif attention_mask is not None and attention_mask.ndim != 2:
+            return self.activation(self.project(hidden_states[:, 0]))
+        if attention_mask is not None and attention_mask.ndim != 2:
             raise ValueError(
                 f"{self.pooling} pooling needs an attention_mask of (batch, sequence) to know what is padding, got "
                 f"{tuple(attention_mask.shape)}"
             )
+        if attention_mask is None:
+            attention_mask = torch.ones(hidden_states.shape[:2], device=hidden_states.device)
+        real = attention_mask.to(hidden_states.dtype)
+        if self.pooling == "mean":
+            pooled = weighted_mean(hidden_states, real)
+        elif self.pooling == "max":
+            lowest = torch.finfo(hidden_states.dtype).min
+            pooled = hidden_states.masked_fill(real[..., None] == 0, lowest).amax(dim=1)
+        elif input_ids is None:
+            raise ValueError("pair pooling needs input_ids, which say where the first text ends")
         else:
-            if attention_mask is None:
-                attention_mask = torch.ones(hidden_states.shape[:2], device=hidden_states.device)
-            real = attention_mask[..., None].to(hidden_states.dtype)
-            if self.pooling == "mean":
-                pooled = (hidden_states * real).sum(dim=1) / real.sum(dim=1).clamp(min=1)
-            else:
-                pooled = hidden_states.masked_fill(real == 0, torch.finfo(hidden_states.dtype).min).amax(dim=1)
-        return self.activation(self.dense(pooled))
+            is_end = (input_ids == self.end_id).int()
+            is_second = is_end.cumsum(dim=1) > is_end  # behind the first of them
+            first = weighted_mean(hidden_states, real * ~is_second)
+            second = weighted_mean(hidden_states, real * is_second)
+            pooled = torch.cat((first, second, (first - second).abs(), first * second), dim=-1)
+        return self.activation(self.project(pooled))
+
+
+def weighted_mean(states: Tensor, weights: Tensor) -> Tensor:
+    """(batch, sequence, hidden) -> (batch, hidden) by (batch, sequence) weights of 0 and 1; 0 where none is 1."""
+    return (states * weights[..., None]).sum(dim=1) / weights.sum(dim=1, keepdim=True).clamp(min=1)
 
 
 class MiniBertModel(MiniBertPreTrainedModel, TransformerBackbone):
@@ -145,7 +177,7 @@ class MiniBertModel(MiniBertPreTrainedModel, TransformerBackbone):
         hidden_states = self.embed(input_ids, inputs_embeds, position_ids, token_type_ids)
         mask = bidirectional_mask(self.config, hidden_states, attention_mask, packed, causal_rows)
         hidden_states = self.transform(hidden_states, mask, position_ids, packed=packed, **kwargs)
-        pooled = None if self.pooler is None else self.pooler(hidden_states, attention_mask)
+        pooled = None if self.pooler is None else self.pooler(hidden_states, attention_mask, input_ids)
         return BaseModelOutputWithPooling(last_hidden_state=hidden_states, pooler_output=pooled)
 
 

@@ -210,6 +210,24 @@ def test_pooling(make_model, tokens, pooling, is_masked):
     torch.testing.assert_close(model(tokens, attention_mask=mask).logits, expected, rtol=0, atol=1e-5)
 
 
+@pytest.mark.parametrize("is_masked", [False, True])
+def test_a_pair_is_compared_by_the_means_of_both(make_model, tokens, is_masked):
+    tokens = tokens.masked_fill(tokens == 3, 4)
+    tokens[0, 5] = tokens[0, 11] = tokens[1, 2] = tokens[1, 8] = 3  # the last row has one text only
+    model = make_model("MiniBertForSequenceClassification", classifier_pooling="pair", eos_token_id=3)
+    mask = (torch.arange(12) < torch.tensor([[12], [9], [5]])).long() if is_masked else None
+    states = model.model(tokens, attention_mask=mask).last_hidden_state
+    vectors = []
+    for row, end, length in zip(states, (6, 3, 12), (12, 9, 5) if is_masked else (12, 12, 12), strict=True):
+        first, second = row[: min(end, length)].mean(dim=0), row[end:length].mean(dim=0).nan_to_num()
+        vectors.append(torch.cat((first, second, (first - second).abs(), first * second)))
+    pooler = model.model.pooler
+    expected = model.classifier(pooler.activation(pooler.compare(torch.stack(vectors))))
+    torch.testing.assert_close(model(tokens, attention_mask=mask).logits, expected, rtol=0, atol=1e-5)
+    with pytest.raises(ValueError, match="pair pooling needs input_ids"):
+        model(inputs_embeds=model.get_input_embeddings()(tokens), attention_mask=mask)
+
+
 def test_classification_losses():
     logits = torch.tensor([[1.0, 2.0, 0.5], [0.0, -1.0, 3.0]])
     one = classification_loss(logits, torch.tensor([1, 2]), 3, None)
@@ -365,6 +383,7 @@ def test_a_classifier_remembers_what_its_labels_were(make_model, tokens, name, n
     [
         ("MiniBertForSequenceClassification", {"classifier_pooling": "mean"}),
         ("MiniBertForSequenceClassification", {"classifier_pooling": "max"}),
+        ("MiniBertForSequenceClassification", {"classifier_pooling": "pair", "eos_token_id": 3}),
         ("MiniGPTForSequenceClassification", {}),
     ],
 )
