@@ -120,10 +120,13 @@ def go_on(checkpoint: Checkpoint, text: str, length: float, temperature: float) 
     thread.join()
 
 
-def classify(checkpoint: Checkpoint, text: str) -> dict[str, float]:
-    """Every label and its probability; of a model with one output, a number between 0 and 1 or its plain value."""
+def classify(checkpoint: Checkpoint, text: str, second: str = "") -> dict[str, float]:
+    """Every label and its probability; of a model with one output, a number between 0 and 1 or its plain value.
+
+    `second` is for a model that reads two texts.
+    """
     with torch.no_grad():
-        logits = checkpoint.model(**_encoded(checkpoint, text)).logits[0].float()
+        logits = checkpoint.model(**_encoded(checkpoint, text, second or None)).logits[0].float()
     labels = checkpoint.model.config.id2label
     is_independent = checkpoint.model.config.problem_type == "multi_label_classification" or len(logits) == 1
     values = logits.sigmoid() if is_independent else logits.softmax(dim=-1)
@@ -219,10 +222,10 @@ def nearest(checkpoint: Checkpoint, text: str, others: str) -> list[list[str | f
     return sorted(([round(cosine, 4), line] for cosine, line in zip(cosines, lines, strict=True)), reverse=True)
 
 
-def _encoded(checkpoint: Checkpoint, text: str) -> dict[str, torch.Tensor]:
+def _encoded(checkpoint: Checkpoint, text: str, second: str | None = None) -> dict[str, torch.Tensor]:
     if not text.strip() and checkpoint.auto_class != "AutoModelForCausalLM":
         raise ValueError("Write some text first.")
-    row = checkpoint.tokenizer(text, return_tensors="pt", truncation=True)
+    row = checkpoint.tokenizer(text, second, return_tensors="pt", truncation=True)
     return {key: value.to(checkpoint.model.device) for key, value in row.items()}
 
 
@@ -268,9 +271,16 @@ def _go_on_tab(gr: Any, checkpoint: Checkpoint) -> None:
 
 def _classify_tab(gr: Any, checkpoint: Checkpoint) -> None:
     text = gr.Textbox("A fine day, and a better film.", label="Text", lines=3)
+    second = gr.Textbox("", label="Second text, if the model was trained on pairs", lines=3)
     button = gr.Button("Classify", variant="primary")
     output = gr.Label(label="Labels", num_top_classes=max(1, checkpoint.model.config.num_labels))
-    gr.on([button.click, text.submit], lambda words: classify(checkpoint, words), text, output, api_name="classify")
+    gr.on(
+        [button.click, text.submit, second.submit],
+        lambda one, other: classify(checkpoint, one, other),
+        [text, second],
+        output,
+        api_name="classify",
+    )
 
 
 def _mark_tab(gr: Any, checkpoint: Checkpoint) -> None:

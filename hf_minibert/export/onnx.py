@@ -26,6 +26,7 @@ from hf_minibert.export.folder import describe, exported_folder, shown_name
 from hf_minibert.export.javascript import spell_out_classes
 from hf_minibert.export.stock import from_stock, to_stock
 from hf_minibert.models.caches import CACHE_NAME
+from hf_minibert.models.modeling_minibert import MiniBertForSequenceClassification
 from hf_minibert.tokenization import save_tokenizer
 
 FILE, QUANTIZED_FILE = "onnx/model.onnx", "onnx/model_quantized.onnx"
@@ -118,7 +119,11 @@ def fill(
     model, tokenizer = open_checkpoint(name_or_path)
     if measure_on and PIPELINES.get(head_of(model)) not in MEASURED:
         raise UserError(f"measure_on is for {', '.join(MEASURED)}, not for a {type(model).__name__}; leave it out")
-    stock = to_stock(model, mask_token_id=tokenizer.mask_token_id) if is_ours(model) else model
+    stock = named_stock(model, tokenizer.mask_token_id)
+    if classes and is_pair_classifier(model):
+        raise UserError(
+            f"{name_or_path} compares two texts, and the page reads one; show it without --static, or export it to onnx"
+        )
     if classes and type(stock).__name__ not in classes:
         raise UserError(
             f"{name_or_path} is a {type(model).__name__}, in stock classes a {type(stock).__name__}, for which there "
@@ -170,6 +175,30 @@ def fill(
         )
     record["notes"] = notes(record)
     return record
+
+
+def named_stock(model: PreTrainedModel, mask_token_id: int | None) -> PreTrainedModel:
+    """The stock model whose class and configuration tell a runtime what a graph is.
+
+    How the graph pools a text is written in the graph. So a pooling that the stock class lacks stands in nobody's way:
+    then the model that is returned differs in it, and its weights are new.
+
+    Raises:
+        UserError: there is no stock class.
+    """
+    if not is_ours(model):
+        return model
+    own = getattr(model.config, "classifier_pooling", None)
+    if own not in (None, "cls") and isinstance(model, MiniBertForSequenceClassification):
+        is_mean = own == "mean" and model.config.norm_placement == "pre"  # which EuroBERT has
+        fields = model.config.to_dict() | {"classifier_pooling": "mean" if is_mean else "cls"}
+        model = model if is_mean else MiniBertForSequenceClassification(type(model.config)(**fields))
+    return to_stock(model, mask_token_id=mask_token_id)
+
+
+def is_pair_classifier(model: PreTrainedModel) -> bool:
+    """Whether a model compares two texts."""
+    return getattr(model.config, "classifier_pooling", None) == "pair" and head_of(model) == "ForSequenceClassification"
 
 
 def head_of(model: PreTrainedModel) -> str:
@@ -231,6 +260,8 @@ class Graph(nn.Module):
         if batch > 1 and mask.shape[1] > 1:
             mask[-1, 0 if self.has_cache else -1] = 0
         ids = torch.randint(0, config.vocab_size, (batch, length), generator=generator)
+        if is_pair_classifier(self.model):
+            ids[:, length // 2] = config.eos_token_id  # the end of the first text
         inputs = {"input_ids": ids, "attention_mask": mask}
         if self.has_cache:
             inputs["position_ids"] = (mask.cumsum(-1) - 1).clamp(min=0)[:, earlier:]

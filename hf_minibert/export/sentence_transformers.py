@@ -102,13 +102,13 @@ def export(
 
 
 def own_pooling(model: PreTrainedModel) -> str | None:
-    """The pooling that a checkpoint's classifier was trained with; None if it has no such classifier."""
+    """The pooling that a checkpoint's classifier was trained with, of each text; None if it has no such classifier."""
     if not type(model).__name__.endswith("ForSequenceClassification"):
         return None
     if has_causal_mask(model):
         return "lasttoken"
     own = getattr(model.config, "classifier_pooling", "cls")  # BERT has no other
-    return {theirs: ours for ours, theirs in POOLING.items()}.get(own, own)
+    return {"pair": "mean"}.get(own) or {theirs: ours for ours, theirs in POOLING.items()}.get(own, own)
 
 
 def without_pooler(model: PreTrainedModel) -> PreTrainedModel:

@@ -87,6 +87,9 @@ def test_every_label_has_its_probability(encoder: page.Checkpoint, tmp_path: Pat
     with torch.no_grad():
         logits = checkpoint.model(**checkpoint.tokenizer(TEXT, return_tensors="pt")).logits[0]
     assert list(page.classify(checkpoint, TEXT).values()) == pytest.approx(logits.sigmoid().tolist())
+    with torch.no_grad():
+        logits = checkpoint.model(**checkpoint.tokenizer(TEXT, "another", return_tensors="pt")).logits[0]
+    assert list(page.classify(checkpoint, TEXT, "another").values()) == pytest.approx(logits.sigmoid().tolist())
 
 
 def test_entities_are_marked_and_no_letter_is_lost(encoder: page.Checkpoint, tmp_path: Path):

@@ -111,6 +111,19 @@ def test_heads_have_the_names_that_runtimes_know(save, name, architecture, outpu
         torch.testing.assert_close(found[output][real], expected[output][real], rtol=0, atol=1e-4)
 
 
+def test_a_classifier_of_pairs_compares_them_in_its_graph(save, tmp_path):
+    """Though no stock class pools as it does."""
+    model, folder = save("MiniBertForSequenceClassification", classifier_pooling="pair", num_labels=3)
+    export(str(folder), str(tmp_path / "out"))
+    inputs = AutoTokenizer.from_pretrained(tmp_path / "out")(TEXTS, TEXTS[::-1], padding=True, return_tensors="pt")
+    with torch.no_grad():
+        expected = model(**inputs).logits
+    torch.testing.assert_close(run(tmp_path / "out", inputs)["logits"], expected, rtol=0, atol=1e-4)
+    assert AutoConfig.from_pretrained(tmp_path / "out").architectures == ["EuroBertForSequenceClassification"]
+    with pytest.raises(UserError, match="compares two texts, and the page reads one"):
+        onnx_export.fill(tmp_path, str(folder), classes=browser.CLASSES)
+
+
 def test_the_cost_of_8_bits_is_measured_on_the_users_file(save, tmp_path, monkeypatch, capsys):
     """As a loop over the file does it, with the graph that was written."""
     _, folder = save("MiniBertForSequenceClassification", id2label={0: "bad", 1: "good"})

@@ -122,6 +122,7 @@ def test_each_kind_of_label(
             expected = metrics.RegressionMetrics().compute(predictions=mine, references=right)
             assert {name: found[f"{split}_{name}"] for name in expected} == pytest.approx(expected, abs=1e-4)
             assert "columns: text sentence1, second text sentence2, label score" in said
+            assert json.loads((folder / "config.json").read_text())["classifier_pooling"] == "pair"
     for name, (low, high) in results["intervals"].items():
         assert name.startswith("test_")
         assert low <= high
@@ -135,6 +136,13 @@ def test_each_kind_of_label(
     answers = answers[0] if isinstance(answers[0], list) else answers
     assert {answer["label"] for answer in answers} <= {*COLORS, "LABEL_0"}
     assert len(answers) == (3 if kind == "several" else 1)
+
+
+def test_one_text_is_no_pair(models: Path, tmp_path: Path) -> None:
+    single = asked(models, tmp_path, KINDS["single"], classifier_pooling="pair")
+    with pytest.raises(UserError, match=r"pair is for two texts; name the second one's column \(--text_pair_column\)"):
+        finetune(single)
+    assert not (tmp_path / "out").exists()
 
 
 def test_labels_with_a_separator(tmp_path: Path) -> None:
