@@ -112,7 +112,8 @@ class Pooler(nn.Module):
         elif input_ids is None:
             raise ValueError("pair pooling needs input_ids, which say where the first text ends")
         else:
-            is_end = (input_ids == self.end_id).int()
+            assert isinstance(self.end_id, int)  # or the configuration would not hold
+            is_end = torch.eq(input_ids, self.end_id).int()
             is_second = is_end.cumsum(dim=1) > is_end  # behind the first of them
             first = weighted_mean(hidden_states, real * ~is_second)
             second = weighted_mean(hidden_states, real * is_second)
