@@ -62,8 +62,22 @@ class VectorArguments:
     pooling: PoolingName = "mean"
     """How the states of a text's tokens become one vector: their mean or maximum, or the first token (cls), or the
     last."""
-    layer: int | None = None
-    """The layer of the states: 0 is the embeddings; negative numbers count from the end. Default: the last."""
+    layer: str | None = None
+    """The layer of the states: 0 is the embeddings; negative numbers count from the end; average is the mean of them
+    all. Default: the last."""
+
+    def chosen_layer(self) -> int | Literal["average"] | None:
+        """The layer as `encode` takes it.
+
+        Raises:
+            UserError: it is neither a number nor "average".
+        """
+        if self.layer is None or self.layer == "average":
+            return self.layer  # type: ignore[return-value]  # mypy does not see the literal
+        try:
+            return int(self.layer)
+        except ValueError:
+            raise UserError(f"layer must be a number or average, got {self.layer!r}") from None
 
 
 @dataclass(kw_only=True)

@@ -43,7 +43,7 @@ def read(arguments: EvaluateArguments) -> Searched:
 def measure(name: str, data: Searched, arguments: EvaluateArguments) -> Result:
     """The texts with the largest cosines, for each query."""
     encoder = open_encoder(name, arguments)
-    way = [(arguments.pooling, arguments.layer)]
+    way = [(arguments.pooling, arguments.chosen_layer())]
     queries = normalized(encoder.pooled(data.queries, way)[0])
     best: list[list[tuple[float, int]]] = [[] for _ in data.queries]
     for start in range(0, len(data.texts), TEXTS_AT_ONCE):
@@ -61,7 +61,12 @@ def measure(name: str, data: Searched, arguments: EvaluateArguments) -> Result:
         for rank, (cosine, at) in enumerate(ranked, start=1):
             rows[f"{before}{rank}. {_short(data.texts[at])}"] = cosine
     return Result(
-        figures={"pooling": arguments.pooling, "layer": arguments.layer, "texts": len(data.texts), "found": found},
+        figures={
+            "pooling": arguments.pooling,
+            "layer": arguments.chosen_layer(),
+            "texts": len(data.texts),
+            "found": found,
+        },
         rows=rows,
         bars={label.replace("$", r"\$"): value for label, value in rows.items() if value is not None},
         axis="cosine",

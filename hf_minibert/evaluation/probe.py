@@ -86,14 +86,14 @@ def read(arguments: EvaluateArguments) -> Labelled:
 def measure(name: str, data: Labelled, arguments: EvaluateArguments) -> Result:
     """Fit on the vectors of the training texts, and count right answers on the others."""
     encoder = open_encoder(name, arguments)
-    way = [(arguments.pooling, arguments.layer)]
+    way = [(arguments.pooling, arguments.chosen_layer())]
     vectors = {split: encoder.pooled(texts, way)[0] for split, texts in data.texts.items()}
     classifier = make_pipeline(StandardScaler(), LogisticRegression(max_iter=STEPS))
     classifier.fit(vectors["train"], data.labels["train"])
     commonest = Counter(data.labels["train"]).most_common(1)[0][0]
     figures: dict[str, Any] = {
         "pooling": arguments.pooling,
-        "layer": arguments.layer,
+        "layer": arguments.chosen_layer(),
         "labels": sorted(set(data.labels["train"])),
         "examples": {split: len(texts) for split, texts in data.texts.items()},
     }

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from itertools import groupby
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any, Literal, get_args
 
 import numpy as np
 import torch
@@ -37,6 +37,7 @@ logger = logging.getLogger(__name__)
 
 Pooling = PoolingName
 POOLINGS: tuple[Pooling, ...] = get_args(PoolingName)
+Layer = int | Literal["average"]
 Vectors = NDArray[np.float32]
 
 PACKED = "hf_minibert_packed"
@@ -55,7 +56,7 @@ def encode(
     tokenizer: PreTrainedTokenizerBase | None = None,
     *,
     pooling: Pooling = "mean",
-    layer: int | None = None,
+    layer: Layer | None = None,
     normalize: bool = False,
     max_length: int | None = None,
     batch_tokens: int | None = None,
@@ -70,7 +71,8 @@ def encode(
         tokenizer: the model's; default, the one in its folder.
         pooling: "mean" and "max" are over all tokens of a text, special ones included; "cls" is the first token's
             state, "last" the last one's, which alone sees the whole text in a decoder.
-        layer: 0 is the embeddings, 1 the first layer; negative numbers count from the end. Default, the last.
+        layer: 0 is the embeddings, 1 the first layer; negative numbers count from the end. "average" is the mean of
+            them all: it says more of the meaning than the last one, which was made to predict words. Default, the last.
         normalize: give every vector length 1, so that dot products are cosines.
         max_length: tokens at which a text is cut; default, and at most, what the model knows. What is cut is counted
             and said.
@@ -135,7 +137,7 @@ class Encoder:
         """Layers, without the embeddings."""
         return int(self.model.config.num_hidden_layers)
 
-    def pooled(self, texts: Sequence[str], ways: Sequence[tuple[Pooling, int | None]]) -> list[Vectors]:
+    def pooled(self, texts: Sequence[str], ways: Sequence[tuple[Pooling, Layer | None]]) -> list[Vectors]:
         """The vectors of all texts in several ways, each a pooling and a layer, for one pass through the model.
 
         Returns:
@@ -171,7 +173,7 @@ class Encoder:
             )
         return found
 
-    def check(self, pooling: Pooling, layer: int | None) -> None:
+    def check(self, pooling: Pooling, layer: Layer | None) -> None:
         """Raise a UserError if there is no such pooling or layer."""
         if pooling not in POOLINGS:
             raise UserError(f"pooling must be one of {', '.join(POOLINGS)}, got {pooling!r}")
@@ -181,8 +183,10 @@ class Encoder:
                 "the text; take mean, max or last"
             )
         last = self.num_layers
-        if layer is not None and not -last - 1 <= layer <= last:
-            raise UserError(f"layer must be from 0 (embeddings) to {last}, or negative from the end, got {layer}")
+        if layer not in (None, "average", *range(-last - 1, last + 1)):
+            raise UserError(
+                f"layer must be from 0 (embeddings) to {last}, or negative from the end, or average, got {layer}"
+            )
 
     def _tokenize(self, texts: list[str]) -> tuple[list[list[int]], int]:
         """The token ids of each text, and how many texts were cut."""
@@ -212,12 +216,18 @@ class Encoder:
             ids = [one or [begin] for one in ids]
         return ids, cut
 
-    def _vectors(self, ids: list[list[int]], ways: Sequence[tuple[Pooling, int | None]]) -> list[Tensor]:
+    def _vectors(self, ids: list[list[int]], ways: Sequence[tuple[Pooling, Layer | None]]) -> list[Tensor]:
         """(rows, hidden) for each way, of texts with these token ids."""
         lengths = torch.tensor([len(one) for one in ids], device=self.device)
         states = self._packed_states if self._packs else self._padded_states
         layers = states(ids, all_layers=any(layer is not None for _, layer in ways))
-        return [pool(layers[-1 if layer is None else layer].float(), lengths, pooling) for pooling, layer in ways]
+        found: dict[Layer | None, Tensor] = {}
+        for layer in {layer for _, layer in ways}:
+            if layer == "average":
+                found[layer] = torch.stack(list(layers)).mean(dim=0)
+            else:
+                found[layer] = layers[-1 if layer is None else layer]
+        return [pool(found[layer].float(), lengths, pooling) for pooling, layer in ways]
 
     def _packed_states(self, ids: list[list[int]], *, all_layers: bool = False) -> list[Tensor]:
         """As `_padded_states`, from one row that holds all texts."""
@@ -384,7 +394,7 @@ def open_encoder(name: str, arguments: EvaluateArguments) -> Encoder:
         batch_tokens=arguments.batch_tokens,
         device="cuda" if torch.cuda.is_available() else "cpu",
     )
-    encoder.check(arguments.pooling, arguments.layer)
+    encoder.check(arguments.pooling, arguments.chosen_layer())
     return encoder
 
 

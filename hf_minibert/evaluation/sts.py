@@ -1,7 +1,7 @@
 """Similarity of sentences without fine-tuning: whether the cosines of vectors rank pairs as people do.
 
 Semantic textual similarity as Reimers and Gurevych (2019, arXiv:1908.10084) measure it: the Spearman correlation of
-cosines with people's scores, in percent, here for every pooling and every layer.
+cosines with people's scores, in percent, here for every pooling, every layer, and the average of the layers.
 """
 
 import warnings
@@ -17,11 +17,11 @@ from tqdm import tqdm
 from hf_minibert.data.tables import read_file, require_texts, table_files
 from hf_minibert.errors import UserError
 from hf_minibert.evaluation.arguments import EvaluateArguments
-from hf_minibert.evaluation.representations import Encoder, Pooling, normalized, open_encoder
+from hf_minibert.evaluation.representations import Encoder, Layer, Pooling, normalized, open_encoder
 from hf_minibert.evaluation.suites import Result
 
 PAIRS_AT_ONCE = 4_096
-Way = tuple[Pooling, int]
+Way = tuple[Pooling, Layer]
 
 
 @dataclass(frozen=True)
@@ -73,21 +73,18 @@ def measure(name: str, pairs: ScoredPairs, arguments: EvaluateArguments) -> Resu
     encoder = open_encoder(name, arguments)
     last = encoder.num_layers
     poolings: list[Pooling] = ["mean", "max", "last"] if encoder.is_decoder else ["mean", "cls", "max"]
-    layer = last if arguments.layer is None else arguments.layer % (last + 1)
-    encoder.check(arguments.pooling, arguments.layer)
+    given = arguments.chosen_layer()
+    layer: Layer = last if given is None else given if given == "average" else given % (last + 1)
     # All texts begin alike, so the embedding of the first token, and often of the last, says nothing.
     ways: list[Way] = [(pooling, each) for pooling in poolings for each in range(pooling in ("cls", "last"), last + 1)]
+    ways += [(pooling, "average") for pooling in poolings]
     if (arguments.pooling, layer) not in ways:
         ways.append((arguments.pooling, layer))
     found = dict(zip(ways, correlations(encoder, pairs, ways), strict=True))
     headline = found[arguments.pooling, layer]
-    rows: dict[str, float | None] = {f"{arguments.pooling}, layer {layer}": headline}
+    rows: dict[str, float | None] = {_words((arguments.pooling, layer)): headline}
     rows |= {f"{pooling}, last layer": found[pooling, last] for pooling in poolings}
-    rows |= {
-        f"{arguments.pooling}, layer {each}": value
-        for (kind, each), value in found.items()
-        if kind == arguments.pooling
-    }
+    rows |= {_words(way): value for way, value in found.items() if way[0] == arguments.pooling}
     return Result(
         figures={
             "spearman": headline,
@@ -100,9 +97,14 @@ def measure(name: str, pairs: ScoredPairs, arguments: EvaluateArguments) -> Resu
             },
         },
         rows=rows,
-        bars={f"{pooling}, layer {each}": value for (pooling, each), value in found.items() if value is not None},
+        bars={_words(way): value for way, value in found.items() if value is not None},
         axis="Spearman correlation with people's scores (%)",
     )
+
+
+def _words(way: Way) -> str:
+    pooling, layer = way
+    return f"{pooling}, average of the layers" if layer == "average" else f"{pooling}, layer {layer}"
 
 
 def correlations(encoder: Encoder, pairs: ScoredPairs, ways: Sequence[Way]) -> list[float | None]:

@@ -61,7 +61,10 @@ def one_by_one(model, tokenizer, texts, pooling, layer=None, max_length=80):
     for text in texts:
         ids = tokenizer(text, truncation=True, max_length=max_length).input_ids or [2]
         outputs = model(torch.tensor([ids]), output_hidden_states=True)
-        states = (outputs.last_hidden_state if layer is None else outputs.hidden_states[layer])[0]
+        if layer == "average":
+            states = torch.stack(outputs.hidden_states).mean(dim=0)[0]
+        else:
+            states = (outputs.last_hidden_state if layer is None else outputs.hidden_states[layer])[0]
         pooled = {"mean": states.mean(0), "cls": states[0], "max": states.amax(0), "last": states[-1]}
         vectors.append(pooled[pooling])
     return torch.stack(vectors).numpy()
@@ -71,7 +74,7 @@ def one_by_one(model, tokenizer, texts, pooling, layer=None, max_length=80):
 def test_packed_vectors_are_those_of_each_text_alone(make_model, tokenizer, name):
     model = ours(make_model, name)
     encoder = Encoder(model, tokenizer, batch_tokens=64)
-    ways = [(pooling, layer) for pooling in POOLINGS for layer in (None, 0, 1, -1)]
+    ways = [(pooling, layer) for pooling in POOLINGS for layer in (None, 0, 1, -1, "average")]
     if name == "MiniGPTModel":
         ways = [way for way in ways if way[0] != "cls"]
     for (pooling, layer), vectors in zip(ways, encoder.pooled(TEXTS, ways), strict=True):
@@ -154,7 +157,7 @@ def test_batches_hold_as_many_tokens_as_they_may(is_packed):
     ("settings", "message"),
     [
         ({"pooling": "sum"}, "pooling must be one of mean, cls, max, last, got 'sum'"),
-        ({"layer": 3}, "layer must be from 0 (embeddings) to 2, or negative from the end, got 3"),
+        ({"layer": 3}, "layer must be from 0 (embeddings) to 2, or negative from the end, or average, got 3"),
         ({"layer": -4}, "got -4"),
         ({"max_length": 0}, "max_length must be positive, got 0"),
         ({"batch_tokens": -1}, "batch_tokens must be positive, got -1"),

@@ -87,10 +87,10 @@ def test_similarity_is_the_correlation_of_cosines_for_each_pooling_and_layer(pai
     )
     assert found["pairs"] == len(rows)
     assert set(found["by_layer"]) == {"mean", "cls", "max"}
-    assert list(found["by_layer"]["mean"]) == ["0", "1", "2"]
-    assert list(found["by_layer"]["cls"]) == ["1", "2"]  # the embedding of [CLS] is the same for all
+    assert list(found["by_layer"]["mean"]) == ["0", "1", "2", "average"]
+    assert list(found["by_layer"]["cls"]) == ["1", "2", "average"]  # the embedding of [CLS] is the same for all
     assert found["spearman"] == found["by_layer"]["mean"]["2"]
-    for pooling, layer in (("mean", 2), ("mean", 0), ("cls", 1), ("max", 2)):
+    for pooling, layer in (("mean", 2), ("mean", 0), ("cls", 1), ("max", 2), ("mean", "average")):
         expected = spearman("minibert-tiny", rows, pooling, layer)
         assert found["by_layer"][pooling][str(layer)] == pytest.approx(expected, abs=0.5)
     assert f"{found['spearman']:.2f}" in capsys.readouterr().out
@@ -213,6 +213,7 @@ def test_mistakes_are_one_line(pairs, labelled, tmp_path, monkeypatch, capsys):
         (("sts", no_text), "sentence2 is a int, but must be text (second_column)"),
         (("sts", path, "--first_column", "nothing"), "nothing"),
         (("sts", path, "--layer", "7"), "layer must be from 0 (embeddings) to 2"),
+        (("sts", path, "--layer", "top"), "layer must be a number or average, got 'top'"),
         (("probe", one_label), "have only the label '1'"),
         (("probe", unlabelled), "line 1 has no label in the column 'label'"),
         (("probe", strange), "the eval split has the label '2'"),
