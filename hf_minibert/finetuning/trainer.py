@@ -39,11 +39,16 @@ class ProportionateTrainer(Trainer):
         self._configs = configurations(self.model)
 
     def _prepare_inputs(self, inputs: dict[str, Tensor | Any]) -> dict[str, Tensor | Any]:
-        """`Trainer`'s; and the attention that is fastest for a batch of this length, since most are short."""
+        """`Trainer`'s; and the attention that is fastest for a batch of this length, since most are short.
+
+        Only in training: a decoder that writes its text is faster with SDPA (`TransformerBackbone.decodes`).
+        """
+        assert self.model is not None
         length = max(tensor.shape[-1] for name, tensor in inputs.items() if name.endswith("input_ids"))
+        chosen = fastest_attention(length) if self.model.training else "sdpa"
         for config in self._configs:
             if config._attn_implementation in CHOSEN:
-                config._attn_implementation = fastest_attention(length)
+                config._attn_implementation = chosen
         return super()._prepare_inputs(inputs)
 
     def create_optimizer(self, model: Any = None) -> torch.optim.Optimizer:
