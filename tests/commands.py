@@ -16,6 +16,8 @@ from accelerate.state import AcceleratorState
 from forked import Forked
 
 REPOSITORY = Path(__file__).parents[1]
+COLLECTED = pytest.StashKey[str]()
+"""The names of all tests that this run has found, a line each."""
 SCRIPTS = REPOSITORY / "scripts"
 LAUNCH = ["-m", "accelerate.commands.launch", "--num_processes", "1", "--num_machines", "1"]
 LAUNCH += ["--mixed_precision", "no", "--dynamo_backend", "no"]
