@@ -6,17 +6,22 @@ documentation string a row, in a fixed order. It is for trying things: it differ
 """
 
 import ast
+import ctypes
 import gc
 import hashlib
 import json
 import logging
+import multiprocessing
 import os
+import signal
 import sys
 import sysconfig
 import warnings
 import zlib
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from importlib import metadata
 from pathlib import Path, PurePath
@@ -42,6 +47,10 @@ MAX_PARAGRAPH_REPEATS = 2
 SHINGLEWORDS = 8
 MAX_SEEN_FRACTION = 0.7
 """A document is a copy if a larger share of its shingles (runs of words) was seen before."""
+
+FILES_FOR_SEVERAL_PROCESSES, FILES_AT_ONCE = 1_000, 32
+PR_SET_PDEATHSIG = 1
+"""Of Linux: a process asks for a signal when the one that made it ends."""
 
 SKIPPED_FOLDERS = frozenset(
     ("test", "tests", "_vendor", "_vendored", "vendor", "vendored", "externals", "site-packages", "dist-packages")
@@ -212,36 +221,82 @@ class DuplicateFilter:
 # ---------------------------------------------------------------- extraction and its cache
 
 
-def _documented(source: Source) -> Iterator[tuple[str, str]]:
+Documented = tuple[str, list[str] | None]
+"""The id of a documentation string, and its paragraphs; None if it is too short."""
+
+
+def _documented(source: Source) -> list[Documented]:
     try:
         code = source.path.read_bytes()
     except OSError:  # listed by its distribution, removed since
-        return
-    if b'"""' in code or b"'''" in code:
-        for qualname, text in docstrings(code):
-            yield f"{source.package}/{source.module}:{qualname}", text
+        return []
+    if b'"""' not in code and b"'''" not in code:
+        return []
+    return [
+        (f"{source.package}/{source.module}:{qualname}", _paragraphs_of(text)) for qualname, text in docstrings(code)
+    ]
 
 
-def _language_reference() -> Iterator[tuple[str, str]]:
+def _paragraphs_of(text: str) -> list[str] | None:
+    return clean_docstring(text) if len(text) >= MIN_CHARACTERS else None
+
+
+def _language_reference() -> Iterator[Documented]:
     from pydoc_data.topics import topics  # 700 kB that only an extraction needs
 
     for name in sorted(topics):
-        yield f"python/pydoc_data.topics:{name}", topics[name]
+        yield f"python/pydoc_data.topics:{name}", _paragraphs_of(topics[name])
+
+
+@contextmanager
+def _all_documented(sources: Sequence[Source]) -> Iterator[Iterable[list[Documented]]]:
+    """What each file documents, in order; many files are read by as many processes as there are cores."""
+    cores = _num_cores()
+    if cores < 2 or len(sources) < FILES_FOR_SEVERAL_PROCESSES:
+        yield map(_documented, sources)
+        return
+    with ProcessPoolExecutor(cores, multiprocessing.get_context("fork"), _begin_reading) as pool:
+        with warnings.catch_warnings(action="ignore", category=DeprecationWarning):
+            # Python warns of other threads, whose locks a copy of this process never gets. It only reads files.
+            results = pool.map(_documented, sources, chunksize=FILES_AT_ONCE)
+        try:
+            yield results
+        finally:
+            pool.shutdown(cancel_futures=True)
+
+
+def _num_cores() -> int:
+    """The cores of this process where others can be made by copying it, else 1."""
+    return len(os.sched_getaffinity(0)) if sys.platform == "linux" else 1
+
+
+def _begin_reading() -> None:
+    """In a process that reads: leave signals to the one that asked, and end with it, whatever ends it."""
+    signal.set_wakeup_fd(-1)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, signal.SIG_DFL)
+    ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
 
 
 def extract(
-    sources: Iterable[Source], *, statistics: Statistics, language_reference: bool = False
+    sources: Sequence[Source], *, statistics: Statistics, language_reference: bool = False, has_bar: bool = False
 ) -> Iterator[tuple[str, str]]:
     """The id and text of every document worth keeping; ``statistics`` is filled on the way."""
+    bar = tqdm(
+        total=len(sources),
+        desc="Reading the documentation of installed packages",
+        unit=" files",
+        disable=None if has_bar else True,
+    )
     duplicates = DuplicateFilter()
     used_ids: Counter[str] = Counter()
 
-    def kept(documented: Iterable[tuple[str, str]]) -> Iterator[tuple[str, str]]:
-        for identifier, docstring in documented:
-            if len(docstring) < MIN_CHARACTERS:
+    def kept(documented: Iterable[Documented]) -> Iterator[tuple[str, str]]:
+        for identifier, paragraphs in documented:
+            if paragraphs is None:
                 statistics.num_short += 1
                 continue
-            paragraphs = clean_docstring(docstring)
             text = "\n".join(duplicates.new_paragraphs(paragraphs))
             if len(text) < MIN_CHARACTERS:
                 is_short = sum(map(len, paragraphs)) < MIN_CHARACTERS
@@ -262,9 +317,11 @@ def extract(
     had_garbage_collection = gc.isenabled()
     gc.disable()  # syntax trees are large and have no cycles: scanning them costs more than parsing
     try:
-        for source in sources:
-            statistics.num_files += 1
-            yield from kept(_documented(source))
+        with _all_documented(sources) as all_documented, bar:
+            for documented in all_documented:
+                statistics.num_files += 1
+                bar.update()
+                yield from kept(documented)
     finally:
         if had_garbage_collection:
             gc.enable()
@@ -279,15 +336,13 @@ def prepare_builtin_corpus(fingerprint: str) -> Path:
         return path
     path.parent.mkdir(parents=True, exist_ok=True)
     statistics = Statistics()
-    progress = tqdm(
-        installed_sources(), desc="Reading the documentation of installed packages", unit=" files", disable=None
-    )
     with (
         replaced_file(path) as unfinished,
         unfinished.open("wb") as file,
         zstandard.ZstdCompressor(level=6).stream_writer(file) as writer,
     ):
-        for identifier, text in extract(progress, statistics=statistics, language_reference=True):
+        documents = extract(installed_sources(), statistics=statistics, language_reference=True, has_bar=True)
+        for identifier, text in documents:
             writer.write(json.dumps({"id": identifier, "text": text}).encode() + b"\n")
     logger.info("builtin corpus: %s", statistics)
     return path

@@ -3,6 +3,7 @@ import gzip
 import json
 import logging
 import lzma
+import multiprocessing
 import os
 import shutil
 import sys
@@ -837,6 +838,17 @@ def test_extraction(packages):
     assert sources_below(packages, package="python")[0].package == "python"
 
 
+@pytest.mark.skipif(sys.platform != "linux", reason="processes are copied on Linux only")
+def test_several_processes_extract_the_same(packages, monkeypatch):
+    expected, statistics = list(extract(sources_below(packages), statistics=Statistics())), Statistics()
+    monkeypatch.setattr(builtin_corpus, "FILES_FOR_SEVERAL_PROCESSES", 1)
+    monkeypatch.setattr(builtin_corpus, "FILES_AT_ONCE", 1)
+    monkeypatch.setattr(builtin_corpus, "_num_cores", lambda: 2)
+    assert list(extract(sources_below(packages), statistics=statistics)) == expected
+    assert (statistics.num_files, statistics.num_short, statistics.num_duplicates) == (5, 1, 1)
+    assert not multiprocessing.active_children()
+
+
 def test_repeated_paragraphs_are_dropped(tmp_path):
     shared = "This paragraph is the same in each of the many files of the package that was generated."
     for number in range(5):
@@ -881,11 +893,11 @@ def test_builtin_is_extracted_once_and_cached(packages, tmp_path, monkeypatch, c
 def test_interrupted_extraction_leaves_no_file(tmp_path, monkeypatch):
     monkeypatch.setattr(datasets.config, "HF_CACHE_HOME", tmp_path)
 
-    def interrupted():
+    def interrupted(_):
         raise KeyboardInterrupt
-        yield
 
-    monkeypatch.setattr(builtin_corpus, "installed_sources", interrupted)
+    monkeypatch.setattr(builtin_corpus, "installed_sources", lambda: [Source("a", "a", tmp_path / "a.py")])
+    monkeypatch.setattr(builtin_corpus, "_documented", interrupted)
     with pytest.raises(KeyboardInterrupt):
         open_corpus(["builtin"])
     assert list((tmp_path / "hf_minibert").iterdir()) == []
