@@ -20,7 +20,7 @@ OVER_PROCESSES = (
     "test_fsdp2_plan_vs_ddp_",
     "test_fsdp2_save_load",
     "test_fsdp2_sharding_structure",
-    "test_hsdp_",
+    "test_hsdp_grad_accumulation_vs_single_device_1_",
 )
 LONG = ("test_bc_torch_dtype", "test_training_overfit")
 RECORDING = ("test_bc_cache_name_forward",)
