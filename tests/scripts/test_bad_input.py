@@ -3,8 +3,11 @@
 import json
 from pathlib import Path
 
+import datasets
 import pytest
 from commands import call, command, forked, write_corpus
+
+from hf_minibert.data import builtin_corpus
 
 TINY = ["--model", "minibert-tiny", "--max_steps", "2", "--max_seq_length", "32", "--max_eval_samples", "4"]
 
@@ -176,6 +179,10 @@ def pretrained(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_finetune_refuses(
     case: str, folder: Path, pretrained: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
+    if "builtin" in case:  # of which a few files do
+        files = builtin_corpus.installed_sources()[:100]
+        monkeypatch.setattr(builtin_corpus, "installed_sources", lambda: files)
+        monkeypatch.setattr(datasets.config, "HF_CACHE_HOME", str(folder))
     words, message = FINETUNE[case]
     defaults = ["--model_name_or_path", str(pretrained), "--dataset", str(folder / "good.jsonl")]
     defaults += ["--output_dir", str(folder / "run")]
