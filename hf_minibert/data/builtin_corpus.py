@@ -280,14 +280,14 @@ def _begin_reading() -> None:
 
 
 def extract(
-    sources: Sequence[Source], *, statistics: Statistics, language_reference: bool = False, has_bar: bool = False
+    sources: Sequence[Source], *, statistics: Statistics, language_reference: bool = False
 ) -> Iterator[tuple[str, str]]:
     """The id and text of every document worth keeping; ``statistics`` is filled on the way."""
     bar = tqdm(
         total=len(sources),
         desc="Reading the documentation of installed packages",
         unit=" files",
-        disable=None if has_bar else True,
+        disable=None,
     )
     duplicates = DuplicateFilter()
     used_ids: Counter[str] = Counter()
@@ -341,8 +341,7 @@ def prepare_builtin_corpus(fingerprint: str) -> Path:
         unfinished.open("wb") as file,
         zstandard.ZstdCompressor(level=6).stream_writer(file) as writer,
     ):
-        documents = extract(installed_sources(), statistics=statistics, language_reference=True, has_bar=True)
-        for identifier, text in documents:
+        for identifier, text in extract(installed_sources(), statistics=statistics, language_reference=True):
             writer.write(json.dumps({"id": identifier, "text": text}).encode() + b"\n")
     logger.info("builtin corpus: %s", statistics)
     return path

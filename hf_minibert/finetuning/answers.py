@@ -36,7 +36,6 @@ from hf_minibert.finetuning.questions import load_questions
 from hf_minibert.finetuning.start import Start
 from hf_minibert.finetuning.task import Task, TaskData, Usage
 from hf_minibert.models.answering import Candidates, Window, candidates, windows
-from hf_minibert.presets import Config
 from hf_minibert.runs.scores import score_of
 
 N_BEST = 5
@@ -99,7 +98,7 @@ class QuestionAnswering(Task):
             lines.append(f"{name:{width}}" + "".join(f"{numbers[split]:>10,}" for split in examples))
         return lines
 
-    def config_fields(self, config: Config, data: TaskData) -> dict[str, Any]:
+    def config_fields(self, start: Start, data: TaskData) -> dict[str, Any]:
         """Two labels, the start and the end, as stock models have them; and a threshold if answers may lack."""
         labels = {0: "LABEL_0", 1: "LABEL_1"}
         return {

@@ -22,11 +22,11 @@ from hf_minibert.evaluation.metrics import confidence_intervals
 from hf_minibert.finetuning.arguments import FinetuneArguments
 from hf_minibert.finetuning.durable import DurableTrainer
 from hf_minibert.finetuning.pictures import draw_histogram
+from hf_minibert.finetuning.start import Start
 from hf_minibert.finetuning.task import Task, TaskData, Usage
 from hf_minibert.models.configuration_minigpt import MiniGPTConfig
 from hf_minibert.models.losses import IGNORE_INDEX, chunked_losses, next_token_labels
 from hf_minibert.models.modeling_minigpt import MiniGPTForCausalLM
-from hf_minibert.presets import Config
 
 USUAL_COLUMNS = ("text", "document", "content", "sentence")
 
@@ -120,11 +120,13 @@ class LanguageModelling(Task):
         sizes = {split: sum(len(text.encode()) for text in rows["text"]) for split, rows in examples.items()}
         return ["documents: " + ", ".join(f"{len(examples[s]):,} {s} ({sizes[s]:,} bytes)" for s in examples)]
 
-    def config_fields(self, config: Config, data: TaskData) -> dict[str, Any]:
+    def config_fields(self, start: Start, data: TaskData) -> dict[str, Any]:
         """Nothing; checks that the model writes."""
-        if not isinstance(config, MiniGPTConfig):
+        if not isinstance(start.config, MiniGPTConfig):
             name = self.arguments.model_name_or_path or self.arguments.model
-            raise UserError(f"{name} is a {config.model_type}, which does not predict the next token; give a MiniGPT")
+            raise UserError(
+                f"{name} is a {start.config.model_type}, which does not predict the next token; give a MiniGPT"
+            )
         return {}
 
     def encode(self, examples: Dataset, split: str, tokenizer: PreTrainedTokenizerFast, max_length: int) -> Dataset:

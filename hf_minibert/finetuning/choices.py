@@ -28,9 +28,8 @@ from hf_minibert.data.tables import Table, listed, shown
 from hf_minibert.errors import UserError
 from hf_minibert.evaluation.metrics import confidence_intervals
 from hf_minibert.finetuning.pictures import draw_reliability
-from hf_minibert.finetuning.start import pooling_fields
+from hf_minibert.finetuning.start import Start, pooling_fields
 from hf_minibert.finetuning.task import Task, TaskData, Usage
-from hf_minibert.presets import Config
 from hf_minibert.runs.scores import score_of
 
 QUESTION_COLUMNS = ("question", "query", "prompt", "goal", "premise", "startphrase", "ctx")
@@ -96,9 +95,9 @@ class MultipleChoice(Task):
         several = f"{min(sizes)} to {max(sizes)}" if len(sizes) > 1 else str(min(sizes))
         return [f"questions of {several} choices: {counts}"]
 
-    def config_fields(self, config: Config, data: TaskData) -> dict[str, Any]:
+    def config_fields(self, start: Start, data: TaskData) -> dict[str, Any]:
         """How a pair becomes one vector; a head for choices has no names for them."""
-        return pooling_fields(self.arguments, config, is_pair=True)
+        return pooling_fields(self.arguments, start, is_pair=True)
 
     def encode(self, examples: Dataset, split: str, tokenizer: PreTrainedTokenizerFast, max_length: int) -> Dataset:
         """A row a question, with a pair of texts for each choice; of a pair that is too long, the longer one is cut."""

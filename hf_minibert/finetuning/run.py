@@ -90,7 +90,7 @@ def read(arguments: FinetuneArguments) -> Run:
         start = from_checkpoint(arguments.model_name_or_path, arguments.tokenizer_name_or_path)
     task = TASKS[arguments.task](arguments)
     data = task.read()
-    task.config_fields(start.config, data)  # a mistake shows best before the work
+    task.config_fields(start, data)  # a mistake shows best before the work
     limits = {"train": arguments.max_train_samples, "eval": arguments.max_eval_samples}
     examples = {
         split: sample(some, limits.get(split, limits["eval"]), arguments.seed) for split, some in data.splits.items()

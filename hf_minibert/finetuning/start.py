@@ -116,15 +116,16 @@ POOLED = ("ForSequenceClassification", "ForMultipleChoice")
 """How the names of heads end that classify by one vector."""
 
 
-def pooling_fields(arguments: FinetuneArguments, config: Config, *, is_pair: bool) -> dict[str, Any]:
+def pooling_fields(arguments: FinetuneArguments, start: Start, *, is_pair: bool) -> dict[str, Any]:
     """How a text, or a pair of texts, becomes one vector, in the configuration of the model.
 
     Raises:
         UserError: the model has one way only, and another is asked for; or `pair` is, and there are no pairs, or no
             token ends the first text.
     """
+    config = start.config
     if isinstance(config, MiniBertConfig):
-        knows_ends = isinstance(config.eos_token_id, int)
+        knows_ends = config.eos_token_id in start.tokenizer("one", "two").input_ids[1:-1]
         if arguments.classifier_pooling == "pair" and not is_pair:
             raise UserError(
                 "--classifier_pooling pair is for two texts; name the second one's column (--text_pair_column), or use "
@@ -132,8 +133,8 @@ def pooling_fields(arguments: FinetuneArguments, config: Config, *, is_pair: boo
             )
         if arguments.classifier_pooling == "pair" and not knows_ends:
             raise UserError(
-                f"--classifier_pooling pair needs a model whose eos_token_id ends the first text, and this one has "
-                f"{config.eos_token_id}; use cls, mean or max"
+                f"--classifier_pooling pair needs a tokenizer that ends the first text with the model's eos_token_id, "
+                f"{config.eos_token_id}, and that of {start.name} does not; use cls, mean or max"
             )
         is_classifier = any(each.endswith(POOLED) for each in config.architectures or ())
         usual = "pair" if is_pair and knows_ends else "mean"

@@ -13,7 +13,6 @@ from transformers import EvalPrediction, PreTrainedModel, PreTrainedTokenizerFas
 from hf_minibert.finetuning.arguments import FinetuneArguments
 from hf_minibert.finetuning.durable import DurableTrainer
 from hf_minibert.finetuning.start import Start
-from hf_minibert.presets import Config
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -110,7 +109,7 @@ class Task(ABC):
         return int(start.config.max_position_embeddings)
 
     @abstractmethod
-    def config_fields(self, config: Config, data: TaskData) -> dict[str, Any]:
+    def config_fields(self, start: Start, data: TaskData) -> dict[str, Any]:
         """What the head needs in the configuration of the model.
 
         Raises:
@@ -128,7 +127,7 @@ class Task(ABC):
         Raises:
             UserError: see `config_fields`.
         """
-        return start.model(self.auto_class, **settings, **self.config_fields(start.config, data))
+        return start.model(self.auto_class, **settings, **self.config_fields(start, data))
 
     # ---- training and evaluation
 

@@ -35,10 +35,9 @@ from hf_minibert.finetuning.arguments import ProblemType
 from hf_minibert.finetuning.durable import DurableTrainer
 from hf_minibert.finetuning.labelled import each_id, label_counts, load_labelled, score_summary
 from hf_minibert.finetuning.pictures import draw_confusion, draw_scatter, draw_shares
-from hf_minibert.finetuning.start import pooling_fields
+from hf_minibert.finetuning.start import Start, pooling_fields
 from hf_minibert.finetuning.task import Task, TaskData, Usage
 from hf_minibert.models.configuration_minibert import MiniBertConfig
-from hf_minibert.presets import Config
 from hf_minibert.runs.scores import score_of
 
 KINDS: dict[ProblemType, dict[str, Any]] = {
@@ -131,9 +130,9 @@ class TextClassification(Task):
         """How many texts have which label, or what the numbers are like."""
         return label_counts(data.labels, examples) if data.labels else score_summary(examples)
 
-    def config_fields(self, config: Config, data: TaskData) -> dict[str, Any]:
+    def config_fields(self, start: Start, data: TaskData) -> dict[str, Any]:
         """The labels, and how a text becomes one vector."""
-        arguments, labels = self.arguments, data.labels
+        arguments, labels, config = self.arguments, data.labels, start.config
         is_classifier = any(each.endswith("ForSequenceClassification") for each in config.architectures or ())
         names = list((config.id2label or {}).values())
         is_same = config.problem_type == self.problem_type and (names == labels if labels else len(names) == 1)
@@ -152,7 +151,7 @@ class TextClassification(Task):
             fields |= {"num_labels": 1}
         if not isinstance(config, MiniBertConfig):
             fields |= {"lm_loss_weight": arguments.lm_loss_weight}
-        return fields | pooling_fields(arguments, config, is_pair=self._is_pair)
+        return fields | pooling_fields(arguments, start, is_pair=self._is_pair)
 
     def encode(self, examples: Dataset, split: str, tokenizer: PreTrainedTokenizerFast, max_length: int) -> Dataset:
         """Texts as token ids, cut to `max_length`; the collator pads them. Of a pair, the longer text is cut first."""

@@ -29,10 +29,10 @@ from hf_minibert.errors import UserError
 from hf_minibert.evaluation.metrics import ClassificationMetrics, confidence_intervals
 from hf_minibert.evaluation.spans import EntityMetrics, entity_table, require_seqeval, sum_of_types
 from hf_minibert.finetuning.pictures import draw_bars, draw_confusion
+from hf_minibert.finetuning.start import Start
 from hf_minibert.finetuning.tagged import OUTSIDE, load_tagged, types_of
 from hf_minibert.finetuning.task import Task, TaskData, Usage
 from hf_minibert.models.losses import IGNORE_INDEX
-from hf_minibert.presets import Config
 from hf_minibert.runs.scores import score_of
 
 MOST_CONTEXT = 64
@@ -113,10 +113,10 @@ class TokenClassification(Task):
             lines.append(f"and {len(names) - TYPES_SHOWN:,} more {'types' if self._has_entities else 'tags'}")
         return lines
 
-    def config_fields(self, config: Config, data: TaskData) -> dict[str, Any]:
+    def config_fields(self, start: Start, data: TaskData) -> dict[str, Any]:
         """The labels."""
-        is_tagger = any(each.endswith("ForTokenClassification") for each in config.architectures or ())
-        its_own = list((config.id2label or {}).values())
+        is_tagger = any(each.endswith("ForTokenClassification") for each in start.config.architectures or ())
+        its_own = list((start.config.id2label or {}).values())
         if is_tagger and its_own != data.labels:
             raise UserError(
                 f"{self.arguments.model_name_or_path} tells {listed(its_own)} apart already, but the data has the tags "

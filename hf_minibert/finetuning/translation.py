@@ -38,7 +38,6 @@ from hf_minibert.models.configuration_minigpt import MiniGPTConfig
 from hf_minibert.models.losses import IGNORE_INDEX
 from hf_minibert.models.modeling_encoder_decoder import MiniEncoderDecoderModel
 from hf_minibert.models.modeling_minigpt import MiniGPTForCausalLM
-from hf_minibert.presets import Config
 from hf_minibert.runs.muon import EMBEDDINGS_RATE, MuonWithAdamW, matrices_and_others
 from hf_minibert.tokenization import save_tokenizer
 
@@ -148,14 +147,14 @@ class Translation(Task):
 
     # ---- model
 
-    def config_fields(self, config: Config, data: TaskData) -> dict[str, Any]:
+    def config_fields(self, start: Start, data: TaskData) -> dict[str, Any]:
         """Nothing; checks that the encoder is one, and opens the decoder's tokenizer."""
         arguments = self.arguments
         name = arguments.model_name_or_path or arguments.model
-        if not isinstance(config, MiniBertConfig):
+        if not isinstance(start.config, MiniBertConfig):
             raise UserError(
-                f"{name} is a {config.model_type}, but in translation a MiniBERT reads and a MiniGPT writes; give the "
-                "MiniBERT, and the MiniGPT as --decoder_name_or_path"
+                f"{name} is a {start.config.model_type}, but in translation a MiniBERT reads and a MiniGPT writes; "
+                "give the MiniBERT, and the MiniGPT as --decoder_name_or_path"
             )
         if arguments.decoder_name_or_path is not None:
             self.decoder_start = from_checkpoint(arguments.decoder_name_or_path)

@@ -10,6 +10,7 @@ import pytest
 import torch
 from commands import REPOSITORY, TWO_PROCESSES, command, write_corpus
 from sklearn.metrics import accuracy_score, recall_score
+from tokenizers import processors
 from torch.nn import functional as F
 from transformers import (
     AutoModelForCausalLM,
@@ -31,7 +32,7 @@ from hf_minibert.finetuning import run as run_module
 from hf_minibert.finetuning.arguments import FinetuneArguments
 from hf_minibert.finetuning.finetune import finetune
 from hf_minibert.finetuning.run import usual_epochs
-from hf_minibert.finetuning.start import from_checkpoint
+from hf_minibert.finetuning.start import from_checkpoint, from_preset, pooling_fields
 from hf_minibert.finetuning.task import TaskData
 from hf_minibert.finetuning.tasks import TASKS
 from hf_minibert.finetuning.text import TextClassification, WeightedTrainer
@@ -143,6 +144,20 @@ def test_one_text_is_no_pair(models: Path, tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"pair is for two texts; name the second one's column \(--text_pair_column\)"):
         finetune(single)
     assert not (tmp_path / "out").exists()
+
+
+def test_a_tokenizer_that_parts_no_texts_gives_no_pairs() -> None:
+    """A pooling that finds the end of the first text nowhere would compare it with nothing."""
+    start = from_preset("minibert-tiny")
+    arguments = FinetuneArguments(output_dir="x", model="minibert-tiny")
+    assert pooling_fields(arguments, start, is_pair=True) == {"classifier_pooling": "pair"}
+    ends = [("[CLS]", start.tokenizer.cls_token_id), ("[SEP]", start.tokenizer.sep_token_id)]
+    start.tokenizer.backend_tokenizer.post_processor = processors.TemplateProcessing(
+        single="[CLS] $A [SEP]", pair="[CLS] $A $B [SEP]", special_tokens=ends
+    )
+    assert pooling_fields(arguments, start, is_pair=True) == {"classifier_pooling": "mean"}
+    with pytest.raises(UserError, match="needs a tokenizer that ends the first text .* minibert-tiny does not"):
+        pooling_fields(replace(arguments, classifier_pooling="pair"), start, is_pair=True)
 
 
 def test_labels_with_a_separator(tmp_path: Path) -> None:
