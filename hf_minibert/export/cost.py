@@ -64,16 +64,18 @@ def measure(
 def labelled(
     tokenizer: PreTrainedTokenizerBase, config: PreTrainedConfig, file: str
 ) -> Iterator[tuple[dict[str, Tensor], Tensor, Tensor]]:
-    """Texts and their labels, a row each."""
+    """Texts and their labels, a row each; of a model that compares two texts, pairs (column `text_pair`)."""
     known = {name: index for index, name in (config.id2label or {}).items()}
-    table = read_file(Path(file), {"text": "text", "label": "label"})
-    require_texts(table, "text", "text")
-    texts, labels = (list(table.columns[name])[:MOST_TEXTS] for name in ("text", "label"))
-    for index, (text, label) in enumerate(zip(texts, labels, strict=True)):
+    columns = ["text", "text_pair"] if getattr(config, "classifier_pooling", None) == "pair" else ["text"]
+    table = read_file(Path(file), {column: column for column in (*columns, "label")})
+    for column in columns:
+        require_texts(table, column, column)
+    *texts, labels = (list(table.columns[column])[:MOST_TEXTS] for column in (*columns, "label"))
+    for index, (*given, label) in enumerate(zip(*texts, labels, strict=True)):
         name = label_of(table, "label", index, label)
         if name not in known:
             raise UserError(f"{table.where(index)}: the model knows no label {shown(repr(name))}, only {listed(known)}")
-        yield encoded(tokenizer, config, text)[0], torch.tensor([0]), torch.tensor([known[name]])
+        yield encoded(tokenizer, config, *given)[0], torch.tensor([0]), torch.tensor([known[name]])
 
 
 def predicted(
@@ -94,10 +96,10 @@ def predicted(
             yield inputs | {"input_ids": hidden[None]}, masked.nonzero().flatten(), ids[masked]
 
 
-def encoded(tokenizer: PreTrainedTokenizerBase, config: PreTrainedConfig, text: str) -> list[dict[str, Tensor]]:
-    """A text as rows of one, each as long as the model reads."""
+def encoded(tokenizer: PreTrainedTokenizerBase, config: PreTrainedConfig, *texts: str) -> list[dict[str, Tensor]]:
+    """A text, or a pair, as rows of one, each as long as the model reads."""
     options = {"truncation": True, "max_length": config.max_position_embeddings, "return_overflowing_tokens": True}
-    rows = tokenizer(text, **options, split_special_tokens=True)
+    rows = tokenizer(*texts, **options, split_special_tokens=True)
     return [
         {name: torch.tensor([rows[name][index]]) for name in tokenizer.model_input_names}
         for index in range(len(rows["input_ids"]))

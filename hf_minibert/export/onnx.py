@@ -150,6 +150,7 @@ def fill(
         "from": type(model).__name__,
         "to": f"{type(stock).__name__} in ONNX",
         "pipeline": PIPELINES.get(head_of(model)),
+        "reads_pairs": is_pair_classifier(model),
         "mask_token": tokenizer.mask_token,
         "inputs": graph.names,
         "outputs": graph.output_names,
@@ -387,6 +388,16 @@ def opening(record: dict[str, Any], name: str) -> str:
         return f"""import * as ort from "onnxruntime-node";
 
 const session = await ort.InferenceSession.create({name} + "/{FILE}");
+"""
+    if record.get("reads_pairs"):
+        return f"""import {{ resolve }} from "node:path";
+import {{ AutoModelForSequenceClassification, AutoTokenizer, env }} from "@huggingface/transformers";
+
+env.localModelPath = "/"; // the folder lies here, not on the Hub
+const tokenizer = await AutoTokenizer.from_pretrained(resolve({name}));
+const model = await AutoModelForSequenceClassification.from_pretrained(resolve({name}), {{ dtype: "{dtype}" }});
+const inputs = tokenizer("It is raining.", {{ text_pair: "The streets are wet." }});
+console.log((await model(inputs)).logits.tolist(), model.config.id2label);
 """
     types = "\nrun.tokenizer.return_token_type_ids = true;" if "token_type_ids" in record["inputs"] else ""
     texts = {"fill-mask": '"He opened the [MASK] and went in."', "question-answering": '"Who sat?", "The cat sat."'}

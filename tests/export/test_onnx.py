@@ -114,12 +114,22 @@ def test_heads_have_the_names_that_runtimes_know(save, name, architecture, outpu
 def test_a_classifier_of_pairs_compares_them_in_its_graph(save, tmp_path):
     """Though no stock class pools as it does."""
     model, folder = save("MiniBertForSequenceClassification", classifier_pooling="pair", num_labels=3)
-    export(str(folder), str(tmp_path / "out"))
+    record = export(str(folder), str(tmp_path / "out"))
+    assert "text_pair" in onnx_export.opening(record, '"."'), "the card opens it with two texts"
     inputs = AutoTokenizer.from_pretrained(tmp_path / "out")(TEXTS, TEXTS[::-1], padding=True, return_tensors="pt")
     with torch.no_grad():
         expected = model(**inputs).logits
     torch.testing.assert_close(run(tmp_path / "out", inputs)["logits"], expected, rtol=0, atol=1e-4)
     assert AutoConfig.from_pretrained(tmp_path / "out").architectures == ["EuroBertForSequenceClassification"]
+    data = tmp_path / "pairs.csv"
+    pairs = (("The cat sat.", "A dog ran away from the house."), ("It rains, and how.", "It rains."))
+    rows = [(*pair, model.config.id2label[label]) for pair in pairs for label in range(3)]
+    data.write_text("\n".join(["text,text_pair,label", *(",".join(f'"{cell}"' for cell in row) for row in rows)]))
+    measured = export(str(folder), str(tmp_path / "out"), quantize="int8", measure_on=str(data))["int8"]["fp32"]
+    with torch.no_grad():
+        alone = [model(**AutoTokenizer.from_pretrained(folder)(*row[:2], return_tensors="pt")).logits for row in rows]
+    losses = [-float(one.log_softmax(dim=-1)[0, place % 3]) for place, one in enumerate(alone)]
+    assert measured["loss"] == pytest.approx(sum(losses) / len(losses), abs=1e-5)
     with pytest.raises(UserError, match="compares two texts, and the page reads one"):
         onnx_export.fill(tmp_path, str(folder), classes=browser.CLASSES)
 
