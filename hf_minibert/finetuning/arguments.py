@@ -78,7 +78,8 @@ class DataArguments:
     """One label a text, several labels a text, or a number to predict. Default: several where labels are lists, a
     number where there are many that are not whole, else one."""
     max_seq_length: int | None = None
-    """Longer examples are cut, in tokens. Default: as many as the model has positions."""
+    """Longer examples are cut, in tokens. Default: as many as the model has positions. More only in the modern
+    architecture, whose positions are computed and not learnt."""
     max_train_samples: int | None = None
     """Train on so many texts only, chosen by the seed."""
     max_eval_samples: int | None = None

@@ -88,6 +88,8 @@ def read(arguments: FinetuneArguments) -> Run:
     else:
         assert arguments.model_name_or_path is not None
         start = from_checkpoint(arguments.model_name_or_path, arguments.tokenizer_name_or_path)
+    if arguments.max_seq_length is not None:
+        start.make_room(arguments.max_seq_length)
     task = TASKS[arguments.task](arguments)
     data = task.read()
     task.config_fields(start, data)  # a mistake shows best before the work
@@ -177,7 +179,7 @@ def longest_row(arguments: FinetuneArguments, positions: int) -> int:
     """The longest row that the arguments allow, in tokens.
 
     Raises:
-        UserError: it is longer than the model's positions.
+        UserError: it is longer than the model's positions, and `Start.make_room` could not add some.
     """
     if arguments.max_seq_length is not None and arguments.max_seq_length > positions:
         raise UserError(

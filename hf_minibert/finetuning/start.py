@@ -46,11 +46,22 @@ class Start:
             UserError: see `load_pretrained`.
         """
         if self.source is not None:
+            settings = {"max_position_embeddings": self.config.max_position_embeddings} | settings
             # float32 also for a checkpoint in bfloat16, whose rounding would lose short steps
             return load_pretrained(auto_class, self.source, dtype=torch.float32, **settings)
         attention = {"attn_implementation": settings.pop("attn_implementation", None)}
         config = type(self.config).from_dict(self.config.to_dict() | settings)
         return auto_class.from_config(config, **attention), set()
+
+    def make_room(self, length: int) -> None:
+        """Let the model take rows of so many tokens, if its positions are rotary: computed, and not weights.
+
+        Those that are scaled (`rope_type`) depend on how many there are, and stay.
+        """
+        rotary = self.config.position_embedding_type == "rotary" and self.config.rope_parameters is not None
+        if rotary and self.config.rope_parameters.get("rope_type") == "default":
+            self.config.max_position_embeddings = max(length, self.config.max_position_embeddings)
+            self.tokenizer.model_max_length = self.config.max_position_embeddings
 
 
 def from_checkpoint(name_or_path: str, tokenizer: str | None = None) -> Start:

@@ -88,7 +88,10 @@ def make_plan(arguments: PretrainArguments) -> Plan:
         "bos_token_id": tokenizer.cls_token_id,
         "eos_token_id": tokenizer.sep_token_id,
     }
-    fields = tokens | dict(objective.config) | parse_overrides(arguments.config_overrides)
+    fields = tokens | dict(objective.config)
+    if decided.max_seq_length > MiniBertConfig.max_position_embeddings:
+        fields["max_position_embeddings"] = decided.max_seq_length
+    fields |= parse_overrides(arguments.config_overrides)
     config = build_config(arguments.model, arguments.architecture, **fields)
     objective.check(decided, config)
     if config.vocab_size < len(tokenizer):
@@ -96,7 +99,7 @@ def make_plan(arguments: PretrainArguments) -> Plan:
     if decided.max_seq_length > config.max_position_embeddings:
         raise UserError(
             f"max_seq_length {decided.max_seq_length} is more than the model's {config.max_position_embeddings} "
-            f"positions; make it smaller, or add --config_overrides max_position_embeddings={decided.max_seq_length}"
+            "positions; make it smaller, or leave max_position_embeddings out of --config_overrides"
         )
     return Plan(
         arguments=decided,

@@ -367,6 +367,25 @@ def test_long_texts_are_cut_at_the_positions_and_that_is_said(
     assert training["max_seq_length"] == 512
 
 
+def test_rotary_positions_take_longer_texts_where_asked(models: Path, tmp_path: Path) -> None:
+    rows = [{"text": "word " * (600 if place % 2 else 40), "label": COLORS[place % 2]} for place in range(60)]
+    assert finetune(asked(models, tmp_path, rows, max_seq_length=640)) == 0
+    opened = pipeline("text-classification", str(tmp_path / "out"))
+    assert opened.model.config.max_position_embeddings == opened.tokenizer.model_max_length == 640
+    assert len(opened.tokenizer(rows[1]["text"], truncation=True).input_ids) > 600
+    written = lines_of(tmp_path / "out", "test")
+    said = opened([row["text"] for row in rows[51:]], top_k=None)
+    for one, line in zip(said, written, strict=True):
+        assert {each["label"]: each["score"] for each in one} == pytest.approx(line["scores"], abs=1e-2)
+
+    learnt = build_config("minibert-tiny", "modern", **SMALL, position_embedding_type="absolute")
+    AutoModelForMaskedLM.from_config(learnt).save_pretrained(tmp_path / "learnt")
+    load_tokenizer(models / "minibert").save_pretrained(tmp_path / "learnt")
+    more = {"model_name_or_path": str(tmp_path / "learnt"), "overwrite_output_dir": True}
+    with pytest.raises(UserError, match="max_seq_length 640 is more than the model's 512 positions; make it smaller"):
+        finetune(asked(models, tmp_path, rows, max_seq_length=640, **more))
+
+
 def test_few_examples_are_passed_more_often(models: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert [usual_epochs(steps) for steps in (1, 50, 78, 200, 439, 2_105)] == [20, 20, 13, 5, 3, 3]
     monkeypatch.setattr(run_module, "MOST_EPOCHS", 2)

@@ -53,7 +53,7 @@ def test_an_evaluation_has_enough_predictions_and_no_more(model: str, settings: 
         ({}, True, False),  # five minutes
         ({"budget": "2m"}, False, False),
         ({"budget": "20m", "max_seq_length": 512}, True, False),
-        ({"budget": "20m", "max_seq_length": 1024, "config_overrides": "max_position_embeddings=1024"}, False, False),
+        ({"budget": "20m", "max_seq_length": 1024}, False, False),
         ({"max_steps": 1_000_000}, False, False),
         ({"max_steps": 5, "compile": True}, True, True),
         ({"budget": "20m", "compile": False}, False, False),
@@ -96,7 +96,6 @@ def test_attention_is_the_fastest_unless_told(
     monkeypatch.setattr(hardware, "computes_in_bfloat16", lambda: has_bfloat16)
     monkeypatch.setattr(plan_module, "has_compiler", lambda: True)
     settings = {"output_dir": "x", "model": "minibert-tiny", "max_seq_length": length, "compile": is_compiled}
-    settings["config_overrides"] = "max_position_embeddings=1024"
     assert make_plan(PretrainArguments(**settings)).arguments.attn_implementation == fastest
     told = make_plan(PretrainArguments(**settings, attn_implementation="eager")).arguments
     assert told.attn_implementation == "eager"
