@@ -58,8 +58,8 @@ class Start:
 
         Those that are scaled (`rope_type`) depend on how many there are, and stay.
         """
-        rotary = self.config.position_embedding_type == "rotary" and self.config.rope_parameters is not None
-        if rotary and self.config.rope_parameters.get("rope_type") == "default":
+        rope = self.config.rope_parameters or {}
+        if self.config.position_embedding_type == "rotary" and rope.get("rope_type") == "default":
             self.config.max_position_embeddings = max(length, self.config.max_position_embeddings)
             self.tokenizer.model_max_length = self.config.max_position_embeddings
 
