@@ -23,8 +23,7 @@ from hf_minibert.runs.hardware import computes_in_bfloat16, fastest_attention, u
 from hf_minibert.runs.scores import score_of
 
 FEWEST_EPOCHS, MOST_EPOCHS = 3, 20
-USUAL_STEPS = 1_000
-"""Passes over the training text: at least and at most so many, and between them as many as give so many steps."""
+"""Passes over the training text: at least and at most so many, and between them as `Task.usual_steps` says."""
 
 
 @dataclass(frozen=True)
@@ -106,7 +105,7 @@ def read(arguments: FinetuneArguments) -> Run:
     processes = PartialState(cpu=not torch.accelerator.is_available())  # unless told, it joins no processes on a CPU
     if arguments.num_train_epochs is None:
         steps = steps_per_epoch(arguments, len(rows["train"]), processes.num_processes)
-        arguments = dataclasses.replace(arguments, num_train_epochs=usual_epochs(steps))
+        arguments = dataclasses.replace(arguments, num_train_epochs=usual_epochs(steps, task.usual_steps))
     use_all_cores(processes.device)
     return Run(
         arguments=arguments,
@@ -123,9 +122,14 @@ def read(arguments: FinetuneArguments) -> Run:
     )
 
 
-def usual_epochs(steps: int) -> float:
-    """How many passes over the training text are made, unless told, where one has so many optimizer steps."""
-    return float(min(MOST_EPOCHS, max(FEWEST_EPOCHS, math.ceil(USUAL_STEPS / steps))))
+def usual_epochs(steps: int, usual_steps: int) -> float:
+    """How many passes over the training text are made, unless told.
+
+    Args:
+        steps: optimizer steps of one pass.
+        usual_steps: those that suffice.
+    """
+    return float(min(MOST_EPOCHS, max(FEWEST_EPOCHS, math.ceil(usual_steps / steps))))
 
 
 def with_seed(run: Run, seed: int) -> Run:

@@ -58,6 +58,8 @@ class Task(ABC):
     training_arguments_class: ClassVar[type[TrainingArguments]] = TrainingArguments
     examples_word: ClassVar[str] = "examples"
     """What people call the examples: texts, questions, sentences."""
+    usual_steps: ClassVar[int] = 2_500
+    """Unless told, the training text is passed as often as gives so many optimizer steps; see `run.usual_epochs`."""
     metrics: tuple[str, ...]
     """The metrics that `results.json` keeps of an evaluation, beside the loss. `read` may set it."""
     best_metric: str

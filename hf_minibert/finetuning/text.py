@@ -175,7 +175,8 @@ class TextClassification(Task):
         cut = sum(length > max_length for length in rows["whole_length"])
         if cut:
             self.notes.append(
-                f"{split}: {cut:,} of {len(rows):,} texts are longer than {max_length:,} tokens, and cut there"
+                f"{split}: {cut:,} of {len(rows):,} texts are longer than {max_length:,} tokens, and cut there "
+                f"(--max_seq_length; the longest has {max(rows['whole_length']):,})"
             )
         if split != "train":
             self._rows[split] = list(examples["row"])

@@ -60,6 +60,7 @@ class TokenClassification(Task):
 
     auto_class = AutoModelForTokenClassification
     examples_word = "sentences"
+    usual_steps = 4_000  # small models go on learning names for long (benchmarks/notebook.md)
 
     def read(self) -> TaskData:
         """See `load_tagged`; entities are scored by their F1, other tags by their accuracy."""

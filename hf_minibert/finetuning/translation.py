@@ -103,6 +103,7 @@ class Translation(Task):
     trainer_class = TranslationTrainer
     training_arguments_class = Seq2SeqTrainingArguments
     examples_word = "pairs"
+    usual_steps = 8_000
     metrics = ("bleu", "lowercase_bleu", "chrf")
     best_metric = "bleu"
 

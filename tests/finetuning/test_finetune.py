@@ -134,7 +134,7 @@ def test_what_is_not_pretrained_learns_faster(
     table = [" ".join(line.split()) for line in said.partition("fine-tuning")[0].splitlines()]
     held = counts[0][1] + counts[1][1]
     assert table.pop(0) == f"no evaluation split: {held} of 40 texts are held out, by their hash"
-    cut = [line for line in table if line.endswith("are longer than 32 tokens, and cut there")]
+    cut = [line for line in table if "are longer than 32 tokens, and cut there (" in line]
     table = [line for line in table if line not in cut]
     assert len(cut) == 2
     assert table == ["label train eval", *(f"{label} {train} {held}" for label, (train, held) in enumerate(counts))]
