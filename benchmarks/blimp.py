@@ -13,16 +13,20 @@ loss was lower.)
 import itertools
 import json
 import shlex
+import statistics
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from hf_minibert.command_line import run
-from hf_minibert.files import write_json
+from hf_minibert.command_line import invocation, run
 from hf_minibert.presets import FAMILIES
-from runs import Benchmark, results_of, script
+from hf_minibert.runs.results import environment
+from runs import Benchmark, last_two_parts, results_of, results_so_far, script, write_results
 
 OPTIMIZERS = ("muon", "adamw")
+TOKENS_PER_STEP = 2_048
+LOSSES = {"eval_bits_per_byte": "bits per byte", "eval_loss": "nats per masked token"}
+"""Held-out losses, the first that a model has counts, and their units."""
 
 
 @dataclass(kw_only=True)
@@ -36,7 +40,7 @@ class Arguments(Benchmark):
     size: str = "mini"
     """The size of the models."""
     max_steps: int = 8_000
-    """Optimizer steps of every run, of 2,048 tokens each."""
+    """Optimizer steps of every run, of `TOKENS_PER_STEP` tokens each."""
     max_pairs: int | None = None
     """Take only the first so many pairs of each paradigm."""
     seeds: list[int] = field(default_factory=lambda: [42, 43])
@@ -49,11 +53,18 @@ class Arguments(Benchmark):
 
 def main(arguments: Arguments) -> int:
     """Train and measure, one run after the other."""
-    path = Path(arguments.results_dir) / f"blimp-{arguments.size}.json"
-    rows: list[dict[str, Any]] = json.loads(path.read_text(encoding="utf-8")) if path.exists() else []
+    settings: dict[str, Any] = {
+        "max_steps": arguments.max_steps,
+        "max_pairs": arguments.max_pairs,
+        "corpus": list(map(last_two_parts, arguments.corpus)),
+        "dataset": list(map(last_two_parts, arguments.dataset)),
+    }
+    path = Path(arguments.results_dir, f"blimp-{arguments.size}.json")
+    figures = results_so_far(path, settings) or settings | {"rows": [], "environment": environment()}
+    figures["command"] = invocation()
+    rows: list[dict[str, Any]] = figures["rows"]
     for family, optimizer, seed in itertools.product(FAMILIES, OPTIMIZERS, arguments.seeds):
         row: dict[str, Any] = {"model": f"{family}-{arguments.size}", "optimizer": optimizer, "seed": seed}
-        row["max_steps"] = arguments.max_steps
         if any(row.items() <= done.items() for done in rows):
             continue
         folder = Path(arguments.work_dir).resolve() / f"{family}-{arguments.size}-{optimizer}-{seed}"
@@ -65,7 +76,7 @@ def main(arguments: Arguments) -> int:
             "seed": seed,
             "max_steps": arguments.max_steps,
             "max_seq_length": length,
-            "per_device_train_batch_size": 2_048 // length,
+            "per_device_train_batch_size": TOKENS_PER_STEP // length,
             "output_dir": folder,
             "overwrite_output_dir": True,
         }
@@ -84,13 +95,31 @@ def main(arguments: Arguments) -> int:
         script("evaluate.py", **measuring)
         measured = json.loads(Path(f"{folder}-blimp", "results.json").read_text(encoding="utf-8"))
         metrics = results_of(folder)["metrics"]
-        found = {name: metrics[name] for name in ("eval_loss", "eval_bits_per_byte") if name in metrics}
+        found = {name: metrics[name] for name in LOSSES if name in metrics}
         rows.append(row | found | {"blimp": measured["accuracy"], "hardware": measured["hardware"]})
         arguments.results  # noqa: B018  # makes the folder
-        write_json(path, rows)
-    for row in rows:
-        print(json.dumps(row))
+        write_results(path, figures)
+    if not arguments.dry_run:
+        print("\n".join(table(figures)))
     return 0
+
+
+def table(figures: dict[str, Any]) -> list[str]:
+    """BLiMP and the held-out loss of each kind of model with each optimizer, the mean over the seeds."""
+    million = figures["max_steps"] * TOKENS_PER_STEP / 1e6
+    lines = [f"| after {million:.1f} million tokens | optimizer | BLiMP (%), mean of its seeds | held-out loss |"]
+    lines.append("|---|---|---:|---:|")
+    for model, optimizer in dict.fromkeys((row["model"], row["optimizer"]) for row in figures["rows"]):
+        some = [row for row in figures["rows"] if (row["model"], row["optimizer"]) == (model, optimizer)]
+        name = next(name for name in LOSSES if name in some[0])
+        pairs = [f"{row['blimp']:.1f}" for row in some]
+        lines.append(
+            f"| `{model}` | {optimizer} | {statistics.mean(row['blimp'] for row in some):.1f} ({', '.join(pairs)}) "
+            f"| {statistics.mean(row[name] for row in some):.3f} {LOSSES[name]} |"
+        )
+    pairs_of = "" if figures["max_pairs"] is None else f"{figures['max_pairs']} pairs of each paradigm; "
+    seeds = ", ".join(map(str, dict.fromkeys(row["seed"] for row in figures["rows"])))
+    return [*lines, "", f"({pairs_of}seeds {seeds}; {figures['rows'][0]['hardware']}; `{figures['command']}`)"]
 
 
 def _words(name: str, flags: dict[str, Any]) -> list[str]:

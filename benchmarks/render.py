@@ -18,6 +18,7 @@ from typing import Any
 
 from matplotlib.figure import Figure
 
+import blimp
 import browser_tab
 import charts
 import data_speed
@@ -46,6 +47,7 @@ DOCUMENTS = (
 BLOCK = re.compile(r"(<!-- figures:([\w-]+) -->\n).*?(<!-- end:\2 -->)", flags=re.DOTALL)
 
 TABLES: dict[str, Callable[[dict[str, Any]], list[str]]] = {
+    "blimp": blimp.table,
     "browser_tab": browser_tab.table,
     "data_speed": data_speed.table,
     "evaluation": evaluation.table,

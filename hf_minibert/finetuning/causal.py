@@ -9,6 +9,7 @@ import torch
 from datasets import Dataset
 from numpy.typing import NDArray
 from torch import Tensor, nn
+from torch.nn import functional as F
 from torch.nn.utils.rnn import pad_sequence
 from transformers import AutoModelForCausalLM, EvalPrediction, PreTrainedTokenizerFast
 
@@ -63,14 +64,16 @@ class RowCollator:
 
     def __init__(self, pad_id: int) -> None:
         self.pad_id = pad_id
+        self.pad_to_multiple_of = 1
 
     def __call__(self, rows: list[dict[str, Any]]) -> dict[str, Tensor]:
         """`input_ids`, `position_ids` and `labels`, (batch, longest); in evaluations also `num_bytes`, (batch,)."""
         fillers = {"input_ids": self.pad_id, "position_ids": 0, "labels": IGNORE_INDEX}
-        batch = {
-            name: pad_sequence([torch.tensor(row[name]) for row in rows], batch_first=True, padding_value=filler)
-            for name, filler in fillers.items()
-        }
+        missing = -max(len(row["input_ids"]) for row in rows) % self.pad_to_multiple_of
+        batch = {}
+        for name, filler in fillers.items():
+            padded = pad_sequence([torch.tensor(row[name]) for row in rows], batch_first=True, padding_value=filler)
+            batch[name] = F.pad(padded, (0, missing), value=filler)
         if "num_bytes" in rows[0]:
             batch["num_bytes"] = torch.tensor([row["num_bytes"] for row in rows])
         return batch

@@ -12,7 +12,7 @@ from transformers import EvalPrediction, PrinterCallback
 from transformers.utils.logging import disable_progress_bar
 
 from hf_minibert.finetuning.arguments import FinetuneArguments
-from hf_minibert.finetuning.durable import DurableTrainer, Stopped, Watch
+from hf_minibert.finetuning.durable import DurableTrainer, Stopped, Watch, row_lengths
 from hf_minibert.finetuning.folder import VERB, claim_folder, folder_rules, is_finished, left_by_a_seed
 from hf_minibert.finetuning.result import Outcome, closing_lines, write_result
 from hf_minibert.finetuning.run import Run, read, with_seed
@@ -24,6 +24,9 @@ from hf_minibert.runs.scores import is_better
 from hf_minibert.runs.stopping import StopSignal
 
 logger = logging.getLogger(__name__)
+
+MOST_LENGTHS = 64
+"""About how many different lengths batches have, at most."""
 
 
 def finetune(arguments: FinetuneArguments) -> int:
@@ -165,9 +168,20 @@ def build_trainer(run: Run, unfinished: Unfinished, stop: StopSignal) -> tuple[D
         preprocess_logits_for_metrics=task.reduce_logits,
         callbacks=[bar, watch],
     )
+    # Kernels of bfloat16 on a CPU are made for each shape of a batch, which takes time, and kept, which takes memory.
+    trainer.data_collator.pad_to_multiple_of = padding_multiple(run)
     watch.trainer = trainer
     trainer.remove_callback(PrinterCallback)
     return trainer, bar
+
+
+def padding_multiple(run: Run) -> int:
+    """Batches are padded to a multiple of this, so that they have few lengths: a power of 2 that divides positions."""
+    longest = max(max(row_lengths(rows)) for rows in run.rows.values())
+    multiple = 1
+    while longest >= MOST_LENGTHS * multiple and run.task.positions(run.start) % (2 * multiple) == 0:
+        multiple *= 2
+    return multiple
 
 
 def quiet() -> None:

@@ -13,7 +13,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 from hf_minibert.assets import model_folder
 from hf_minibert.errors import UserError
 from hf_minibert.finetuning.arguments import FinetuneArguments
-from hf_minibert.finetuning.causal import LanguageModelling
+from hf_minibert.finetuning.causal import LanguageModelling, RowCollator
 from hf_minibert.finetuning.finetune import finetune
 from hf_minibert.models.losses import IGNORE_INDEX
 from hf_minibert.tokenization import load_tokenizer
@@ -45,6 +45,16 @@ def encoded(split: str, length: int, **more: Any) -> tuple[list[list[int]], Data
     )
     documents = [[2, *tokenizer(text, split_special_tokens=True).input_ids, 3] for text in texts]
     return documents, rows
+
+
+def test_rows_are_filled_up_with_what_nothing_predicts() -> None:
+    collator = RowCollator(9)
+    collator.pad_to_multiple_of = 4
+    rows = [{"input_ids": [2] * n, "position_ids": list(range(n)), "labels": [2] * n} for n in (3, 6)]
+    batch = collator(rows)
+    assert batch["input_ids"].tolist() == [[2] * 3 + [9] * 5, [2] * 6 + [9] * 2]
+    assert batch["position_ids"].tolist() == [[0, 1, 2] + [0] * 5, [0, 1, 2, 3, 4, 5, 0, 0]]
+    assert (batch["labels"] == IGNORE_INDEX).sum(1).tolist() == [5, 2]
 
 
 def predicted(rows: Dataset) -> list[int]:

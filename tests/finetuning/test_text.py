@@ -29,6 +29,7 @@ from hf_minibert.command_line import parse
 from hf_minibert.errors import UserError
 from hf_minibert.evaluation import metrics
 from hf_minibert.finetuning import arguments as arguments_module
+from hf_minibert.finetuning import finetune as finetune_module
 from hf_minibert.finetuning import run as run_module
 from hf_minibert.finetuning.arguments import FinetuneArguments
 from hf_minibert.finetuning.finetune import finetune
@@ -37,6 +38,7 @@ from hf_minibert.finetuning.start import from_checkpoint, from_preset, pooling_f
 from hf_minibert.finetuning.task import TaskData
 from hf_minibert.finetuning.tasks import TASKS
 from hf_minibert.finetuning.text import TextClassification, WeightedTrainer
+from hf_minibert.finetuning.trainer import ProportionateTrainer
 from hf_minibert.presets import build_config
 from hf_minibert.tokenization import load_tokenizer
 
@@ -370,6 +372,29 @@ def test_long_texts_are_cut_at_the_positions_and_that_is_said(
     )
     training = json.loads((tmp_path / "out" / "results.json").read_text())["training"]
     assert training["max_seq_length"] == 512
+
+
+def test_batches_have_few_lengths(models: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    rows = [{"text": "word " * (3 * place + 1), "label": COLORS[place % 2]} for place in range(60)]
+    seen = []
+    prepare = ProportionateTrainer._prepare_inputs
+
+    def look(self: ProportionateTrainer, inputs: dict[str, Any]) -> dict[str, Any]:
+        seen.append(inputs["input_ids"].shape[1])
+        return prepare(self, inputs)
+
+    monkeypatch.setattr(ProportionateTrainer, "_prepare_inputs", look)
+    kept = {}
+    for most in (8, 1_000):
+        monkeypatch.setattr(finetune_module, "MOST_LENGTHS", most)
+        more = {"per_device_train_batch_size": 2, "hidden_dropout_prob": 0.0, "output_dir": str(tmp_path / f"{most}")}
+        assert finetune(asked(models, tmp_path, rows, **more)) == 0
+        kept[most] = lines_of(tmp_path / f"{most}", "test")
+        lengths = set(seen)
+        assert (len(lengths) <= 8 and all(length % 32 == 0 for length in lengths)) == (most == 8)
+        seen.clear()
+    for one, other in zip(*kept.values(), strict=True):
+        assert one["scores"] == pytest.approx(other["scores"], abs=1e-2), "padding changes roundings alone"
 
 
 def test_rotary_positions_take_longer_texts_where_asked(models: Path, tmp_path: Path) -> None:
