@@ -153,6 +153,9 @@ def build_trainer(run: Run, unfinished: Unfinished, stop: StopSignal) -> tuple[D
     def compute(prediction: EvalPrediction, compute_result: bool = True) -> dict[str, float]:
         return task.measure(trainer.in_order(prediction), trainer.split, compute_result=compute_result)
 
+    collator = task.collator(run.tokenizer)
+    # Kernels of bfloat16 on a CPU are made for each shape of a batch, which takes time, and kept, which takes memory.
+    collator.pad_to_multiple_of = padding_multiple(run)
     trainer = task.build_trainer(
         unfinished=unfinished,
         patience=run.arguments.early_stopping_patience,
@@ -163,13 +166,11 @@ def build_trainer(run: Run, unfinished: Unfinished, stop: StopSignal) -> tuple[D
         train_dataset=run.rows["train"],
         eval_dataset=run.rows["eval"],
         processing_class=run.tokenizer,
-        data_collator=task.collator(run.tokenizer),
+        data_collator=collator,
         compute_metrics=compute,
         preprocess_logits_for_metrics=task.reduce_logits,
         callbacks=[bar, watch],
     )
-    # Kernels of bfloat16 on a CPU are made for each shape of a batch, which takes time, and kept, which takes memory.
-    trainer.data_collator.pad_to_multiple_of = padding_multiple(run)
     watch.trainer = trainer
     trainer.remove_callback(PrinterCallback)
     return trainer, bar
