@@ -58,10 +58,10 @@ class Start:
 
         Those that are scaled (`rope_type`) depend on how many there are, and stay.
         """
-        rope = self.config.rope_parameters or {}
-        if self.config.position_embedding_type == "rotary" and rope.get("rope_type") == "default":
-            self.config.max_position_embeddings = max(length, self.config.max_position_embeddings)
-            self.tokenizer.model_max_length = self.config.max_position_embeddings
+        config, rope = self.config, self.config.rope_parameters or {}
+        is_plain = config.position_embedding_type == "rotary" and rope.get("rope_type") == "default"
+        if is_plain and length > config.max_position_embeddings:
+            config.max_position_embeddings = self.tokenizer.model_max_length = length
 
 
 def from_checkpoint(name_or_path: str, tokenizer: str | None = None) -> Start:
