@@ -43,7 +43,11 @@ MAX_TOKENS = 10_000_000
 IMDB = tasks.Row(
     "imdb",
     "test_accuracy",
-    flags={"label_names": imdb.LABELS, "max_seq_length": 1_024, "num_train_epochs": 1.0},
+    flags={
+        "label_names": imdb.LABELS,
+        "max_seq_length": imdb.Arguments.finetune_max_seq_length,
+        "num_train_epochs": 1.0,
+    },
 )
 """As `imdb.py` has it."""
 ROWS = {name: tasks.ROWS[name] for name in tasks.GLUE} | {"imdb": IMDB}

@@ -56,12 +56,14 @@ class Start:
     def make_room(self, length: int) -> None:
         """Let the model take rows of so many tokens, if its positions are rotary: computed, and not weights.
 
-        Those that are scaled (`rope_type`) depend on how many there are, and stay.
+        Those that are scaled (`rope_type`) depend on how many there are, and stay. The room ends at a multiple of 64,
+        as batches of few lengths need; the tokenizer cuts texts at `length`.
         """
         config, rope = self.config, self.config.rope_parameters or {}
         is_plain = config.position_embedding_type == "rotary" and rope.get("rope_type") == "default"
         if is_plain and length > config.max_position_embeddings:
-            config.max_position_embeddings = self.tokenizer.model_max_length = length
+            config.max_position_embeddings = -(-length // 64) * 64
+            self.tokenizer.model_max_length = length
 
 
 def from_checkpoint(name_or_path: str, tokenizer: str | None = None) -> Start:

@@ -48,7 +48,7 @@ class DataArguments:
     tokenizer: str | None = None
     """Folder or Hub name of the tokenizer. Default: the one of this package."""
     max_seq_length: int | None = None
-    """Tokens in a row. Default: 128 for MiniBERT, 256 for MiniGPT."""
+    """Tokens in a row. Default: 128 for MiniBERT, 256 for MiniGPT. Above 512 the model gets as many positions."""
 
 
 @dataclass(kw_only=True)
