@@ -9,12 +9,14 @@ sweeps up what it left. A thread sees to both.
 
 import multiprocessing
 import os
+import pickle
 import signal
 import sys
 import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from multiprocessing import resource_tracker
 from pathlib import Path
 from types import FrameType, TracebackType
 from typing import Any, Self
@@ -124,6 +126,41 @@ def half_written(path: Path) -> Iterator[None]:
         yield
     finally:
         _HALF_WRITTEN.remove(path)
+
+
+@contextmanager
+def withheld_from_children() -> Iterator[None]:
+    """A block in which processes begin that leave signals to this one, from their first instruction on.
+
+    They inherit that the signals are blocked, and so does the server that forks them where that is how Python begins
+    processes (Linux since 3.14): a signal to the whole group would end it, and then they count as dead.
+    """
+    if sys.platform == "win32":
+        yield
+        return
+    numbers = [signal.Signals[name] for name in NAMES]
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, numbers)
+    try:
+        resource_tracker.ensure_running()  # it ends with a block of its own, so it must come first
+        signal.pthread_sigmask(signal.SIG_BLOCK, numbers)
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+def leave_to_parent() -> None:
+    """Ignore signals in a process that the run still needs when it is told to stop."""
+    numbers = [signal.Signals[name] for name in NAMES if name in signal.Signals.__members__]
+    for number in numbers:
+        signal.signal(number, signal.SIG_IGN)
+    if sys.platform != "win32":
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, numbers)
+
+
+def call_pickled(function: bytes, *arguments: Any) -> None:
+    """Call a function, unpickled here, with signals left to the parent: what it imports may unblock them."""
+    leave_to_parent()
+    pickle.loads(function)(*arguments)
 
 
 def _status(name: str) -> int:

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from hf_minibert import signals
 from hf_minibert.command_line import run
 from hf_minibert.signals import STATUSES, TERMINATED, half_written
 
@@ -114,3 +115,28 @@ def test_what_is_to_be_ignored_stays_ignored(monkeypatch):
         assert ending(monkeypatch, lambda _: os.kill(os.getpid(), signal.SIGHUP) or 0) == 0
     finally:
         signal.signal(signal.SIGHUP, before)
+
+
+@pytest.mark.parametrize("method", ["forkserver", "spawn"])
+def test_a_process_leaves_signals_to_its_parent_from_its_first_instruction_on(tmp_path, method):
+    program = f"""
+import multiprocessing, os, pickle, signal, sys, time
+sys.path.append({str(Path(signals.__file__).parent)!r})  # without the package, which takes seconds
+from signals import NAMES, call_pickled, withheld_from_children
+
+if __name__ == "__main__":
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, [])
+    process = multiprocessing.get_context("{method}").Process(target=call_pickled, args=(pickle.dumps(time.sleep), 1))
+    with withheld_from_children():
+        process.start()
+    assert signal.pthread_sigmask(signal.SIG_BLOCK, []) == before
+    for number in (signal.Signals[name] for name in NAMES):
+        signal.signal(number, lambda *_: None)
+        os.killpg(0, number)
+    process.join()
+    assert process.exitcode == 0, process.exitcode
+"""
+    (tmp_path / "program.py").write_text(program)
+    words = [sys.executable, str(tmp_path / "program.py")]
+    done = subprocess.run(words, start_new_session=True, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr

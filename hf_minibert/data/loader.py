@@ -5,10 +5,8 @@ Example k is row k mod N of epoch k div N, for N rows an epoch. The epochs of a 
 and the number of processes changes who computes an example, not which examples make up a step.
 """
 
-import signal
-import sys
 from collections.abc import Generator, Iterator
-from contextlib import closing
+from contextlib import closing, nullcontext
 
 import numpy as np
 import torch
@@ -17,6 +15,7 @@ from torch.utils.data import DataLoader, Dataset, Sampler
 from hf_minibert.data.rows import Batch, Integers, Rows
 from hf_minibert.data.streamed import Order, StreamedRows
 from hf_minibert.models.losses import IGNORE_INDEX
+from hf_minibert.signals import leave_to_parent, withheld_from_children
 
 
 class _Repeated:
@@ -92,21 +91,18 @@ def training_batches(
         sampler=plan,
         batch_size=None,
         num_workers=num_workers,
-        worker_init_fn=_ignore_signals,
+        worker_init_fn=_begin_worker,
         generator=torch.Generator(),
         pin_memory=torch.cuda.is_available(),  # else a copy to the GPU waits for it
     )
     with closing(order):
-        yield from loader
+        with withheld_from_children() if num_workers else nullcontext():
+            batches = iter(loader)
+        yield from batches
 
 
-def _ignore_signals(_worker: int) -> None:
-    """Ignore signals in a worker: the current step still needs its batches when the run is told to stop."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    signal.signal(signal.SIGTERM, signal.SIG_IGN)
-    if sys.platform != "win32":
-        signal.signal(signal.SIGHUP, signal.SIG_IGN)
-        signal.signal(signal.SIGUSR1, signal.SIG_IGN)
+def _begin_worker(_worker: int) -> None:
+    leave_to_parent()  # the step at hand needs its batches when the run is told to stop
 
 
 def evaluation_batches(

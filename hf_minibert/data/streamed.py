@@ -8,13 +8,13 @@ twice.
 import hashlib
 import json
 import multiprocessing
-import signal
-import sys
+import pickle
 import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import partial
 from itertools import chain
 from multiprocessing.connection import Connection
 from pathlib import Path
@@ -39,6 +39,7 @@ from hf_minibert.data.token_store import (
 )
 from hf_minibert.errors import UserError
 from hf_minibert.files import write_text
+from hf_minibert.signals import call_pickled, withheld_from_children
 
 PART_BYTES = 2**26
 """A part ends with the document that reaches so much text, some 16 million tokens. Counted in bytes and not in tokens,
@@ -173,11 +174,6 @@ class PartMaker:
 def _make_parts(stream: Stream, requests: Connection) -> None:
     """What the process that makes parts does: a part for each number that it is sent."""
     end_with_parent()
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the run sees to these, and goes on to the end of its step
-    signal.signal(signal.SIGTERM, signal.SIG_IGN)
-    if sys.platform != "win32":
-        signal.signal(signal.SIGHUP, signal.SIG_IGN)
-        signal.signal(signal.SIGUSR1, signal.SIG_IGN)
     tqdm.set_lock(threading.RLock())  # not one of the system, which is left behind when this process is killed
     maker = PartMaker(stream)
     while True:
@@ -278,8 +274,11 @@ class StreamedOrder:
         if self._process is None or not self._process.is_alive():
             spawn = multiprocessing.get_context("spawn")  # a thread or a fork would share what the steps need
             theirs, self._requests = spawn.Pipe(duplex=False)
-            self._process = spawn.Process(target=_make_parts, args=(self._stream, theirs))
-            self._process.start()
+            self._process = spawn.Process(
+                target=call_pickled, args=(pickle.dumps(partial(_make_parts, self._stream)), theirs)
+            )
+            with withheld_from_children():
+                self._process.start()
             theirs.close()
         assert self._requests is not None
         with suppress(BrokenPipeError):  # it was killed just now, as the wait will find

@@ -118,7 +118,7 @@ def test_a_signal_saves_and_stops_with_143(
     process = start(folder, output, save_steps=1000, dataloader_num_workers=workers)
     wait_for_step(process, output, 5)
     os.killpg(process.pid, number)  # workers get it too, as from a cluster's scheduler
-    assert process.wait(timeout=60) == 143
+    assert process.wait(timeout=60) == 143, process.printed("stderr")
     checkpoint = next(output.glob("checkpoint-*"))
     assert 5 <= int(checkpoint.name.removeprefix("checkpoint-")) < STEPS
     assert forked("pretrain.py", folder / "cache", output_dir=output, resume=True).returncode == 0
