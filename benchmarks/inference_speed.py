@@ -33,7 +33,7 @@ import numpy as np
 import torch
 from torch import Tensor
 from tqdm import tqdm
-from transformers import PreTrainedTokenizerFast
+from transformers import CompileConfig, PreTrainedTokenizerFast
 
 import hf_minibert
 from hf_minibert import MiniBertForMaskedLM, MiniBertModel, MiniGPTForCausalLM
@@ -53,6 +53,7 @@ from step_speed import rotated
 
 SEED = 0
 PROMPT_TOKENS, NEW_TOKENS = 32, 64
+COMPILED = "MiniGPTForCausalLM, static cache, compiled"
 START = """
 import sys
 {imports}
@@ -199,14 +200,22 @@ def generation(size: str, batch: int, arguments: Arguments, at: torch.device) ->
     variants: dict[str, Callable[[], Tensor]] = {
         f"stock {type(stock).__name__}": lambda: stock.generate(prompts, **settings),
         "MiniGPTForCausalLM": lambda: model.generate(prompts, **settings),
+        COMPILED: lambda: model.generate(
+            prompts, cache_implementation="static", compile_config=CompileConfig(fullgraph=True), **settings
+        ),
     }
-    written = [variant() for variant in variants.values()]
+    torch.compiler.reset()
+    begin = now(at)
+    written = [variants[COMPILED]()]
+    compile_seconds = now(at) - begin
+    written += [variant() for variant in variants.values()]
     return {
         "kind": "generation",
         "model": f"minigpt-{size}",
         "batch": batch,
         "new_tokens": NEW_TOKENS,
-        "same_tokens": bool(torch.equal(*written)),
+        "compile_seconds": round(compile_seconds, 1),
+        "same_tokens": all(torch.equal(one, written[0]) for one in written),
         "rows": take_turns(variants, arguments.rounds, f"generation, {size}, {batch} at a time", partial(seconds, at)),
     }
 
@@ -259,6 +268,8 @@ def table(figures: dict[str, Any]) -> list[str]:
             "generation": "{new_tokens} tokens after a prompt, {batch} at a time",
             "cold start": "first prediction of a new process",
         }[each["kind"]].format(**each)
+        if "compile_seconds" in each:
+            words += f" (compiling: {each['compile_seconds']:.0f} s)"
         lines += [f"| {each['model']}: {words} | seconds | times as fast | spread |", "|---|---:|---:|---:|"]
         lines += [
             f"| {row['variant']} | {row['seconds']:.3f} | {row['ratio']:.2f} | {row['spread']:.0%} |"
@@ -274,6 +285,7 @@ def main(arguments: Arguments) -> int:
     unknown = [kind for kind in arguments.kinds if kind not in KINDS]
     if unknown:
         raise UserError(f"kinds must be of {', '.join(KINDS)}, got {', '.join(unknown)}; choose among them")
+    torch.compiler.config.force_disable_caches = True  # or an earlier run would have compiled it
     at = device()
     if arguments.threads is not None:
         torch.set_num_threads(arguments.threads)

@@ -53,7 +53,7 @@ ALLOWED = {
     "document_encoder": {"tokenization"},
     "models": set(),
     # of the models, which label is not predicted
-    "data": {"models", "tokenization", "document_encoder", "files", "errors"},
+    "data": {"models", "tokenization", "document_encoder", "files", "signals", "errors"},
     "presets": {"models", "assets", "errors"},
     "export": {"data", "models", "tokenization", "assets", "files", "output_folder", "markdown", "errors"},
     "hub": {"models", "runs", "card_parts", "assets", "exchange", "files", "markdown", "errors"},

@@ -8,6 +8,7 @@ from typing import Any, Unpack
 import torch
 from torch import Tensor, nn
 from transformers.cache_utils import DynamicCache, EncoderDecoderCache
+from transformers.generation.configuration_utils import GenerationConfig
 from transformers.generation.continuous_batching.cache import PagedAttentionCache
 from transformers.generation.utils import GenerationMixin
 from transformers.modeling_outputs import (
@@ -236,6 +237,12 @@ class MiniGPTForCausalLM(MiniGPTPreTrainedModel, GenerationMixin):
                 inputs, mask = with_beginnings(inputs, mask, self.config.bos_token_id, place=-1)
                 kwargs["attention_mask"] = mask
         return super().generate(inputs, *settings, **kwargs)  # type: ignore[misc]  # typed for a protocol of its own
+
+    def _valid_auto_compile_criteria(self, model_kwargs: dict[str, Any], generation_config: GenerationConfig) -> bool:
+        """Whether `generate` compiles a step: with a `compile_config` on a CPU, too, where transformers ignores it."""
+        if generation_config.compile_config is not None:
+            generation_config.compile_config._compile_all_devices = True
+        return super()._valid_auto_compile_criteria(model_kwargs, generation_config)  # type: ignore[misc] # as above
 
     @can_return_tuple
     def forward(

@@ -4,7 +4,7 @@ import pytest
 import torch
 import transformers
 from packaging.version import Version
-from transformers import GenerationConfig, QuantizedCache
+from transformers import CompileConfig, GenerationConfig, QuantizedCache
 from transformers.integrations.executorch import TorchExportableModuleWithStaticCache, convert_and_export_with_cache
 
 
@@ -95,6 +95,26 @@ def test_a_draft_that_leaves_early_changes_no_word(model, tokens):
     expected = model.generate(tokens[:1], **options)
     assert torch.equal(model.generate(tokens[:1], assistant_early_exit=1, **options), expected)
     assert torch.equal(model.generate(tokens[:1], **options), expected)
+
+
+@pytest.mark.parametrize("padding", [0, 3])
+def test_a_compiled_step_writes_the_same(make_model, tokens, padding):
+    """On a CPU, too; the graph is made once, for prompts of any length that fit into the cache."""
+    torch.compiler.reset()
+    model, graphs = make_model("MiniGPTForCausalLM", eos_token_id=None), list[torch.fx.GraphModule]()
+    real = (torch.arange(12) >= torch.tensor([[padding], [0], [0]])).long()
+
+    def compiler(graph: torch.fx.GraphModule, _: list[torch.Tensor], mode: str) -> torch.fx.GraphModule:
+        del mode
+        graphs.append(graph)
+        return graph
+
+    for length in (12, 7):
+        inputs = {"inputs": tokens[:, -length:], "attention_mask": real[:, -length:], "max_new_tokens": 18 - length}
+        settings = CompileConfig(backend=compiler, fullgraph=True)
+        said = model.generate(**inputs, do_sample=False, cache_implementation="static", compile_config=settings)
+        assert torch.equal(said, model.generate(**inputs, do_sample=False))
+        assert len(graphs) == 1
 
 
 @pytest.mark.filterwarnings("ignore:While compiling, we found certain side effects:UserWarning")
