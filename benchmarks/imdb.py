@@ -43,7 +43,7 @@ LABELS = ["negative", "positive"]
 POOLINGS = ("cls", "mean", "max")
 WORD = r"[\w']+|[^\w\s]"
 """A word, or a punctuation mark, as an expression."""
-PENALTIES = (0.1, 1.0, 10.0, 100.0)
+PENALTIES = tuple(10.0**power for power in range(-3, 4))
 """Weights of the loss beside the penalty (scikit-learn's C), of which the dev split chooses."""
 TRIAL_STEPS = 20
 
