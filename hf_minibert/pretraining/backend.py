@@ -111,6 +111,20 @@ class Backend:
         # FSDP returns a DTensor; ZeRO a plain number: its `backward` has taken the step, if the norm was finite.
         return norm.full_tensor() if isinstance(norm, DTensor) else torch.as_tensor(norm)
 
+    def step(self, is_finite: Tensor) -> None:
+        """Let the optimizers step, if the gradient is finite."""
+        if self.decides_on_device(is_finite):
+            for optimizer in self.inner_optimizers:
+                optimizer.found_inf = (~is_finite).float()  # as a GradScaler says it
+        elif not is_finite:
+            return
+        for optimizer in self.optimizers:
+            optimizer.step()
+
+    def decides_on_device(self, is_finite: Tensor) -> bool:
+        """Whether optimizers find out on the device that a step is to be left out: then nobody waits for it."""
+        return is_finite.device.type != "cpu" and not self.accelerator.is_fsdp2
+
     def tensors(self) -> Iterator[Tensor]:
         """This process's part of the weights and moments."""
         yield from self.model.parameters()

@@ -143,6 +143,8 @@ class Pretraining:
         """This process's part of the loss of the newest step."""
         self.unproven: Path | None = None
         """The newest checkpoint made since the process started, until a step after it goes well."""
+        self.unsettled: list[tuple[int, int, Tensor]] = []
+        """Steps, with the rows read by then, of which nobody has asked yet whether their gradients were finite."""
         self._build_or_resume(checkpoint)
         self.tokens_per_second_limit = speed_limit(plan, self.model, self.data, self.accelerator)
         self.log = MetricsLog(self.folder, self.accelerator, self.state)
@@ -229,6 +231,7 @@ class Pretraining:
                 before, progress = progress, self.end.progress(state)
                 clock.add(losses)
                 if not line or state.step % arguments.logging_steps == 0 or progress >= 1:
+                    self.settle()
                     line = clock.line(state.tokens, accelerator)
                     line["utilisation"] = line["tokens_per_second"] / self.tokens_per_second_limit
                     line["skipped_steps"] = state.skipped_steps_in_all
@@ -290,23 +293,37 @@ class Pretraining:
         if state.first_loss is None:
             loss = float(accelerator.reduce(sums["loss"], reduction="sum"))
             state.first_loss = loss if math.isfinite(loss) else None
-        if torch.isfinite(grad_norm):
-            for optimizer in self.backend.optimizers:
-                optimizer.step()
-            state.skipped_steps = 0
-            self._prune()
-        else:
-            state.skipped_steps += 1
-            state.skipped_steps_in_all += 1
+        is_finite = torch.isfinite(grad_norm)
+        self.backend.step(is_finite)
+        self.unsettled.append((state.step, state.rows, is_finite))
+        if not self.backend.decides_on_device(is_finite):
+            self.settle()
         for optimizer in self.backend.optimizers:
             optimizer.zero_grad()
-        if state.skipped_steps > MAX_SKIPPED_STEPS:
-            raise self.divergence(
-                f"loss or gradient were not finite in {state.skipped_steps} steps in a row, up to step {state.step} "
-                f"(rows {state.rows - self.rows_per_step:,} to {state.rows - 1:,}; hf-minibert replay --output_dir "
-                f"{self.folder} --step {state.step} looks at them)"
-            )
         return sums | {"grad_norm": grad_norm, "learning_rate": torch.tensor(arguments.learning_rate * factor)}
+
+    def settle(self) -> None:
+        """Count the steps that were left out since this was last called. Waits for the device to have done them.
+
+        Raises:
+            UserError: too many in a row.
+        """
+        state, unsettled = self.state, self.unsettled
+        self.unsettled = []
+        settled = torch.stack([is_finite for _, _, is_finite in unsettled]).tolist() if unsettled else []
+        for (step, rows, _), is_finite in zip(unsettled, settled, strict=True):
+            if is_finite:
+                state.skipped_steps = 0
+                self._prune()
+            else:
+                state.skipped_steps += 1
+                state.skipped_steps_in_all += 1
+            if state.skipped_steps > MAX_SKIPPED_STEPS:
+                raise self.divergence(
+                    f"loss or gradient were not finite in {state.skipped_steps} steps in a row, up to step {step} "
+                    f"(rows {rows - self.rows_per_step:,} to {rows - 1:,}; hf-minibert replay --output_dir "
+                    f"{self.folder} --step {step} looks at them)"
+                )
 
     def count(self, micro_batches: list[Batch], stop: StopSignal) -> tuple[dict[str, Tensor], int]:
         """A step's counts over all batches and processes, by `forward`'s arguments, and its tokens without padding.
@@ -371,6 +388,7 @@ class Pretraining:
             UserError: weights or moments are not finite, or the run ends astray.
         """
         state = self.state
+        self.settle()
         if not self.backend.is_finite():
             raise self.divergence(f"weights or moments are not finite after step {state.step}")
         if state.skipped_steps:

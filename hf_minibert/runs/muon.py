@@ -61,30 +61,34 @@ class Muon(torch.optim.Optimizer):
 
     @torch.no_grad()
     def step(self, closure: Callable[[], float] | None = None) -> float | None:  # type: ignore[override]
-        """Make one step; matrices without a gradient stay as they are. Returns the closure's loss, if there is one."""
+        """Make one step; matrices without a gradient stay as they are. Returns the closure's loss, if there is one.
+
+        As for torch's fused optimizers, an attribute `found_inf` that is a tensor of 1 leaves the step out.
+        """
         loss = None
         if closure is not None:
             with torch.enable_grad():
                 loss = closure()
         for group in self.param_groups:
-            step_together(group, self.state)
+            step_together(group, self.state, getattr(self, "found_inf", None))
         return loss
 
 
 @torch.no_grad()
-def step_together(group: dict[str, Any], state: dict[Tensor, Any]) -> None:
+def step_together(group: dict[str, Any], state: dict[Tensor, Any], found_inf: Tensor | None = None) -> None:
     """One step of Muon for a group of matrices, all of a shape together.
 
     Args:
         group: `params`, `lr`, `weight_decay` and `momentum`.
         state: the optimizer's, which keeps a `momentum_buffer` for each parameter.
+        found_inf: 1 where the gradients are not finite: then nothing changes, and nobody waits to know it.
     """
     by_shape: dict[torch.Size, list[Tensor]] = {}
     for parameter in group["params"]:
         if parameter.grad is not None:
             by_shape.setdefault(parameter.shape, []).append(parameter)
     for shape, parameters in by_shape.items():
-        momenta = _momenta(parameters, state, group["momentum"])
+        momenta = _momenta(parameters, state, group["momentum"], found_inf)
         dtype = torch.bfloat16 if computes_in_bfloat16() else parameters[0].dtype
         whole = torch.empty(len(parameters), *shape, dtype=dtype, device=parameters[0].device)
         gathered = [gather(part, parameter) for part, parameter in zip(momenta, parameters, strict=True)]
@@ -92,17 +96,26 @@ def step_together(group: dict[str, Any], state: dict[Tensor, Any]) -> None:
         updates = orthogonalize(whole)
         parts = [shard(update, parameter) for update, parameter in zip(updates, parameters, strict=True)]
         weights = [local(parameter) for parameter in parameters]
-        torch._foreach_mul_(weights, 1 - group["lr"] * group["weight_decay"])
+        decay: Any = 1 - group["lr"] * group["weight_decay"]
+        if found_inf is not None:
+            decay = torch.where(found_inf == 1, 1.0, decay)
+            parts = [part.masked_fill(found_inf == 1, 0.0) for part in parts]
+        torch._foreach_mul_(weights, decay)
         torch._foreach_add_(weights, parts, alpha=-group["lr"] * RMS_OF_ADAMW * max(shape) ** 0.5)
 
 
-def _momenta(parameters: list[Tensor], state: dict[Tensor, Any], momentum: float) -> list[Tensor]:
+def _momenta(
+    parameters: list[Tensor], state: dict[Tensor, Any], momentum: float, found_inf: Tensor | None
+) -> list[Tensor]:
     """Update the momenta. Returns this process's part of each gradient, with Nesterov's momentum."""
     for parameter in parameters:
         if not state[parameter]:
             state[parameter]["momentum_buffer"] = torch.zeros_like(parameter)
     gradients = [local(parameter.grad) for parameter in parameters if parameter.grad is not None]
     buffers = [local(state[parameter]["momentum_buffer"]) for parameter in parameters]
+    if found_inf is not None:  # a mean with itself stays what it is
+        pairs = zip(gradients, buffers, strict=True)
+        gradients = [torch.where(found_inf == 1, buffer, gradient) for gradient, buffer in pairs]
     torch._foreach_lerp_(buffers, gradients, 1 - momentum)
     return list(torch._foreach_lerp(gradients, buffers, momentum))
 
@@ -152,7 +165,7 @@ class MuonWithAdamW(torch.optim.AdamW):
             self.param_groups = groups
         for group in groups:
             if "momentum" in group:
-                step_together(group, self.state)
+                step_together(group, self.state, getattr(self, "found_inf", None))
         return loss
 
 

@@ -1,0 +1,90 @@
+"""A GPU computes ahead: a step is left out where its gradient is not finite, and nobody waits to know it."""
+
+import importlib
+import json
+from contextlib import nullcontext
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import torch
+from commands import TINY_RUN, call, flags, metrics, write_corpus
+
+from hf_minibert.pretraining.arguments import PretrainArguments
+from hf_minibert.pretraining.backend import Backend
+from hf_minibert.pretraining.checkpoint import TrainState, load_state
+from hf_minibert.pretraining.loop import Pretraining
+from hf_minibert.pretraining.objectives import OBJECTIVES
+from hf_minibert.pretraining.optimization import build_optimizers
+from hf_minibert.runs.stopping import StopSignal
+
+META = torch.device("meta")
+
+
+@pytest.mark.parametrize("optimizer", ["muon", "adamw"])
+def test_steps_are_left_out_on_the_device_as_on_the_host(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, optimizer: str
+) -> None:
+    """Bit for bit; a CPU can do so as well, though it has nobody to wait for."""
+    forward = Pretraining.forward
+
+    def spoil_some(self: Pretraining, *arguments: Any) -> dict[str, torch.Tensor]:
+        losses = forward(self, *arguments)
+        return losses | ({"loss": losses["loss"] * torch.nan} if self.state.step in (0, 3, 4) else {})
+
+    monkeypatch.setattr(Pretraining, "forward", spoil_some)
+    corpus = write_corpus(tmp_path / "corpus.jsonl", documents=40)
+    options = TINY_RUN | {"corpus": corpus, "max_steps": 8, "save_steps": 4, "logging_steps": 4, "optimizer": optimizer}
+    assert call("pretrain.py", monkeypatch, *flags(options | {"output_dir": tmp_path / "host"})) == 0
+    monkeypatch.setattr(Backend, "decides_on_device", lambda *_: True)
+    assert call("pretrain.py", monkeypatch, *flags(options | {"output_dir": tmp_path / "device"})) == 0
+    for name in ("model.safetensors", "checkpoint-8/optimizer.pt"):
+        assert (tmp_path / "device" / name).read_bytes() == (tmp_path / "host" / name).read_bytes()
+    assert load_state(tmp_path / "device/checkpoint-8").skipped_steps_in_all == 3
+    assert metrics(tmp_path / "device", "skipped_steps") == metrics(tmp_path / "host", "skipped_steps")
+    assert json.loads((tmp_path / "device/results.json").read_text())["training"]["skipped_steps"] == 3
+
+
+def test_a_step_of_minigpt_waits_for_no_device(make_model: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A tensor on the meta device has no numbers: to read one, as a GPU would be waited for, fails."""
+    adam = importlib.import_module("torch.optim.adam")
+    monkeypatch.setattr(adam, "_device_dtype_check_for_fused", lambda *_, **__: None)
+    monkeypatch.setattr(torch, "is_autocast_enabled", lambda _: False)  # which does not know the device
+    model = make_model("MiniGPTForCausalLM").train().to(META)
+    arguments = PretrainArguments(
+        corpus=["x"], output_dir="x", gradient_accumulation_steps=2, weight_decay=0.1, learning_rate=1e-3
+    )
+    accelerator = SimpleNamespace(
+        device=META,
+        num_processes=1,
+        is_fsdp2=False,
+        accumulate=lambda _: nullcontext(),
+        backward=lambda loss: loss.backward(),
+        clip_grad_norm_=torch.nn.utils.clip_grad_norm_,
+    )
+    backend: Any = Backend(accelerator)  # type: ignore[arg-type]
+    backend.wrapped = model
+    backend.optimizers = backend.inner_optimizers = build_optimizers(model, arguments, learning_rate=1e-3)
+    run: Any = SimpleNamespace(
+        arguments=arguments,
+        accelerator=accelerator,
+        backend=backend,
+        state=TrainState(first_loss=9.0),
+        plan=SimpleNamespace(objective=OBJECTIVES["clm"]),
+        rows_per_step=4,
+        unsettled=[],
+    )
+
+    def forward(*inputs: Any) -> dict[str, torch.Tensor]:
+        with monkeypatch.context() as compiled:  # as long runs are on a GPU
+            compiled.setattr(torch.compiler, "is_compiling", lambda: True)
+            return Pretraining.forward(run, *inputs)
+
+    run.count, run.forward = Pretraining.count.__get__(run), forward
+    ids = torch.randint(5, model.config.vocab_size, (2, 12))
+    batch = {"input_ids": ids, "labels": ids, "position_ids": torch.arange(12).expand(2, 12) % 7}
+    for step in (1, 2):
+        losses = Pretraining.step(run, iter([batch, batch]), 0.5, StopSignal())
+        assert losses["loss"].device == META
+        assert [one for one, _, _ in run.unsettled] == list(range(1, step + 1))
