@@ -87,6 +87,7 @@ class OneBar(TrainerCallback):
         self._shown: dict[str, str] = {}
         self._batches = 0
         self._bar: tqdm[Any] | None = None
+        self._of_evaluation: tqdm[Any] | None = None
 
     def on_train_begin(self, *event: Any, **_: Any) -> None:
         """Begin the bar."""
@@ -115,18 +116,25 @@ class OneBar(TrainerCallback):
         if self._bar is not None:
             self._bar.set_postfix(self._shown)
 
-    def on_prediction_step(self, *event: Any, **_: Any) -> None:
+    def on_prediction_step(self, *event: Any, **kwargs: Any) -> None:
         """Show that the evaluation goes on, while the bar stands still; without a training it has its own."""
         _, state, _ = event
-        if self._bar is None:
-            self._bar = tqdm(desc="evaluating", disable=not state.is_world_process_zero)
         self._batches += 1
-        if self._batches % 10 == 1:
-            self._bar.set_description(f"evaluating, batch {self._batches}")
+        if self._bar is not None:
+            if self._batches % 10 == 1:
+                self._bar.set_description(f"evaluating, batch {self._batches}")
+            return
+        if self._of_evaluation is None:
+            batches = len(kwargs["eval_dataloader"])
+            self._of_evaluation = tqdm(total=batches, desc="evaluating", disable=not state.is_world_process_zero)
+        self._of_evaluation.update()
 
     def on_evaluate(self, *_event: Any, **_: Any) -> None:
         """Let the next evaluation count from 0."""
         self._batches = 0
+        if self._of_evaluation is not None:
+            self._of_evaluation.close()
+            self._of_evaluation = None
 
     def close(self) -> None:
         """Leave the bar as it is at the end."""
