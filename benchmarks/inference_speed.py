@@ -5,6 +5,7 @@
     python benchmarks/inference_speed.py
     python benchmarks/inference_speed.py --sizes small --texts sentences.txt
     python benchmarks/inference_speed.py --kinds generation --threads 1
+    python benchmarks/inference_speed.py --kinds int8 --encoder runs/minibert --measure_on valid.jsonl.xz
 
 Ours and the stock class of the same shape and weights take turns, and who begins changes, so that other work on the
 machine slows all of them alike. A variant's figure is its median, in seconds: of this process's CPU time on a CPU, of
@@ -15,6 +16,9 @@ the clock elsewhere. A ratio is to the first variant of its table.
 * Generation: greedy, with a cache, against stock Llama, one text and eight at a time. The tokens must agree.
 * Cold start: a new process that imports the library, opens a folder and predicts one masked word, against stock BERT
   of the same shape; the time is that process's CPU time.
+* 8-bit numbers: vectors by onnxruntime, from the graphs that `hf-minibert export --to onnx --quantize int8` writes,
+  against the model itself in torch; all read the same rows, sorted by length, 8 a batch. With `--encoder`, a masked-LM
+  checkpoint, and `--measure_on` also what it costs: the accuracy on masked tokens of that text.
 """
 
 import resource
@@ -75,7 +79,11 @@ class Arguments(Benchmark):
     sizes: list[str] = field(default_factory=lambda: ["mini"])
     """Shapes: tiny, mini, small, medium."""
     kinds: list[str] = field(default_factory=lambda: ["vectors", "generation", "cold_start"])
-    """What to measure."""
+    """What to measure; also int8, which needs the extra onnx."""
+    encoder: str | None = None
+    """Checkpoint that int8 is measured on. Default: new weights of each size."""
+    measure_on: str | None = None
+    """Text on which to measure what int8 costs an --encoder."""
     texts: str | None = None
     """File of texts to encode, one a line. Default: sentences of the builtin corpus."""
     num_texts: int = 1_000
@@ -135,9 +143,18 @@ def take_turns(
 
 @torch.inference_mode()
 def padded(
-    model: Any, tokenizer: PreTrainedTokenizerFast, texts: Sequence[str], rows: int, *, is_sorted: bool
+    model: Any,
+    tokenizer: PreTrainedTokenizerFast,
+    texts: Sequence[str],
+    rows: int,
+    *,
+    is_sorted: bool,
+    states_of: Callable[[dict[str, Tensor]], Tensor] | None = None,
 ) -> Tensor:
-    """Means of the states, (texts, hidden), from rows that are padded to the longest of their batch."""
+    """Means of the states, (texts, hidden), from rows that are padded to the longest of their batch.
+
+    The states are the model's last ones, or those that `states_of` computes of the same inputs.
+    """
     order = sorted(range(len(texts)), key=lambda place: len(texts[place])) if is_sorted else list(range(len(texts)))
     vectors = torch.empty(len(texts), model.config.hidden_size)
     for start in range(0, len(order), rows):
@@ -146,7 +163,8 @@ def padded(
             [texts[place] for place in places], padding=True, truncation=True, max_length=512, return_tensors="pt"
         ).to(model.device)
         real = inputs["attention_mask"][..., None]
-        states = model(input_ids=inputs["input_ids"], attention_mask=inputs["attention_mask"]).last_hidden_state
+        given = {name: inputs[name] for name in ("input_ids", "attention_mask")}
+        states = model(**given).last_hidden_state if states_of is None else states_of(given)
         vectors[places] = ((states * real).sum(dim=1) / real.sum(dim=1)).float().cpu()
     return vectors
 
@@ -220,6 +238,52 @@ def generation(size: str, batch: int, arguments: Arguments, at: torch.device) ->
     }
 
 
+def eight_bits(size: str, arguments: Arguments, at: torch.device) -> dict[str, Any]:
+    """The table of onnxruntime with matrices of 8 bits."""
+    from hf_minibert.export.onnx import FILE, QUANTIZED_FILE, Session, export
+
+    texts = sentences(arguments)
+    torch.manual_seed(SEED)
+    with tempfile.TemporaryDirectory() as folder:
+        if arguments.encoder is None:
+            config: Any = build_config(f"minibert-{size}", "modern")
+            model: Any = MiniBertModel(config)
+            tokenizer = load_tokenizer(OWN_TOKENIZER)
+            cost = {}
+        else:
+            model = MiniBertModel.from_pretrained(arguments.encoder, dtype=torch.float32)
+            tokenizer = load_tokenizer(arguments.encoder)
+            record = export(
+                arguments.encoder, f"{folder}/head", quantize="int8", measure_on=arguments.measure_on
+            )  # with its head, which the cost is measured by
+            cost = {name: record["int8"].get(name) for name in ("file", "examples", "fp32", "int8")}
+        tokenizer = adapt_tokenizer(tokenizer, model_type="minibert", uses_token_types=False, model_max_length=512)
+        model.to(at).eval().save_pretrained(f"{folder}/model")
+        save_tokenizer(tokenizer, Path(folder, "model"))
+        record = export(f"{folder}/model", f"{folder}/onnx", quantize="int8")
+        sessions = {
+            f"onnxruntime, {words}": Session(Path(folder, "onnx", file))
+            for words, file in (("fp32", FILE), ("int8", QUANTIZED_FILE))
+        }
+        batches = partial(padded, model, tokenizer, texts, 8, is_sorted=True)
+        variants: dict[str, Callable[[], Tensor]] = {"MiniBertModel in torch, fp32": batches}
+        for name, session in sessions.items():
+            variants[name] = partial(batches, states_of=lambda inputs, session=session: session(inputs)[0])
+        first, *others = (variant() for variant in variants.values())
+        return {
+            "kind": "int8",
+            "model": f"minibert-{size}" if arguments.encoder is None else Path(arguments.encoder).name,
+            "texts": len(texts),
+            "bytes": {"fp32": record["bytes"], "int8": record["int8"]["bytes"]},
+            "least_cosine": {
+                name: float(torch.cosine_similarity(first, one).min())
+                for name, one in zip(sessions, others, strict=True)
+            },
+            "cost": cost,
+            "rows": take_turns(variants, arguments.rounds, f"int8, {size}", partial(seconds, at)),
+        }
+
+
 def cold_start(size: str, arguments: Arguments) -> dict[str, Any]:
     """The table of first predictions, in a new process each."""
     torch.manual_seed(SEED)
@@ -256,6 +320,7 @@ KINDS: dict[str, Callable[[str, Arguments, torch.device], list[dict[str, Any]]]]
     "vectors": encodings,
     "generation": lambda size, arguments, at: [generation(size, batch, arguments, at) for batch in (1, 8)],
     "cold_start": lambda size, arguments, _: [cold_start(size, arguments)],
+    "int8": lambda size, arguments, at: [eight_bits(size, arguments, at)],
 }
 
 
@@ -267,6 +332,7 @@ def table(figures: dict[str, Any]) -> list[str]:
             "vectors": "vectors of {texts:,} texts, {tokens:,} tokens, {architecture}",
             "generation": "{new_tokens} tokens after a prompt, {batch} at a time",
             "cold start": "first prediction of a new process",
+            "int8": "vectors of {texts:,} texts",
         }[each["kind"]].format(**each)
         if "compile_seconds" in each:
             words += f" (compiling: {each['compile_seconds']:.0f} s)"
@@ -275,9 +341,23 @@ def table(figures: dict[str, Any]) -> list[str]:
             f"| {row['variant']} | {row['seconds']:.3f} | {row['ratio']:.2f} | {row['spread']:.0%} |"
             for row in each["rows"]
         ]
-        lines.append("")
+        lines += ["", *price(each)] if each["kind"] == "int8" else [""]
     threads = f"{figures['threads']} thread{'s' if figures['threads'] > 1 else ''}"
     return [*lines, f"({figures['hardware']}, {threads}, median of {figures['rounds']}; `{figures['command']}`)"]
+
+
+def price(each: dict[str, Any]) -> list[str]:
+    """What 8-bit numbers cost and save."""
+    size, cost = each["bytes"], each["cost"]
+    words = f"{size['int8'] / 1e6:.1f} MB in place of {size['fp32'] / 1e6:.1f}; "
+    words += f"a text's vector and torch's have a cosine of {each['least_cosine']['onnxruntime, int8']:.3f} at least"
+    if cost.get("file") is not None:
+        fp32, int8 = cost["fp32"], cost["int8"]
+        words += (
+            f"; of {cost['examples']:,} masked tokens in {cost['file']}, {int8['accuracy']:.2%} are right in place of "
+            f"{fp32['accuracy']:.2%}, at {int8['loss']:.3f} in place of {fp32['loss']:.3f} nats"
+        )
+    return [f"({words}.)", ""]
 
 
 def main(arguments: Arguments) -> int:

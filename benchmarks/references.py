@@ -13,16 +13,16 @@ keeps what opens the model and what its card is made from. Weights are stored in
 
 With `--data`, a folder with ``blimp``, ``glue`` (a folder for each task) and ``imdb``, a model is then measured as
 users would: minimal pairs by `evaluate --suite blimp`, the tasks by `finetune` with its defaults. The card shows all
-figures.
+figures. With `--work_dir`, a command that was stopped goes on where it was: what a run there has is not done again.
 """
 
 import json
 import shutil
 import statistics
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any
 
 import torch
 from transformers import AutoModelForCausalLM, AutoModelForMaskedLM
@@ -30,6 +30,7 @@ from transformers import AutoModelForCausalLM, AutoModelForMaskedLM
 import imdb
 import tasks
 from hf_minibert.command_line import run
+from hf_minibert.errors import UserError
 from hf_minibert.files import write_json
 from hf_minibert.hub.card import render_card
 from hf_minibert.presets import load_config
@@ -73,64 +74,96 @@ class Arguments:
     """Folder of the data sets to measure on. Default: nothing is measured but the held-out text."""
     seeds: int = 3
     """Fine-tunings on each task."""
+    tasks: list[str] = field(default_factory=lambda: list(ROWS))
+    """Which of the tasks."""
     max_train_samples: int | None = None
     """Fine-tune on so many examples only, to try the command."""
     max_eval_samples: int | None = None
     """Measure on so many only, and on so many pairs of each paradigm."""
+    work_dir: str | None = None
+    """Folder where the runs stay. Default: a temporary one."""
     cards_dir: str | None = None
     """Folder for the cards beside the checkpoints; the repository's are in `model_cards`."""
 
 
 def main(arguments: Arguments) -> int:
     """Train each, measure it, and keep what opens it."""
-    max_tokens = arguments.max_tokens or (None if arguments.budget else MAX_TOKENS)
+    unknown = [name for name in arguments.tasks if name not in ROWS]
+    if unknown:
+        raise UserError(f"--tasks: {unknown[0]!r} is none of {', '.join(ROWS)}")
     for model in arguments.models:
-        with TemporaryDirectory() as temporary:
-            run_folder = Path(temporary) / model
-            settings: dict[str, Any] = {
-                "corpus": arguments.corpus,
-                "corpus_license": arguments.corpus_license,
-                "budget": arguments.budget,
-                "max_tokens": max_tokens,
-                "report_to": ["none"],
-            }
-            status = pretrain_alone(PretrainArguments(model=model, output_dir=str(run_folder), **settings))
+        with TemporaryDirectory() if arguments.work_dir is None else nullcontext(arguments.work_dir) as work:
+            run_folder = Path(work) / model
+            status = pretrained(arguments, model, run_folder)
             if status:
                 return status
             if arguments.data is not None:
-                results = results_of(run_folder)
-                results["evaluations"] = measured(arguments, run_folder, Path(arguments.data).resolve())
-                write_json(run_folder / "results.json", results)
+                measure(arguments, run_folder, Path(arguments.data).resolve())
             keep(run_folder, Path(arguments.output_dir) / model)
             if arguments.cards_dir is not None:
                 show_card(Path(arguments.output_dir) / model, Path(arguments.cards_dir))
     return 0
 
 
-def measured(arguments: Arguments, model: Path, data: Path) -> list[dict[str, Any]]:
-    """What a model reaches on minimal pairs and, fine-tuned with each seed, on the tasks, as its card shows it."""
-    output = model.parent
+def pretrained(arguments: Arguments, model: str, run_folder: Path) -> int:
+    """Pre-train a model, unless its run has ended; the exit status."""
+    if (run_folder / "results.json").exists():
+        return 0
+    return pretrain_alone(
+        PretrainArguments(
+            model=model,
+            corpus=arguments.corpus,
+            corpus_license=arguments.corpus_license,
+            budget=arguments.budget,
+            max_tokens=arguments.max_tokens or (None if arguments.budget else MAX_TOKENS),
+            output_dir=str(run_folder),
+            resume=any(run_folder.glob("checkpoint-*")),
+            report_to=["none"],
+        )
+    )
+
+
+def measure(arguments: Arguments, model: Path, data: Path) -> None:
+    """Add to a run's results, from which its card is made, what it reaches on minimal pairs and on the tasks.
+
+    A task is fine-tuned with each seed. Figures that the results have are not measured again.
+    """
+    output = model.parent / f"{model.name}-measured"
+    settings = tasks.Arguments(
+        seeds=arguments.seeds,
+        max_train_samples=arguments.max_train_samples,
+        max_eval_samples=arguments.max_eval_samples,
+    )
+    for name in ("BLiMP", *arguments.tasks):
+        results = results_of(model)
+        rows = results.setdefault("evaluations", [])
+        if any(row["name"] == name for row in rows):
+            continue
+        if name == "BLiMP":
+            metric, values = "accuracy", [minimal_pairs(arguments, model, data, output / "blimp")]
+        else:
+            row = ROWS[name]
+            metric = row.metric
+            files = {"dataset": tasks.one_folder(data, row, output)}
+            values = tasks.finetune(settings, row, model, files, output / name)["values"]
+        rows.append({"name": name, "metric": metric, "value": statistics.mean(values), "seeds": len(values)})
+        if len(values) > 1:
+            rows[-1]["standard_deviation"] = statistics.stdev(values)
+        write_json(model / "results.json", results)
+
+
+def minimal_pairs(arguments: Arguments, model: Path, data: Path, output: Path) -> float:
+    """The accuracy on BLiMP."""
     script(
         "evaluate.py",
         suite="blimp",
         model_name_or_path=model,
         dataset=data / "blimp" / "blimp.jsonl.xz",
         max_pairs=arguments.max_eval_samples,
-        output_dir=output / "blimp",
+        output_dir=output,
     )
-    found = results_of(output / "blimp")
-    rows = [{"name": "BLiMP", "metric": "accuracy", "value": found["accuracy"], "seeds": 1}]
-    settings = tasks.Arguments(
-        seeds=arguments.seeds,
-        max_train_samples=arguments.max_train_samples,
-        max_eval_samples=arguments.max_eval_samples,
-    )
-    for name, row in ROWS.items():
-        files = {"dataset": tasks.one_folder(data, row, output)}
-        values = tasks.finetune(settings, row, model, files, output / name)["values"]
-        one = {"name": name, "metric": row.metric, "value": statistics.mean(values), "seeds": len(values)}
-        rows.append(one | ({"standard_deviation": statistics.stdev(values)} if len(values) > 1 else {}))
-    return rows
+    accuracy: float = results_of(output)["accuracy"]
+    return accuracy
 
 
 def keep(run_folder: Path, folder: Path) -> None:

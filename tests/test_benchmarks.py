@@ -440,6 +440,30 @@ def test_the_speed_of_answers_is_that_of_equal_answers(
         assert all(row["seconds"] > 0 for row in table["rows"])
 
 
+def test_eight_bits_are_timed_on_the_rows_of_the_model_and_their_cost_is_shown(results: Path, tmp_path: Path) -> None:
+    pytest.importorskip("onnxruntime")
+    module = importlib.import_module("inference_speed")
+    texts, held_out = tmp_path / "texts.txt", tmp_path / "held_out.txt"
+    texts.write_text("A cat sat on the mat.\nSnow.\nThe old man walked to the sea.\n")
+    held_out.write_text("The old man walked to the sea, and the children followed him down to the boats.\n" * 3)
+    arguments = module.Arguments(
+        texts=str(texts),
+        num_texts=3,
+        encoder=str(REPOSITORY / "checkpoints" / "minibert-tiny"),
+        measure_on=str(held_out),
+        results_dir=str(results),
+        rounds=1,
+    )
+    (table,) = module.KINDS["int8"]("tiny", arguments, torch.device("cpu"))
+    assert table["least_cosine"]["onnxruntime, fp32"] == pytest.approx(1, abs=1e-4)
+    assert 0.9 < table["least_cosine"]["onnxruntime, int8"] < 1
+    assert table["bytes"]["int8"] < 0.4 * table["bytes"]["fp32"]
+    figures = {"tables": [table], "hardware": "a CPU", "rounds": 1, "threads": 1, "command": "x"}
+    assert any(
+        f"of {table['cost']['examples']} masked tokens in held_out.txt" in line for line in module.table(figures)
+    )
+
+
 def test_the_reference_checkpoints_are_measured_with_each_suite_once(
     results: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
