@@ -224,14 +224,16 @@ class MaskedLMMixin:
         labels: Tensor | None,
         num_items_in_batch: Tensor | int | None,
         full_logits: bool | None,
+        predicted_places: Tensor | None = None,
     ) -> tuple[Tensor | None, Tensor | None]:
         """Loss and logits. In training only the predicted positions go through the head (see `forward`)."""
         loss = None
         if self.lm_head.predicts_next:
             hidden_states = F.pad(hidden_states[:, :-1], (0, 0, 1, 0))
         if labels is not None:
-            predicted = labels != IGNORE_INDEX
-            hidden_at_predicted = self.lm_head.transform(hidden_states[predicted])
+            labels = labels.flatten()
+            predicted = labels != IGNORE_INDEX if predicted_places is None else predicted_places
+            hidden_at_predicted = self.lm_head.transform(hidden_states.flatten(0, 1)[predicted])
             loss = vocabulary_cross_entropy(
                 hidden_at_predicted, self.lm_head.decoder, labels[predicted], num_items_in_batch
             )
@@ -263,6 +265,7 @@ class MiniBertForMaskedLM(MaskedLMMixin, MiniBertPreTrainedModel):
         labels: Tensor | None = None,
         num_items_in_batch: Tensor | int | None = None,
         full_logits: bool | None = None,
+        predicted_places: Tensor | None = None,
         **kwargs: Unpack[MiniBertModelKwargs],
     ) -> MaskedLMOutput:
         """Predict masked tokens; see `MiniBertModel.forward` for the other arguments.
@@ -272,12 +275,16 @@ class MiniBertForMaskedLM(MaskedLMMixin, MiniBertPreTrainedModel):
             num_items_in_batch: predicted tokens over all accumulation steps; default, this batch's own.
             full_logits: True: logits (batch, sequence, vocabulary); False: (predicted tokens, vocabulary), without
                 gradient, which saves most of the head's work. Default: no logits in training with labels, else True.
+            predicted_places: (predicted tokens,), where the labels that are not -100 stand in `labels.flatten()`.
+                Default: they are looked for; on a GPU, the computer then waits to learn how many there are.
             kwargs: for `MiniBertModel.forward`.
         """
         outputs = self.model(
             input_ids, attention_mask, token_type_ids, position_ids, inputs_embeds, return_dict=True, **kwargs
         )
-        loss, logits = self.predict_masked(outputs.last_hidden_state, labels, num_items_in_batch, full_logits)
+        loss, logits = self.predict_masked(
+            outputs.last_hidden_state, labels, num_items_in_batch, full_logits, predicted_places
+        )
         return MaskedLMOutput(
             loss=loss, logits=logits, hidden_states=outputs.hidden_states, attentions=outputs.attentions
         )
@@ -322,6 +329,7 @@ class MiniBertForPreTraining(MaskedLMMixin, MiniBertPreTrainedModel):
         num_items_in_batch: Tensor | int | None = None,
         num_sentences_in_batch: Tensor | int | None = None,
         full_logits: bool | None = None,
+        predicted_places: Tensor | None = None,
         **kwargs: Unpack[MiniBertModelKwargs],
     ) -> MiniBertForPreTrainingOutput:
         """Predict masked tokens and the order of segments; see `MiniBertModel.forward` for the other arguments.
@@ -333,6 +341,7 @@ class MiniBertForPreTraining(MaskedLMMixin, MiniBertPreTrainedModel):
             num_sentences_in_batch: pairs over all accumulation steps. Default, this batch's own, weighted by its
                 share of `num_items_in_batch` where only that is known (as in `Trainer`).
             full_logits: see `MiniBertForMaskedLM.forward`.
+            predicted_places: see `MiniBertForMaskedLM.forward`.
             kwargs: for `MiniBertModel.forward`.
 
         Raises:
@@ -343,7 +352,9 @@ class MiniBertForPreTraining(MaskedLMMixin, MiniBertPreTrainedModel):
         outputs = self.model(
             input_ids, attention_mask, token_type_ids, position_ids, inputs_embeds, return_dict=True, **kwargs
         )
-        mlm_loss, logits = self.predict_masked(outputs.last_hidden_state, labels, num_items_in_batch, full_logits)
+        mlm_loss, logits = self.predict_masked(
+            outputs.last_hidden_state, labels, num_items_in_batch, full_logits, predicted_places
+        )
         nsp_logits = self.nsp_head(outputs.pooler_output)
         loss = nsp_loss = None
         if labels is not None and next_sentence_label is not None and mlm_loss is not None:

@@ -211,6 +211,7 @@ class Pretraining:
                 None if self.plan.objective.is_padded else self.rows_per_step * arguments.max_seq_length,
             ),
             num_workers=arguments.dataloader_num_workers,
+            with_places=self.plan.objective.takes_places,
         )
         clock = Clock(state)
         progress, saved, is_first = self.end.progress(state), state.seconds, True
@@ -276,6 +277,8 @@ class Pretraining:
         sums: dict[str, Tensor] = {}
         for on_host in micro_batches:
             batch = {name: tensor.to(accelerator.device, non_blocking=True) for name, tensor in on_host.items()}
+            if arguments.compile and "predicted_places" in batch:  # or their second number would be compiled anew
+                torch._dynamo.maybe_mark_dynamic(batch["predicted_places"], 0)
             with accelerator.accumulate(self.backend.wrapped):
                 losses = self.forward(batch, counts)
                 # Each loss is this batch's part of the step's mean already; undo the averaging that follows.

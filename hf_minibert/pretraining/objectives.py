@@ -72,6 +72,8 @@ class Objective:
     """How held-out text is read."""
     counts: Mapping[str, Callable[[Batch], Tensor]]
     """Counts of one batch, by the argument of `forward` that takes their sum over a step's batches and processes."""
+    takes_places: bool = False
+    """Whether `forward` takes `predicted_places`, so that a GPU is not waited for to learn how many there are."""
     is_padded: bool = False
     """Whether rows have padding, and so different numbers of tokens."""
     losses: tuple[str, ...] = ()
@@ -151,6 +153,7 @@ def _paired(rows: type[NextSentenceRows], words: str) -> Objective:
         rows=make,
         readings=(Reading(name="mlm", words="masked-LM", rows=make),),
         counts={"num_items_in_batch": predicted, "num_sentences_in_batch": pairs},
+        takes_places=True,
         is_padded=True,
         losses=("mlm_loss", "nsp_loss"),
         logits="prediction_logits",
@@ -166,6 +169,7 @@ OBJECTIVES: dict[ObjectiveName, Objective] = {
         rows=masked_rows,
         readings=(Reading(name="mlm", words="masked-LM", rows=masked_rows),),
         counts={"num_items_in_batch": predicted},
+        takes_places=True,
     ),
     "mlm+nsp": _paired(NextSentenceRows, "next sentence prediction"),
     "mlm+sop": _paired(SentenceOrderRows, "sentence order prediction"),

@@ -7,10 +7,12 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from commands import TINY_RUN, call, flags, metrics, write_corpus
 
+from hf_minibert.data.loader import training_batches
 from hf_minibert.pretraining.arguments import PretrainArguments
 from hf_minibert.pretraining.backend import Backend
 from hf_minibert.pretraining.checkpoint import TrainState, load_state
@@ -46,12 +48,15 @@ def test_steps_are_left_out_on_the_device_as_on_the_host(
     assert json.loads((tmp_path / "device/results.json").read_text())["training"]["skipped_steps"] == 3
 
 
-def test_a_step_of_minigpt_waits_for_no_device(make_model: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(("objective", "name"), [("clm", "MiniGPTForCausalLM"), ("mlm", "MiniBertForMaskedLM")])
+def test_a_step_waits_for_no_device(
+    make_model: Any, monkeypatch: pytest.MonkeyPatch, objective: Any, name: str
+) -> None:
     """A tensor on the meta device has no numbers: to read one, as a GPU would be waited for, fails."""
     adam = importlib.import_module("torch.optim.adam")
     monkeypatch.setattr(adam, "_device_dtype_check_for_fused", lambda *_, **__: None)
     monkeypatch.setattr(torch, "is_autocast_enabled", lambda _: False)  # which does not know the device
-    model = make_model("MiniGPTForCausalLM").train().to(META)
+    model = make_model(name).train().to(META)
     arguments = PretrainArguments(
         corpus=["x"], output_dir="x", gradient_accumulation_steps=2, weight_decay=0.1, learning_rate=1e-3
     )
@@ -71,7 +76,7 @@ def test_a_step_of_minigpt_waits_for_no_device(make_model: Any, monkeypatch: pyt
         accelerator=accelerator,
         backend=backend,
         state=TrainState(first_loss=9.0),
-        plan=SimpleNamespace(objective=OBJECTIVES["clm"]),
+        plan=SimpleNamespace(objective=OBJECTIVES[objective]),
         rows_per_step=4,
         unsettled=[],
     )
@@ -84,7 +89,35 @@ def test_a_step_of_minigpt_waits_for_no_device(make_model: Any, monkeypatch: pyt
     run.count, run.forward = Pretraining.count.__get__(run), forward
     ids = torch.randint(5, model.config.vocab_size, (2, 12))
     batch = {"input_ids": ids, "labels": ids, "position_ids": torch.arange(12).expand(2, 12) % 7}
+    if OBJECTIVES[objective].takes_places:
+        batch |= {"labels": ids.where(ids % 3 == 0, -100), "predicted_places": (ids.flatten() % 3 == 0).nonzero()[:, 0]}
     for step in (1, 2):
         losses = Pretraining.step(run, iter([batch, batch]), 0.5, StopSignal())
         assert losses["loss"].device == META
         assert [one for one, _, _ in run.unsettled] == list(range(1, step + 1))
+
+
+def test_places_are_those_of_the_labels_and_change_no_bit(make_model: Any) -> None:
+    generator = np.random.default_rng(0)
+    masked = [generator.random((3, 9)) < 0.3 for _ in range(4)]
+
+    class Labelled:
+        num_rows = 12
+
+        def batch(self, epoch: int, rows: Any) -> dict[str, torch.Tensor]:
+            ids = torch.from_numpy(5 + np.stack([(row + epoch + np.arange(9)) % 20 for row in rows]))
+            chosen = torch.from_numpy(np.stack([masked[row // 3][row % 3] for row in rows]))
+            return {"input_ids": ids, "labels": ids.where(chosen, -100)}
+
+    model = make_model("MiniBertForMaskedLM").train()
+    for batch in training_batches(Labelled(), batch_size=5, last_row=25, with_places=True):  # across epochs, too
+        labels, places = batch["labels"].flatten(), batch["predicted_places"]
+        assert places.tolist() == [place for place, label in enumerate(labels.tolist()) if label != -100]
+        found = []
+        for given in (batch, {name: batch[name] for name in ("input_ids", "labels")}):
+            model.zero_grad()
+            torch.manual_seed(0)  # of dropout
+            loss = model(**given).loss
+            loss.backward()
+            found.append([loss.detach(), *(one.grad for one in model.parameters() if one.grad is not None)])
+        assert all(torch.equal(one, other) for one, other in zip(*found, strict=True))
