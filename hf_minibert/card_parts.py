@@ -21,7 +21,7 @@ logger = logging.getLogger(__name__)
 
 _BEGIN = "<!-- hf_minibert: generated from here to the mark at the end; what you write above or below stays -->"
 _END = re.compile(r"<!-- hf_minibert: generated up to here \(text ([0-9a-f]{64}); metadata ([\w.=\- ]*)\) -->")
-_METADATA = re.compile(r"\A---\n(.*?\n)?---[ \t]*(?:\n|\Z)", re.DOTALL)
+_METADATA = re.compile(r"\A\ufeff?\s*---[ \t]*\n(.*?\n)?---[ \t]*(?:\n|\Z)", re.DOTALL)  # as the Hub finds it
 # Cards of earlier versions, in which nothing could be edited without being kept from then on.
 _OLD_STAMP = re.compile(r"\n<!-- hf_minibert card ([0-9a-f]{64}): .*-->\n\Z")
 
@@ -49,7 +49,11 @@ def assembled(metadata: str, body: str) -> str:
 
 
 def own_words(text: str) -> OwnWords | None:
-    """What a person wrote into a card; None if it has no marks, or if the text between them was changed."""
+    """What a person wrote into a card; None if that cannot be told apart.
+
+    So it is if there are no marks, if the text between them was changed, or if the metadata cannot be read or have
+    comments, which would be lost.
+    """
     text = text.replace("\r\n", "\n")
     found, end = _METADATA.match(text), _END.search(text)
     begin = text.find(_BEGIN)
@@ -59,6 +63,8 @@ def own_words(text: str) -> OwnWords | None:
         return None
     try:
         metadata = _mapping(found[1] or "") if found else {}
+        if _has_comments(found[1] or "") if found else text.lstrip("\ufeff\n ").startswith("---"):
+            return None
     except (yaml.YAMLError, ValueError):
         return None
     generated = dict(entry.split("=") for entry in end[2].split())
@@ -95,14 +101,44 @@ def merged(earlier: str, new: str, *, overriding: Collection[str] = ()) -> str |
     found = _METADATA.match(new)
     if words is None or found is None:
         return None
-    metadata = found[0]
-    if words.changed.keys() - set(overriding) or words.removed - set(overriding):
-        changed = {key: value for key, value in words.changed.items() if key not in overriding}
-        kept = {k: v for k, v in _mapping(found[1]).items() if k not in words.removed or k in overriding} | changed
-        metadata = f"---\n{yaml.safe_dump(kept, sort_keys=False, allow_unicode=True)}---\n"
+    changed = {key: value for key, value in words.changed.items() if key not in overriding}
+    metadata = _with_keys(found, changed, words.removed - set(overriding))
     above = f"\n{words.above}\n" if words.above else ""
     below = f"\n{words.below}\n" if words.below else ""
     return f"{metadata}{above}{new[found.end() :]}{below}"
+
+
+def with_metadata_of(earlier: str, new: str, *, overriding: Collection[str] = ()) -> str | None:
+    """A new card with the metadata of one that has nothing else, as the Hub's website makes it.
+
+    Arguments as of `merged`.
+
+    Returns:
+        The card; None if the earlier one has text, or comments or metadata that cannot be read.
+    """
+    before, found = _METADATA.match(earlier.replace("\r\n", "\n")), _METADATA.match(new)
+    if before is None or found is None or earlier.replace("\r\n", "\n")[before.end() :].strip():
+        return None
+    try:
+        stated = _mapping(before[1] or "")
+    except (yaml.YAMLError, ValueError):
+        return None
+    if _has_comments(before[1] or ""):
+        return None
+    changed = {key: value for key, value in stated.items() if key not in overriding}
+    return f"{_with_keys(found, changed, frozenset())}{new[found.end() :]}"
+
+
+def _with_keys(metadata: re.Match[str], changed: dict[str, Any], removed: Collection[str]) -> str:
+    """The metadata of a new card, with other values of some keys and without others."""
+    if not changed and not removed:
+        return metadata[0]
+    kept = {key: value for key, value in _mapping(metadata[1]).items() if key not in removed} | changed
+    return f"---\n{yaml.safe_dump(kept, sort_keys=False, allow_unicode=True)}---\n"
+
+
+def _has_comments(metadata: str) -> bool:
+    return any(line.lstrip().startswith("#") for line in metadata.splitlines())
 
 
 def renew_card(folder: Path, text: str) -> Path:

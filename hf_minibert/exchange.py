@@ -57,7 +57,7 @@ def exchange(staged: Path, folder: Path, *, coming: dict[str, str], gone: Iterab
         (staged / name).rename(new / name)
     elsewhere = {name for name in manifest.files if manifest.path(name) is None}  # somebody has edited the list
     gone = [name for name in gone if name not in coming and name not in elsewhere]
-    steps, bridges = _plan(staged, folder, coming, gone, last)
+    steps, bridges = _plan(staged, manifest, coming, gone, last)
     for name, checksum in bridges.items():
         stamps = manifest.files.setdefault(name, [])
         if os.path.lexists(folder / name) and not manifest.fitting(name):
@@ -77,17 +77,20 @@ def exchange(staged: Path, folder: Path, *, coming: dict[str, str], gone: Iterab
 
 
 def _plan(
-    staged: Path, folder: Path, coming: dict[str, str], gone: list[str], last: str
+    staged: Path, manifest: Manifest, coming: dict[str, str], gone: list[str], last: str
 ) -> tuple[list[_Step], dict[str, str]]:
     """The steps, and the checksums of the files that are there meanwhile, by name; makes those, below `_BRIDGE`."""
-    bridges = dict[str, str]()
+    folder, bridges = manifest.folder, dict[str, str]()
     first, twins, configs, after = list[_Step](), list[_Step](), list[_Step](), list[_Step]()
     models = [name for name in coming if PurePosixPath(name).name == _CONFIG and _can_bridge(staged, folder, name)]
     for config in models:
         place = PurePosixPath(config).parent
-        generation = folder / place / _GENERATION
-        if is_plain_file(generation) and coming.get(f"{place / _GENERATION}") != (before := digest(generation)):
-            first.append(_Step(f"{place / _GENERATION}", checksum=before))  # its defaults are the config's meanwhile
+        generation = f"{place / _GENERATION}"
+        if is_plain_file(folder / generation) and coming.get(generation) != (before := digest(folder / generation)):
+            if manifest.fitting(generation):
+                first.append(_Step(generation, checksum=before))  # its defaults are the config's meanwhile
+            else:
+                set_aside(folder / generation)
         code = [name for name in coming if PurePosixPath(name).parent == place and name.endswith(".py")]
         first += [_Step(name, f"{_NEW}/{name}") for name in sorted(code)]
         twin = f"{place / _WEIGHTS_MEANWHILE}"

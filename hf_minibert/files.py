@@ -128,6 +128,17 @@ def digest(path: Path, first_bytes: int | None = None) -> str:
         return hashlib.sha256(file.read(first_bytes)).hexdigest()
 
 
+def weight_files(folder: Path) -> list[Path]:
+    """The files of weights in a folder."""
+    return sorted(folder.glob("*.safetensors"))
+
+
+def weights_digest(folder: Path) -> str:
+    """The SHA-256 of a folder's file of weights; of several, that of their checksums one behind another."""
+    digests = [digest(path) for path in weight_files(folder)]
+    return digests[0] if len(digests) == 1 else hashlib.sha256("".join(digests).encode()).hexdigest()
+
+
 def sync(path: Path) -> None:
     """Wait until a file or folder is on the disk. Does nothing on Windows, which syncs no folder or read-only file."""
     if os.name != "posix":

@@ -74,6 +74,7 @@ MOST_GROWTH = 100
 # What a call of transformers leaves behind in the settings that it saves, and means nothing elsewhere.
 _SETTINGS_OF_A_CALL = ("is_local", "local_files_only", "trust_remote_code", "name_or_path", "tokenizer_file")
 _SETTINGS_OF_A_MOMENT = ("fast_tokenizer_files",)  # while a folder's files are exchanged
+_CODE_OF_OTHERS = ("auto_map",)  # with which a tokenizer that needs none was once published
 _SAMPLE_PIECE_CHARACTERS = 65_536
 _MAX_USES_PER_TEXT = 8  # when pieces are ranked: the name of one novel's hero is not a common word
 
@@ -334,7 +335,7 @@ def _growth(normalizer: dict[str, Any] | None) -> float:
 
 
 def save_tokenizer(tokenizer: PreTrainedTokenizerBase, folder: str | Path) -> None:
-    """Write a tokenizer so that it opens alike everywhere, without the settings of earlier calls.
+    """Write a tokenizer so that it opens alike everywhere, without the settings of earlier calls, and without code.
 
     `tokenizer.json` neither cuts nor pads, and its class has the name that transformers 4 also opens.
     """
@@ -345,7 +346,7 @@ def save_tokenizer(tokenizer: PreTrainedTokenizerBase, folder: str | Path) -> No
     clean.save_pretrained(folder)
     path = Path(folder) / "tokenizer_config.json"
     settings = json.loads(path.read_text(encoding="utf-8"))
-    for name in (*_SETTINGS_OF_A_CALL, *_SETTINGS_OF_A_MOMENT):
+    for name in (*_SETTINGS_OF_A_CALL, *_SETTINGS_OF_A_MOMENT, *_CODE_OF_OTHERS):
         settings.pop(name, None)
     if settings["tokenizer_class"] == "TokenizersBackend":  # its name since transformers 5, which knows both
         settings["tokenizer_class"] = "PreTrainedTokenizerFast"
@@ -410,6 +411,23 @@ def adapt_tokenizer(
         clean_up_tokenization_spaces=False,
         **roles,
     )
+
+
+def ends_of_text(tokenizer: PreTrainedTokenizerBase) -> tuple[int, int]:
+    """The ids of the tokens that begin and end a text: ours and BERT's, or else those of GPT-2 and Llama.
+
+    Raises:
+        UserError: the tokenizer has none.
+    """
+    begin, end = (
+        next((found for name in names if (found := getattr(tokenizer, name)) is not None), None)
+        for names in (("cls_token_id", "bos_token_id"), ("sep_token_id", "eos_token_id"))
+    )
+    if begin is None or end is None:
+        raise UserError(
+            "the tokenizer has no [CLS] and [SEP], nor other tokens that begin and end a text; give another"
+        )
+    return begin, end
 
 
 def plain_backend(tokenizer: PreTrainedTokenizerFast) -> Tokenizer:

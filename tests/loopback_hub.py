@@ -355,6 +355,9 @@ class Handler(BaseHTTPRequestHandler):
                 if value["oid"] not in repository.large or len(repository.large[value["oid"]]) != value["size"]:
                     return self.refuse(422, f"{value['path']} was not uploaded")
                 files[value["path"]] = repository.large[value["oid"]]
+            elif line["key"] == "deletedFile":
+                if files.pop(value["path"], None) is None:
+                    return self.refuse(400, f"there is no {value['path']} to delete")
             else:
                 return self.refuse(500, f"the loopback Hub does not know {line['key']}")
         sha = repository.add(head, header["summary"], files)

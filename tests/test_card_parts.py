@@ -47,6 +47,14 @@ def test_metadata_that_a_person_changed_added_or_removed_stays_so():
     assert metadata(merged(card, NEW, overriding=["license"]))["license"] == "mit"
 
 
+@pytest.mark.parametrize("beginning", ["\n---\n", "\ufeff---\n", "--- \n"])
+def test_metadata_are_found_as_the_hub_finds_them(beginning: str):
+    card = OLD.replace("---\n", beginning, 1).replace("license: mit", "license: gpl-3.0")
+    renewed = merged(card, NEW)
+    assert metadata(renewed) == metadata(NEW) | {"license": "gpl-3.0"}
+    assert renewed.count("license:") == 1
+
+
 @pytest.mark.parametrize(
     "card",
     [
@@ -56,8 +64,10 @@ def test_metadata_that_a_person_changed_added_or_removed_stays_so():
         OLD.replace("generated up to here", "gone"),
         OLD + OLD,
         OLD.replace("license: mit", "license: [mit"),
+        OLD.replace("license: mit", "license: mit\n# ask the lawyers"),
+        OLD.replace("---\n\n<!--", "\n<!--"),
     ],
-    ids=["own", "empty", "edited", "unmarked", "twice", "broken YAML"],
+    ids=["own", "empty", "edited", "unmarked", "twice", "broken YAML", "a comment", "metadata without an end"],
 )
 def test_what_cannot_be_told_apart_is_not_merged(card: str):
     assert own_words(card) is None

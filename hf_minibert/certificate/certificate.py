@@ -17,7 +17,7 @@ from hf_minibert.certificate import attention, storage, text
 from hf_minibert.certificate.attention import Failed
 from hf_minibert.certificate.checkpoint import Checkpoint, NotApplicable, open_folder
 from hf_minibert.errors import UserError
-from hf_minibert.files import DECODER, write_json
+from hf_minibert.files import DECODER, weights_digest, write_json
 from hf_minibert.runs.results import environment
 
 CERTIFICATE = "certificate.json"
@@ -67,7 +67,7 @@ def certify(folder: Path, *, name: str | None = None) -> dict[str, Any]:
         "model": name or folder.resolve().name,
         "class": checkpoint.name,
         "num_parameters": checkpoint.model.num_parameters(),
-        "sha256": storage.checksum(folder),
+        "sha256": weights_digest(folder),
         "holds": all(line["status"] != "failed" for line in lines),
         "lines": lines,
         "environment": environment(),

@@ -1,6 +1,5 @@
 """Whether the files of a checkpoint are whole, safe and unchanged, and become what they say elsewhere."""
 
-import hashlib
 import json
 import re
 import tempfile
@@ -15,7 +14,7 @@ from hf_minibert.certificate.attention import TOLERANCE, Failed, difference
 from hf_minibert.certificate.checkpoint import Checkpoint, NotApplicable
 from hf_minibert.errors import UserError
 from hf_minibert.export.convert import convert, encode_sample, is_ours, outputs
-from hf_minibert.files import Manifest, digest, files_below, shown
+from hf_minibert.files import Manifest, files_below, shown, weight_files, weights_digest
 from hf_minibert.hub.card import code_files
 
 PICKLES = (".bin", ".pt", ".pth", ".pkl", ".pickle", ".ckpt", ".joblib", ".npy", ".npz", ".h5", ".keras")
@@ -128,18 +127,7 @@ def unchanged(checkpoint: Checkpoint) -> str:
         if manifest is not None and path.name in manifest.files and not manifest.fitting(path.name):
             raise Failed(f"{path.name} is not as it was written")
     is_listed = manifest is not None and all(path.name in manifest.files for path in weight_files(checkpoint.folder))
-    return f"sha256 {checksum(checkpoint.folder)}" + (", as it was written" if is_listed else "")
-
-
-def checksum(folder: Path) -> str:
-    """The SHA-256 of the file of weights; of several, that of their checksums one behind another."""
-    digests = [digest(path) for path in weight_files(folder)]
-    return digests[0] if len(digests) == 1 else hashlib.sha256("".join(digests).encode()).hexdigest()
-
-
-def weight_files(folder: Path) -> list[Path]:
-    """The files of weights in a folder."""
-    return sorted(folder.glob("*.safetensors"))
+    return f"sha256 {weights_digest(checkpoint.folder)}" + (", as it was written" if is_listed else "")
 
 
 def tensors(folder: Path) -> Any:

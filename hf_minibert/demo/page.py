@@ -108,27 +108,38 @@ def go_on(checkpoint: Checkpoint, text: str, length: float, temperature: float) 
         options = {"do_sample": True, "temperature": temperature, "top_p": 0.95}
     if tokenizer.pad_token_id is not None:
         options["pad_token_id"] = tokenizer.pad_token_id
-    thread = threading.Thread(
-        target=checkpoint.model.generate,
-        kwargs={**row, **options, "streamer": streamer, "max_new_tokens": int(length), "repetition_penalty": 1.1},
-    )
+    options |= {"streamer": streamer, "max_new_tokens": int(length), "repetition_penalty": 1.1}
+    faults: list[Exception] = []
+
+    def generate() -> None:
+        try:
+            checkpoint.model.generate(**row, **options)
+        except Exception as fault:
+            faults.append(fault)
+            streamer.end()  # or whoever reads would wait for ever
+
+    thread = threading.Thread(target=generate)
     thread.start()
     yield text
     for piece in streamer:
         text += piece
         yield text
     thread.join()
+    if faults:
+        raise ValueError(f"The model cannot go on: {faults[0]}") from faults[0]
 
 
-def classify(checkpoint: Checkpoint, text: str, second: str = "") -> dict[str, float]:
-    """Every label and its probability; of a model with one output, a number between 0 and 1 or its plain value.
+def classify(checkpoint: Checkpoint, text: str, second: str = "") -> dict[str, float] | str:
+    """Every label and its probability, as pipelines give them; of a model that was trained on numbers, its number.
 
     `second` is for a model that reads two texts.
     """
     with torch.no_grad():
         logits = checkpoint.model(**_encoded(checkpoint, text, second or None)).logits[0].float()
-    labels = checkpoint.model.config.id2label
-    is_independent = checkpoint.model.config.problem_type == "multi_label_classification" or len(logits) == 1
+    labels, kind = checkpoint.model.config.id2label, checkpoint.model.config.problem_type
+    if kind == "regression":
+        return ", ".join(f"{value:.3f}" for value in logits.tolist())
+    is_independent = kind == "multi_label_classification" or len(logits) == 1
     values = logits.sigmoid() if is_independent else logits.softmax(dim=-1)
     return {labels[number]: value for number, value in enumerate(values.tolist())}
 

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from hf_minibert.errors import UserError, needs_extra
-from hf_minibert.files import shown
+from hf_minibert.files import shown, write_json
 from hf_minibert.output_folder import check_folder, replaced_folder
 
 VERB = "demo"
@@ -41,6 +41,7 @@ def may_run_code(name: str, *, trusts: bool, ask: Callable[[str], str] = input) 
         UserError: there is no such checkpoint, it needs code and nobody agreed.
     """
     from transformers import CONFIG_MAPPING, PreTrainedConfig
+    from transformers.models.auto.tokenization_auto import get_tokenizer_config
 
     import hf_minibert  # makes our models known
 
@@ -53,9 +54,9 @@ def may_run_code(name: str, *, trusts: bool, ask: Callable[[str], str] = input) 
         raise UserError(f"{shown(name)} holds no model: its config.json is missing, or has no model_type")
     if not config.get("auto_map") or config.get("model_type") in CONFIG_MAPPING:
         return False
-    files = ", ".join(f"{module}.py" for module in code_modules(config))
     if trusts:
         return True
+    files = ", ".join(code_files(config, get_tokenizer_config(name)))
     if not sys.stdin.isatty():
         raise UserError(
             f"{shown(name)} is opened by code of its own ({shown(files)}, and what these import), which may do "
@@ -101,12 +102,18 @@ def write_space(name: str, folder: str, *, trust_remote_code: bool) -> int:
     with replaced_folder(folder, VERB, "a Space", inputs=[name], last="app.py") as staged:
         checkpoint.model.save_pretrained(staged / "model")
         checkpoint.tokenizer.save_pretrained(staged / "model")
-        config = json.loads((staged / "model" / "config.json").read_text(encoding="utf-8"))
+        is_own = type(checkpoint.model).__module__.partition(".")[0] == "hf_minibert"
+        if not trusts:  # what the checkpoint names was not run here, and is not run there
+            names = ["tokenizer_config.json"] if is_own else ["tokenizer_config.json", "config.json"]
+            for path in (staged / "model" / name for name in names):
+                settings = json.loads(path.read_text(encoding="utf-8"))
+                settings.pop("auto_map", None)
+                write_json(path, settings)
         for module in (page, answering):
             shutil.copyfile(str(module.__file__), staged / Path(str(module.__file__)).name)
         requirements = [f"{package}=={version(package).partition('+')[0]}" for package in PACKAGES]
         (staged / "requirements.txt").write_text("\n".join(requirements) + "\n", encoding="utf-8")
-        trusted = bool(code_modules(config))
+        trusted = trusts or is_own
         (staged / "app.py").write_text(
             '"""Shows the model in the folder `model`, whose own code runs."""\n\n'
             "from answering import answers\n"
@@ -122,11 +129,16 @@ def write_space(name: str, folder: str, *, trust_remote_code: bool) -> int:
     return 0
 
 
-def code_modules(config: dict[str, Any]) -> list[str]:
-    """The modules of code that a checkpoint's configuration names."""
+def code_files(*configs: dict[str, Any]) -> list[str]:
+    """The files of code that a checkpoint's configurations name, and the repository of those that lie elsewhere."""
     entries = [
         one
+        for config in configs
         for value in (config.get("auto_map") or {}).values()
         for one in ([value] if isinstance(value, str) else value)
     ]
-    return sorted({name.rpartition("--")[2].partition(".")[0] for name in entries if name})
+    found = set()
+    for entry in filter(None, entries):
+        repository, _, name = entry.rpartition("--")
+        found.add(f"{name.partition('.')[0]}.py" + (f" of {repository}" if repository else ""))
+    return sorted(found)

@@ -4,6 +4,8 @@ In comes a folder or a name on the Hub, out goes a folder that `transformers` op
 and compared with the original before it takes its place.
 """
 
+import math
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -145,16 +147,19 @@ def check(
         )
     expected = outputs(model, inputs)
     actual = outputs(written_class.from_pretrained(folder), inputs)
-    difference = max(
-        float((one - other).abs().max() / other.abs().max().clamp(min=1))
-        for one, other in zip(actual, expected, strict=True)
-    )
+    difference = largest_relative(zip(actual, expected, strict=True))
     if not difference <= TOLERANCE:
         raise UserError(
             f"the {written_class.__name__} and the {type(model).__name__} differ by {difference:.1e} on a sample text, "
             "which should not be; nothing was written"
         )
     return difference
+
+
+def largest_relative(pairs: Iterable[tuple[Tensor, Tensor]]) -> float:
+    """How far tensors lie from what was expected, relative to its size (at least 1); infinite for what is no number."""
+    found = [float((one - other).abs().max() / other.abs().max().clamp(min=1)) for one, other in pairs]
+    return max(math.inf if math.isnan(one) else one for one in found)
 
 
 def encode_sample(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> dict[str, Tensor]:

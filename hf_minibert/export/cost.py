@@ -13,7 +13,7 @@ from transformers import PreTrainedConfig, PreTrainedTokenizerBase
 
 from hf_minibert.data.corpus import open_corpus
 from hf_minibert.data.labels import label_of
-from hf_minibert.data.tables import listed, read_file, require_texts, shown
+from hf_minibert.data.tables import column_names, listed, read_file, require_texts, shown
 from hf_minibert.errors import UserError
 
 Model = Callable[[dict[str, Tensor]], list[Tensor]]
@@ -28,8 +28,8 @@ def measure(
 ) -> dict[str, Any]:
     """The accuracy, and for language models the loss, of several forms of one model on the same examples.
 
-    A classifier is measured on the columns `text` and `label` of a table; a language model on the documents of any text
-    file: a decoder on each next token, an encoder on masked ones, the same for all forms.
+    A classifier is measured on the columns `text`, perhaps `text_pair`, and `label` of a table; a language model on the
+    documents of any text file: a decoder on each next token, an encoder on masked ones, the same for all forms.
 
     Args:
         models: each takes `input_ids`, `attention_mask` and `token_type_ids`, and returns logits first.
@@ -64,9 +64,10 @@ def measure(
 def labelled(
     tokenizer: PreTrainedTokenizerBase, config: PreTrainedConfig, file: str
 ) -> Iterator[tuple[dict[str, Tensor], Tensor, Tensor]]:
-    """Texts and their labels, a row each; of a model that compares two texts, pairs (column `text_pair`)."""
+    """Texts and their labels, a row each; pairs if there is a column `text_pair`, or the model compares two texts."""
     known = {name: index for index, name in (config.id2label or {}).items()}
-    columns = ["text", "text_pair"] if getattr(config, "classifier_pooling", None) == "pair" else ["text"]
+    is_pair = getattr(config, "classifier_pooling", None) == "pair" or "text_pair" in column_names(Path(file))
+    columns = ["text", "text_pair"] if is_pair else ["text"]
     table = read_file(Path(file), {column: column for column in (*columns, "label")})
     for column in columns:
         require_texts(table, column, column)

@@ -36,7 +36,7 @@ from hf_minibert.errors import UserError, needs_extra
 from hf_minibert.export.convert import has_causal_mask, is_ours, open_checkpoint
 from hf_minibert.export.folder import describe, exported_folder, shown_name
 from hf_minibert.export.sentence_transformers import own_pooling, without_pooler
-from hf_minibert.export.stock import to_stock
+from hf_minibert.export.stock import from_stock, to_stock
 from hf_minibert.tokenization import SPECIAL_TOKENS, lossless_pipeline, save_tokenizer, token_bytes
 
 FILE = "model.gguf"
@@ -113,8 +113,8 @@ def export(
         if pooling not in POOLING:
             raise UserError(f"llama.cpp has no pooling {pooling!r}; --pooling may be {', '.join(POOLING)}")
         source = model if is_decoder else cast(PreTrainedModel, model.base_model)
-        if is_ours(source):
-            source = to_stock(without_pooler(source), mask_token_id=tokenizer.mask_token_id)
+        ours = source if is_ours(source) else from_stock(source)  # which refuses what llama.cpp would leave out
+        source = to_stock(without_pooler(ours), mask_token_id=tokenizer.mask_token_id)
         architecture = architecture_of(source)
         form = form_of(tokenizer)
         writer = gguf.GGUFWriter(folder / FILE, gguf.MODEL_ARCH_NAMES[gguf.MODEL_ARCH[architecture.name]])
@@ -197,9 +197,16 @@ def form_of(tokenizer: PreTrainedTokenizerBase) -> str:
         UserError: not at all.
     """
     assert isinstance(tokenizer, PreTrainedTokenizerFast)
-    if isinstance(tokenizer, BertTokenizer):
-        return "bert"
     parts = json.loads(tokenizer.backend_tokenizer.to_str())
+    if isinstance(tokenizer, BertTokenizer):
+        rules = parts["normalizer"] or {}
+        strips = rules.get("lowercase") if rules.get("strip_accents") is None else rules["strip_accents"]
+        if not (rules.get("lowercase") and strips and rules.get("handle_chinese_chars")):
+            raise UserError(
+                "llama.cpp lowercases, strips accents and cuts Chinese characters apart before BERT's WordPiece, and "
+                f"this tokenizer does not (normalizer {rules}); its ids would differ: export to onnx"
+            )
+        return "bert"
     steps = parts["pre_tokenizer"] or {}
     if parts["model"]["type"] == "BPE" and parts["normalizer"] is None and steps.get("type") == "ByteLevel":
         if steps["use_regex"] and not steps["add_prefix_space"]:

@@ -7,6 +7,7 @@ tokens and returns the new ones. Names and files are those of optimum and transf
 
 import functools
 import logging
+import math
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -20,7 +21,7 @@ from transformers import PreTrainedModel
 from transformers.cache_utils import DynamicCache
 
 from hf_minibert.errors import UserError, needs_extra
-from hf_minibert.export.convert import is_ours, open_checkpoint
+from hf_minibert.export.convert import is_ours, largest_relative, open_checkpoint
 from hf_minibert.export.cost import MEASURED, measure
 from hf_minibert.export.folder import describe, exported_folder, shown_name
 from hf_minibert.export.javascript import spell_out_classes
@@ -123,6 +124,11 @@ def fill(
     if classes and is_pair_classifier(model):
         raise UserError(
             f"{name_or_path} compares two texts, and the page reads one; show it without --static, or export it to onnx"
+        )
+    if classes and getattr(model.config, "problem_type", None) == "regression":
+        raise UserError(
+            f"{name_or_path} gives a number, which the page would show as a share; show it without --static, or export "
+            "it to onnx"
         )
     if classes and type(stock).__name__ not in classes:
         raise UserError(
@@ -309,14 +315,15 @@ def quiet(logger: logging.Logger) -> Iterator[None]:
 def largest_difference(graph: Graph, path: Path) -> float:
     """How far onnxruntime's outputs lie from torch's over all of `SHAPES`, relative to their size (at least 1)."""
     session = Session(path)
-    differences = []
-    for shape in SHAPES:
-        inputs = graph.example(*shape)
-        for expected, actual in zip(graph(inputs), session(inputs), strict=True):
-            if expected.shape != actual.shape:
-                return float("inf")
-            differences.append(float((actual - expected).abs().max() / expected.abs().max().clamp(min=1)))
-    return max(differences)
+    pairs = [pair for shape in SHAPES for pair in _outputs(graph, session, graph.example(*shape))]
+    if any(actual.shape != expected.shape for actual, expected in pairs):
+        return math.inf
+    return largest_relative(pairs)
+
+
+def _outputs(graph: Graph, session: "Session", inputs: dict[str, Tensor]) -> Iterator[tuple[Tensor, Tensor]]:
+    """Each output of onnxruntime, and of torch."""
+    return zip(session(inputs), graph(inputs), strict=True)
 
 
 class Session:

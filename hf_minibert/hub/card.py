@@ -19,7 +19,7 @@ from huggingface_hub import EvalResult, ModelCardData
 from hf_minibert.assets import references
 from hf_minibert.card_parts import assembled, renew_card
 from hf_minibert.errors import UserError
-from hf_minibert.files import BUILTIN, DECODER, is_plain_file, shown
+from hf_minibert.files import BUILTIN, DECODER, is_plain_file, shown, weights_digest
 from hf_minibert.markdown import block, code, plain
 from hf_minibert.runs.hardware import nominal_watts
 from hf_minibert.runs.scores import score_of
@@ -442,6 +442,7 @@ def render_card(
                     _read_json(place, CERTIFICATE)
                     for place in (folder, folder / DECODER)
                     if (place / CERTIFICATE).is_file()
+                    and _read_json(place, CERTIFICATE).get("sha256") == weights_digest(place)  # not of earlier ones
                 ],
                 has_curves=(folder / "curves.png").is_file(),
                 has_decoder=(folder / DECODER).is_dir(),

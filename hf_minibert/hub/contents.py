@@ -3,6 +3,7 @@
 import json
 import logging
 import re
+from collections.abc import Collection
 from pathlib import Path
 
 from huggingface_hub.errors import HFValidationError
@@ -19,16 +20,18 @@ from hf_minibert.hub.evaluations import evaluation_files
 logger = logging.getLogger(__name__)
 
 REQUIRED = ("config.json", "tokenizer.json", "tokenizer_config.json")
+RESULTS = "results.json"
 # What a run folder may share, by name. A list of what is allowed, so that nothing unforeseen ever leaves the machine.
 OPTIONAL = (
     "generation_config.json",
     "special_tokens_map.json",
     "arguments.json",
     "metrics.jsonl",
-    "results.json",
+    RESULTS,
     "certificate.json",
     "curves.png",
 )
+_WEIGHTS = re.compile(rf"({DECODER}/)?model(-\d{{5}}-of-\d{{5}})?\.safetensors(\.index\.json)?")
 PICKLES = (".bin", ".pt", ".pth", ".pkl")
 
 
@@ -84,12 +87,29 @@ def files_to_publish(folder: Path) -> list[Path]:
             f"; {pickles[0]} is a pickle, which can run code when it is opened and is not published" if pickles else ""
         )
         raise UserError(f"{folder} is not a finished checkpoint: {' and '.join(missing)} missing{hint}")
+    for place in (folder, *([decoder] if decoder.is_dir() else [])):
+        refuse_code_of_tokenizer(place / "tokenizer_config.json")
     found = [folder / name for name in (*REQUIRED, *OPTIONAL) if (folder / name).is_file()]
     found += [*weights, *code_files(folder)]
     if decoder.is_dir():
         found += [decoder / name for name in (*REQUIRED, *OPTIONAL) if (decoder / name).is_file()]
         found += [*_weights(decoder), *code_files(decoder), *(folder / file.name for file in code_files(decoder))]
     return sorted(set(found))
+
+
+def refuse_code_of_tokenizer(path: Path) -> None:
+    """Check that nobody who trusts a model's code gets a tokenizer's with it, which the card does not name.
+
+    Raises:
+        UserError: the settings of the tokenizer name code.
+    """
+    with damage(f"{path}, the tokenizer's settings,", "save the tokenizer again"):
+        names = json.loads(path.read_text(encoding="utf-8")).get("auto_map") if path.is_file() else None
+    if names:
+        raise UserError(
+            f"{path} has the auto_map {shown(json.dumps(names))}: code that would run on the machine of whoever trusts "
+            "the model's; take auto_map out"
+        )
 
 
 def check_repo_id(repo_id: str) -> None:
@@ -130,8 +150,8 @@ def prepare_upload(folder: Path, repo_id: str, license_id: str | None = None) ->
     if "arguments.json" in content:
         arguments = json.dumps(shareable_arguments(folder), indent=2, ensure_ascii=False)
         content["arguments.json"] = f"{arguments}\n".encode()
-    if "results.json" in content:
-        content |= evaluation_files(json.loads((folder / "results.json").read_text(encoding="utf-8")))
+    if RESULTS in content:
+        content |= evaluation_files(json.loads((folder / RESULTS).read_text(encoding="utf-8")))
     content[CARD] = _card(folder, repo_id, license_id)
     return dict(sorted(content.items()))
 
@@ -151,6 +171,29 @@ def _card(folder: Path, repo_id: str, license_id: str | None) -> Path | bytes:
     if f'"{folder.as_posix()}"' in text or str(folder.resolve()) in text:
         logger.warning("%s was edited by hand and is uploaded as it is: it names the local folder %s", path, folder)
     return path if card is None else card.encode()
+
+
+def left_of_a_run(results: bytes, there: Collection[str], coming: Collection[str]) -> list[str]:
+    """What a repository has of an earlier run only, and what would be taken for a part of the new one.
+
+    Args:
+        results: the `results.json` that the repository has.
+        there: the names of its files.
+        coming: the names of the files of the new run.
+
+    Returns:
+        The names, in order; none if the results are not those of a run of this package.
+    """
+    try:
+        earlier = json.loads(results)
+        figures = evaluation_files(earlier) if "hf_minibert" in earlier["environment"] else None
+    except (ValueError, LookupError, TypeError, AttributeError):
+        figures = None
+    if figures is None:
+        return []
+    code = {path.name for path in (Path(__file__).parents[1] / "models").glob("*.py")}
+    own = {*OPTIONAL, *figures, *(f"{DECODER}/{name}" for name in (*REQUIRED, *OPTIONAL, *code))}
+    return sorted(name for name in {*there} - {*coming} if name in own or _WEIGHTS.fullmatch(name))
 
 
 def prepare_checkpoint(checkpoint: Path, repo_id: str) -> dict[str, Path | bytes]:

@@ -4,19 +4,20 @@ import hashlib
 import logging
 import re
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
-from huggingface_hub import CommitOperationAdd, HfApi, ModelCard
+from huggingface_hub import CommitOperationAdd, CommitOperationDelete, HfApi, ModelCard
 from huggingface_hub.errors import HfHubHTTPError, HTTPError  # type: ignore[attr-defined] # see patience.py
 from huggingface_hub.hf_api import RepoFile
 from tqdm import tqdm
 
-from hf_minibert.card_parts import is_generated, merged, own_words
+from hf_minibert.card_parts import is_generated, merged, own_words, with_metadata_of
 from hf_minibert.errors import UserError
 from hf_minibert.files import CARD, GENERATED_CARD, Manifest
 from hf_minibert.hub.card import render_card
-from hf_minibert.hub.contents import check_repo_id, prepare_checkpoint, prepare_upload
+from hf_minibert.hub.contents import RESULTS, check_repo_id, left_of_a_run, prepare_checkpoint, prepare_upload
 from hf_minibert.hub.patience import Patience
 
 logger = logging.getLogger(__name__)
@@ -40,7 +41,7 @@ def publish(
     """Upload a finished run in one commit, and make its repository (and branch) where there is none.
 
     What was uploaded before an interruption is not sent again. What somebody wrote into the card on the Hub stays; see
-    `_keep_words_of_the_hub`.
+    `_keep_words_of_the_hub`. Where an earlier run was uploaded, what only that one had goes, such as its certificate.
 
     Args:
         folder: the run's output folder.
@@ -154,10 +155,16 @@ class _Conversation:
             self.keep_trying(lambda: hub.create_branch(repo_id, branch=revision, exist_ok=True))
         info = self.keep_trying(lambda: hub.model_info(repo_id, revision=revision))
         address = f"{hub.endpoint}/{repo_id}/{revision or 'main'}"
-        if any(file.rfilename == CARD for file in info.siblings or ()):
-            theirs = self.keep_trying(lambda: self._read_card(info.sha))
+        there = [file.rfilename for file in info.siblings or ()]
+        if CARD in there:
+            theirs = self.keep_trying(lambda: self._read(CARD, info.sha))
             _keep_words_of_the_hub(content, theirs, folder, address, repo_id, license_id)
-        url = self._commit(content, revision, commit_message, info.sha, create_pr=create_pr)
+        gone = list[str]()
+        if RESULTS in there:
+            gone = left_of_a_run(self.keep_trying(lambda: self._read(RESULTS, info.sha)), there, content)
+            if gone:
+                logger.info("what only an earlier run had goes from %s: %s", repo_id, ", ".join(gone))
+        url = self._commit(content, revision, commit_message, info.sha, create_pr=create_pr, gone=gone)
         manifest = Manifest.read(folder)
         if manifest is not None and CARD in content:
             manifest.cards[address] = hashlib.sha256(_bytes(content[CARD])).hexdigest()
@@ -175,17 +182,35 @@ class _Conversation:
         first = self.keep_trying(lambda: hub.list_repo_commits(repo_id))[-1].commit_id
         self.keep_trying(lambda: hub.create_branch(repo_id, branch=name, revision=first, exist_ok=True))
         info = self.keep_trying(lambda: hub.model_info(repo_id, revision=name))
+        if any(file.rfilename == CARD for file in info.siblings or ()):
+            theirs, ours = self.keep_trying(lambda: self._read(CARD, info.sha)), _bytes(content[CARD])
+            card = with_metadata_of(theirs.decode("utf-8", "replace"), ours.decode())
+            if card is not None:
+                content[CARD] = card.encode()
+            elif theirs != ours:
+                del content[CARD]
+                logger.info("the card of %s on the Hub was edited by hand and stays", name)
         self._commit(content, name, f"Upload {name}", info.sha, create_pr=False)
 
     def _commit(
-        self, content: Content, revision: str | None, message: str, parent: str | None, *, create_pr: bool
+        self,
+        content: Content,
+        revision: str | None,
+        message: str,
+        parent: str | None,
+        *,
+        create_pr: bool,
+        gone: Sequence[str] = (),
     ) -> str:
         """Send the files, then the commit. Its operations remember what has been sent, and are tried again as they are.
+
+        `gone` are files that it removes.
 
         Returns:
             The address of the commit or the pull request.
         """
-        operations = [CommitOperationAdd(name, source) for name, source in content.items()]
+        operations: list[Any] = [CommitOperationAdd(name, source) for name, source in content.items()]
+        operations += [CommitOperationDelete(name, is_folder=False) for name in gone]
 
         def commit() -> str:
             made = self.hub.create_commit(
@@ -237,10 +262,10 @@ class _Conversation:
 
         self.keep_trying(make, tagged_after_all)
 
-    def _read_card(self, commit: str | None) -> bytes:
-        """The card that the repository has."""
+    def _read(self, name: str, commit: str | None) -> bytes:
+        """A file that the repository has."""
         with tempfile.TemporaryDirectory() as cache:  # what it has now, whatever was there when it was read last
-            path = self.hub.hf_hub_download(self.repo_id, CARD, revision=commit, cache_dir=cache)
+            path = self.hub.hf_hub_download(self.repo_id, name, revision=commit, cache_dir=cache)
             return Path(path).read_bytes()
 
     def explained(self, error: Exception) -> UserError:
@@ -286,28 +311,32 @@ def _keep_words_of_the_hub(
     """Change what is uploaded so that nothing that a person wrote into the card on the Hub is lost.
 
     What stands there above and below the generated part, or was changed in the metadata, moves into the new card; so
-    does the licence of a card that only states one, as the Hub's website makes it. Where the generated part itself was
+    do the metadata of a card that has nothing else, as the Hub's website makes it. Where the generated part itself was
     changed, the card there stays, and the new one goes up beside it.
 
     Raises:
         UserError: persons wrote into the card here and there, and not the same.
     """
     ours, there = _bytes(content[CARD]).decode("utf-8", "replace"), theirs.decode("utf-8", "replace")
-    if theirs == _bytes(content[CARD]) or is_generated(there):
+    if theirs == _bytes(content[CARD]):
         return
     if is_generated(ours):
-        card = ModelCard(there, ignore_metadata_errors=True)
-        if not card.text.strip():
-            stated = license_id or card.data.get("license")
-            content[CARD] = render_card(folder, repo_id, stated if isinstance(stated, str) else None).encode()
-        elif (renewed := merged(there, ours, overriding=("license",) if license_id is not None else ())) is not None:
-            content[CARD] = renewed.encode()
-            logger.info("what was written into the card on the Hub by hand stays there")
-        else:
+        overriding = ("license",) if license_id is not None else ()
+        stated = license_id or ModelCard(there, ignore_metadata_errors=True).data.get("license")
+        licensed = render_card(folder, repo_id, stated) if isinstance(stated, str) else ours
+        renewed = with_metadata_of(there, licensed, overriding=overriding)
+        renewed = merged(there, licensed, overriding=overriding) if renewed is None else renewed
+        if renewed is None:
             content[GENERATED_CARD] = content.pop(CARD)
             logger.warning(
                 "the card on the Hub was edited by hand and is kept; the new one is %s there", GENERATED_CARD
             )
+            return
+        content[CARD] = renewed.encode()
+        if renewed != licensed:
+            logger.info("what was written into the card on the Hub by hand stays there")
+        return
+    if is_generated(there):
         return
     words = own_words(ours)
     if words is not None and words == own_words(there):

@@ -24,12 +24,13 @@ class Arguments:
 
 def main(arguments: Arguments) -> int:
     """Measure, print, write."""
-    folder = Path(model_folder(arguments.model_name_or_path))
+    place = model_folder(arguments.model_name_or_path)
+    folder = Path(place)
     if not folder.is_dir():
         raise UserError(
             f"{folder} is no folder; fetch it first: hf download {folder} --local-dir {folder.name}, then check that"
         )
-    is_own = str(folder) != arguments.model_name_or_path
+    is_own = place != arguments.model_name_or_path
     from hf_minibert.certificate import certificate as measuring
 
     folders = measuring.checkpoints_in(folder)

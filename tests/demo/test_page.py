@@ -77,6 +77,15 @@ def test_a_text_goes_on_bit_by_bit(decoder: page.Checkpoint):
     assert titles(decoder) == ["Go on with a text", "Attention", "Nearest sentences"]
 
 
+def test_who_waits_for_a_text_is_told_why_there_is_none(decoder: page.Checkpoint, monkeypatch: pytest.MonkeyPatch):
+    def fail(**_: object) -> None:
+        raise IndexError("position 513 of 512")
+
+    monkeypatch.setattr(decoder.model, "generate", fail)
+    with pytest.raises(ValueError, match="cannot go on: position 513 of 512"):
+        list(page.go_on(decoder, "The history of", 12, 0))
+
+
 def test_every_label_has_its_probability(encoder: page.Checkpoint, tmp_path: Path):
     labels = {0: "<b>good</b>", 1: "bad", 2: "neither"}
     checkpoint = headed(MiniBertForSequenceClassification, encoder, tmp_path, id2label=labels)
@@ -90,6 +99,13 @@ def test_every_label_has_its_probability(encoder: page.Checkpoint, tmp_path: Pat
     with torch.no_grad():
         logits = checkpoint.model(**checkpoint.tokenizer(TEXT, "another", return_tensors="pt")).logits[0]
     assert list(page.classify(checkpoint, TEXT, "another").values()) == pytest.approx(logits.sigmoid().tolist())
+
+
+def test_a_number_is_shown_as_it_is(encoder: page.Checkpoint, tmp_path: Path):
+    checkpoint = headed(MiniBertForSequenceClassification, encoder, tmp_path, num_labels=1, problem_type="regression")
+    with torch.no_grad():
+        (number,) = checkpoint.model(**checkpoint.tokenizer(TEXT, return_tensors="pt")).logits[0].tolist()
+    assert page.classify(checkpoint, TEXT) == f"{number:.3f}"
 
 
 def test_entities_are_marked_and_no_letter_is_lost(encoder: page.Checkpoint, tmp_path: Path):
@@ -165,17 +181,20 @@ def stranger(folder: Path) -> Path:
 
 def test_foreign_code_is_named_and_asked_about(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     folder, questions = str(stranger(tmp_path)), []
+    (tmp_path / "tokenizer_config.json").write_text('{"auto_map": {"AutoTokenizer": [null, "token_x.Tokens"]}}')
 
     def say(words: str):
         return lambda question: questions.append(question) or words
 
-    with pytest.raises(UserError, match=r"conf_x.py, modeling_x.py.*give --trust_remote_code if you agree"):
+    with pytest.raises(
+        UserError, match=r"conf_x.py, modeling_x.py of me/x, token_x.py.*give --trust_remote_code if you agree"
+    ):
         serve.may_run_code(folder, trusts=False, ask=say("y"))
     assert not questions, "nobody is there to be asked"
     assert serve.may_run_code(folder, trusts=True, ask=say("n"))
     monkeypatch.setattr(sys.stdin, "isatty", lambda: True, raising=False)
     assert serve.may_run_code(folder, trusts=False, ask=say("y"))
-    assert "conf_x.py, modeling_x.py, and what these import. Run it? [y/N]" in questions[0]
+    assert "conf_x.py, modeling_x.py of me/x, token_x.py, and what these import. Run it? [y/N]" in questions[0]
     for words in ("", "n", "maybe"):
         with pytest.raises(UserError, match="was not agreed to"):
             serve.may_run_code(folder, trusts=False, ask=say(words))
@@ -205,6 +224,28 @@ page.build_page = lambda checkpoint: print(page.fill(checkpoint, "He opened the 
 exec(open("app.py").read())
 """
 )
+
+
+@pytest.mark.parametrize("kind", ["stock", "own"])
+def test_a_space_runs_no_code_that_nobody_agreed_to(
+    encoder: page.Checkpoint, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str
+):
+    monkeypatch.setattr(serve, "version", lambda _: "1.0")
+    given, folder = tmp_path / "model", tmp_path / "space"
+    shape = {"hidden_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 32}
+    stock = BertForMaskedLM(BertConfig(vocab_size=len(encoder.tokenizer), **shape))
+    (stock if kind == "stock" else encoder.model).save_pretrained(given)
+    encoder.tokenizer.save_pretrained(given)
+    foreign = {
+        "config.json": {"AutoConfig": "x/y--z.C"},
+        "tokenizer_config.json": {"AutoTokenizer": [None, "x/y--z.T"]},
+    }
+    for name, auto_map in foreign.items():
+        settings = json.loads((given / name).read_text())
+        (given / name).write_text(json.dumps(settings | {"auto_map": auto_map}))
+    serve.write_space(str(given), str(folder), trust_remote_code=False)
+    assert all("x/y" not in path.read_text() for path in folder.rglob("*.json"))
+    assert f"trust_remote_code={kind == 'own'})" in (folder / "app.py").read_text()
 
 
 def test_a_space_opens_without_the_package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):

@@ -5,9 +5,11 @@ import json
 import gguf
 import pytest
 import torch
+import transformers
 from commands import call
 from transformers import AutoTokenizer
 
+from hf_minibert.errors import UserError
 from hf_minibert.export.gguf import FILE, escaped, export
 from hf_minibert.tokenization import adapt_tokenizer, token_bytes, train_wordpiece
 
@@ -84,6 +86,31 @@ def test_berts_own_wordpiece_is_read_as_it_is(save, tmp_path):
     assert tokens[vocabulary["the"]] == "\u2581the"
     assert tokens[next(index for name, index in vocabulary.items() if name.startswith("##"))][0] != "#"
     assert tokens[len(vocabulary)] == f"[unused{len(vocabulary)}]"
+
+
+def test_stock_models_are_checked_as_if_they_had_been_ours(save, tmp_path):
+    _, folder = save("MiniBertForMaskedLM", "classic")
+    shape = {"hidden_size": 32, "num_hidden_layers": 1, "num_attention_heads": 4, "intermediate_size": 32}
+    stock = transformers.BertForMaskedLM(transformers.BertConfig(vocab_size=60, **shape))
+    lower = train_wordpiece(["the cat sat on the mat, and the mat was flat"] * 9, vocab_size=45, lowercase=True)
+    own = adapt_tokenizer(lower, model_type="minibert", uses_token_types=True, model_max_length=64)
+    stock.save_pretrained(tmp_path / "bert")
+    own.save_pretrained(tmp_path / "bert")
+    export(str(tmp_path / "bert"), str(tmp_path / "out"))
+    weights = {tensor.name: torch.tensor(tensor.data) for tensor in gguf.GGUFReader(tmp_path / "out" / FILE).tensors}
+    assert torch.equal(weights["blk.0.attn_q.weight"], stock.bert.encoder.layer[0].attention.self.query.weight)
+
+    for field in ("do_lower_case", "strip_accents", "tokenize_chinese_chars"):
+        transformers.BertTokenizer(vocab=own.get_vocab(), **{field: False}).save_pretrained(tmp_path / "bert")
+        with pytest.raises(UserError, match="its ids would differ"):
+            export(str(tmp_path / "bert"), str(tmp_path / "cased"))
+
+    tokenizer = AutoTokenizer.from_pretrained(folder)
+    tokenizer.save_pretrained(tmp_path / "llama")
+    llama = transformers.LlamaConfig(vocab_size=len(tokenizer), num_key_value_heads=2, **shape)
+    transformers.LlamaForCausalLM(llama).save_pretrained(tmp_path / "llama")
+    with pytest.raises(UserError, match="num_key_value_heads"):
+        export(str(tmp_path / "llama"), str(tmp_path / "grouped"))
 
 
 REFUSALS = {

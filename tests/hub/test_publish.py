@@ -225,6 +225,63 @@ def test_a_licence_that_the_website_asked_for_is_kept(hub: LoopbackHub, folder: 
     assert "license: gpl-3.0\n" in hub.commits()[-1]["README.md"].decode()
 
 
+def test_all_metadata_that_the_website_asked_for_is_kept(hub: LoopbackHub, folder: Path):
+    hub.edit(b"---\nlicense: other\nlicense_name: ours\nextra_gated_prompt: Ask first.\n---\n")
+    upload(folder)
+    card = hub.commits()[-1]["README.md"].decode()
+    metadata = yaml.safe_load(card.split("---\n")[1])
+    assert metadata["license_name"] == "ours"
+    assert metadata["extra_gated_prompt"] == "Ask first."
+    assert (metadata["license"], metadata["library_name"]) == ("other", "transformers")
+    upload(folder)
+    assert yaml.safe_load(hub.commits()[-1]["README.md"].decode().split("---\n")[1]) == metadata
+    hub.edit(stated := b"---\nlicense: mit\n# ask the lawyers\n---\n")
+    upload(folder)
+    assert hub.commits()[-1]["README.md"] == stated, "a comment would be lost"
+    assert 'model="me/model"' in hub.commits()[-1]["README.generated.md"].decode()
+
+
+def test_what_only_an_earlier_run_had_goes(hub: LoopbackHub, folder: Path):
+    (folder / "certificate.json").write_text("{}")
+    shutil.copytree(folder, folder / "decoder", ignore=shutil.ignore_patterns("checkpoint*", "README*", "logs"))
+    upload(folder)
+    repository = hub.repositories["me/model"]
+    head = repository.branches["main"]
+    theirs = {"onnx/model.onnx": b"theirs", "decoder/notes.md": b"theirs", "notes.md": b"theirs"}
+    repository.branches["main"] = repository.add(head, "By hand", repository.commits[head].files | theirs)
+    assert {"certificate.json", "decoder/model.safetensors", "decoder/config.json"} <= set(hub.commits()[-1])
+    shutil.rmtree(folder / "decoder")
+    (folder / "certificate.json").unlink()
+    (folder / "model.safetensors").unlink()
+    shard = "model-00001-of-00001.safetensors"
+    (folder / shard).write_text("")
+    (folder / "model.safetensors.index.json").write_text(json.dumps({"weight_map": {"a": shard}}))
+    upload(folder)
+    kept = PUBLISHED - {"model.safetensors"}
+    assert set(hub.commits()[-1]) == {*kept, *theirs, shard, "model.safetensors.index.json"}
+
+
+def test_where_no_run_of_ours_was_nothing_goes(hub: LoopbackHub, folder: Path):
+    hub.edit(b"A model of mine.")
+    repository = hub.repositories["me/model"]
+    head = repository.branches["main"]
+    theirs = {
+        "results.json": b'{"kind": "finetune"}',
+        "certificate.json": b"{}",
+        "model-00001-of-00002.safetensors": b"",
+    }
+    repository.branches["main"] = repository.add(head, "By hand", repository.commits[head].files | theirs)
+    upload(folder)
+    assert set(theirs) <= set(hub.commits()[-1])
+
+
+def test_code_of_a_tokenizer_is_not_published(folder: Path):
+    path = folder / "tokenizer_config.json"
+    path.write_text(json.dumps({"auto_map": {"AutoTokenizer": [None, "evil/repo--tok.T"]}}))
+    with pytest.raises(UserError, match=r"has the auto_map .*evil/repo--tok.T.*take auto_map out"):
+        files_to_publish(folder)
+
+
 def test_an_edited_card_that_names_a_local_folder_is_pointed_out(folder: Path, caplog: pytest.LogCaptureFixture):
     readme = write_card(folder)
     readme.write_text(readme.read_text(encoding="utf-8") + f'see "{folder}"', encoding="utf-8")
@@ -532,6 +589,12 @@ def test_checkpoints_are_branches_without_the_files_of_the_run(hub: LoopbackHub,
     assert hub.commits()[-1]["model.safetensors"] == b"model.safetensors"
     upload(folder, with_checkpoints=True)
     assert len(hub.commits(revision="checkpoint-9")) == 1, "nothing has changed"
+    repository = hub.repositories["me/model"]
+    head = repository.branches["checkpoint-9"]
+    files = repository.commits[head].files | {"README.md": b"The best of them."}
+    repository.branches["checkpoint-9"] = repository.add(head, "Update README.md", files)
+    upload(folder, with_checkpoints=True)
+    assert hub.commits(revision="checkpoint-9")[-1]["README.md"] == b"The best of them."
 
 
 # ---- figures for the Hub's pages

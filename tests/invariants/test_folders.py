@@ -424,6 +424,21 @@ def finetune_in(folder: Path, number: int) -> None:
         unfinished.forget()
 
 
+@pytest.mark.parametrize("is_listed", [False, True])
+def test_defaults_of_generation_that_a_person_wrote_are_kept(tmp_path: Path, is_listed: bool) -> None:
+    convert_in(tmp_path, 1)
+    name = "generation_config.json"
+    if is_listed:  # written by an earlier export, and edited since
+        with replaced_folder(str(tmp_path), "export", "an export", inputs=[], last="config.json") as staged:
+            write_model(staged, 1)
+            (staged / name).write_text("{}")
+    (tmp_path / name).write_text('{"mine": 1}')
+    convert_in(tmp_path, 2)
+    assert model_in(tmp_path) == (2, 2)
+    assert (tmp_path / f"{name}.kept").read_text() == '{"mine": 1}'
+    assert not (tmp_path / name).exists(), "a model without a decoder would be opened with it"
+
+
 @pytest.mark.parametrize("work", [run_in, convert_in, finetune_in])
 def test_killed_at_any_change_of_files_the_next_one_replaces_what_was_written(
     work: Callable[[Path, int], None], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
