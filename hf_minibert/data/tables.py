@@ -7,6 +7,7 @@ fit is an error that names its line.
 
 import io
 import json
+import logging
 import re
 from array import array
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -32,6 +33,8 @@ from hf_minibert.data.bounded import (
 )
 from hf_minibert.data.corpus import unique_keys
 from hf_minibert.errors import UserError
+
+logger = logging.getLogger(__name__)
 
 SUFFIXES = (".jsonl", ".json", ".csv", ".tsv", ".parquet")
 
@@ -337,11 +340,25 @@ def _line_end(path: Path) -> bytes:
 
 
 def _tsv_records(path: Path, expansion: Expansion) -> Iterator[tuple[int, list[str]]]:
-    ending = ""
+    ending, quoted = "", 0
     for number, line in _lines(path, expansion, end=_line_end(path)):
         if number == 1 and line.endswith("\r"):
             ending = "\r"
-        yield number, line.removesuffix(ending).split("\t") if line.strip(" \r") else []
+        cells = line.removesuffix(ending).split("\t") if line.strip(" \r") else []
+        quoted += sum(map(_is_quoted, cells)) if '"' in line else 0
+        yield number, cells
+    if quoted:
+        logger.warning(
+            "%s: %s look as pandas and Excel write quotes, around a text and doubled within it; in a .tsv file they "
+            "count as text, as GLUE's files need it; if they are none, save the table as .csv or .jsonl",
+            shown(path.name),
+            "1 cell" if quoted == 1 else f"{quoted:,} cells",
+        )
+
+
+def _is_quoted(cell: str) -> bool:
+    inner = cell[1:-1]
+    return len(cell) > 3 and cell[0] == cell[-1] == '"' and '""' in inner and '"' not in inner.replace('""', "")
 
 
 def _csv_records(path: Path, expansion: Expansion) -> Iterator[tuple[int, list[str]]]:

@@ -28,6 +28,7 @@ from hf_minibert.finetuning.task import Task, TaskData, Usage
 from hf_minibert.models.configuration_minigpt import MiniGPTConfig
 from hf_minibert.models.losses import IGNORE_INDEX, chunked_losses, next_token_labels
 from hf_minibert.models.modeling_minigpt import MiniGPTForCausalLM
+from hf_minibert.tokenization import ends_of_text
 
 USUAL_COLUMNS = ("text", "document", "content", "sentence")
 
@@ -96,6 +97,8 @@ class LanguageModelling(Task):
         self._counts: NDArray[np.int64] | None = None  # of each token in the training text
         self._targets: NDArray[np.int64]
         self._document_of_row: dict[str, list[int]] = {}
+        self._place: dict[str, list[int]] = {}
+        """Of each document of a split, in its file."""
         self._sums: dict[str, NDArray[np.float64]] = {}
         """Nats, tokens and bytes of each row of a split, (rows, 3)."""
 
@@ -106,16 +109,18 @@ class LanguageModelling(Task):
         arguments = self.arguments
         given = named(arguments.eval_dataset, arguments.test_dataset)
         source, column = _sources(arguments.dataset, given, arguments.text_column)
-        texts = {split: _documents(table, column) for split, table in source.tables.items()}
+        splits = {split: _documents(table, column) for split, table in source.tables.items()}
         notes = [f"text column: {column}"] if column else []
         notes += [f"not read: {listed(source.not_read)}"] if source.not_read else []
-        if "eval" not in texts:
-            train = texts.pop("train")
-            is_out = held_out(train, arguments.dataset)
-            for split, wanted in (("train", False), ("eval", True)):
-                texts[split] = [text for text, out in zip(train, is_out, strict=True) if out == wanted]
+        for split, table in source.tables.items():
+            if without := len(table) - len(splits[split]):
+                notes.append(f"{split}: {without:,} rows without a text are left out")
+        if "eval" not in splits:
+            train = splits["train"]
+            is_out = held_out(train["text"][:], arguments.dataset)
+            for split, wanted in (("eval", True), ("train", False)):
+                splits[split] = train.select([place for place, out in enumerate(is_out) if out == wanted])
             notes.append("no evaluation split: a tenth of the documents is held out")
-        splits = {split: Dataset.from_dict({"text": each}) for split, each in texts.items()}
         return TaskData(name=arguments.dataset, hub_id=source.hub_id, splits=splits, notes=notes)
 
     def describe(self, data: TaskData, examples: dict[str, Dataset]) -> list[str]:
@@ -139,7 +144,8 @@ class LanguageModelling(Task):
         `one_document_per_row` is set. Evaluation rows hold one document each, and a longer one in windows that overlap
         by half, so that every token is predicted once and knows what stood before it.
         """
-        begin, end = int(tokenizer.cls_token_id), int(tokenizer.sep_token_id)
+        begin, end = ends_of_text(tokenizer)
+        self._place[split] = list(examples["row"])
         texts = list(examples["text"])
         tokens, lengths = DocumentEncoder(tokenizer)(texts)
         documents = [
@@ -189,7 +195,8 @@ class LanguageModelling(Task):
 
     def predictions(self, split: str) -> Iterator[dict[str, Any]]:
         """How well each document is predicted: its tokens, its nats, and its bits per byte."""
-        for row, (nats, tokens, num_bytes) in enumerate(self._of_documents(split)):
+        each = zip(self._place[split], self._of_documents(split), strict=True)
+        for row, (nats, tokens, num_bytes) in each:
             bits = float(nats / np.log(2) / num_bytes)
             yield {"row": row, "tokens": int(tokens), "nats": float(nats), "bits_per_byte": bits}
 
@@ -287,17 +294,17 @@ def _corpus(source: str) -> Table:
     return Table(source, {"text": texts}, range(1, len(texts) + 1), "document")
 
 
-def _documents(table: Table, column: str | None) -> list[str]:
-    """The documents that have text."""
-    found = []
+def _documents(table: Table, column: str | None) -> Dataset:
+    """The documents that have text, and the `row` of each in its file."""
+    found = list[dict[str, Any]]()
     for row, value in enumerate(table.columns[column or "text"]):
         if value is not None and not isinstance(value, str):
             raise UserError(f"{table.where(row)}: {column} is {shown(repr(value))}, not a text")
         if value and not value.isspace():
-            found.append(value)
+            found.append({"text": value, "row": int(table.numbers[row])})
     if not found:
         raise UserError(f"{table.name} has no documents: every text in it is empty")
-    return found
+    return Dataset.from_list(found)
 
 
 # ---------------------------------------------------------------- rows

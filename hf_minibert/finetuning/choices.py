@@ -97,6 +97,7 @@ class MultipleChoice(Task):
 
     def config_fields(self, start: Start, data: TaskData) -> dict[str, Any]:
         """How a pair becomes one vector; a head for choices has no names for them."""
+        start.keep_pairs_apart()
         return pooling_fields(self.arguments, start, is_pair=True)
 
     def encode(self, examples: Dataset, split: str, tokenizer: PreTrainedTokenizerFast, max_length: int) -> Dataset:

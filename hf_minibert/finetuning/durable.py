@@ -106,9 +106,15 @@ class DurableTrainer(ProportionateTrainer):
         if self.state.best_global_step is not None:  # the folder may lie elsewhere now
             self.state.best_model_checkpoint = str(self.unfinished.folder / f"checkpoint-{self.state.best_global_step}")
 
+    def _remove_unused_columns(self, dataset: Any, description: str | None = None) -> Any:
+        """As `Trainer`, and note how long rows are, for the samplers: the model takes no column that says it."""
+        self._lengths = row_lengths(dataset)
+        return super()._remove_unused_columns(dataset, description)
+
     def _get_train_sampler(self, *arguments: Any, **more: Any) -> torch.utils.data.Sampler[int] | None:
         sampler = super()._get_train_sampler(*arguments, **more)
         assert isinstance(sampler, LengthGroupedSampler)
+        sampler.lengths = self._lengths
         in_epoch = self._progress is not None and not self._progress["is_epoch_end"]
         self._order = KnownOrder(sampler, self._progress["order"] if self._progress and in_epoch else None)
         return self._order
@@ -117,7 +123,7 @@ class DurableTrainer(ProportionateTrainer):
         """Rows of one length beside each other, so that little is padded; `in_order` undoes it."""
         if self.args.batch_eval_metrics:
             return torch.utils.data.SequentialSampler(eval_dataset)
-        lengths = row_lengths(eval_dataset)
+        lengths = self._lengths
         self._eval_order = sorted(range(len(lengths)), key=lambda place: -lengths[place])
         return FixedOrder(self._eval_order)
 
@@ -177,8 +183,8 @@ class DurableTrainer(ProportionateTrainer):
             size, filled = self.args.eval_batch_size, self.accelerator.gradient_state
             remainder = filled.remainder if filled.end_of_dataloader else 0
             own_loss, own = loss, inputs
-            if self.args.world_size > 1 and remainder > 0 and remainder % size:
-                rows = remainder - size * self.args.process_index
+            rows = remainder - size * self.args.process_index  # of the last batches; the others are fillers
+            if self.args.world_size > 1 and remainder > 0 and rows < size:
                 own = {name: value[: max(1, rows)] for name, value in inputs.items()}
                 own_loss = super().prediction_step(model, own, True, ignore_keys)[0] if rows > 0 else None
         finally:

@@ -106,6 +106,7 @@ def train_seed(run: Run, seed: int, unfinished: Unfinished, stop: StopSignal) ->
         if trainer.is_world_process_zero():
             place.finish(asdict(found))
         run.processes.wait_for_everyone()
+        return found  # the model goes, before the next seed's comes; `open_seed` opens the best one again
     return replace(found, run=run, trainer=trainer)
 
 

@@ -234,6 +234,8 @@ def _problem_type(table: Table, column: str, label_separator: str | None) -> Pro
     values = [value for value in table.columns[column] if value is not None]
     if label_separator is not None or (values and all(isinstance(value, list) for value in values)):
         return "multi_label_classification"
+    if values and all(isinstance(value, str) and _NUMBER.fullmatch(value.strip()) for value in values):
+        values = [float(value) for value in values]  # of a file in which all is text
     numbers = {value for value in values if isinstance(value, float) and math.isfinite(value)}
     are_numbers = all(isinstance(value, float | int) and not isinstance(value, bool) for value in values)
     if are_numbers and len(numbers) > MANY_NUMBERS and not all(number.is_integer() for number in numbers):
@@ -307,7 +309,7 @@ def _written(table: Table, column: str, kind: ProblemType, separator: str | None
         if (
             several is not None
             and len(set(several)) < len(several)
-            and not any(isinstance(one, str) for one in value or ())
+            and (set(several) <= {"0", "1"} or not any(isinstance(one, str) for one in value or ()))
         ):
             raise UserError(
                 f"{table.where(index)}: the label {shown(repr(value))} has a number twice; write the labels that the "

@@ -27,7 +27,7 @@ FEATURES = Features(
         "row": Value("int64"),
     }
 )
-PARAGRAPHS, ID = "paragraphs", "id"
+PARAGRAPHS, ID, ANSWER_START = "paragraphs", "id", "answer_start"
 """SQuAD's own names, of the articles' paragraphs and of the questions' names."""
 
 
@@ -78,7 +78,8 @@ def load_questions(
         if PARAGRAPHS in there and not {name for name, _ in given.values()} & set(there):
             return {"context_column": PARAGRAPHS}
         chosen = {option: name or choose_column(there, where, option, usual) for option, (name, usual) in given.items()}
-        return chosen | ({"id": ID} if ID in there else {})
+        more = {"id": ID, "answer_start": ANSWER_START}
+        return chosen | {option: name for option, name in more.items() if name in there}
 
     if source == "builtin":
         raise UserError("there is no builtin data with questions; give a file, a folder or a name on the Hub")
@@ -143,9 +144,12 @@ def _questions(table: Table, columns: Mapping[str, str]) -> Iterator[tuple[str, 
     """Place, number, id, question, text and answers of each question."""
     if columns["context_column"] != PARAGRAPHS or "question_column" in columns:
         names = ("question_column", "context_column", "answers_column")
-        ids = table.columns[ID] if "id" in columns else [None] * len(table)
-        each = zip(ids, *(table.columns[columns[name]] for name in names), strict=True)
-        for index, (name, question, context, answers) in enumerate(each):
+        nothing = [None] * len(table)
+        ids, starts = (table.columns[columns[name]] if name in columns else nothing for name in ("id", "answer_start"))
+        each = zip(ids, starts, *(table.columns[columns[name]] for name in names), strict=True)
+        for index, (name, start, question, context, answers) in enumerate(each):
+            if start is not None and isinstance(answers, str | list):
+                answers = _with_start(answers, start)
             yield table.where(index), int(table.numbers[index]), name, question, context, answers
         return
     number = 0
@@ -158,6 +162,15 @@ def _questions(table: Table, columns: Mapping[str, str]) -> Iterator[tuple[str, 
                     raise UserError(f"{where}: is_impossible is {shown(repr(is_impossible))}; give true or false")
                 answers = [] if is_impossible else one.get("answers")
                 yield where, number, one.get(ID), one.get("question"), paragraph.get("context"), answers
+
+
+def _with_start(answers: Any, start: Any) -> Any:
+    """Plain answers, or one, with their places, which stand in a column of their own; of a .csv, as text."""
+    texts, places = ([one] if isinstance(one, str | int) else one for one in (answers, start))
+    if not isinstance(places, list) or not all(isinstance(text, str) for text in texts):
+        return answers
+    places = [int(one) if isinstance(one, str) and one.strip().isdecimal() else one for one in places]
+    return {"text": texts, "answer_start": places}
 
 
 def _objects(values: Any, where: str, name: str) -> list[dict[str, Any]]:

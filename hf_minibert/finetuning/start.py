@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from tokenizers import processors
 from transformers import AutoConfig, PreTrainedTokenizerBase, PreTrainedTokenizerFast
 
 from hf_minibert.assets import model_folder
@@ -17,7 +18,7 @@ from hf_minibert.export.stock import from_stock
 from hf_minibert.finetuning.arguments import FinetuneArguments
 from hf_minibert.models.configuration_minibert import MiniBertConfig
 from hf_minibert.presets import Config, build_config, load_config, load_pretrained
-from hf_minibert.tokenization import OWN_TOKENIZER, adapt_tokenizer, load_tokenizer
+from hf_minibert.tokenization import OWN_TOKENIZER, adapt_tokenizer, ends_of_text, load_tokenizer
 
 
 @dataclass(frozen=True)
@@ -64,6 +65,24 @@ class Start:
         if is_plain and length > config.max_position_embeddings:
             config.max_position_embeddings = -(-length // 64) * 64
             self.tokenizer.model_max_length = length
+
+    def keep_pairs_apart(self) -> None:
+        """Let the token that ends a text stand between two texts, where the tokenizer puts nothing between them.
+
+        So decoders read pairs (Radford et al. 2018, "Improving Language Understanding by Generative Pre-Training",
+        section 3.3), and whoever opens the saved tokenizer reads them alike.
+        """
+        places = self.tokenizer("a", "a").sequence_ids(0)
+        if places[places.index(1) - 1] != 0:
+            return
+        backend = self.tokenizer.backend_tokenizer
+        end = ends_of_text(self.tokenizer)[1]
+        name = self.tokenizer.convert_ids_to_tokens(end)
+        template = processors.TemplateProcessing(
+            single="$A:0", pair=f"$A:0 {name}:0 $B:0", special_tokens=[(name, end)]
+        )
+        steps = [] if backend.post_processor is None else [backend.post_processor]
+        backend.post_processor = processors.Sequence([*steps, template])
 
 
 def from_checkpoint(name_or_path: str, tokenizer: str | None = None) -> Start:
@@ -179,6 +198,7 @@ def _able_to_pad(tokenizer: PreTrainedTokenizerBase, config: Config, source: str
         if tokenizer.eos_token is None:
             raise UserError(f"the tokenizer of {source} has no token to pad with; give --tokenizer_name_or_path")
         tokenizer.pad_token = tokenizer.eos_token
+    tokenizer.padding_side = "right"  # as ours, from whose beginning the places of answers are counted
     if config.pad_token_id is None:
         config.pad_token_id = tokenizer.pad_token_id
     return tokenizer

@@ -24,6 +24,10 @@ TAG_COLUMNS = ("ner_tags", "tags", "labels", "label", "ner")
 OUTSIDE = "O"
 _ENTITY_TAG = re.compile(r"([BIESLUM])-(.+)", re.DOTALL)
 _ENDS = ("E", "S", "L", "U")
+_TYPELESS = frozenset("BIESLUM")
+UNNAMED = "ENTITY"
+"""The type of entities whose tags name none: B, I and O."""
+_LIKE_AN_ENTITY = re.compile(r"[BIESLUM]-.+|.+-[BIESLUM]|[BI]", re.DOTALL | re.IGNORECASE)
 _NUMBER = re.compile(r"[+-]?[0-9]+")
 
 
@@ -79,8 +83,16 @@ def load_tagged(
             notes.append(f"{split}: {without:,} rows without a word are left out")
         if not some:
             raise UserError(f"{read.tables[split].name} has no words")
+    there = {tag for _, tags, _ in sentences["train"] for tag in tags}
+    if there <= {OUTSIDE, *_TYPELESS} and OUTSIDE in there and there & {"B", "I"}:
+        notes.append(f"tags without a type of entity: read as {UNNAMED}")
+        for some in sentences.values():
+            some[:] = [
+                (words, [f"{tag}-{UNNAMED}" if tag in _TYPELESS else tag for tag in tags], place)
+                for words, tags, place in some
+            ]
     scheme = scheme_of(tags for _, tags, _ in sentences["train"])
-    if scheme is None and any(_ENTITY_TAG.fullmatch(tag) for _, tags, _ in sentences["train"] for tag in tags):
+    if scheme is None and (OUTSIDE in there or "o" in there) and any(map(_LIKE_AN_ENTITY.fullmatch, there)):
         odd = _odd_tag(read.tables["train"], sentences["train"])
         notes.append(f"tags: not read as entities, since {odd} is neither {OUTSIDE} nor one as B-PER")
     if scheme is not None:

@@ -151,6 +151,8 @@ class TextClassification(Task):
             fields |= {"num_labels": 1}
         if not isinstance(config, MiniBertConfig):
             fields |= {"lm_loss_weight": arguments.lm_loss_weight}
+        if self._is_pair:
+            start.keep_pairs_apart()
         return fields | pooling_fields(arguments, start, is_pair=self._is_pair)
 
     def encode(self, examples: Dataset, split: str, tokenizer: PreTrainedTokenizerFast, max_length: int) -> Dataset:

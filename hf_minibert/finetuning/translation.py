@@ -39,7 +39,7 @@ from hf_minibert.models.losses import IGNORE_INDEX
 from hf_minibert.models.modeling_encoder_decoder import MiniEncoderDecoderModel
 from hf_minibert.models.modeling_minigpt import MiniGPTForCausalLM
 from hf_minibert.runs.muon import EMBEDDINGS_RATE, MuonWithAdamW, matrices_and_others
-from hf_minibert.tokenization import save_tokenizer
+from hf_minibert.tokenization import ends_of_text, save_tokenizer
 
 TARGET_TOKENIZER = "target_tokenizer"
 """The folder, inside the model's, of the target's tokenizer, where the two languages have one each."""
@@ -188,13 +188,14 @@ class Translation(Task):
             decoder = _new(MiniGPTConfig.from_dict(alone.config.to_dict() | {"add_cross_attention": True}), settings)
             new = {f"decoder.{name}" for name in decoder.load_state_dict(alone.state_dict(), strict=False).missing_keys}
         _, tokenizer = self.tokenizers
+        begin, end = ends_of_text(tokenizer)
         config = MiniEncoderDecoderConfig(
             encoder=encoder.config,
             decoder=decoder.config,
             tie_word_embeddings=is_shared,
             label_smoothing=self.arguments.label_smoothing_factor,
-            decoder_start_token_id=tokenizer.cls_token_id,
-            eos_token_id=tokenizer.sep_token_id,
+            decoder_start_token_id=begin,
+            eos_token_id=end,
             pad_token_id=tokenizer.pad_token_id,
         )
         config._attn_implementation = settings.get("attn_implementation")  # of the parts, too, which forgot theirs
@@ -226,7 +227,7 @@ class Translation(Task):
         is_shared = decoders is None or decoders.get_vocab() == tokenizer.get_vocab()
         self.tokenizers = (tokenizer, tokenizer if is_shared or decoders is None else decoders)
         source_tokenizer, target_tokenizer = self.tokenizers
-        end = [target_tokenizer.sep_token_id]
+        end = [ends_of_text(target_tokenizer)[1]]
 
         def rows(batch: dict[str, list[str]]) -> dict[str, list[Any]]:
             sources = source_tokenizer(batch["source"], return_token_type_ids=False)

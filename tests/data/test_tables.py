@@ -116,6 +116,18 @@ def test_cells_of_tsv_are_what_is_between_tabs(tmp_path: Path, rows: list[tuple[
         assert rows_of(read(tmp_path / "rows.tsv", table)) == rows
 
 
+def test_quotes_of_a_tsv_that_pandas_wrote_are_pointed_out(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    texts = ['He said "hi"', '"Quoted"', "plain"]
+    path = tmp_path / "rows.tsv"
+    pd.DataFrame({"text": texts, "label": range(3)}).to_csv(path, sep="\t", index=False)
+    read_file(path, {"text": "text"})
+    assert "rows.tsv: 2 cells look as pandas and Excel write quotes" in caplog.text
+    caplog.clear()
+    path.write_text("text\tlabel\n" + "".join(f"{text}\t0\n" for text in texts))
+    read_file(path, {"text": "text"})
+    assert not caplog.text
+
+
 def test_tables_of_every_line_end(tmp_path: Path) -> None:
     for end in ("\n", "\r\n", "\r"):
         lines = ["label,text", "1,one", '2,"two, ""2"""', "", ""]

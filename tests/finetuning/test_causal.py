@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 from datasets import Dataset
-from transformers import AutoModelForCausalLM, AutoTokenizer
+from transformers import AutoModelForCausalLM, AutoTokenizer, GPT2Config, GPT2LMHeadModel, PreTrainedTokenizerFast
 
 from hf_minibert.assets import model_folder
 from hf_minibert.errors import UserError
@@ -16,7 +16,7 @@ from hf_minibert.finetuning.arguments import FinetuneArguments
 from hf_minibert.finetuning.causal import LanguageModelling, RowCollator
 from hf_minibert.finetuning.finetune import finetune
 from hf_minibert.models.losses import IGNORE_INDEX
-from hf_minibert.tokenization import load_tokenizer
+from hf_minibert.tokenization import ends_of_text, load_tokenizer
 
 TEXTS = [f"The {word} is number {number}, and naïve 🙂 people count it." for number, word in enumerate("abcdefghij")]
 LONG = " ".join(TEXTS * 3)
@@ -41,7 +41,7 @@ def encoded(split: str, length: int, **more: Any) -> tuple[list[list[int]], Data
     tokenizer = load_tokenizer(model_folder("minigpt-tiny"))
     texts = [*TEXTS[:4], "x", LONG]
     rows = LanguageModelling(arguments("x.txt", Path("out"), **more)).encode(
-        Dataset.from_dict({"text": texts}), split, tokenizer, length
+        Dataset.from_dict({"text": texts, "row": range(1, 7)}), split, tokenizer, length
     )
     documents = [[2, *tokenizer(text, split_special_tokens=True).input_ids, 3] for text in texts]
     return documents, rows
@@ -92,7 +92,8 @@ def test_figures_are_those_of_the_text_itself(tmp_path: Path) -> None:
     """Perplexity and bits per byte of the saved model, computed document by document."""
     texts = {"train": TEXTS * 2, "dev": [TEXTS[0], "x", TEXTS[1][:20], TEXTS[2]], "test": [TEXTS[3]]}
     for split, each in texts.items():
-        (tmp_path / f"{split}.jsonl").write_text("".join(json.dumps({"text": text}) + "\n" for text in each))
+        rows = [{"text": " "}, *({"text": text} for text in each)]
+        (tmp_path / f"{split}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     output = tmp_path / "out"
     assert (
         finetune(arguments(tmp_path, output, per_device_eval_batch_size=3, max_seq_length=64, write_predictions=True))
@@ -106,7 +107,7 @@ def test_figures_are_those_of_the_text_itself(tmp_path: Path) -> None:
     for name, split in (("eval", "dev"), ("test", "test")):
         nats, tokens = 0.0, 0
         lines = [json.loads(line) for line in (output / f"predictions_{name}.jsonl").read_text().splitlines()]
-        assert [line["row"] for line in lines] == list(range(len(texts[split])))
+        assert [line["row"] for line in lines] == list(range(2, 2 + len(texts[split]))), "as in the file, from 1"
         for text, line in zip(texts[split], lines, strict=True):
             ids = torch.tensor([[2, *tokenizer(text).input_ids, 3]])
             with torch.no_grad():
@@ -160,6 +161,32 @@ def test_bad_input_is_one_line(tmp_path: Path, files: dict[str, Any], more: dict
     with pytest.raises(UserError, match=message):
         finetune(arguments(tmp_path, tmp_path / "out", **more))
     assert not (tmp_path / "out").exists()
+
+
+def test_rows_without_a_text_are_counted(tmp_path: Path) -> None:
+    rows = [None, *(f"{n} {LONG}" for n in range(40)), " "]
+    (tmp_path / "rows.jsonl").write_text("".join(json.dumps({"text": row}) + "\n" for row in rows))
+    data = LanguageModelling(arguments(tmp_path / "rows.jsonl", tmp_path / "out")).read()
+    assert "train: 2 rows without a text are left out" in data.notes
+    for rows_of_split in data.splits.values():
+        assert all(one["text"].startswith(f"{one['row'] - 2} ") for one in rows_of_split)
+
+
+def test_a_stock_decoder_learns_a_text(tmp_path: Path) -> None:
+    tokenizer = load_tokenizer(model_folder("minigpt-tiny"))
+    sizes = {"vocab_size": len(tokenizer), "n_embd": 32, "n_layer": 1, "n_head": 2, "n_positions": 64}
+    GPT2LMHeadModel(GPT2Config(**sizes)).save_pretrained(tmp_path / "gpt2")
+    ends = {"bos_token": "[SEP]", "eos_token": "[SEP]"}
+    PreTrainedTokenizerFast(tokenizer_object=tokenizer.backend_tokenizer, **ends).save_pretrained(tmp_path / "gpt2")
+    (tmp_path / "data").mkdir()
+    for split in ("train", "dev"):
+        (tmp_path / "data" / f"{split}.txt").write_text(LONG)
+    output = tmp_path / "out"
+    assert finetune(arguments(tmp_path / "data", output, model_name_or_path=str(tmp_path / "gpt2"))) == 0
+    assert json.loads((output / "results.json").read_text())["metrics"]["eval_loss"] > 0
+    nothing = PreTrainedTokenizerFast(tokenizer_object=tokenizer.backend_tokenizer)
+    with pytest.raises(UserError, match="no .* tokens that begin and end a text"):
+        ends_of_text(nothing)
 
 
 def test_a_text_file_or_a_column(tmp_path: Path) -> None:

@@ -12,8 +12,9 @@ from datasets import Dataset
 from transformers import EvalPrediction
 
 from hf_minibert.errors import UserError
+from hf_minibert.finetuning import durable
 from hf_minibert.finetuning.arguments import FinetuneArguments
-from hf_minibert.finetuning.choices import MultipleChoice
+from hf_minibert.finetuning.choices import ChoicesCollator, MultipleChoice
 from hf_minibert.finetuning.finetune import finetune
 from hf_minibert.finetuning.start import from_preset
 from hf_minibert.tokenization import load_tokenizer
@@ -360,6 +361,33 @@ def test_a_choice_that_is_not_there_changes_nothing(tmp_path: Path, name: str) -
     ):
         assert (one is None) == (other is None)
         assert one is None or torch.allclose(one, other, atol=1e-5)
+
+
+def test_batches_have_questions_of_one_length(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked = [
+        (f"Which {'long ' * (number % 9)}one?", ["a", f"b{' b' * (number % 7)}"], number % 2) for number in range(40)
+    ]
+    for split in ("train", "dev"):
+        write(tmp_path / f"{split}.jsonl", plain, asked)
+    seen, waste = list[list[int]](), list[float]()
+    group, collate = durable.get_length_grouped_indices, ChoicesCollator.__call__
+
+    def grouped(lengths: list[int], *rest: Any) -> list[int]:
+        seen.append(lengths)
+        return group(lengths, *rest)
+
+    def collated(self: ChoicesCollator, rows: list[dict[str, Any]]) -> Any:
+        batch = collate(self, rows)
+        waste.append(1 - float(batch["attention_mask"].float().mean()))
+        return batch
+
+    monkeypatch.setattr(durable, "get_length_grouped_indices", grouped)
+    monkeypatch.setattr(ChoicesCollator, "__call__", collated)
+    model = {"model": "minibert-tiny", "per_device_train_batch_size": 4, "per_device_eval_batch_size": 4}
+    arguments = {"task": "multiple-choice", "dataset": str(tmp_path), "num_train_epochs": 1.0}
+    assert finetune(FinetuneArguments(**arguments, **model, output_dir=str(tmp_path / "out"))) == 0
+    assert len(set(seen[0])) > 8, "of questions, and not of how many choices they have"
+    assert sum(waste[10:]) / len(waste[10:]) < 0.3, "the evaluation's batches have little padding"
 
 
 def test_minigpt_learns_to_choose_and_opens_anywhere(tmp_path: Path) -> None:

@@ -500,6 +500,15 @@ def test_columns_that_could_be_several_or_none(columns, message):
     assert str(caught.value) == message
 
 
+@pytest.mark.parametrize("suffix", ["csv", "tsv", "jsonl"])
+def test_many_broken_numbers_are_scores_in_every_format(tmp_path, suffix):
+    rows = [{"text": f"Text {n}", "label": n / 7} for n in range(60)]
+    source = write(tmp_path / f"rows.{suffix}", rows)
+    assert load_labelled(source, eval_source=source).problem_type == "regression"
+    few = write(tmp_path / f"few.{suffix}", [{"text": f"Text {n}", "label": n % 5} for n in range(60)])
+    assert load_labelled(few, eval_source=few).problem_type == "single_label_classification"
+
+
 def test_columns_in_a_sentence(tmp_path):
     rows = [{"text": f"He saw {n}.", "one": "He", "two": f"{n}", "label": n % 2} for n in range(40)]
     source = write(tmp_path / "rows.jsonl", rows)
@@ -524,6 +533,8 @@ def test_columns_in_a_sentence(tmp_path):
         (labelled_rows([1.5, None]), {"problem_type": "regression"}, "line 2: a missing value in the column"),
         (labelled_rows(["a", "b"]), {"problem_type": "multi_label_classification"}, "'a' is no list of labels"),
         (labelled_rows([[0, 1, 0], [1, 1, 0]]), {}, "[0, 1, 0] has a number twice; write the labels that the text has"),
+        (labelled_rows([["0", "1", "0"], ["1", "1", "0"]]), {}, "has a number twice; write the labels that the text"),
+        (labelled_rows(["0;1;0", "1;1;0"]), {"label_separator": ";"}, "has a number twice; write the labels that the"),
         (labelled_rows([[0, 1], [1, 0]]), {}, "have the same labels (0, 1); write the labels that a text has"),
         (labelled_rows([0.5, 1.5]), {"problem_type": "regression", "label_names": ["a"]}, "names classes, but"),
         (labelled_rows(["a", "b"]), {"label_separator": ";", "problem_type": "regression"}, "parts the labels of"),

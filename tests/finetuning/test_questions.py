@@ -119,6 +119,20 @@ def test_answers_as_they_may_be_written(tmp_path: Path, answers: Any, expected: 
     assert (own["answers"], own["start"]) == expected
 
 
+@pytest.mark.parametrize("suffix", ["jsonl", "csv"])
+def test_a_place_in_a_column_of_its_own_is_where_the_answer_is(tmp_path: Path, suffix: str) -> None:
+    context = "The king saw the king."
+    rows = [{"question": f"Who {at}?", "context": context, "answer": "the king", "answer_start": 13} for at in range(2)]
+    rows.append({"question": "Who?", "context": context, "answer": "king", "answer_start": 17})
+    for name in ("train", "dev"):
+        if suffix == "jsonl":
+            text = "".join(json.dumps(row) + "\n" for row in rows)
+        else:
+            text = "\n".join([",".join(rows[0]), *(",".join(map(str, row.values())) for row in rows)])
+        (tmp_path / f"{name}.{suffix}").write_text(text)
+    assert load_questions(str(tmp_path)).splits["train"]["start"][:] == [13, 13, 17]
+
+
 def test_other_columns_and_no_ids(tmp_path: Path) -> None:
     rows = [{"query": "Where?", "passage": ONE, "answer": "Zürich", "nr": number} for number in range(2)]
     for name in ("train", "dev"):

@@ -12,6 +12,7 @@ from commands import REPOSITORY
 from transformers import AutoModelForMaskedLM
 
 from hf_minibert.errors import UserError
+from hf_minibert.finetuning import finetune as finetune_module
 from hf_minibert.finetuning.arguments import FinetuneArguments
 from hf_minibert.finetuning.durable import Watch
 from hf_minibert.finetuning.finetune import finetune
@@ -57,9 +58,16 @@ def stop_at(step: int, which: int, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_several_seeds_stopped_between_and_within(
-    arguments: FinetuneArguments, capsys: pytest.CaptureFixture[str]
+    arguments: FinetuneArguments, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     many = replace(arguments, seeds=3, best_metric="loss")
+    held, train_seed = list[Any](), finetune_module.train_seed
+
+    def watched(*given: Any) -> Any:
+        held.append(outcome := train_seed(*given))
+        return outcome
+
+    monkeypatch.setattr(finetune_module, "train_seed", watched)
     with pytest.MonkeyPatch.context() as patch:
         stop_at(7, 2, patch)
         assert finetune(many) == 143
@@ -74,6 +82,8 @@ def test_several_seeds_stopped_between_and_within(
     assert "going on from checkpoint-7" in said
     assert "seed 42, 1 of 3" not in said
     assert "seed 44, 3 of 3" in said
+    assert len(held) == 4
+    assert all(outcome.trainer is None for outcome in held), "one model at a time is in memory"
     results = json.loads((folder / "results.json").read_text())
     seeds = results["seeds"]
     assert seeds["seeds"] == [42, 43, 44]

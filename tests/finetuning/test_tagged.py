@@ -129,6 +129,22 @@ def test_a_tag_that_keeps_the_others_from_being_entities_is_named(tmp_path: Path
     assert "train.conll, line 1)" in note
 
 
+@pytest.mark.parametrize("odd", ["ORG-B", "b-org"])
+def test_tags_that_look_like_entities_and_are_none_are_named(tmp_path: Path, odd: str) -> None:
+    for name in ("train.conll", "dev.conll"):
+        (tmp_path / name).write_text(f"a {odd}\nb O\n")
+    assert any(f"not read as entities, since the tag {odd} (" in note for note in load_tagged(str(tmp_path)).notes)
+
+
+def test_tags_without_a_type_are_entities_of_one(tmp_path: Path) -> None:
+    for name in ("train.conll", "dev.conll"):
+        (tmp_path / name).write_text("deep B\nnets I\nwork O\n\ngraphs B\n")
+    data = load_tagged(str(tmp_path))
+    assert (data.labels, data.scheme) == (["O", "B-ENTITY", "I-ENTITY"], "IOB2")
+    assert [data.splits["eval"][at]["tags"] for at in range(2)] == [[1, 2, 0], [1]]
+    assert "tags without a type of entity: read as ENTITY" in data.notes
+
+
 def test_other_columns_are_named_and_plain_tags_stay(tmp_path: Path) -> None:
     path = tmp_path / "train.jsonl"
     rows = [{"words": [f"w{at}", "runs"], "xpos": ["NN", "VB"], "upos": ["NOUN", "VERB"]} for at in range(40)]

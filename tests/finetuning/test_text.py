@@ -256,8 +256,11 @@ def test_new_weights_and_stock_models(tmp_path: Path, models: Path) -> None:
 
     gpt = GPT2LMHeadModel(GPT2Config(vocab_size=len(tokenizer), n_embd=32, n_layer=1, n_head=2, n_positions=64))
     gpt.save_pretrained(tmp_path / "gpt")
-    as_in_gpt2 = PreTrainedTokenizerFast(tokenizer_object=tokenizer.backend_tokenizer, eos_token="[SEP]")
+    ends = {"bos_token": "[SEP]", "eos_token": "[SEP]", "padding_side": "left"}
+    as_in_gpt2 = PreTrainedTokenizerFast(tokenizer_object=tokenizer.backend_tokenizer, **ends)
     as_in_gpt2.save_pretrained(tmp_path / "gpt")
+    opened = from_checkpoint(str(tmp_path / "gpt")).tokenizer
+    assert opened.padding_side == "right", "the places of answers are counted from the left"
     arguments = asked(models, tmp_path, KINDS["single"], model_name_or_path=str(tmp_path / "gpt"))
     assert finetune(arguments) == 0
     results = json.loads((tmp_path / "out" / "results.json").read_text())
@@ -272,14 +275,30 @@ def test_new_weights_and_stock_models(tmp_path: Path, models: Path) -> None:
     assert "trained from new weights for" in (tmp_path / "new" / "README.md").read_text()
 
 
-def test_processes_count_every_text_once(models: Path, tmp_path: Path) -> None:
-    """Also where the last batch is shorter, and one process has none of it."""
+def test_decoders_read_two_texts_with_an_end_between_them() -> None:
+    for model in ("minigpt-tiny", "minibert-tiny"):
+        start = from_preset(model)
+        alone, before = start.tokenizer("A b").input_ids, start.tokenizer("A b", "C").input_ids
+        for _ in range(2):
+            start.keep_pairs_apart()
+        assert start.tokenizer("A b").input_ids == alone
+        ids = start.tokenizer("A b", "C").input_ids
+        if model == "minibert-tiny":
+            assert ids == before
+        else:
+            assert ids == [*alone, start.tokenizer.sep_token_id, *start.tokenizer("C").input_ids]
+            assert start.tokenizer("A b", "C", return_offsets_mapping=True).offset_mapping[-1] == (0, 1)
+
+
+@pytest.mark.parametrize("size", [5, 1])
+def test_processes_count_every_text_once(models: Path, tmp_path: Path, size: int) -> None:
+    """Also where the last batch is shorter, and where one process has none of it."""
     arguments = asked(models, tmp_path, KINDS["single"])
     settings = {
         name: getattr(arguments, name)
         for name in ("model_name_or_path", "dataset", "output_dir", "num_train_epochs", "write_predictions")
     }
-    batches = {"per_device_train_batch_size": 4, "per_device_eval_batch_size": 5}
+    batches = {"per_device_train_batch_size": 4, "per_device_eval_batch_size": size}
     done = command("finetune.py", tmp_path / "cache", launcher=TWO_PROCESSES, **settings, **batches)
     assert done.returncode == 0, done.stderr
     assert done.stdout.count("fine-tuning ") == 1
@@ -297,6 +316,8 @@ def test_processes_count_every_text_once(models: Path, tmp_path: Path) -> None:
     found = json.loads((folder / "results.json").read_text())["metrics"]
     right = np.mean([line["label"] == line["prediction"] for line in lines])
     assert found["eval_accuracy"] == pytest.approx(right)
+    nats = -np.log([line["scores"][line["label"]] for line in lines]).mean()
+    assert found["eval_loss"] == pytest.approx(nats, abs=1e-3)
 
 
 @pytest.mark.parametrize("path", sorted((REPOSITORY / "scripts/configs/babylm").iterdir()), ids=lambda path: path.stem)
