@@ -49,7 +49,8 @@ if __name__ == "__main__":
 
     folder, delay = Path(os.environ["HUB_FOLDER"]), float(os.environ["HUB_DELAY"])
     datasets.load_dataset = lambda *_arguments, **_options: streamed_hub.stream(folder, delay)
-    huggingface_hub.HfApi.dataset_info = lambda _self, name: SimpleNamespace(sha=name)
+    newest = (folder / "revision").read_text() if (folder / "revision").exists() else "first"
+    huggingface_hub.HfApi.dataset_info = lambda _self, _name, revision: SimpleNamespace(sha=revision or newest)
     streamed.PART_BYTES = int(os.environ["PART_BYTES"])
     sys.argv[0] = str(SCRIPT)
     runpy.run_path(str(SCRIPT), run_name="__main__")

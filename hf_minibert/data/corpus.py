@@ -56,7 +56,7 @@ _WRITTEN = "written by a verb"
 _MOST_KINDS = 8
 _PLAIN_SUFFIX = re.compile(r"(\.[a-z0-9_+-]{1,12}){1,2}")
 _BLANK_LINES = re.compile(r"\n(?:[ \t]*\n)+")
-_HUB_NAME = re.compile(r"[A-Za-z0-9][\w.-]*(/[\w.-]+)?(:[\w.+-]+)?")
+_HUB_NAME = re.compile(r"[A-Za-z0-9][\w.-]*(/[\w.-]+)?(:[\w.+-]+)?(@[\w./+-]+)?")
 
 
 def open_corpus(
@@ -561,6 +561,11 @@ class HubCorpus(Corpus):
 class HubStream(HubCorpus):
     """A data set that is read without storing it; reading can continue from a position."""
 
+    def __init__(self, name: str, rows: Any, text_column: str, *, fingerprint: str, pinned: str) -> None:
+        """`pinned`: its name with the revision that is read, as `open_corpus` takes it."""
+        super().__init__(name, rows, text_column, fingerprint=fingerprint)
+        self.pinned = pinned
+
     def _documents(self) -> Iterator[Document]:
         return self.documents_after(None)
 
@@ -580,10 +585,13 @@ def _open_hub_corpus(source: str, *, text_column: str, streaming: bool) -> HubCo
         raise UserError(
             f"{source!r} is neither a file or folder that exists nor the name of a Hub data set; check the path"
         )
-    name, _, config = source.partition(":")
+    whole, _, asked = source.partition("@")
+    name, _, config = whole.partition(":")
+    revision = asked or None
     try:
         # A stream has no fingerprint of its own: the revision that the Hub names now is pinned, and stands for it.
-        revision = huggingface_hub.HfApi().dataset_info(name).sha if streaming else None
+        if streaming:
+            revision = huggingface_hub.HfApi().dataset_info(name, revision=revision).sha
         rows = datasets.load_dataset(name, config or None, split="train", revision=revision, streaming=streaming)
     except (
         Exception
@@ -598,6 +606,8 @@ def _open_hub_corpus(source: str, *, text_column: str, streaming: bool) -> HubCo
         if text_column not in columns:
             raise _missing_column(f"the data set {source}", text_column, columns)
         rows = rows.select_columns([column for column in columns if column in ("id", text_column)])
-    origin = f"reader {READER_VERSION}\0{source}\0{text_column}\0{revision or rows._fingerprint}"
+    origin = f"reader {READER_VERSION}\0{whole}\0{text_column}\0{revision if streaming else rows._fingerprint}"
     fingerprint = hashlib.blake2b(origin.encode(), digest_size=16).hexdigest()
-    return (HubStream if streaming else HubCorpus)(source, rows, text_column, fingerprint=fingerprint)
+    if streaming:
+        return HubStream(whole, rows, text_column, fingerprint=fingerprint, pinned=f"{whole}@{revision}")
+    return HubCorpus(whole, rows, text_column, fingerprint=fingerprint)

@@ -5,7 +5,7 @@ Example k is row k mod N of epoch k div N, for N rows an epoch. The epochs of a 
 and the number of processes changes who computes an example, not which examples make up a step.
 """
 
-from collections.abc import Generator, Iterator
+from collections.abc import Callable, Generator, Iterator
 from contextlib import closing, nullcontext
 
 import numpy as np
@@ -73,6 +73,7 @@ def training_batches(
     last_row: int | None = None,
     num_workers: int = 0,
     with_places: bool = False,
+    is_stopped: Callable[[], bool] = lambda: False,
 ) -> Generator[Batch]:
     """Micro-batches of one process; the processes take turns. Closing it ends its workers.
 
@@ -86,10 +87,14 @@ def training_batches(
         num_workers: processes that prepare batches; 0, this one does.
         with_places: whether batches also have `predicted_places`, (predicted tokens,): where in all their labels, one
             row behind another, those that are not -100 stand.
+        is_stopped: whether to give up a wait for the next part of a stream.
+
+    Raises:
+        StreamError: a stream broke off, or `is_stopped` while it was waited for.
     """
     order: Order = _Repeated(objective.num_rows)
     if isinstance(objective, StreamedRows):
-        order = objective.order(last_row)
+        order = objective.order(last_row, is_stopped)
     plan = _Plan(order, batch_size=batch_size, rank=rank, world_size=world_size, first_row=first_row, last_row=last_row)
     # A generator of its own, since the loader draws from it, and dropout's must not depend on when loading began.
     loader = DataLoader(

@@ -47,7 +47,16 @@ it is known while reading, so that the position of the stream is exact and nothi
 POSITION_FILE = "position.json"
 LOCK_FILE = "lock"
 END_FILE = "end.json"
+STOPPED = "a signal stopped the run while it waited for the next part of its stream"
 SECONDS_BETWEEN_LOOKS = 0.05
+
+
+class StreamError(UserError):
+    """A stream broke off, and all processes of the run know it."""
+
+
+class StreamStoppedError(StreamError):
+    """A signal stopped the run while it waited for a part."""
 
 
 @dataclass(frozen=True)
@@ -228,16 +237,17 @@ class StreamedRows:
         except UserError:
             return 0
 
-    def order(self, last_row: int | None) -> "StreamedOrder":
-        """The order for a run that ends after `last_row` rows; None if that is not known."""
-        return StreamedOrder(self, last_row)
+    def order(self, last_row: int | None, is_stopped: Callable[[], bool]) -> "StreamedOrder":
+        """The order for a run that ends after `last_row` rows (None if that is not known), or when `is_stopped`."""
+        return StreamedOrder(self, last_row, is_stopped)
 
 
 class StreamedOrder:
     """Counts through the parts. While one is read it has the next one made, and waits for it if it is late."""
 
-    def __init__(self, objective: StreamedRows, last_row: int | None) -> None:
+    def __init__(self, objective: StreamedRows, last_row: int | None, is_stopped: Callable[[], bool]) -> None:
         self._objective, self._stream, self._last_row = objective, objective.stream, last_row
+        self._is_stopped = is_stopped
         self._begins = [0]
         """The first example of each known epoch, and of the next."""
         self._rows_of_part: dict[int, int] = {}
@@ -249,7 +259,7 @@ class StreamedOrder:
         """See `Order`.
 
         Raises:
-            UserError: a part could not be made.
+            StreamError: a part could not be made, or the run is stopped meanwhile.
         """
         while self._begins[-1] < until:
             self._add_epoch()
@@ -292,9 +302,12 @@ class StreamedOrder:
                 if stream.part_of(epoch) is not None:
                     continue
                 write_text(stream.error_file(epoch), "the process that reads the stream was killed")  # tell all
+            if self._is_stopped() and not stream.error_file(epoch).exists():
+                write_text(stream.error_file(epoch), STOPPED)
             if stream.error_file(epoch).exists():
                 reason = stream.error_file(epoch).read_text(encoding="utf-8")
-                raise UserError(f"{reason}. The run goes on from its last checkpoint with --resume")
+                kind = StreamStoppedError if reason == STOPPED else StreamError
+                raise kind(f"{reason}. The run goes on from its last checkpoint with --resume")
             time.sleep(SECONDS_BETWEEN_LOOKS)
         return part
 

@@ -13,6 +13,7 @@ from torch.nn.attention.flex_attention import BlockMask
 from transformers.cache_utils import Cache
 from transformers.masking_utils import (
     and_masks,
+    causal_mask_function,
     create_bidirectional_mask,
     create_causal_mask,
     find_packed_sequence_indices,
@@ -21,6 +22,10 @@ from transformers.masking_utils import (
 
 from .configuration_transformer import TransformerConfig
 
+BY_INDEX = ("eager", "sdpa")
+"""Attention functions that take a mask of booleans as it is."""
+LIMITED = (*BY_INDEX, "flex_attention")
+"""Those for which transformers makes any mask that a function describes."""
 Mask = Tensor | BlockMask | None
 """What an attention function takes: numbers to add, booleans, a block mask, or nothing where every token is seen."""
 
@@ -40,16 +45,26 @@ def bidirectional_mask(
         attention_mask: (batch, sequence), 0 for padding; or (batch, 1, sequence, sequence).
         packed: (batch, sequence), positions that restart with every document of a row, if rows may hold several.
         causal_rows: (batch,), true for rows in which no token sees a later one, as in hybrid pre-training.
+
+    Raises:
+        ValueError: the attention function, or a whole mask that is given, cannot show `causal_rows`.
     """
     limits = []
     if packed is not None:
-        documents = find_packed_sequence_indices(packed.expand(hidden_states.shape[0], -1))
-        if documents is not None:  # None: there is one document in each row
+        documents = documents_of(packed.expand(hidden_states.shape[0], -1))
+        if documents is not None:
             limits.append(packed_sequence_mask_function(documents))
+    if causal_rows is not None and (
+        config._attn_implementation not in LIMITED or (attention_mask is not None and attention_mask.ndim == 4)
+    ):
+        raise ValueError(
+            f"causal_rows need attn_implementation {', '.join(LIMITED)} (not {config._attn_implementation!r}) and no "
+            "attention_mask of (batch, 1, sequence, sequence)"
+        )
     if causal_rows is not None:
         limits.append(causal_rows_mask_function(causal_rows))
     limit = and_masks(*limits) if limits else None
-    if limit is not None and attention_mask is None and config._attn_implementation in ("eager", "sdpa"):
+    if limit is not None and attention_mask is None and config._attn_implementation in BY_INDEX:
         return mask_by_index(limit, hidden_states)
     return create_bidirectional_mask(config, hidden_states, attention_mask, and_mask_function=limit)
 
@@ -70,7 +85,27 @@ def causal_mask(
         packed: (batch, sequence), positions that restart with every document of a row, if rows may hold several.
         cache: keys and values of earlier tokens, which all tokens see.
     """
+    if packed is not None and not getattr(config, "is_causal", True):  # a decoder that is asked to see later tokens
+        return bidirectional_mask(config, hidden_states, attention_mask, packed)
+    is_alone = attention_mask is None and cache is None
+    if packed is not None and is_alone and config._attn_implementation in BY_INDEX:
+        documents = documents_of(packed.expand(hidden_states.shape[0], -1))
+        if documents is not None:
+            limit = and_masks(causal_mask_function, packed_sequence_mask_function(documents))
+            return mask_by_index(limit, hidden_states)
+        packed = None
     return create_causal_mask(config, hidden_states, attention_mask, cache, packed)
+
+
+def documents_of(positions: Tensor) -> Tensor | None:
+    """The number of each token's document in its row, (batch, sequence), where positions restart with each document.
+
+    None: there is one document in each row, so that no mask is needed. To find that out on a GPU, the computer would
+    wait for it, longer than a mask takes.
+    """
+    if positions.device.type == "cpu":
+        return find_packed_sequence_indices(positions)
+    return (positions.diff(prepend=positions[:, :1] - 1) != 1).cumsum(-1)
 
 
 def cross_mask(

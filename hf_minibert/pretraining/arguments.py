@@ -124,12 +124,12 @@ class HardwareArguments:
     """Number format of the large matrix products; weights stay in float32. Default: bf16 if the device computes in it,
     else no."""
     attn_implementation: Literal["eager", "sdpa", "flex_attention", "flash_attention_2"] | None = None
-    """How attention is computed. Default: sdpa; but eager on a CPU that computes in bfloat16, for rows of up to 256
-    tokens, where it is faster."""
+    """How attention is computed. Default: sdpa; but eager on a CPU that computes in bfloat16, where it is faster: for
+    rows of up to 256 tokens, or 512 if the model is compiled."""
     compile: bool | None = None
     """Compile the model with torch.compile. The run starts later, and its steps are faster (benchmarks/README.md says
-    by how much). On a CPU it needs a C++ compiler. Default: yes on a CPU that has one, for rows of up to 256 tokens
-    and a --budget of five minutes or more; fifteen minutes if the CPU does not compute in bfloat16. Else no."""
+    by how much). On a CPU it needs a C++ compiler. Default: yes on a CPU that has one, for rows of up to 512 tokens
+    and a --budget of five minutes or more; 256 and fifteen minutes if the CPU does not compute in bfloat16. Else no."""
     gradient_checkpointing: bool = False
     """Compute each layer again for its gradient instead of storing its values: slower, but needs less memory."""
     dataloader_num_workers: int = 0

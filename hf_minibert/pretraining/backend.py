@@ -5,8 +5,10 @@ back end and any number of processes.
 """
 
 import os
+import re
 from collections.abc import Iterator
 from datetime import timedelta
+from importlib import metadata
 from pathlib import Path
 from typing import Any
 
@@ -38,6 +40,7 @@ from hf_minibert.runs.hardware import use_all_cores
 
 DATA_PARALLEL = (DistributedType.NO, DistributedType.MULTI_CPU, DistributedType.MULTI_GPU, DistributedType.MULTI_XPU)
 STORE_TIMEOUT = timedelta(hours=12)
+OLDEST_DEEPSPEED = (0, 19, 8)
 WHOLE = StateDictOptions(full_state_dict=True, cpu_offload=True)
 ZERO_STAGES = (1, 2)
 ZERO_MOMENTS = ("exp_avg", "exp_avg_sq")
@@ -123,7 +126,7 @@ class Backend:
 
     def decides_on_device(self, is_finite: Tensor) -> bool:
         """Whether optimizers find out on the device that a step is to be left out: then nobody waits for it."""
-        return is_finite.device.type != "cpu" and not self.accelerator.is_fsdp2
+        return is_finite.device.type == "cuda" and not self.accelerator.is_fsdp2  # of others not all optimizers can
 
     def tensors(self) -> Iterator[Tensor]:
         """This process's part of the weights and moments."""
@@ -254,6 +257,12 @@ def zero_plugin(arguments: PretrainArguments) -> DeepSpeedPlugin | None:
         return None
     if not is_deepspeed_available():
         raise UserError("ZeRO needs its package: pip install deepspeed; or divide with scripts/configs/fsdp2.yaml")
+    if tuple(map(int, re.findall(r"\d+", found := metadata.version("deepspeed"))[:3])) < OLDEST_DEEPSPEED:
+        oldest = ".".join(map(str, OLDEST_DEEPSPEED))
+        raise UserError(
+            f"deepspeed is {found}, and versions before {oldest} step on gradients that are not finite in silence; "
+            "pip install --upgrade deepspeed"
+        )
     if arguments.optimizer == "muon":
         raise UserError(
             "ZeRO divides matrices, of which optimizer muon needs the whole; begin with --optimizer adamw, or use "

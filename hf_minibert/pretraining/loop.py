@@ -20,8 +20,10 @@ from torch import Tensor
 from transformers.utils.logging import disable_progress_bar
 
 from hf_minibert.certificate.certificate import CERTIFICATE, certify, checkpoints_in
+from hf_minibert.data.corpus import HubStream
 from hf_minibert.data.loader import evaluation_batches, training_batches
 from hf_minibert.data.rows import Batch
+from hf_minibert.data.streamed import StreamError, StreamStoppedError
 from hf_minibert.errors import UserError
 from hf_minibert.evaluation.held_out import evaluate
 from hf_minibert.files import CARD, Manifest, disk_errors, write_json
@@ -56,7 +58,7 @@ from hf_minibert.pretraining.report import (
     steps_told,
     summary,
 )
-from hf_minibert.pretraining.saved_arguments import ARGUMENTS, read_arguments
+from hf_minibert.pretraining.saved_arguments import ARGUMENTS, NUM_PROCESSES, read_arguments
 from hf_minibert.pretraining.schedule import (
     DECAY_SHARE,
     Clock,
@@ -160,7 +162,7 @@ class Pretraining:
         self.state = load_state(checkpoint)
         check_same_data(self.state.data, self.data)
         self.state.data = self.data.fingerprint
-        before = read_arguments(self.folder)
+        before = {NUM_PROCESSES: self.accelerator.num_processes} | read_arguments(self.folder)
         if self.arguments.optimizer != before["optimizer"]:
             raise UserError(
                 f"the run's moments are those of {before['optimizer']}, so it cannot go on with --optimizer "
@@ -188,8 +190,12 @@ class Pretraining:
         torch.manual_seed(self.arguments.seed + self.accelerator.process_index)  # dropout of its own for each
 
     def _saved_arguments(self) -> dict[str, Any]:
-        """The arguments that a resumed run starts from."""
-        return dataclasses.asdict(self.arguments) | {"resume": False, "overwrite_output_dir": False}
+        """The arguments that a resumed run starts from; of a stream, with the revision that this one reads."""
+        settled: dict[str, Any] = {"resume": False, "overwrite_output_dir": False}
+        settled[NUM_PROCESSES] = self.accelerator.num_processes
+        if isinstance(self.data.corpus, HubStream):
+            settled["corpus"] = [self.data.corpus.pinned]
+        return dataclasses.asdict(self.arguments) | settled
 
     def run(self, stop: StopSignal) -> int:
         """The loop. Returns the exit status.
@@ -212,6 +218,7 @@ class Pretraining:
             ),
             num_workers=arguments.dataloader_num_workers,
             with_places=self.plan.objective.takes_places,
+            is_stopped=lambda: stop.received,
         )
         clock = Clock(state)
         progress, saved, is_first = self.end.progress(state), state.seconds, True
@@ -223,7 +230,14 @@ class Pretraining:
             if arguments.compile:
                 bar.set_postfix_str("compiling")
             while progress < 1 and not stop.agreed:
-                losses = self.step(batches, progress, stop)
+                try:
+                    losses = self.step(batches, progress, stop)
+                except StreamError as error:  # in all processes, before anything is computed
+                    if not is_first and not (self.folder / f"checkpoint-{state.step}").exists():
+                        self.save(None)
+                    if isinstance(error, StreamStoppedError):
+                        break
+                    raise
                 begin = state.seconds
                 state.seconds, state.training_seconds = share_seconds(clock, accelerator)
                 if arguments.compile and is_first:
@@ -416,6 +430,7 @@ class Pretraining:
         """
         batch, counts, before = self.newest
         self.model.train(False)
+        self.model.training = True  # for the head alone, which makes a loss then, without logits of all tokens
         with torch.no_grad(), self._uncompiled():
             now = self.model(**batch, **counts, **self.plan.objective.forward_settings(self.arguments))["loss"]
         self.model.train()

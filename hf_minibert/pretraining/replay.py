@@ -15,6 +15,7 @@ from hf_minibert.errors import UserError
 from hf_minibert.pretraining.checkpoint import TrainState, checkpoints, is_whole, load_state, load_weights
 from hf_minibert.pretraining.data import read_data
 from hf_minibert.pretraining.plan import Plan, build_model
+from hf_minibert.pretraining.saved_arguments import NUM_PROCESSES, read_arguments
 
 SHOWN_ROWS = 3
 SHOWN_TOKENS = 24
@@ -41,7 +42,10 @@ def replay(plan: Plan, step: int) -> int:
             state, origin = load_state(checkpoint), str(checkpoint)
             break
     model.to(accelerator.device).train()
-    rows_per_step = state.rows_per_step or arguments.per_device_train_batch_size * arguments.gradient_accumulation_steps
+    processes = read_arguments(plan.folder).get(NUM_PROCESSES, 1)
+    rows_per_step = state.rows_per_step or (
+        arguments.per_device_train_batch_size * arguments.gradient_accumulation_steps * processes
+    )
     first = state.rows + (step - 1 - state.step) * rows_per_step
     rows = training_batches(data.train, batch_size=1, first_row=first, last_row=first + rows_per_step)
     found = []
@@ -52,7 +56,9 @@ def replay(plan: Plan, step: int) -> int:
         torch.autograd.backward(loss)
         norms = [parameter.grad.norm() for parameter in model.parameters() if parameter.grad is not None]
         model.zero_grad()
-        found.append((float(loss), float(torch.stack(norms).norm()), fault, row["input_ids"][0, :SHOWN_TOKENS]))
+        found.append(
+            (float(loss.detach()), float(torch.stack(norms).norm()), fault, row["input_ids"][0, :SHOWN_TOKENS])
+        )
     losses = torch.tensor([loss for loss, *_ in found])
     lines = [
         f"step {step}: rows {first:,} to {first + rows_per_step - 1:,}, with {origin}",

@@ -17,6 +17,8 @@ ARGUMENTS = "arguments.json"
 ENDS = ("budget", "max_steps", "max_tokens")
 RETIRED = ("replay",)
 """Arguments of earlier versions that decide nothing any more."""
+NUM_PROCESSES = "num_processes"
+"""What stands beside the arguments: how many processes shared a step."""
 
 
 def of_run(folder: str) -> PretrainArguments:
@@ -43,17 +45,21 @@ def resumed(arguments: PretrainArguments) -> PretrainArguments:
     settings = _current(arguments.output_dir, "resume")
     if any(vars(arguments)[end] is not None for end in ENDS):
         settings = {name: value for name, value in settings.items() if name not in ENDS}
-    return parse(PretrainArguments, defaults=settings)
+    found, saved = parse(PretrainArguments, defaults=settings), settings.get("corpus") or []
+    if found.corpus == [name.partition("@")[0] for name in saved]:
+        return replace(found, corpus=saved)  # of a stream, the revision that the run began with
+    return found
 
 
 def _current(folder: str, verb: str) -> dict[str, Any]:
-    """The saved arguments of the run in a folder, without those that this version has retired."""
+    """The saved arguments of the run in a folder, without those that are retired, and what stands beside them."""
     if not (Path(folder) / ARGUMENTS).is_file() and not any(Path(folder).glob(f"checkpoint-*/{ARGUMENTS}")):
         missing = Path(folder) / ARGUMENTS
         raise UserError(
             f"nothing to {verb}: {missing} is missing; output_dir must be the folder of an earlier pre-training"
         )
-    return {name: value for name, value in read_arguments(Path(folder)).items() if name not in RETIRED}
+    saved = read_arguments(Path(folder))
+    return {name: value for name, value in saved.items() if name not in (*RETIRED, NUM_PROCESSES)}
 
 
 def read_arguments(folder: Path) -> dict[str, Any]:

@@ -617,7 +617,9 @@ def hub(monkeypatch):
 
     monkeypatch.setattr(datasets, "load_dataset", load_dataset)
     monkeypatch.setattr(
-        huggingface_hub.HfApi, "dataset_info", lambda _self, name: SimpleNamespace(sha=f"sha of {name}")
+        huggingface_hub.HfApi,
+        "dataset_info",
+        lambda _self, name, revision: SimpleNamespace(sha=revision or f"sha-of-{name}"),
     )
     return asked
 
@@ -630,7 +632,12 @@ def test_hub_data_set(hub):
     streamed = open_corpus(["texts"], streaming=True)
     assert list(streamed) == list(streamed) == [("texts/x", "größe")]
     assert streamed.fingerprint == open_corpus(["texts"], streaming=True).fingerprint != corpus.fingerprint
-    assert hub[:2] == [("me/texts", "en", "train", None, False), ("texts", None, "train", "sha of texts", True)]
+    assert hub[:2] == [("me/texts", "en", "train", None, False), ("texts", None, "train", "sha-of-texts", True)]
+    again = open_corpus([streamed.pinned], streaming=True)
+    assert (streamed.pinned, again.pinned, again.name) == ("texts@sha-of-texts", "texts@sha-of-texts", "texts")
+    assert again.fingerprint == streamed.fingerprint
+    open_corpus(["me/texts:en@v1"])
+    assert hub[-1] == ("me/texts", "en", "train", "v1", False)
 
 
 def test_streaming_what_is_here_is_refused(tmp_path):

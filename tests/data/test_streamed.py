@@ -59,7 +59,7 @@ class Whole:
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Of the rows of a Hub data set in two files; every test has a data set of its own."""
     monkeypatch.setattr(streamed, "PART_BYTES", PER_PART * SIZE)
-    monkeypatch.setattr(huggingface_hub.HfApi, "dataset_info", lambda *_: SimpleNamespace(sha=str(tmp_path)))
+    monkeypatch.setattr(huggingface_hub.HfApi, "dataset_info", lambda *_, **__: SimpleNamespace(sha=str(tmp_path)))
     monkeypatch.setattr(datasets, "load_dataset", lambda *_arguments, **_options: streamed_hub.stream(tmp_path))
     # As spawned, but sooner; tests/invariants/test_streaming.py spawns.
     context, soon = multiprocessing.get_context, server(environment(tmp_path / "cache"))
@@ -231,7 +231,7 @@ def test_reading_goes_on_exactly_where_it_stopped(tmp_path, monkeypatch, kind):
     monkeypatch.setattr(
         datasets, "load_dataset", lambda *_, **__: load(kind, data_files=files, split="train", streaming=True)
     )
-    monkeypatch.setattr(huggingface_hub.HfApi, "dataset_info", lambda *_: SimpleNamespace(sha="x"))
+    monkeypatch.setattr(huggingface_hub.HfApi, "dataset_info", lambda *_, **__: SimpleNamespace(sha="x"))
     whole = list(open_hub())
     assert len(whole) == 75
     for place in (1, 9, 25, 26, 40, 74, 75):

@@ -236,6 +236,17 @@ def test_zero_without_its_package_is_one_line(
     assert "pip install deepspeed" in capsys.readouterr().err
 
 
+@needs_deepspeed
+def test_zero_with_a_package_that_steps_on_nan_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("hf_minibert.pretraining.backend.OLDEST_DEEPSPEED", (99, 0, 1))
+    for name, value in ZERO.items():
+        monkeypatch.setenv(name, value)
+    assert call("pretrain.py", monkeypatch, "--output_dir", tmp_path / "run", "--optimizer", "adamw") == 2
+    assert "versions before 99.0.1 step on gradients that are not finite" in capsys.readouterr().err
+
+
 @pytest.mark.slow
 def test_two_nodes_that_share_nothing_but_the_folder_give_the_run_of_one(tmp_path: Path) -> None:
     options: dict[str, Any] = {

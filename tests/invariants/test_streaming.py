@@ -116,7 +116,12 @@ def test_killed_while_the_next_part_is_made_and_resumed_equals_uninterrupted(
     assert not makers[0].is_running(), "it ends with the run"
     assert parts(cache) == ["part-00000"], "the next one was being made"
     (folder / "read.log").unlink()
-    finish(start(folder, cache, output_dir=output, resume=True))
+    (folder / "revision").write_text("later")  # its owner has changed something
+    try:
+        finish(start(folder, cache, output_dir=output, resume=True, corpus="me/texts"))
+    finally:
+        (folder / "revision").unlink()
+    assert json.loads((output / "arguments.json").read_text())["corpus"] == ["me/texts@first"]
     assert weights(output) == weights(uninterrupted)
     assert metrics(output) == metrics(uninterrupted)
 
@@ -166,7 +171,8 @@ def test_a_stream_that_breaks_off_ends_the_run_in_one_line_with_status_2(
     for file in folder.glob("*.jsonl"):
         shutil.copy(file, broken)
     (broken / "broken").write_text("1.jsonl:40")
-    told = finish(start(broken, cache, **options(output)), status=2)
+    told = finish(start(broken, cache, **options(output, save_steps=1000)), status=2)
+    assert list(output.glob("checkpoint-*")), "what was learned before is saved"
     assert "ConnectionError: the line is dead" in told
     assert "goes on from its last checkpoint with --resume" in told
     assert "Traceback" not in told
@@ -184,5 +190,23 @@ def test_sigterm_stops_a_run_that_reads(folder: Path, uninterrupted: Path, tmp_p
     started = time.monotonic()
     finish(process, status=143)
     assert time.monotonic() - started < 30
+    finish(start(folder, cache, output_dir=output, resume=True))
+    assert weights(output) == weights(uninterrupted)
+
+
+@pytest.mark.slow
+def test_sigterm_stops_a_run_that_waits_for_a_part(folder: Path, uninterrupted: Path, tmp_path: Path) -> None:
+    output, cache = tmp_path / "run", tmp_path / "cache"
+    process = start(folder, cache, delay=0.4, **options(output, save_steps=1000))
+    wait_for_step(process, output, 5)  # type: ignore[arg-type]
+    step = 0
+    while step != (step := len((output / "metrics.jsonl").read_text().splitlines())):
+        time.sleep(4)
+    process.send_signal(signal.SIGTERM)
+    started = time.monotonic()
+    told = finish(process, status=143)
+    assert time.monotonic() - started < 30
+    assert "stopped by a signal at step" in told
+    assert list(output.glob("checkpoint-*")), "what was learned before is saved"
     finish(start(folder, cache, output_dir=output, resume=True))
     assert weights(output) == weights(uninterrupted)

@@ -12,7 +12,7 @@ from transformers.masking_utils import (
 )
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
-from hf_minibert.models.masks import causal_rows_mask_function, mask_by_index
+from hf_minibert.models.masks import causal_rows_mask_function, documents_of, mask_by_index
 
 BASES = ("MiniBertModel", "MiniGPTModel")
 PACKED = ((5, 4, 3), (1, 11), (12,))  # the lengths of the documents in each row
@@ -120,6 +120,47 @@ def test_packed_documents_are_strangers(make_model, tokens, backend, name):
     reached = torch.zeros(3, 12, dtype=torch.bool)
     reached[0, 5:9] = True
     assert torch.equal(embeddings.grad.abs().sum(dim=2) > 0, reached)
+
+
+class OnGpu:
+    """Positions that say that they are on a GPU."""
+
+    device = torch.device("cuda")
+
+    def __init__(self, positions):
+        self.positions, self.diff = positions, positions.diff
+
+    def __getitem__(self, place):
+        return self.positions[place]
+
+
+def test_packed_documents_are_strangers_to_a_decoder_that_sees_later_tokens(make_model, tokens, backend):
+    model = use(make_model("MiniGPTModel"), backend)
+    position_ids = torch.stack([restarting(lengths) for lengths in PACKED])
+    packed = model(tokens, position_ids=position_ids, is_causal=False).last_hidden_state
+    alone = model(tokens[:1, 5:9], is_causal=False).last_hidden_state
+    torch.testing.assert_close(packed[:1, 5:9], alone, rtol=0, atol=1e-5)
+    assert (alone - model(tokens[:1, 5:9]).last_hidden_state).abs().max() > 1e-3, "its first token sees the others"
+
+
+@pytest.mark.parametrize("lengths", PACKED)
+def test_documents_on_a_device_are_those_that_transformers_finds(lengths):
+    positions = restarting(lengths)[None]
+    found = documents_of(OnGpu(positions))
+    expected = torch.arange(len(lengths)).repeat_interleave(torch.tensor(lengths))[None]
+    assert torch.equal(found, expected)
+    on_cpu = documents_of(positions)
+    assert on_cpu is None if len(lengths) == 1 else torch.equal(on_cpu, expected)
+
+
+def test_rows_that_cannot_be_made_causal_are_refused(make_model, tokens):
+    rows, whole = torch.tensor([True, False, True]), torch.ones(3, 1, 12, 12, dtype=torch.bool)
+    with pytest.raises(ValueError, match=r"causal_rows need .* no attention_mask of \(batch, 1, sequence, sequence\)"):
+        make_model("MiniBertModel")(tokens, attention_mask=whole, causal_rows=rows)
+    model = make_model("MiniBertModel")
+    model.config._attn_implementation = "flash_attention_2"
+    with pytest.raises(ValueError, match="causal_rows need attn_implementation eager, sdpa, flex_attention"):
+        model(tokens, causal_rows=rows)
 
 
 @pytest.mark.parametrize("attention", ["eager", "sdpa"])

@@ -1,7 +1,30 @@
+import json
+import shutil
+from pathlib import Path
+
+import pytest
 import torch
+from commands import TINY_RUN, call, flags, write_corpus
 
 from hf_minibert import MiniBertConfig, MiniBertForMaskedLM
 from hf_minibert.pretraining.replay import loss_and_first_fault
+
+
+def test_rows_are_those_of_all_processes_that_shared_a_step(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    corpus = write_corpus(tmp_path / "corpus.jsonl", documents=40)
+    output = tmp_path / "run"
+    options = TINY_RUN | {"corpus": corpus, "max_steps": 2, "output_dir": output, "per_device_train_batch_size": 4}
+    assert call("pretrain.py", monkeypatch, *flags(options)) == 0
+    saved = json.loads((output / "arguments.json").read_text())
+    assert saved["num_processes"] == 1
+    (output / "arguments.json").write_text(json.dumps(saved | {"num_processes": 3}))
+    for checkpoint in output.glob("checkpoint-*"):
+        shutil.rmtree(checkpoint)
+    capsys.readouterr()
+    assert call("replay.py", monkeypatch, *flags({"output_dir": output, "step": 2})) == 0
+    assert "step 2: rows 12 to 23, with the weights that the run began with" in capsys.readouterr().out
 
 
 def test_the_first_module_whose_output_is_not_finite_is_named():

@@ -3,6 +3,7 @@
 import importlib
 import json
 from contextlib import nullcontext
+from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -55,7 +56,8 @@ def test_a_step_waits_for_no_device(
     """A tensor on the meta device has no numbers: to read one, as a GPU would be waited for, fails."""
     adam = importlib.import_module("torch.optim.adam")
     monkeypatch.setattr(adam, "_device_dtype_check_for_fused", lambda *_, **__: None)
-    monkeypatch.setattr(torch, "is_autocast_enabled", lambda _: False)  # which does not know the device
+    monkeypatch.setattr(torch, "is_autocast_enabled", lambda _: False)  # which does not know the device, nor does this:
+    monkeypatch.setattr(torch, "autocast", lambda *_, **__: nullcontext())
     model = make_model(name).train().to(META)
     arguments = PretrainArguments(
         corpus=["x"], output_dir="x", gradient_accumulation_steps=2, weight_decay=0.1, learning_rate=1e-3
@@ -69,7 +71,7 @@ def test_a_step_waits_for_no_device(
         clip_grad_norm_=torch.nn.utils.clip_grad_norm_,
     )
     backend: Any = Backend(accelerator)  # type: ignore[arg-type]
-    backend.wrapped = model
+    backend.wrapped, backend.decides_on_device = model, lambda _: True
     backend.optimizers = backend.inner_optimizers = build_optimizers(model, arguments, learning_rate=1e-3)
     run: Any = SimpleNamespace(
         arguments=arguments,
@@ -81,12 +83,7 @@ def test_a_step_waits_for_no_device(
         unsettled=[],
     )
 
-    def forward(*inputs: Any) -> dict[str, torch.Tensor]:
-        with monkeypatch.context() as compiled:  # as long runs are on a GPU
-            compiled.setattr(torch.compiler, "is_compiling", lambda: True)
-            return Pretraining.forward(run, *inputs)
-
-    run.count, run.forward = Pretraining.count.__get__(run), forward
+    run.count, run.forward = Pretraining.count.__get__(run), partial(Pretraining.forward, run)
     ids = torch.randint(5, model.config.vocab_size, (2, 12))
     batch = {"input_ids": ids, "labels": ids, "position_ids": torch.arange(12).expand(2, 12) % 7}
     if OBJECTIVES[objective].takes_places:
