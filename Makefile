@@ -67,6 +67,9 @@ clients: .venv/installed-dev ## other people's tools on our models, in an enviro
 	echo "import site; site.addsitedir('$$($(BIN)/python -c '$(PURELIB)')')" \
 		> "$$(.venv-clients/bin/python -c '$(PURELIB)')/beneath.pth"
 	.venv-clients/bin/pip $(PIP_INSTALL) --constraint constraints.txt '.[clients]'
+	@# Python warns of odd escapes when it compiles the tools, and here a warning is an error.
+	-.venv-clients/bin/python -W ignore -m compileall -qq -j 2 \
+		"$$(.venv-clients/bin/python -c '$(PURELIB)')"
 	.venv-clients/bin/python -m pytest tests/clients
 
 conformance: .venv/installed-dev ## transformers' own suites on our models, and on BERT, GPT-2 and Llama

@@ -51,6 +51,7 @@ IMDB = tasks.Row(
     },
 )
 """As `imdb.py` has it."""
+BLIMP = "BLiMP"
 ROWS = {name: tasks.ROWS[name] for name in tasks.GLUE} | {"imdb": IMDB}
 
 
@@ -74,8 +75,8 @@ class Arguments:
     """Folder of the data sets to measure on. Default: nothing is measured but the held-out text."""
     seeds: int = 3
     """Fine-tunings on each task."""
-    tasks: list[str] = field(default_factory=lambda: list(ROWS))
-    """Which of the tasks."""
+    tasks: list[str] = field(default_factory=lambda: [BLIMP, *ROWS])
+    """What to measure: BLiMP, and tasks of `ROWS`."""
     max_train_samples: int | None = None
     """Fine-tune on so many examples only, to try the command."""
     max_eval_samples: int | None = None
@@ -88,9 +89,9 @@ class Arguments:
 
 def main(arguments: Arguments) -> int:
     """Train each, measure it, and keep what opens it."""
-    unknown = [name for name in arguments.tasks if name not in ROWS]
+    unknown = [name for name in arguments.tasks if name not in (BLIMP, *ROWS)]
     if unknown:
-        raise UserError(f"--tasks: {unknown[0]!r} is none of {', '.join(ROWS)}")
+        raise UserError(f"tasks must be of {', '.join((BLIMP, *ROWS))}, got {unknown[0]}; choose among them")
     for model in arguments.models:
         with TemporaryDirectory() if arguments.work_dir is None else nullcontext(arguments.work_dir) as work:
             run_folder = Path(work) / model
@@ -134,12 +135,12 @@ def measure(arguments: Arguments, model: Path, data: Path) -> None:
         max_train_samples=arguments.max_train_samples,
         max_eval_samples=arguments.max_eval_samples,
     )
-    for name in ("BLiMP", *arguments.tasks):
+    for name in arguments.tasks:
         results = results_of(model)
         rows = results.setdefault("evaluations", [])
         if any(row["name"] == name for row in rows):
             continue
-        if name == "BLiMP":
+        if name == BLIMP:
             metric, values = "accuracy", [minimal_pairs(arguments, model, data, output / "blimp")]
         else:
             row = ROWS[name]
