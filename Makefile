@@ -70,7 +70,7 @@ clients: .venv/installed-dev ## other people's tools on our models, in an enviro
 	@# Python warns of odd escapes when it compiles the tools, and here a warning is an error.
 	-.venv-clients/bin/python -W ignore -m compileall -qq -j 2 \
 		"$$(.venv-clients/bin/python -c '$(PURELIB)')"
-	.venv-clients/bin/python -m pytest tests/clients
+	.venv-clients/bin/python -m pytest -p no:hypothesispytest tests/clients
 
 conformance: .venv/installed-dev ## transformers' own suites on our models, and on BERT, GPT-2 and Llama
 	$(BIN)/python -m pytest tests/conformance -n 2 --dist worksteal -m 'not slow'

@@ -159,6 +159,10 @@ def make_step(variant: Variant, batch: Batch, device: torch.device) -> Step:
     if variant.is_ours:
         settings = PretrainArguments(output_dir="", optimizer=variant.optimizer, weight_decay=0.1)
         optimizers = build_optimizers(model, settings, 1e-4)
+        if isinstance(model, MiniBertForMaskedLM):  # as the loader and the loop do
+            places = (batch["labels"].flatten() != IGNORE_INDEX).nonzero()[:, 0].to(device)
+            torch._dynamo.maybe_mark_dynamic(places, 0)
+            inputs["predicted_places"] = places
     else:
         del inputs["position_ids"]  # the stock scripts let documents see each other
         optimizers = [torch.optim.AdamW(model.parameters(), lr=1e-4, fused=True)]
