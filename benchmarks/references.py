@@ -29,6 +29,7 @@ from transformers import AutoModelForCausalLM, AutoModelForMaskedLM
 
 import imdb
 import tasks
+from hf_minibert.certificate.certificate import CERTIFICATE, certify
 from hf_minibert.command_line import run
 from hf_minibert.errors import UserError
 from hf_minibert.files import write_json
@@ -154,7 +155,7 @@ def measure(arguments: Arguments, model: Path, data: Path) -> None:
 
 
 def minimal_pairs(arguments: Arguments, model: Path, data: Path, output: Path) -> float:
-    """The accuracy on BLiMP."""
+    """The accuracy on BLiMP, as a share."""
     script(
         "evaluate.py",
         suite="blimp",
@@ -163,8 +164,7 @@ def minimal_pairs(arguments: Arguments, model: Path, data: Path, output: Path) -
         max_pairs=arguments.max_eval_samples,
         output_dir=output,
     )
-    accuracy: float = results_of(output)["accuracy"]
-    return accuracy
+    return float(results_of(output)["accuracy"]) / 100
 
 
 def keep(run_folder: Path, folder: Path) -> None:
@@ -182,6 +182,7 @@ def keep(run_folder: Path, folder: Path) -> None:
     config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
     config.pop("auto_map", None)
     write_json(folder / "config.json", config)
+    write_json(folder / CERTIFICATE, certify(folder))  # of the weights that are kept
     card = render_card(folder, place=Path(folder.parent.name) / folder.name)
     (folder / "README.md").write_text(card, encoding="utf-8")
 

@@ -9,6 +9,7 @@ import threading
 from functools import partial
 from graphlib import TopologicalSorter
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -438,6 +439,46 @@ def test_the_speed_of_answers_is_that_of_equal_answers(
     for table in figures["tables"]:
         assert table["rows"][0]["ratio"] == 1
         assert all(row["seconds"] > 0 for row in table["rows"])
+
+
+@pytest.mark.usefixtures("results")
+def test_reference_runs_go_on_where_they_stopped(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    module = importlib.import_module("references")
+    done, is_broken = list[str](), [True]
+
+    def finetune(_settings: Any, row: Any, *_: Any) -> dict[str, Any]:
+        name = next(name for name, one in module.ROWS.items() if one is row)
+        if name == "rte" and is_broken:
+            raise RuntimeError("the power is gone")
+        done.append(name)
+        return {"values": [0.5, 0.7]}
+
+    monkeypatch.setattr(module, "minimal_pairs", lambda *_: done.append("BLiMP") or 0.61)
+    monkeypatch.setattr(module.tasks, "finetune", finetune)
+    monkeypatch.setattr(module.tasks, "one_folder", lambda data, *_: data)
+    arguments = module.Arguments(
+        models=["minibert-tiny"],
+        corpus=[str(write_corpus(tmp_path / "corpus.jsonl", documents=40))],
+        max_tokens=4_096,
+        data=str(tmp_path),
+        tasks=["BLiMP", "cola", "rte"],
+        work_dir=str(tmp_path / "work"),
+        output_dir=str(tmp_path / "references"),
+        cards_dir=str(tmp_path / "cards"),
+    )
+    with pytest.raises(RuntimeError):
+        module.main(arguments)
+    weights = (tmp_path / "work" / "minibert-tiny" / "model.safetensors").stat().st_mtime_ns
+    is_broken.clear()
+    assert module.main(arguments) == 0
+    assert done == ["BLiMP", "cola", "rte"]
+    assert (tmp_path / "work" / "minibert-tiny" / "model.safetensors").stat().st_mtime_ns == weights
+    card = (tmp_path / "cards" / "minibert-tiny.md").read_text(encoding="utf-8")
+    assert "| BLiMP | accuracy | 0.6100 | – | 1 |" in card
+    assert "| rte | held-out accuracy | 0.6000 | 0.1414 | 2 |" in card
+    assert "no code but that of this package" in card or "safetensors only, and no unknown code" in card
+    with pytest.raises(UserError, match="tasks must be of BLiMP, sst2"):
+        module.main(module.Arguments(corpus=["x"], output_dir="x", tasks=["blimp"]))
 
 
 def test_eight_bits_are_timed_on_the_rows_of_the_model_and_their_cost_is_shown(results: Path, tmp_path: Path) -> None:
