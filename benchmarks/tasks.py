@@ -173,6 +173,13 @@ def files_of_suite(data: Path, row: Row) -> dict[str, Path]:
     return found
 
 
+def corpus_of(arguments: Arguments, ours: Path) -> list[str]:
+    """What our model has read: the corpus of this command, or what a folder that stands in its place says."""
+    if not arguments.pretrained:
+        return ["/".join(Path(name).parts[-2:]) for name in arguments.corpus]
+    return [results_of(ours)["corpus"]["name"]] if (ours / "results.json").exists() else ["not known"]
+
+
 def finetune(arguments: Arguments, row: Row, model: Path, files: dict[str, Path], folder: Path) -> dict[str, Any]:
     """Fine-tune a model on a task with every seed; its figures."""
     is_own = row.suite_task is None
@@ -258,7 +265,7 @@ def main(arguments: Arguments) -> int:
     settings = {
         "size": arguments.size,
         "budget": arguments.budget,
-        "corpus": ["/".join(Path(name).parts[-2:]) for name in arguments.corpus],
+        "corpus": corpus_of(arguments, folders[0]),
         "seeds": arguments.seeds,
         "max_train_samples": arguments.max_train_samples,
         "max_eval_samples": arguments.max_eval_samples,
