@@ -116,14 +116,13 @@ def with_metadata_of(earlier: str, new: str, *, overriding: Collection[str] = ()
     Returns:
         The card; None if the earlier one has text, or comments or metadata that cannot be read.
     """
-    before, found = _METADATA.match(earlier.replace("\r\n", "\n")), _METADATA.match(new)
-    if before is None or found is None or earlier.replace("\r\n", "\n")[before.end() :].strip():
+    earlier = earlier.replace("\r\n", "\n")
+    before, found = _METADATA.match(earlier), _METADATA.match(new)
+    if before is None or found is None or earlier[before.end() :].strip() or _has_comments(before[1] or ""):
         return None
     try:
         stated = _mapping(before[1] or "")
     except (yaml.YAMLError, ValueError):
-        return None
-    if _has_comments(before[1] or ""):
         return None
     changed = {key: value for key, value in stated.items() if key not in overriding}
     return f"{_with_keys(found, changed, frozenset())}{new[found.end() :]}"

@@ -482,7 +482,6 @@ def test_reference_runs_go_on_where_they_stopped(tmp_path: Path, monkeypatch: py
 
 
 def test_eight_bits_are_timed_on_the_rows_of_the_model_and_their_cost_is_shown(results: Path, tmp_path: Path) -> None:
-    pytest.importorskip("onnxruntime")
     module = importlib.import_module("inference_speed")
     texts, held_out = tmp_path / "texts.txt", tmp_path / "held_out.txt"
     texts.write_text("A cat sat on the mat.\nSnow.\nThe old man walked to the sea.\n")

@@ -7,6 +7,7 @@ from torch import Tensor
 from transformers import GenerationConfig
 
 from hf_minibert.certificate.checkpoint import RECURRENT, Checkpoint, NotApplicable, takes
+from hf_minibert.export.convert import largest_relative
 
 TOLERANCE = 1e-5
 """What counts as equal, as a share of the largest state (at least 1)."""
@@ -215,10 +216,7 @@ def after_cache(checkpoint: Checkpoint, rows: Tensor, start: int) -> Tensor | No
 
 def difference(one: Tensor, other: Tensor) -> float:
     """The largest difference, as a share of the largest state (at least 1); infinite for what is no number."""
-    if not one.numel():
-        return 0.0
-    found = float((one - other).abs().max()) / scale(other)
-    return found if found == found else float("inf")
+    return largest_relative([(one, other)]) if one.numel() else 0.0
 
 
 def scale(states: Tensor) -> float:

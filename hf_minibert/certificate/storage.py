@@ -10,10 +10,10 @@ import torch
 from safetensors import safe_open
 from torch import Tensor
 
-from hf_minibert.certificate.attention import TOLERANCE, Failed, difference
+from hf_minibert.certificate.attention import TOLERANCE, Failed
 from hf_minibert.certificate.checkpoint import Checkpoint, NotApplicable
 from hf_minibert.errors import UserError
-from hf_minibert.export.convert import convert, encode_sample, is_ours, outputs
+from hf_minibert.export.convert import convert, encode_sample, is_ours, largest_relative, outputs
 from hf_minibert.files import Manifest, files_below, shown, weight_files, weights_digest
 from hf_minibert.hub.card import code_files
 
@@ -57,10 +57,10 @@ def exports_alike(checkpoint: Checkpoint) -> str:
     except UserError as error:
         raise NotApplicable(str(error)) from error
     inputs = encode_sample(model, checkpoint.tokenizer)
-    found = [difference(*pair) for pair in zip(outputs(stock, inputs), outputs(model, inputs), strict=True)]
-    if max(found) > TOLERANCE:
-        raise Failed(f"the {type(stock).__name__} differs by {max(found):.1e}")
-    return f"the {type(stock).__name__} differs by {max(found):.1e}"
+    found = largest_relative(zip(outputs(stock, inputs), outputs(model, inputs), strict=True))
+    if found > TOLERANCE:
+        raise Failed(f"the {type(stock).__name__} differs by {found:.1e}")
+    return f"the {type(stock).__name__} differs by {found:.1e}"
 
 
 def safe_files(checkpoint: Checkpoint) -> str:

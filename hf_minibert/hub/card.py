@@ -52,7 +52,7 @@ _USAGE = {  # of classifiers that were made before results.json said it
     "needs_package": False,
 }
 _ESSENTIAL = ("model", "corpus", "model_name_or_path", "dataset", "output_dir")  # said even where it is the default
-_NOT_COMPUTING = ("resume", "overwrite_output_dir", "push_to_hub", "hub_private_repo")
+_NOT_COMPUTING = ("resume", "overwrite_output_dir", "push_to_hub", "hub_private_repo", "num_processes")
 _PATHS = (
     "corpus",
     "tokenizer",
