@@ -18,6 +18,7 @@ def vocabulary_cross_entropy(
     labels: Tensor,
     num_items_in_batch: Tensor | int | None = None,
     label_smoothing: float = 0.0,
+    weights: Tensor | None = None,
 ) -> Tensor:
     """Cross-entropy per predicted token, in nats, straight from the states that enter the decoder.
 
@@ -32,17 +33,19 @@ def vocabulary_cross_entropy(
         num_items_in_batch: predicted tokens over all accumulation steps and processes; default, this batch's own.
         label_smoothing: the share of the target's probability that is spread over the vocabulary (Szegedy et al. 2016,
             arXiv:1512.00567).
+        weights: (tokens,), by which each token's loss is multiplied; default, 1.
     """
     device = hidden_states.device.type
     is_autocast = torch.is_autocast_enabled(device)
     dtype = torch.get_autocast_dtype(device) if is_autocast else hidden_states.dtype
     if torch.compiler.is_compiling() or not is_plain(decoder) or dtype == torch.float16:
-        total = chunked_losses(hidden_states, decoder, labels, label_smoothing).sum()
+        losses = chunked_losses(hidden_states, decoder, labels, label_smoothing)
+        total = (losses if weights is None else losses * weights).sum()
     else:
         given: list[Tensor | None] = [hidden_states, decoder.weight, decoder.bias]
         if not torch.is_grad_enabled():  # which a function cannot see by itself
             given = [None if one is None else one.detach() for one in given]
-        total = FusedCrossEntropy.apply(*given, labels, dtype, label_smoothing)
+        total = FusedCrossEntropy.apply(*given, labels, dtype, label_smoothing, weights)
     return total / item_count(labels, num_items_in_batch)
 
 
@@ -75,6 +78,7 @@ class FusedCrossEntropy(torch.autograd.Function):
         labels: Tensor,
         dtype: torch.dtype,
         label_smoothing: float,
+        weights: Tensor | None,
     ) -> Tensor:
         """States (tokens, hidden), weight (vocabulary, hidden), bias (vocabulary,) and labels (tokens,) to a number."""
         needs_states, needs_weight, needs_bias = ctx.needs_input_grad[:3]
@@ -87,13 +91,15 @@ class FusedCrossEntropy(torch.autograd.Function):
         with torch.autocast(hidden_states.device.type, enabled=False):
             for start in range(0, len(hidden_states), chunk_size(hidden_states)):
                 chunk = slice(start, start + chunk_size(hidden_states))
-                is_predicted = (labels[chunk] != IGNORE_INDEX)[:, None]
+                counts = (labels[chunk] != IGNORE_INDEX)[:, None]
+                if weights is not None:
+                    counts = counts * weights[chunk, None].float()
                 states, targets = hidden_states[chunk].to(dtype), _without_ignored(labels[chunk])[:, None]
                 logits = F.linear(states, matrix, offset)
                 log_probabilities = F.log_softmax(logits, dim=1, dtype=torch.float32)
-                total -= (1 - label_smoothing) * (log_probabilities.gather(1, targets) * is_predicted).sum()
+                total -= (1 - label_smoothing) * (log_probabilities.gather(1, targets) * counts).sum()
                 if label_smoothing:
-                    total -= spread * (log_probabilities.sum(dim=1, keepdim=True) * is_predicted).sum()
+                    total -= spread * (log_probabilities.sum(dim=1, keepdim=True) * counts).sum()
                 if of_states is None and of_weight is None and of_bias is None:
                     continue
                 gradient = log_probabilities.exp_().scatter_add_(
@@ -101,11 +107,11 @@ class FusedCrossEntropy(torch.autograd.Function):
                 )
                 gradient = (gradient.sub_(spread) if label_smoothing else gradient).to(dtype)
                 if of_states is not None:
-                    of_states[chunk] = (gradient @ matrix) * is_predicted
+                    of_states[chunk] = (gradient @ matrix) * counts
                 if of_weight is not None:
-                    of_weight += gradient.T @ (states * is_predicted)
+                    of_weight += gradient.T @ (states * counts).to(dtype)
                 if of_bias is not None:
-                    of_bias += (gradient.T @ is_predicted.to(dtype))[:, 0]
+                    of_bias += (gradient.T @ counts.to(dtype))[:, 0]
         ctx.save_for_backward(of_states, of_weight, of_bias)
         ctx.weight_dtype = weight.dtype
         return total
@@ -116,7 +122,7 @@ class FusedCrossEntropy(torch.autograd.Function):
         """The gradients that `forward` saved, scaled by the incoming gradient."""
         of_states, *others = ctx.saved_tensors
         scaled = (None if one is None else (one * gradient).to(ctx.weight_dtype) for one in others)
-        return None if of_states is None else of_states * gradient, *scaled, None, None, None
+        return None if of_states is None else of_states * gradient, *scaled, None, None, None, None
 
 
 def _without_ignored(labels: Tensor) -> Tensor:
@@ -219,19 +225,6 @@ def span_loss(
         total = F.cross_entropy(logits.float(), labels, ignore_index=IGNORE_INDEX, reduction="sum")
         losses.append(total / item_count(labels, num_items_in_batch))
     return torch.stack(losses).mean()
-
-
-def mean_loss_per_row(hidden_states: Tensor, decoder: nn.Linear, labels: Tensor) -> Tensor:
-    """Cross-entropy averaged over the predicted tokens of each row, (batch,); rows with none give 0.
-
-    Args:
-        hidden_states: (batch, sequence, hidden), which enter the decoder.
-        decoder: hidden -> vocabulary.
-        labels: (batch, sequence); IGNORE_INDEX marks tokens that are not predicted.
-    """
-    losses = chunked_losses(hidden_states.flatten(0, 1), decoder, labels.flatten())
-    counts = (labels != IGNORE_INDEX).sum(dim=1).clamp(min=1)
-    return losses.view_as(labels).sum(dim=1) / counts
 
 
 def next_token_labels(labels: Tensor) -> Tensor:

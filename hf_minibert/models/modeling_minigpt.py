@@ -31,7 +31,6 @@ from .losses import (
     classification_loss,
     infer_problem_type,
     item_count,
-    mean_loss_per_row,
     next_token_labels,
     vocabulary_cross_entropy,
 )
@@ -401,8 +400,14 @@ class MiniGPTForSequenceClassification(MiniGPTPreTrainedModel):
                 targets = next_token_labels(input_ids.masked_fill(~real, IGNORE_INDEX))
                 share = (labels != IGNORE_INDEX).sum() / item_count(labels, num_items_in_batch)
                 is_labelled = labels.reshape(len(labels), -1)[:, 0] != IGNORE_INDEX
-                lm_losses = mean_loss_per_row(hidden_states, self.lm_head, targets) * is_labelled
-                lm_loss = lm_losses.sum() / is_labelled.sum().clamp(min=1) * share
+                weights = is_labelled / (targets != IGNORE_INDEX).sum(dim=1).clamp(min=1)  # each row's mean counts
+                lm_loss = share * vocabulary_cross_entropy(
+                    hidden_states.flatten(0, 1),
+                    self.lm_head,
+                    targets.flatten(),
+                    num_items_in_batch=is_labelled.sum().clamp(min=1),
+                    weights=weights[:, None].expand_as(targets).flatten(),
+                )
                 loss = class_loss + self.config.lm_loss_weight * lm_loss
         returned = {CACHE_NAME: outputs.cache}
         return MiniGPTSequenceClassifierOutput(

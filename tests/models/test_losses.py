@@ -98,7 +98,8 @@ def test_the_loss_is_the_same_fused_or_not_and_in_chunks_of_any_size(make_model,
 @pytest.mark.parametrize("bias", [False, True])
 @pytest.mark.parametrize("is_frozen", [False, True])
 @pytest.mark.parametrize("smoothing", [0.0, 0.1])
-def test_the_fused_loss_and_its_gradients_by_hand(monkeypatch, bias, is_frozen, smoothing):
+@pytest.mark.parametrize("is_weighted", [False, True])
+def test_the_fused_loss_and_its_gradients_by_hand(monkeypatch, bias, is_frozen, smoothing, is_weighted):
     monkeypatch.setattr(losses, "chunk_size", lambda _: 7)
     torch.manual_seed(0)
     decoder, states = torch.nn.Linear(8, 99, bias=bias).double(), torch.randn(20, 8, dtype=torch.float64)
@@ -110,13 +111,16 @@ def test_the_fused_loss_and_its_gradients_by_hand(monkeypatch, bias, is_frozen, 
         return loss.detach(), *torch.autograd.grad(3 * loss, inputs)
 
     states.requires_grad_()
-    actual = loss_and_gradients(losses.vocabulary_cross_entropy(states, decoder, labels, label_smoothing=smoothing))
-    expected = loss_and_gradients(F.cross_entropy(decoder(states), labels, label_smoothing=smoothing))
-    chunked = losses.chunked_losses(states, decoder, labels, smoothing).sum() / (labels != -100).sum()
-    torch.testing.assert_close(chunked.double(), expected[0], rtol=1e-5, atol=1e-7)
-    assert len(actual) == 2 + (not is_frozen) * (1 + bias)
-    for one, other in zip(actual, expected, strict=True):
-        torch.testing.assert_close(one, other.to(one.dtype), rtol=1e-5, atol=1e-7)
+    weights = torch.rand(20) if is_weighted else torch.ones(20)
+    by_token = F.cross_entropy(decoder(states), labels, label_smoothing=smoothing, reduction="none")
+    expected = loss_and_gradients((by_token * weights).sum() / (labels != -100).sum())
+    for is_fused in (True, False):
+        monkeypatch.setattr(losses, "is_plain", lambda _, is_fused=is_fused: is_fused)
+        given = {"label_smoothing": smoothing, "weights": weights if is_weighted else None}
+        actual = loss_and_gradients(losses.vocabulary_cross_entropy(states, decoder, labels, **given))
+        assert len(actual) == 2 + (not is_frozen) * (1 + bias)
+        for one, other in zip(actual, expected, strict=True):
+            torch.testing.assert_close(one, other.to(one.dtype), rtol=1e-5, atol=1e-7)
 
 
 def test_the_fused_loss_under_autocast_is_that_of_logits_in_half_precision():
