@@ -5,8 +5,9 @@ Example k is row k mod N of epoch k div N, for N rows an epoch. The epochs of a 
 and the number of processes changes who computes an example, not which examples make up a step.
 """
 
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import Callable, Generator, Iterator, Mapping
 from contextlib import closing, nullcontext
+from types import MappingProxyType
 
 import numpy as np
 import torch
@@ -34,16 +35,14 @@ class _Repeated:
 class _Examples(Dataset[Batch]):
     """Examples of an objective by their epochs and rows."""
 
-    def __init__(self, objective: Rows, *, with_places: bool) -> None:
-        self._objective, self._with_places = objective, with_places
+    def __init__(self, objective: Rows, places: Mapping[str, Callable[[Batch], torch.Tensor]]) -> None:
+        self._objective, self._places = objective, places
 
     def __getitem__(self, places: tuple[Integers, Integers]) -> Batch:
         epochs, rows = places
         parts = [self._objective.batch(int(epoch), rows[epochs == epoch]) for epoch in np.unique(epochs)]
         batch = {name: torch.cat([part[name] for part in parts]) for name in parts[0]}
-        if self._with_places:
-            batch["predicted_places"] = (batch["labels"].flatten() != IGNORE_INDEX).nonzero()[:, 0]
-        return batch
+        return batch | {name: find(batch) for name, find in self._places.items()}
 
 
 class _Plan(Sampler[tuple[Integers, Integers]]):
@@ -72,7 +71,7 @@ def training_batches(
     first_row: int = 0,
     last_row: int | None = None,
     num_workers: int = 0,
-    with_places: bool = False,
+    places: Mapping[str, Callable[[Batch], torch.Tensor]] = MappingProxyType({}),
     is_stopped: Callable[[], bool] = lambda: False,
 ) -> Generator[Batch]:
     """Micro-batches of one process; the processes take turns. Closing it ends its workers.
@@ -85,8 +84,7 @@ def training_batches(
         first_row: rows that all processes have read before.
         last_row: the number of rows after which the run ends, so that no more are prepared; None if it is not known.
         num_workers: processes that prepare batches; 0, this one does.
-        with_places: whether batches also have `predicted_places`, (predicted tokens,): where in all their labels, one
-            row behind another, those that are not -100 stand.
+        places: what batches have as well, by name, of all their rows together: see `Objective.places`.
         is_stopped: whether to give up a wait for the next part of a stream.
 
     Raises:
@@ -98,7 +96,7 @@ def training_batches(
     plan = _Plan(order, batch_size=batch_size, rank=rank, world_size=world_size, first_row=first_row, last_row=last_row)
     # A generator of its own, since the loader draws from it, and dropout's must not depend on when loading began.
     loader = DataLoader(
-        _Examples(objective, with_places=with_places),
+        _Examples(objective, places),
         sampler=plan,
         batch_size=None,
         num_workers=num_workers,

@@ -78,6 +78,8 @@ class MiniBertForHybridPreTraining(MiniBertForMaskedLM):
         position_ids: Tensor | None = None,
         labels: Tensor | None = None,
         causal_rows: Tensor | None = None,
+        predicted_places: Tensor | None = None,
+        causal_places: Tensor | None = None,
         num_items_in_batch: Tensor | int | None = None,
         num_causal_items_in_batch: Tensor | int | None = None,
         masked_share: float = 0.5,
@@ -92,6 +94,8 @@ class MiniBertForHybridPreTraining(MiniBertForMaskedLM):
             position_ids: see `MiniBertModel.forward`.
             labels: (batch, sequence); -100 where nothing is predicted.
             causal_rows: (batch,), true for rows in which no token sees a later one.
+            predicted_places: (predicted tokens,), where in `labels.flatten()` masked rows' tokens to predict stand.
+            causal_places: the same of causal rows. Without both, the labels say so.
             num_items_in_batch: tokens to predict in masked rows over all accumulation steps; default, this batch's.
             num_causal_items_in_batch: the same for causal rows.
             masked_share: weight of the masked rows' loss; the causal rows' loss has the rest.
@@ -105,9 +109,16 @@ class MiniBertForHybridPreTraining(MiniBertForMaskedLM):
             )
             return outputs
         states = self.model(input_ids, **inputs, return_dict=True).last_hidden_state
+        if predicted_places is None or causal_places is None:
+            of_causal_rows, is_predicted = causal_rows[:, None], labels != IGNORE_INDEX
+            predicted_places = (is_predicted & ~of_causal_rows).flatten()
+            causal_places = (is_predicted & of_causal_rows).flatten()
         losses = [
-            self.predict_masked(states[rows], labels[rows], items, None)[0]
-            for rows, items in ((~causal_rows, num_items_in_batch), (causal_rows, num_causal_items_in_batch))
+            self.predict_masked(states, labels, items, None, places)[0]
+            for places, items in (
+                (predicted_places, num_items_in_batch),
+                (causal_places, num_causal_items_in_batch),
+            )
         ]
         mlm_loss, clm_loss = (loss for loss in losses if loss is not None)
         loss = masked_share * mlm_loss + (1 - masked_share) * clm_loss

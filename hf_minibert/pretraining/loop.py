@@ -217,7 +217,7 @@ class Pretraining:
                 None if self.plan.objective.is_padded else self.rows_per_step * arguments.max_seq_length,
             ),
             num_workers=arguments.dataloader_num_workers,
-            with_places=self.plan.objective.takes_places,
+            places=self.plan.objective.places,
             is_stopped=lambda: stop.received,
         )
         clock = Clock(state)
@@ -291,8 +291,9 @@ class Pretraining:
         sums: dict[str, Tensor] = {}
         for on_host in micro_batches:
             batch = {name: tensor.to(accelerator.device, non_blocking=True) for name, tensor in on_host.items()}
-            if arguments.compile and "predicted_places" in batch:  # or their second number would be compiled anew
-                torch._dynamo.maybe_mark_dynamic(batch["predicted_places"], 0)
+            if arguments.compile:
+                for name in self.plan.objective.places:  # or their second number would be compiled anew
+                    torch._dynamo.maybe_mark_dynamic(batch[name], 0)
             with accelerator.accumulate(self.backend.wrapped):
                 losses = self.forward(batch, counts)
                 # Each loss is this batch's part of the step's mean already; undo the averaging that follows.

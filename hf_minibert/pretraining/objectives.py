@@ -9,6 +9,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import Tensor
 from transformers import PreTrainedTokenizerFast
 
@@ -72,8 +73,9 @@ class Objective:
     """How held-out text is read."""
     counts: Mapping[str, Callable[[Batch], Tensor]]
     """Counts of one batch, by the argument of `forward` that takes their sum over a step's batches and processes."""
-    takes_places: bool = False
-    """Whether `forward` takes `predicted_places`, so that a GPU is not waited for to learn how many there are."""
+    places: Mapping[str, Callable[[Batch], Tensor]] = field(default_factory=dict)
+    """Where a batch's predicted tokens stand, by the argument of `forward` that takes it; a GPU cannot tell how many
+    there are unless it is waited for."""
     is_padded: bool = False
     """Whether rows have padding, and so different numbers of tokens."""
     losses: tuple[str, ...] = ()
@@ -134,9 +136,20 @@ def real_tokens(batch: Batch) -> int:
     return int(batch["attention_mask"].sum()) if "attention_mask" in batch else batch["input_ids"].numel()
 
 
+def predicted_places(batch: Batch) -> Tensor:
+    """Where in `labels.flatten()` the tokens stand that are predicted, (predicted tokens,)."""
+    return (batch["labels"].flatten() != IGNORE_INDEX).nonzero()[:, 0]
+
+
+def places_in(kind: str, batch: Batch) -> Tensor:
+    """The same in the rows of one kind, masked or causal, of a hybrid batch."""
+    is_kind = batch["causal_rows"] == (kind == "causal")
+    return predicted_places({"labels": batch["labels"].where(is_kind[:, None], IGNORE_INDEX)})
+
+
 def predicted_in(kind: str) -> Callable[[Batch], Tensor]:
     """What counts the predicted tokens in the rows of one kind, masked or causal, of a hybrid batch."""
-    return lambda batch: (batch["labels"] != IGNORE_INDEX).sum(dim=1)[batch["causal_rows"] == (kind == "causal")].sum()
+    return lambda batch: torch.tensor(len(places_in(kind, batch)))
 
 
 def pairs(batch: Batch) -> Tensor:
@@ -153,7 +166,7 @@ def _paired(rows: type[NextSentenceRows], words: str) -> Objective:
         rows=make,
         readings=(Reading(name="mlm", words="masked-LM", rows=make),),
         counts={"num_items_in_batch": predicted, "num_sentences_in_batch": pairs},
-        takes_places=True,
+        places={"predicted_places": predicted_places},
         is_padded=True,
         losses=("mlm_loss", "nsp_loss"),
         logits="prediction_logits",
@@ -169,7 +182,7 @@ OBJECTIVES: dict[ObjectiveName, Objective] = {
         rows=masked_rows,
         readings=(Reading(name="mlm", words="masked-LM", rows=masked_rows),),
         counts={"num_items_in_batch": predicted},
-        takes_places=True,
+        places={"predicted_places": predicted_places},
     ),
     "mlm+nsp": _paired(NextSentenceRows, "next sentence prediction"),
     "mlm+sop": _paired(SentenceOrderRows, "sentence order prediction"),
@@ -197,6 +210,7 @@ OBJECTIVES: dict[ObjectiveName, Objective] = {
             "num_items_in_batch": predicted_in("masked"),
             "num_causal_items_in_batch": predicted_in("causal"),
         },
+        places={"predicted_places": partial(places_in, "masked"), "causal_places": partial(places_in, "causal")},
         losses=("mlm_loss", "clm_loss"),
         config={"shifted_predictions": True},
         forward_settings=lambda arguments: {"masked_share": arguments.masked_share},

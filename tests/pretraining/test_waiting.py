@@ -49,16 +49,16 @@ def test_steps_are_left_out_on_the_device_as_on_the_host(
     assert json.loads((tmp_path / "device/results.json").read_text())["training"]["skipped_steps"] == 3
 
 
-@pytest.mark.parametrize(("objective", "name"), [("clm", "MiniGPTForCausalLM"), ("mlm", "MiniBertForMaskedLM")])
-def test_a_step_waits_for_no_device(
-    make_model: Any, monkeypatch: pytest.MonkeyPatch, objective: Any, name: str
-) -> None:
+@pytest.mark.parametrize("name", ["clm", "mlm", "mlm+nsp", "hybrid"])
+def test_a_step_waits_for_no_device(make_model: Any, monkeypatch: pytest.MonkeyPatch, name: Any) -> None:
     """A tensor on the meta device has no numbers: to read one, as a GPU would be waited for, fails."""
     adam = importlib.import_module("torch.optim.adam")
     monkeypatch.setattr(adam, "_device_dtype_check_for_fused", lambda *_, **__: None)
     monkeypatch.setattr(torch, "is_autocast_enabled", lambda _: False)  # which does not know the device, nor does this:
     monkeypatch.setattr(torch, "autocast", lambda *_, **__: nullcontext())
-    model = make_model(name).train().to(META)
+    objective = OBJECTIVES[name]
+    base = {"clm": "MiniGPTForCausalLM", "mlm+nsp": "MiniBertForPreTraining"}.get(name, "MiniBertForMaskedLM")
+    model = objective.model_class(make_model(base, **objective.config).config).train().to(META)
     arguments = PretrainArguments(
         corpus=["x"], output_dir="x", gradient_accumulation_steps=2, weight_decay=0.1, learning_rate=1e-3
     )
@@ -78,7 +78,7 @@ def test_a_step_waits_for_no_device(
         accelerator=accelerator,
         backend=backend,
         state=TrainState(first_loss=9.0),
-        plan=SimpleNamespace(objective=OBJECTIVES[objective]),
+        plan=SimpleNamespace(objective=objective),
         rows_per_step=4,
         unsettled=[],
     )
@@ -86,15 +86,22 @@ def test_a_step_waits_for_no_device(
     run.count, run.forward = Pretraining.count.__get__(run), partial(Pretraining.forward, run)
     ids = torch.randint(5, model.config.vocab_size, (2, 12))
     batch = {"input_ids": ids, "labels": ids, "position_ids": torch.arange(12).expand(2, 12) % 7}
-    if OBJECTIVES[objective].takes_places:
-        batch |= {"labels": ids.where(ids % 3 == 0, -100), "predicted_places": (ids.flatten() % 3 == 0).nonzero()[:, 0]}
+    if name == "mlm+nsp":
+        batch["next_sentence_label"] = torch.tensor([0, 1])
+    if name == "hybrid":
+        batch["causal_rows"] = torch.tensor([False, True])
+    if name != "clm":
+        batch["labels"] = ids.where(ids % 3 == 0, -100)
+    batch |= {place: find(batch) for place, find in objective.places.items()}
     for step in (1, 2):
         losses = Pretraining.step(run, iter([batch, batch]), 0.5, StopSignal())
         assert losses["loss"].device == META
         assert [one for one, _, _ in run.unsettled] == list(range(1, step + 1))
 
 
-def test_places_are_those_of_the_labels_and_change_no_bit(make_model: Any) -> None:
+@pytest.mark.parametrize("name", ["mlm", "hybrid"])
+def test_places_are_those_of_the_labels_and_change_no_bit(make_model: Any, name: Any) -> None:
+    objective = OBJECTIVES[name]
     generator = np.random.default_rng(0)
     masked = [generator.random((3, 9)) < 0.3 for _ in range(4)]
 
@@ -104,14 +111,18 @@ def test_places_are_those_of_the_labels_and_change_no_bit(make_model: Any) -> No
         def batch(self, epoch: int, rows: Any) -> dict[str, torch.Tensor]:
             ids = torch.from_numpy(5 + np.stack([(row + epoch + np.arange(9)) % 20 for row in rows]))
             chosen = torch.from_numpy(np.stack([masked[row // 3][row % 3] for row in rows]))
-            return {"input_ids": ids, "labels": ids.where(chosen, -100)}
+            of_rows = {"causal_rows": torch.from_numpy(rows % 2 == 0)} if name == "hybrid" else {}
+            return {"input_ids": ids, "labels": ids.where(chosen, -100)} | of_rows
 
-    model = make_model("MiniBertForMaskedLM").train()
-    for batch in training_batches(Labelled(), batch_size=5, last_row=25, with_places=True):  # across epochs, too
-        labels, places = batch["labels"].flatten(), batch["predicted_places"]
-        assert places.tolist() == [place for place, label in enumerate(labels.tolist()) if label != -100]
+    model = objective.model_class(make_model("MiniBertForMaskedLM", **objective.config).config).train()
+    for batch in training_batches(Labelled(), batch_size=5, last_row=25, places=objective.places):  # across epochs, too
+        is_causal = batch.get("causal_rows", torch.zeros(5, dtype=torch.bool))[:, None]
+        for place, is_kind in (("predicted_places", ~is_causal), ("causal_places", is_causal)):
+            expected = ((batch["labels"] != -100) & is_kind).flatten().tolist()
+            found = batch.get(place, torch.tensor([])).tolist()
+            assert found == [at for at, is_there in enumerate(expected) if is_there]
         found = []
-        for given in (batch, {name: batch[name] for name in ("input_ids", "labels")}):
+        for given in (batch, {one: batch[one] for one in batch if one not in objective.places}):
             model.zero_grad()
             torch.manual_seed(0)  # of dropout
             loss = model(**given).loss
