@@ -26,6 +26,8 @@ logger = logging.getLogger(__name__)
 
 DECODER = "decoder"
 """The subfolder of a hybrid run (whose own folder is the encoder) with the same weights as a causal model."""
+TARGET_TOKENIZER = "target_tokenizer"
+"""The subfolder of a translator with the tokenizer that it writes with, where it is another than it reads with."""
 MANIFEST = ".hf_minibert.json"
 TEMPORARY = re.compile(r"\.hf_minibert-[0-9a-f]{16}")
 BUILTIN = "builtin"

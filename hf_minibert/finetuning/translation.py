@@ -28,6 +28,7 @@ from hf_minibert.errors import UserError
 from hf_minibert.evaluation.alignment import draw_alignment
 from hf_minibert.evaluation.translate import bounds
 from hf_minibert.evaluation.translations import TranslationMetrics, intervals, scorers, signatures
+from hf_minibert.files import TARGET_TOKENIZER
 from hf_minibert.finetuning.arguments import FinetuneArguments
 from hf_minibert.finetuning.durable import DurableTrainer
 from hf_minibert.finetuning.start import Start, from_checkpoint
@@ -41,7 +42,6 @@ from hf_minibert.models.modeling_minigpt import MiniGPTForCausalLM
 from hf_minibert.runs.muon import EMBEDDINGS_RATE, MuonWithAdamW, matrices_and_others
 from hf_minibert.tokenization import ends_of_text, save_tokenizer
 
-TARGET_TOKENIZER = "target_tokenizer"
 """The folder, inside the model's, of the target's tokenizer, where the two languages have one each."""
 PICTURED_CHARACTERS = 50
 """About how long the sentence is whose attention is drawn."""

@@ -19,7 +19,7 @@ from huggingface_hub import EvalResult, ModelCardData
 from hf_minibert.assets import references
 from hf_minibert.card_parts import assembled, renew_card
 from hf_minibert.errors import UserError
-from hf_minibert.files import BUILTIN, DECODER, is_plain_file, shown, weights_digest
+from hf_minibert.files import BUILTIN, DECODER, TARGET_TOKENIZER, is_plain_file, shown, weights_digest
 from hf_minibert.markdown import block, code, plain
 from hf_minibert.runs.hardware import nominal_watts
 from hf_minibert.runs.scores import score_of
@@ -27,6 +27,7 @@ from hf_minibert.runs.scores import score_of
 _SIBLING_IMPORT = re.compile(r"^\s*from \.(\w+) import", re.MULTILINE)
 CERTIFICATE = "certificate.json"
 _WRITERS = {
+    "adapter_config.json": "finetuning with --lora_rank",
     "config.json": "scripts/pretrain.py or scripts/finetune.py",
     "arguments.json": "scripts/pretrain.py or scripts/finetune.py",
     "results.json": "scripts/pretrain.py or scripts/finetune.py, when the run has ended (continue it with --resume)",
@@ -219,7 +220,19 @@ def shareable_arguments(folder: Path) -> dict[str, Any]:
 
     A folder of one's own that is called as something of this package is, such as `builtin`, stays `./builtin`.
     """
-    arguments, results = _read_json(folder, "arguments.json"), _read_json(folder, "results.json")
+    arguments = _read_json(folder, "arguments.json")
+    return arguments | {name: _shareable(folder, arguments[name]) for name in _PATHS if name in arguments}
+
+
+def shareable_adapter(folder: Path) -> dict[str, Any]:
+    """The ``adapter_config.json`` of a model with adapters, where the base model is named without its folders."""
+    config = _read_json(folder, "adapter_config.json")
+    return config | {"base_model_name_or_path": _shareable(folder, config.get("base_model_name_or_path"))}
+
+
+def _shareable(folder: Path, given: Any) -> Any:
+    """What an argument of a run says, without the folders of local paths."""
+    results = _read_json(folder, "results.json")
     hub_ids = {results.get(part, {}).get("hub_id") for part in ("corpus", "dataset", "tokenizer")}
     hub_ids.add(results.get("base_model_hub_id"))
     taken = {BUILTIN, *references()}
@@ -232,7 +245,7 @@ def shareable_arguments(folder: Path) -> dict[str, Any]:
         name = re.split(r"[/\\]", value.rstrip("/\\"))[-1]
         return f"./{name}" if name in taken and name != value else name
 
-    return arguments | {name: reduce(arguments[name]) for name in _PATHS if name in arguments}
+    return reduce(given)
 
 
 def refuse_link(path: Path) -> None:
@@ -241,7 +254,7 @@ def refuse_link(path: Path) -> None:
     Raises:
         UserError: it is a link, a folder or a device.
     """
-    if path.parent.name == DECODER and path.parent.is_symlink():
+    if path.parent.name in (DECODER, TARGET_TOKENIZER) and path.parent.is_symlink():
         raise UserError(f"{path.parent} is a link, which is not followed; put the folder itself there")
     if os.path.lexists(path) and not is_plain_file(path):
         what = "a link, which is not followed" if path.is_symlink() else "no ordinary file"

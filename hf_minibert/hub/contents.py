@@ -12,15 +12,18 @@ from huggingface_hub.utils import validate_repo_id  # type: ignore[attr-defined]
 from hf_minibert.card_parts import is_generated, merged, own_words
 from hf_minibert.errors import UserError
 from hf_minibert.exchange import NEXT
-from hf_minibert.files import CARD, DECODER, damage, shown
+from hf_minibert.files import CARD, DECODER, TARGET_TOKENIZER, damage, shown
 from hf_minibert.hub.arguments import require_license
-from hf_minibert.hub.card import code_files, refuse_link, render_card, shareable_arguments
+from hf_minibert.hub.card import code_files, refuse_link, render_card, shareable_adapter, shareable_arguments
 from hf_minibert.hub.evaluations import evaluation_files
 
 logger = logging.getLogger(__name__)
 
-REQUIRED = ("config.json", "tokenizer.json", "tokenizer_config.json")
+TOKENIZER = ("tokenizer.json", "tokenizer_config.json")
+REQUIRED = ("config.json", *TOKENIZER)
 RESULTS = "results.json"
+ADAPTER = ("adapter_config.json", "adapter_model.safetensors")
+"""What PEFT opens on the pre-trained model, in place of weights."""
 # What a run folder may share, by name. A list of what is allowed, so that nothing unforeseen ever leaves the machine.
 OPTIONAL = (
     "generation_config.json",
@@ -30,20 +33,23 @@ OPTIONAL = (
     RESULTS,
     "certificate.json",
     "curves.png",
+    "predictions.png",
+    "attention.png",
 )
 _WEIGHTS = re.compile(rf"({DECODER}/)?model(-\d{{5}}-of-\d{{5}})?\.safetensors(\.index\.json)?")
 PICKLES = (".bin", ".pt", ".pth", ".pkl")
 
 
 def _weights(folder: Path) -> list[Path]:
-    """``model.safetensors``, or the shards that its index names with the index itself."""
+    """``model.safetensors``, or the shards that its index names with the index itself, or adapters."""
     whole, index = folder / "model.safetensors", folder / "model.safetensors.index.json"
-    for path in (whole, index):
+    adapter = [folder / name for name in ADAPTER]
+    for path in (whole, index, *adapter):
         refuse_link(path)
     if whole.is_file():
         return [whole]
     if not index.is_file():
-        return []
+        return adapter if all(path.is_file() for path in adapter) else []
     with damage(f"{index}, the index of the weights,", "save the model again"):
         names = sorted(set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()))
         strange = [name for name in names if not re.fullmatch(r"[\w.-]+\.safetensors", name, re.ASCII)]
@@ -63,7 +69,7 @@ def _weights(folder: Path) -> list[Path]:
 def files_to_publish(folder: Path) -> list[Path]:
     """The files of a run that belong on the Hub, without the card: model, code, tokenizer, and the record of the run.
 
-    A hybrid run's decoder belongs there too.
+    A hybrid run's decoder belongs there too, as does the tokenizer that a translator writes with.
 
     Checkpoints to resume from, optimizer states, logs, pickles and hidden files stay behind. A file that
     another one names must lie in that folder, too, and be no link.
@@ -75,8 +81,8 @@ def files_to_publish(folder: Path) -> list[Path]:
         raise UserError(f"there is no folder {folder}; give the --output_dir of a finished run")
     if (folder / NEXT).exists():  # only where it could not be ended
         raise UserError(f"an exchange of files in {folder} is half done; push from where the folder can be written")
-    decoder = folder / DECODER
-    for place in (folder, *([decoder] if decoder.is_symlink() or decoder.is_dir() else [])):
+    decoder, target = folder / DECODER, folder / TARGET_TOKENIZER
+    for place in (folder, *(place for place in (decoder, target) if place.is_symlink() or place.is_dir())):
         for name in (*REQUIRED, *OPTIONAL, CARD):
             refuse_link(place / name)
     weights = _weights(folder)
@@ -87,13 +93,14 @@ def files_to_publish(folder: Path) -> list[Path]:
             f"; {pickles[0]} is a pickle, which can run code when it is opened and is not published" if pickles else ""
         )
         raise UserError(f"{folder} is not a finished checkpoint: {' and '.join(missing)} missing{hint}")
-    for place in (folder, *([decoder] if decoder.is_dir() else [])):
+    for place in (folder, decoder, target):
         refuse_code_of_tokenizer(place / "tokenizer_config.json")
     found = [folder / name for name in (*REQUIRED, *OPTIONAL) if (folder / name).is_file()]
     found += [*weights, *code_files(folder)]
     if decoder.is_dir():
         found += [decoder / name for name in (*REQUIRED, *OPTIONAL) if (decoder / name).is_file()]
         found += [*_weights(decoder), *code_files(decoder), *(folder / file.name for file in code_files(decoder))]
+    found += [target / name for name in TOKENIZER if (target / name).is_file()]
     return sorted(set(found))
 
 
@@ -147,9 +154,9 @@ def prepare_upload(folder: Path, repo_id: str, license_id: str | None = None) ->
         require_license(license_id, "license")
     check_repo_id(repo_id)
     content: dict[str, Path | bytes] = {path.relative_to(folder).as_posix(): path for path in files_to_publish(folder)}
-    if "arguments.json" in content:
-        arguments = json.dumps(shareable_arguments(folder), indent=2, ensure_ascii=False)
-        content["arguments.json"] = f"{arguments}\n".encode()
+    for name, shareable in (("arguments.json", shareable_arguments), (ADAPTER[0], shareable_adapter)):
+        if name in content:
+            content[name] = f"{json.dumps(shareable(folder), indent=2, ensure_ascii=False)}\n".encode()
     if RESULTS in content:
         content |= evaluation_files(json.loads((folder / RESULTS).read_text(encoding="utf-8")))
     content[CARD] = _card(folder, repo_id, license_id)
@@ -192,7 +199,8 @@ def left_of_a_run(results: bytes, there: Collection[str], coming: Collection[str
     if figures is None:
         return []
     code = {path.name for path in (Path(__file__).parents[1] / "models").glob("*.py")}
-    own = {*OPTIONAL, *figures, *(f"{DECODER}/{name}" for name in (*REQUIRED, *OPTIONAL, *code))}
+    own = {*OPTIONAL, *ADAPTER, *figures, *(f"{TARGET_TOKENIZER}/{name}" for name in TOKENIZER)}
+    own |= {f"{DECODER}/{name}" for name in (*REQUIRED, *OPTIONAL, *code)}
     return sorted(name for name in {*there} - {*coming} if name in own or _WEIGHTS.fullmatch(name))
 
 

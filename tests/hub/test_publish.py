@@ -24,7 +24,7 @@ from hf_minibert.errors import UserError
 from hf_minibert.files import Manifest
 from hf_minibert.hub import patience
 from hf_minibert.hub.card import render_card, write_card
-from hf_minibert.hub.contents import files_to_publish, prepare_upload
+from hf_minibert.hub.contents import files_to_publish, left_of_a_run, prepare_upload
 from hf_minibert.hub.publish import publish
 
 # of huggingface_hub itself, which sends large files so
@@ -114,6 +114,35 @@ def test_a_run_that_cannot_be_written_is_published_all_the_same(
 def test_only_what_belongs_to_the_model_is_published(folder: Path):
     assert {path.name for path in files_to_publish(folder)} == PUBLISHED - {"README.md"}
     assert set(prepare_upload(folder, "me/model")) == PUBLISHED
+
+
+def test_pictures_and_the_tokenizer_of_the_target_go_along(folder: Path):
+    (folder / "target_tokenizer").mkdir()
+    more = {
+        "predictions.png",
+        "attention.png",
+        "target_tokenizer/tokenizer.json",
+        "target_tokenizer/tokenizer_config.json",
+    }
+    for name in (*more, "target_tokenizer/notes.txt", "photo.png"):
+        (folder / name).write_text("{}", encoding="utf-8")
+    assert set(prepare_upload(folder, "me/model")) == PUBLISHED | more
+    assert more <= set(left_of_a_run((folder / "results.json").read_bytes(), more, PUBLISHED))
+    (folder / "target_tokenizer/tokenizer_config.json").write_text('{"auto_map": {"AutoTokenizer": ["a.B", null]}}')
+    with pytest.raises(UserError, match="code that would run on the machine of whoever trusts the model's"):
+        files_to_publish(folder)
+
+
+def test_adapters_are_published_in_place_of_weights(folder: Path):
+    """With the name of the model that they belong to, but not its folder."""
+    (folder / "model.safetensors").unlink()
+    (folder / "adapter_model.safetensors").write_text("weights", encoding="utf-8")
+    with pytest.raises(UserError, match="not a finished checkpoint: model.safetensors missing"):
+        files_to_publish(folder)  # without the configuration of PEFT
+    (folder / "adapter_config.json").write_text('{"r": 8, "base_model_name_or_path": "/home/me/runs/base"}')
+    content = prepare_upload(folder, "me/model")
+    assert set(content) == PUBLISHED - {"model.safetensors"} | {"adapter_config.json", "adapter_model.safetensors"}
+    assert json.loads(content["adapter_config.json"]) == {"r": 8, "base_model_name_or_path": "base"}  # type: ignore[arg-type]
 
 
 def test_shards_are_published_with_their_index(folder: Path):
