@@ -160,7 +160,10 @@ def finish(folder: Path) -> None:
         return
     manifest = Manifest.read(folder) or Manifest(folder, "", {})
     steps = _read_steps(place, manifest)
-    for step in steps:
+    for number, step in enumerate(steps, start=1):
+        given = [one.source for one in steps[number:] if one.target == step.target and one.source is not None]
+        if step.source is None and not all(is_plain_file(place / source) for source in given):
+            continue  # the name is that of the new file already, which may be as the one that had to go
         _take(step, folder, manifest)
     manifest.remove_empty_folders([step.target for step in steps if step.source is None])
     doomed = temporary_path(folder)

@@ -478,6 +478,31 @@ def test_killed_at_any_change_of_files_the_next_one_replaces_what_was_written(
     assert change > 10
 
 
+def test_killed_at_any_change_of_files_a_last_file_that_stays_as_it_was_is_there(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As `modules.json` of sentence-transformers, or `index.html` of a page, where only the weights are new."""
+    monkeypatch.setattr(exchange, "sync", lambda _: None)
+
+    def fill(folder: Path, number: int) -> None:
+        with replaced_folder(str(folder), "export", "an export", inputs=[], last="modules.json") as staged:
+            (staged / "modules.json").write_text("[]")
+            (staged / "weights").write_text(str(number))
+
+    change, ended, seen = 0, False, set[bytes]()
+    while not ended:
+        folder = tmp_path / str(change)
+        fill(folder, 1)
+        ended = killed_at(change, lambda folder=folder: fill(folder, 2))  # type: ignore[misc]
+        settle(folder)
+        left = content(folder)
+        assert left.keys() - {name for name in left if name.startswith(".")} == {"modules.json", "weights"}
+        assert left["modules.json"] == b"[]"
+        seen.add(left["weights"])
+        change += 1
+    assert seen == {b"1", b"2"}
+
+
 def test_a_list_that_somebody_edited_leads_nowhere(tmp_path: Path) -> None:
     folder, checksum = tmp_path / "out", hashlib.sha256(b"precious").hexdigest()
     convert_in(folder, 1)
