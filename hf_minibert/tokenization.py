@@ -22,7 +22,6 @@ import copy
 import heapq
 import json
 import logging
-import math
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
@@ -320,18 +319,24 @@ def load_tokenizer(path: str | Path) -> PreTrainedTokenizerFast:
 
 def _growth(normalizer: dict[str, Any] | None) -> float:
     """How many times as long a normalizer, as `tokenizer.json` has it, can make a text."""
-    if normalizer is None:
-        return 1.0
-    kind = normalizer["type"]
-    if kind == "Sequence":
-        return math.prod(_growth(step) for step in normalizer["normalizers"])
-    if kind == "Replace":  # an expression may match the nothing beside every character
-        replaced = normalizer["pattern"].get("String")
-        longest = len(normalizer["content"])
-        return max(1.0, longest / len(replaced)) if replaced else 1.0 + longest
-    if kind == "Prepend":
-        return 1.0 + len(normalizer["prepend"])
-    return 18.0 if kind in ("NFKC", "NFKD", "Precompiled") else 4.0
+    steps = [] if normalizer is None else [normalizer]
+    grows, decomposes = 1.0, 1.0
+    while steps:
+        step = steps.pop(0)
+        kind = step["type"]
+        if kind == "Sequence":
+            steps = [*step["normalizers"], *steps]
+        elif kind == "Replace":  # an expression may match the nothing beside every character
+            replaced = step["pattern"].get("String")
+            longest = len(step["content"])
+            grows *= max(1.0, longest / len(replaced)) if replaced else 1.0 + longest
+        elif kind == "Prepend":
+            grows *= 1.0 + len(step["prepend"])
+        elif kind in ("NFKC", "NFKD", "Precompiled", "NFC", "NFD", "Lowercase"):  # the second decomposes nothing more
+            decomposes = max(decomposes, 18.0 if kind in ("NFKC", "NFKD", "Precompiled") else 4.0)
+        elif kind not in ("Strip", "StripAccents"):
+            grows *= 4.0
+    return grows * decomposes
 
 
 def save_tokenizer(tokenizer: PreTrainedTokenizerBase, folder: str | Path) -> None:
@@ -378,8 +383,8 @@ def adapt_tokenizer(
         input_names.remove("token_type_ids")
     roles = {role: tokenizer.special_tokens_map[role] for role in SPECIAL_ROLES}
     if is_encoder and isinstance(tokenizer, BertTokenizer):  # keeps its class, so that it also opens as a stock one
-        return BertTokenizer(
-            vocab=tokenizer.get_vocab(),
+        adapted = BertTokenizer(
+            vocab=tokenizer.backend_tokenizer.get_vocab(with_added_tokens=False),
             do_lower_case=tokenizer.do_lower_case,
             tokenize_chinese_chars=tokenizer.tokenize_chinese_chars,
             strip_accents=tokenizer.strip_accents,
@@ -387,6 +392,10 @@ def adapt_tokenizer(
             model_max_length=model_max_length,
             **roles,
         )
+        added = sorted(tokenizer.added_tokens_decoder.items())
+        adapted.add_tokens([token for _, token in added if token.content not in roles.values()])
+        if adapted.get_vocab() == tokenizer.get_vocab():
+            return adapted
     backend = plain_backend(tokenizer)
     steps: list[processors.PostProcessor] = []
     if _is_byte_level(backend):

@@ -18,6 +18,7 @@ from tokenizers import Regex, Tokenizer, models, normalizers, pre_tokenizers, tr
 from transformers import AutoTokenizer, BertTokenizer, PreTrainedTokenizerFast
 
 from hf_minibert import document_encoder, tokenization
+from hf_minibert.data.token_store import tokenizer_fingerprint
 from hf_minibert.document_encoder import DocumentEncoder
 from hf_minibert.errors import UserError
 from hf_minibert.tokenization import (
@@ -375,6 +376,21 @@ def test_impossible_vocabulary_sizes_are_refused() -> None:
         train_wordpiece(make_texts())
 
 
+@pytest.mark.parametrize("is_special", [False, True])
+def test_words_that_were_added_to_a_bert_tokenizer_stay(is_special: bool, tmp_path: Path) -> None:
+    tokenizer = train_wordpiece(make_texts(), vocab_size=60, lowercase=True)
+    tokenizer.add_tokens(["[E1]", "<b>"], special_tokens=is_special)
+    save_tokenizer(tokenizer, tmp_path)
+    expected = tokenizer("the [E1] cat <b>mat")
+    assert {60, 61} <= set(expected["input_ids"])
+    opened = load_tokenizer(tmp_path)
+    for made in (opened, adapt_tokenizer(opened, model_type="minibert", uses_token_types=True, model_max_length=16)):
+        assert type(made) is BertTokenizer
+        assert made.get_vocab() == tokenizer.get_vocab()
+        assert made("the [E1] cat <b>mat") == expected
+        assert tokenizer_fingerprint(made) == tokenizer_fingerprint(opened)
+
+
 def test_a_classic_vocabulary_opens_as_bert_tokenizer(tmp_path: Path) -> None:
     trained = train_wordpiece(make_texts(), vocab_size=60, lowercase=True)
     save_tokenizer(trained, tmp_path)
@@ -513,6 +529,19 @@ def test_a_vocabulary_with_holes_is_refused(tokenizer: PreTrainedTokenizerFast, 
         (normalizers.Sequence([normalizers.NFKC(), normalizers.Lowercase(), normalizers.StripAccents()][:2]), False),
         (normalizers.Sequence([normalizers.Prepend("\u2581"), normalizers.Replace(" ", "\u2581")]), False),
         (normalizers.BertNormalizer(), False),
+        (  # as ALBERT's and XLNet's
+            normalizers.Sequence(
+                [
+                    normalizers.Replace("``", '"'),
+                    normalizers.NFKD(),
+                    normalizers.StripAccents(),
+                    normalizers.Lowercase(),
+                    normalizers.NFKC(),
+                ]
+            ),
+            False,
+        ),
+        (normalizers.Sequence([normalizers.NFKC(), *[normalizers.ByteLevel()] * 2]), True),
     ],
 )
 def test_a_normalizer_that_blows_up_a_text_is_refused(
