@@ -195,7 +195,7 @@ def refuse_inputs(folder: Path, inputs: Iterable[str]) -> None:
         UserError: it does.
     """
     place = folder.resolve()
-    for name in inputs:
+    for name in map(os.path.expanduser, inputs):
         for path in (name, *glob(name, recursive=True)):
             if os.path.lexists(path) and Path(path).resolve().is_relative_to(place):
                 raise UserError(

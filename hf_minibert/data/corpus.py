@@ -36,7 +36,15 @@ from hf_minibert.data.bounded import (
 )
 from hf_minibert.data.builtin_corpus import builtin_fingerprint, prepare_builtin_corpus
 from hf_minibert.data.documents import Corpus, Document
-from hf_minibert.data.sources import BUILTIN, KNOWN_SUFFIXES, TEXT_FORMATS, DocumentUnit, expanded, suffix_of
+from hf_minibert.data.sources import (
+    BUILTIN,
+    KNOWN_SUFFIXES,
+    TEXT_COLUMN,
+    TEXT_FORMATS,
+    DocumentUnit,
+    expanded,
+    suffix_of,
+)
 from hf_minibert.errors import UserError
 from hf_minibert.files import MANIFEST
 
@@ -60,7 +68,7 @@ _HUB_NAME = re.compile(r"[A-Za-z0-9][\w.-]*(/[\w.-]+)?(:[\w.+-]+)?(@[\w./+-]+)?"
 
 
 def open_corpus(
-    sources: Sequence[str], *, text_column: str = "text", streaming: bool = False, document: DocumentUnit = "file"
+    sources: Sequence[str], *, text_column: str = TEXT_COLUMN, streaming: bool = False, document: DocumentUnit = "file"
 ) -> Corpus:
     """The corpus that the sources name: ``builtin``, files, globs and folders, or one data set on the Hub.
 
@@ -106,12 +114,43 @@ def open_corpus(
         paths = list(by_target.values())
         corpus = FileCorpus(" ".join(sources), list(zip(_labels(paths), paths, strict=True)), text_column, document)
         corpus.skipped = _tell(skipped)
-    if document != "file" and not any(_format(path) in TEXT_FORMATS for path in paths):
+    formats = {_format(path) for path in paths}
+    if document != "file" and not formats & {*TEXT_FORMATS}:
         raise UserError(
             f"--document {document} says what a document of a {' or '.join(TEXT_FORMATS)} file is, but "
             f"{corpus.name} has none: there, every row is a document; leave it out"
         )
+    if text_column != TEXT_COLUMN and (others == [BUILTIN] or (paths and not formats - {*TEXT_FORMATS})):
+        raise UserError(
+            f"--text_column {text_column} names a column of a table, but {corpus.name} has none; leave it out"
+        )
     return corpus
+
+
+def open_each(sources: Sequence[str], *, text_column: str, document: DocumentUnit) -> list[Corpus]:
+    """A corpus for each source; a setting that is only for text files, or only for tables, is for those that have some.
+
+    Raises:
+        UserError: see `open_corpus`; or a setting is for none of the sources.
+    """
+    with_text = [source for source in sources if _holds(source)[0]] or sources
+    with_rows = [source for source in sources if _holds(source)[1]] or sources
+    return [
+        open_corpus(
+            [source],
+            text_column=text_column if source in with_rows else TEXT_COLUMN,
+            document=document if source in with_text else "file",
+        )
+        for source in sources
+    ]
+
+
+def _holds(source: str) -> tuple[bool, bool]:
+    """Whether a source has text files, and whether it has rows, of which `text_column` is the text."""
+    if source == BUILTIN or not _is_file_source(source):
+        return False, source != BUILTIN
+    formats = {_format(path) for path in _find_files(source, Counter())}
+    return bool(formats & {*TEXT_FORMATS}), bool(formats - {*TEXT_FORMATS})
 
 
 # ---------------------------------------------------------------- files
@@ -283,6 +322,8 @@ def _open_parquet(path: Path, text_column: str) -> pyarrow.parquet.ParquetFile:
     schema = file.schema_arrow
     if text_column not in schema.names:
         raise _missing_column(str(path), text_column, schema.names)
+    if schema.names.count(text_column) > 1:
+        raise UserError(f"{path} has two columns {text_column!r}, and only one can be the text; rename one")
     kind = schema.field(text_column).type
     if pyarrow.types.is_dictionary(kind):
         kind = kind.value_type
@@ -366,12 +407,14 @@ def _units(parts: Iterator[str], document: DocumentUnit) -> Iterator[str]:
                 yield unit
                 unit = ""
             elif is_end and is_blank:
-                yield unit.rpartition("\n")[0]
+                if before := unit.rpartition("\n")[0]:
+                    yield before
                 unit = ""
             elif is_end:
                 unit += "\n"
             is_blank = is_blank or is_end
-    yield unit.rpartition("\n")[0] if is_blank else unit
+    if last := unit.rpartition("\n")[0] if is_blank else unit:
+        yield last
 
 
 def _cut(text: str, earliest: int, latest: int) -> int:

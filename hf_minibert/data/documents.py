@@ -14,6 +14,11 @@ class Document(NamedTuple):
     id: str
     text: str
 
+    @property
+    def has_text(self) -> bool:
+        """Whether it is more than white space."""
+        return bool(self.text) and not self.text.isspace()
+
 
 class Corpus(ABC):
     """Documents in a fixed order. Every iteration starts anew.
@@ -45,7 +50,7 @@ class Corpus(ABC):
         self.bytes_read = self.empty_documents = 0
         is_empty = True
         for document in self._documents():
-            if document.text and not document.text.isspace():
+            if document.has_text:
                 is_empty = False
                 yield document
             else:

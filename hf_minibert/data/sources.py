@@ -7,6 +7,8 @@ from hf_minibert.errors import UserError
 from hf_minibert.files import BUILTIN as BUILTIN
 
 DocumentUnit = Literal["file", "blank-line", "line"]
+TEXT_COLUMN = "text"
+"""The column of a table that is the text, unless told."""
 """What counts as one document of a text file."""
 
 COMPRESSIONS = (".gz", ".xz", ".zst")

@@ -52,7 +52,7 @@ SECONDS_BETWEEN_LOOKS = 0.05
 
 
 class StreamError(UserError):
-    """A stream broke off, and all processes of the run know it."""
+    """A stream broke off."""
 
 
 class StreamStoppedError(StreamError):
@@ -120,7 +120,7 @@ class _PartOfStream(Corpus):
 
     def _documents(self) -> Iterator[Document]:
         for document in self._source:
-            self.bytes_read += len(document.text.encode())
+            self.bytes_read += len(document.text.encode()) if document.has_text else 0
             yield document
             if self.bytes_read >= self._size:
                 return
@@ -151,13 +151,13 @@ class PartMaker:
                 position = json.loads((stream.part(number - 1) / POSITION_FILE).read_text(encoding="utf-8"))
                 below = held_out_threshold(stream.part(0))
             documents = self._documents_after(position)
-            first = next(documents, None)
-            if first is None and number > 0:
+            head = list[Document]()
+            while not (head and head[-1].has_text) and (one := next(documents, None)) is not None:
+                head.append(one)
+            if not (head and head[-1].has_text) and number > 0:
                 write_text(stream.folder / END_FILE, json.dumps({"parts": number}))
                 return
-            part = _PartOfStream(
-                stream.corpus.name, chain(() if first is None else (first,), documents), stream.part_bytes
-            )
+            part = _PartOfStream(stream.corpus.name, chain(head, documents), stream.part_bytes)
             with unfinished_folder(stream.folder) as unfinished:
                 build_store(
                     part,
@@ -175,8 +175,7 @@ class PartMaker:
     def _documents_after(self, position: dict[str, Any] | None) -> Iterator[Document]:
         """Read on; or from elsewhere, if that is where the part before ended."""
         if self._documents is None or position != self._position:
-            documents = self._stream.corpus.documents_after(position)
-            self._documents = (one for one in documents if one.text and not one.text.isspace())
+            self._documents = self._stream.corpus.documents_after(position)
         return self._documents
 
 

@@ -13,7 +13,7 @@ from hf_minibert.data.corpus import HubStream, open_corpus
 from hf_minibert.data.documents import Corpus
 from hf_minibert.data.loader import evaluation_batches
 from hf_minibert.data.rows import Masking, Rows, RowSettings
-from hf_minibert.data.sources import BUILTIN
+from hf_minibert.data.sources import BUILTIN, TEXT_COLUMN, expanded
 from hf_minibert.data.streamed import StreamedRows, open_stream
 from hf_minibert.data.token_store import (
     Documents,
@@ -26,6 +26,7 @@ from hf_minibert.data.token_store import (
 from hf_minibert.errors import UserError
 from hf_minibert.evaluation.held_out import frequency_baselines, token_lengths
 from hf_minibert.evaluation.samples import held_out_sentences
+from hf_minibert.output_folder import settle
 from hf_minibert.pretraining.arguments import PretrainArguments
 from hf_minibert.pretraining.objectives import MakeRows, Reading
 from hf_minibert.pretraining.plan import Plan
@@ -62,12 +63,14 @@ def find_corpus(arguments: PretrainArguments) -> Corpus | Path:
     Raises:
         UserError: there is no such corpus, or the arguments do not suit it.
     """
-    folder = Path(arguments.corpus[0])
-    is_prepared = arguments.corpus != [BUILTIN] and len(arguments.corpus) == 1 and is_token_store(folder)
-    if is_prepared and not arguments.streaming:
-        if arguments.document != "file":
-            raise UserError(f"{folder} is tokenised already; --document is for the command that prepares it")
-        return folder
+    if arguments.corpus != [BUILTIN] and len(arguments.corpus) == 1 and not arguments.streaming:
+        folder = expanded(arguments.corpus[0])
+        settle(folder)
+        if is_token_store(folder):
+            for name, usual in (("document", "file"), ("text_column", TEXT_COLUMN)):
+                if getattr(arguments, name) != usual:
+                    raise UserError(f"{folder} is tokenised already; --{name} is for the command that prepares it")
+            return folder
     return open_corpus(
         arguments.corpus,
         text_column=arguments.text_column,

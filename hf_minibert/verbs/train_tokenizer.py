@@ -12,7 +12,6 @@ import sys
 import textwrap
 from collections.abc import Iterator
 from dataclasses import MISSING, asdict, dataclass, field, fields
-from functools import partial
 from importlib.metadata import version
 from itertools import islice
 from pathlib import Path
@@ -153,7 +152,7 @@ def render_readme(training: dict[str, Any]) -> str:
 def main(arguments: Arguments) -> int:
     """Sample the sources, train, measure, write the folder."""
     require_corpus([*arguments.corpus, *arguments.validation_corpus])
-    from hf_minibert.data.corpus import open_corpus
+    from hf_minibert.data.corpus import open_each
     from hf_minibert.output_folder import replaced_folder
     from hf_minibert.tokenization import sample_texts, save_tokenizer, train_wordpiece
 
@@ -164,9 +163,9 @@ def main(arguments: Arguments) -> int:
         inputs=[*arguments.corpus, *arguments.validation_corpus],
         last="tokenizer_config.json",
     ) as folder:
-        open_source = partial(open_corpus, text_column=arguments.text_column, document=arguments.document)
-        corpora = [open_source([source]) for source in arguments.corpus]
-        held_out = [open_source([source]) for source in arguments.validation_corpus]
+        named = [*arguments.corpus, *arguments.validation_corpus]
+        opened = open_each(named, text_column=arguments.text_column, document=arguments.document)
+        corpora, held_out = opened[: len(arguments.corpus)], opened[len(arguments.corpus) :]
         names, held_out_names = public_names(corpora), public_names(held_out)
         sources, texts = [], list[str]()
         for corpus, name in zip(corpora, names, strict=True):

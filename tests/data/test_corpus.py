@@ -115,6 +115,25 @@ def test_text_column_and_row_ids(tmp_path, suffix):
     assert list(open_corpus([str(path)], text_column="body")) == [("train/7", "seven"), ("train/8", "eight")]
 
 
+def test_a_column_that_stands_twice_or_that_no_file_has_is_refused(tmp_path):
+    pq.write_table(pa.table([["a"], ["b"]], names=["text", "text"]), tmp_path / "rows.parquet")
+    assert "has two columns 'text', and only one can be the text" in error_of(tmp_path / "rows.parquet")
+    (tmp_path / "a.txt").write_text("one")
+    for source in (tmp_path / "a.txt", "builtin"):
+        assert "--text_column body names a column of a table, but" in error_of(source, text_column="body")
+
+
+def test_each_source_gets_the_settings_that_are_for_it(tmp_path):
+    (tmp_path / "lines.txt").write_text("one\ntwo\n")
+    write_rows(tmp_path / "rows.jsonl", [{"body": "not\ncut"}])
+    sources = [str(tmp_path / name) for name in ("lines.txt", "rows.jsonl")]
+    opened = corpus_module.open_each(sources, text_column="body", document="line")
+    assert [texts(one) for one in opened] == [["one", "two"], ["not\ncut"]]
+    for source, document in zip(sources, ("file", "line"), strict=True):
+        with pytest.raises(UserError, match="leave it out"):
+            corpus_module.open_each([source], text_column="body", document=document)
+
+
 @pytest.mark.parametrize(("end", "name"), [(end, f"rows.jsonl{end}") for end in COMPRESS if end])
 def test_several_compressed_streams_in_a_row_are_one_file(tmp_path, end, name):
     first, second = (COMPRESS[end](b'{"text": "%s"}\n' % word) for word in (b"one", b"two"))
@@ -209,6 +228,9 @@ def test_what_a_document_is_of_a_text_file_can_be_said(tmp_path):
     assert [text for _, text in read["line"]] == ["one", "two", "three", "not\n\ncut"]
     assert [text for _, text in read["blank-line"]] == ["one\ntwo", "three", "not\n\ncut"]
     assert [text for _, text in read["file"]] == ["one\ntwo\n  \n\nthree", "not\n\ncut"]
+    for unit, left_out in (("line", 2), ("blank-line", 0)):  # what is behind the last line's end is no line
+        corpus = open_corpus([str(tmp_path)], document=unit)
+        assert (len(list(corpus)), corpus.empty_documents) == (len(read[unit]), left_out)
     assert all(len({name for name, _ in documents}) == len(documents) for documents in read.values())
     assert len({open_corpus([str(tmp_path)], document=unit).fingerprint for unit in read}) == 3
     message = error_of(tmp_path / "b.jsonl", document="line")

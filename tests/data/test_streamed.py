@@ -95,6 +95,15 @@ def parts_there(stream: Stream) -> list[str]:
 TRAINED = [text for text in TEXTS if not is_held_out(text)]
 
 
+def test_texts_without_words_are_left_out_and_counted(tokenizer, folder):
+    write(folder, [" ", *TEXTS[:PER_PART], "", " \n", *TEXTS[PER_PART:]])
+    stream = open_stream(open_hub(), tokenizer)
+    PartMaker(stream).make(1, is_shown=False)
+    for number, left_out in enumerate((1, 2)):
+        info = TokenStore(stream.part(number)).info
+        assert (info.documents, info.empty_documents) == (PER_PART, left_out)
+
+
 def test_every_document_once_a_pass_in_the_same_order_however_the_work_is_divided(tokenizer, folder):
     stream = open_stream(open_hub(), tokenizer)
     assert parts_there(stream) == ["part-00000"]

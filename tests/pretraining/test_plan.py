@@ -171,8 +171,11 @@ def test_a_builtin_that_is_not_the_builtin_corpus_is_named_as_what_it_is(
     assert find_corpus(PretrainArguments(output_dir="x", corpus=["./builtin"])) == Path("builtin")
     monkeypatch.setattr(data_module, "open_corpus", lambda sources, **_: sources)
     assert find_corpus(PretrainArguments(output_dir="x")) == ["builtin"]
-    with pytest.raises(UserError, match="tokenised already; --document"):
-        find_corpus(PretrainArguments(output_dir="x", corpus=["./builtin"], document="line"))
+    for name, value in (("document", "line"), ("text_column", "body")):
+        with pytest.raises(UserError, match=f"tokenised already; --{name}"):
+            find_corpus(PretrainArguments(output_dir="x", corpus=["./builtin"], **{name: value}))  # type: ignore[arg-type]
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert find_corpus(PretrainArguments(output_dir="x", corpus=["~/builtin"])) == tmp_path / "builtin"
 
 
 def test_the_folder_of_a_fine_tuning_has_no_step_to_replay(tmp_path: Path) -> None:
