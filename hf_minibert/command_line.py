@@ -230,7 +230,9 @@ def parse(
     parser.refuse_twice(flags)
     names = set(field_docstrings(arguments_class))
     if flags and flags[0].endswith((".yaml", ".yml", ".json")):
-        flags = _flags(_read_settings(Path(flags[0])), names, flags[0]) + flags[1:]
+        ignored = getattr(arguments_class, "not_flags", ())
+        settings = {name: value for name, value in _read_settings(Path(flags[0])).items() if name not in ignored}
+        flags = _flags(settings, names, flags[0]) + flags[1:]
     elif flags and not flags[0].startswith("-") and (first := first_field(arguments_class)) is not None:
         flags = [f"--{first}={flags[0]}", *flags[1:]]
     flags = _flags(defaults or {}, names, "the saved arguments") + flags

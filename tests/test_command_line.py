@@ -238,7 +238,7 @@ def test_a_file_stands_for_flags_and_flags_override_it(settings_file):
 def test_what_a_run_writes_can_be_read_again(tmp_path):
     arguments = PretrainArguments(output_dir="x", max_steps=7, learning_rate=1e-5, corpus=["a b.txt", "c.txt"])
     path = tmp_path / "arguments.json"
-    path.write_text(json.dumps(dataclasses.asdict(arguments)))
+    path.write_text(json.dumps(dataclasses.asdict(arguments) | {"num_processes": 2}))
     assert parse(PretrainArguments, [str(path)]) == arguments
 
 

@@ -175,6 +175,9 @@ class PretrainArguments(
     The run ends with the first of --budget, --max_steps and --max_tokens; without any of them, after five minutes.
     """
 
+    not_flags = ("num_processes", "replay")
+    """What `arguments.json` has beside the arguments: how many processes shared a step, and an earlier flag."""
+
     output_dir: str
     """Folder for the checkpoint, its card and everything that resumes."""
     resume: bool = False

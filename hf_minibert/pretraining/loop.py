@@ -233,7 +233,8 @@ class Pretraining:
                 try:
                     losses = self.step(batches, progress, stop)
                 except StreamError as error:  # in all processes, before anything is computed
-                    if not is_first and not (self.folder / f"checkpoint-{state.step}").exists():
+                    is_saved = self.unproven is not None and self.unproven.name == f"checkpoint-{state.step}"
+                    if not (is_first or is_saved):
                         self.save(None)
                     if isinstance(error, StreamStoppedError):
                         break
@@ -282,8 +283,12 @@ class Pretraining:
     def step(self, batches: Iterator[Batch], progress: float, stop: StopSignal) -> dict[str, Tensor]:
         """One optimizer step. Returns this process's part of the mean losses, and what else the log shows."""
         arguments, accelerator, state = self.arguments, self.accelerator, self.state
-        micro_batches = list(islice(batches, arguments.gradient_accumulation_steps))
-        counts, tokens = self.count(micro_batches, stop)  # on the CPU, since a GPU would have to be waited for
+        micro_batches, broken = list[Batch](), None
+        try:
+            micro_batches += islice(batches, arguments.gradient_accumulation_steps)
+        except StreamError as error:
+            broken = error
+        counts, tokens = self.count(micro_batches, stop, broken)  # on the CPU: a GPU would have to be waited for
         factor = learning_rate_factor(arguments.lr_scheduler_type, arguments.warmup_steps, state.step, progress)
         for optimizer in self.backend.optimizers:
             for group in optimizer.param_groups:
@@ -343,21 +348,33 @@ class Pretraining:
                     f"{self.folder} --step {step} looks at them)"
                 )
 
-    def count(self, micro_batches: list[Batch], stop: StopSignal) -> tuple[dict[str, Tensor], int]:
+    def count(
+        self, micro_batches: list[Batch], stop: StopSignal, broken: StreamError | None = None
+    ) -> tuple[dict[str, Tensor], int]:
         """A step's counts over all batches and processes, by `forward`'s arguments, and its tokens without padding.
 
-        Sets `stop.agreed` on all processes if any of them has received a signal.
+        Sets `stop.agreed` on all processes if any of them has received a signal. `broken`: why this one has no batches.
+
+        Raises:
+            StreamError: in all processes, if one of them has no batches.
         """
         counts = self.plan.objective.counts
         totals = [sum(int(count(batch)) for batch in micro_batches) for count in counts.values()]
-        tokens, stops = sum(map(real_tokens, micro_batches)), int(stop.received)
-        everyones = torch.tensor([*totals, tokens, stops], pin_memory=torch.cuda.is_available())
+        is_stopped = isinstance(broken, StreamStoppedError)
+        own = [sum(map(real_tokens, micro_batches)), stop.received, is_stopped, broken is not None and not is_stopped]
+        everyones = torch.tensor([*totals, *map(int, own)], pin_memory=torch.cuda.is_available())
         everyones = everyones.to(self.accelerator.device, non_blocking=True)
         if self.accelerator.num_processes > 1:
             everyones = self.accelerator.reduce(everyones, reduction="sum")
-            tokens, stops = everyones[-2:].tolist()
+            own = everyones[len(totals) :].tolist()
+        tokens, stops, stopped, broke = own
         stop.agreed = stops > 0
-        return dict(zip(counts, everyones[:-2].clamp(min=1), strict=True)), tokens
+        if broke:
+            elsewhere = StreamError("another process could not read the stream; its message says why")
+            raise elsewhere if broken is None or is_stopped else broken
+        if stopped:
+            raise broken or StreamStoppedError("another process was stopped while it waited for the stream")
+        return dict(zip(counts, everyones[: len(totals)].clamp(min=1), strict=True)), tokens
 
     def forward(self, batch: Batch, counts: dict[str, Tensor]) -> dict[str, Tensor]:
         """One batch's share of the step's mean loss, and of its parts by name; `counts` comes from `count`."""

@@ -36,16 +36,15 @@ def replay(plan: Plan, step: int) -> int:
     model = build_model(plan)
     state = TrainState()
     origin = "the weights that the run began with"
-    for checkpoint in checkpoints(plan.folder):
-        if int(checkpoint.name.removeprefix("checkpoint-")) < step and is_whole(checkpoint):
+    processes = read_arguments(plan.folder).get(NUM_PROCESSES, 1)
+    rows_per_step = arguments.per_device_train_batch_size * arguments.gradient_accumulation_steps * processes
+    for checkpoint in filter(is_whole, checkpoints(plan.folder)):
+        if int(checkpoint.name.removeprefix("checkpoint-")) < step:
             load_weights(model, checkpoint)
             state, origin = load_state(checkpoint), str(checkpoint)
             break
+        rows_per_step = load_state(checkpoint).rows_per_step or rows_per_step  # of the step, if it was resumed since
     model.to(accelerator.device).train()
-    processes = read_arguments(plan.folder).get(NUM_PROCESSES, 1)
-    rows_per_step = state.rows_per_step or (
-        arguments.per_device_train_batch_size * arguments.gradient_accumulation_steps * processes
-    )
     first = state.rows + (step - 1 - state.step) * rows_per_step
     rows = training_batches(data.train, batch_size=1, first_row=first, last_row=first + rows_per_step)
     found = []

@@ -15,10 +15,7 @@ logger = logging.getLogger(__name__)
 
 ARGUMENTS = "arguments.json"
 ENDS = ("budget", "max_steps", "max_tokens")
-RETIRED = ("replay",)
-"""Arguments of earlier versions that decide nothing any more."""
 NUM_PROCESSES = "num_processes"
-"""What stands beside the arguments: how many processes shared a step."""
 
 
 def of_run(folder: str) -> PretrainArguments:
@@ -52,14 +49,14 @@ def resumed(arguments: PretrainArguments) -> PretrainArguments:
 
 
 def _current(folder: str, verb: str) -> dict[str, Any]:
-    """The saved arguments of the run in a folder, without those that are retired, and what stands beside them."""
+    """The saved arguments of the run in a folder, without what stands beside them."""
     if not (Path(folder) / ARGUMENTS).is_file() and not any(Path(folder).glob(f"checkpoint-*/{ARGUMENTS}")):
         missing = Path(folder) / ARGUMENTS
         raise UserError(
             f"nothing to {verb}: {missing} is missing; output_dir must be the folder of an earlier pre-training"
         )
     saved = read_arguments(Path(folder))
-    return {name: value for name, value in saved.items() if name not in (*RETIRED, NUM_PROCESSES)}
+    return {name: value for name, value in saved.items() if name not in PretrainArguments.not_flags}
 
 
 def read_arguments(folder: Path) -> dict[str, Any]:

@@ -4,11 +4,13 @@ import json
 import time
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
 import torch
 from commands import TINY_RUN, call, flags, write_corpus
 
+from hf_minibert.data.streamed import StreamError, StreamStoppedError
 from hf_minibert.pretraining import loop, schedule
 from hf_minibert.pretraining.checkpoint import TrainState
 from hf_minibert.pretraining.objectives import OBJECTIVES
@@ -96,6 +98,30 @@ def test_counts_are_known_without_waiting_for_the_device(objective: str):
     counts, tokens = loop.Pretraining.count(run, [batch, batch], StopSignal())
     assert tokens == 16
     assert {count.device.type for count in counts.values()} == {"meta"}
+
+
+@pytest.mark.parametrize(
+    ("mine", "other", "expected", "message"),
+    [
+        (StreamError("cut off"), [0, 0], StreamError, "cut off"),
+        (None, [0, 1], StreamError, "another process could not read the stream"),
+        (None, [1, 0], StreamStoppedError, "another process was stopped"),
+        (StreamStoppedError("stopped"), [0, 0], StreamStoppedError, "stopped"),
+        (StreamStoppedError("stopped"), [0, 1], StreamError, "another process could not read the stream"),
+    ],
+)
+def test_a_stream_that_one_process_cannot_read_ends_the_step_of_all(
+    mine: StreamError | None, other: list[int], expected: type[StreamError], message: str
+):
+    """Before anything is computed, in the exchange that each step has; or they would wait for each other for hours."""
+    ids = torch.ones((2, 4), dtype=torch.int64)
+    batches = [] if mine else [{"input_ids": ids, "labels": ids}]
+    theirs = torch.tensor([8 if sum(other) == 0 else 0] * 2 + [0, *other])
+    accelerator = SimpleNamespace(device=torch.device("cpu"), num_processes=2, reduce=lambda own, **_: own + theirs)
+    run: Any = SimpleNamespace(plan=SimpleNamespace(objective=OBJECTIVES["clm"]), accelerator=accelerator)
+    with pytest.raises(StreamError, match=message) as caught:
+        loop.Pretraining.count(run, batches, StopSignal(), mine)
+    assert type(caught.value) is expected
 
 
 def test_muon_waits_for_no_device(make_model):

@@ -27,6 +27,20 @@ def test_rows_are_those_of_all_processes_that_shared_a_step(
     assert "step 2: rows 12 to 23, with the weights that the run began with" in capsys.readouterr().out
 
 
+def test_rows_are_those_of_a_run_that_was_resumed_with_another_batch(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    output = tmp_path / "run"
+    options = TINY_RUN | {"corpus": write_corpus(tmp_path / "corpus.jsonl", documents=40), "output_dir": output}
+    options |= {"max_steps": 2, "save_steps": 2, "per_device_train_batch_size": 4}
+    assert call("pretrain.py", monkeypatch, *flags(options)) == 0
+    more = {"output_dir": output, "resume": True, "max_steps": 4, "per_device_train_batch_size": 2}
+    assert call("pretrain.py", monkeypatch, *flags(more)) == 0
+    capsys.readouterr()
+    assert call("replay.py", monkeypatch, *flags({"output_dir": output, "step": 4})) == 0
+    assert "step 4: rows 10 to 11, with " in capsys.readouterr().out
+
+
 def test_the_first_module_whose_output_is_not_finite_is_named():
     config = MiniBertConfig(vocab_size=64, hidden_size=32, num_hidden_layers=2, num_attention_heads=2)
     model = MiniBertForMaskedLM(config)
