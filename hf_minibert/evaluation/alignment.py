@@ -9,6 +9,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 from transformers import EncoderDecoderModel, PreTrainedTokenizerBase
 
+from hf_minibert.tokenization import ends_of_text
+
 
 @torch.no_grad()
 def cross_attention(model: EncoderDecoderModel, source: Tensor, target: Tensor) -> Tensor:
@@ -45,7 +47,7 @@ def draw_alignment(
     config: Any = model.config
     tokens = [
         tokenizer(source, truncation=True, max_length=config.encoder.max_position_embeddings).input_ids,
-        target_tokenizer(translation, add_special_tokens=False).input_ids + [target_tokenizer.sep_token_id],
+        target_tokenizer(translation, add_special_tokens=False).input_ids + [ends_of_text(target_tokenizer)[1]],
     ]
     ids = [torch.tensor([row], device=model.device) for row in tokens]
     names = [

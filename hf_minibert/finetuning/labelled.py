@@ -95,7 +95,7 @@ def load_labelled(
         label_names: the labels, in the order of their class ids; or what the class ids 0, 1, ... in the column mean.
         label_separator: what stands between the labels of a text that has several.
         problem_type: what labels are. Default: several of a text where they are lists, numbers to predict where they
-            are many and broken, else one of a text.
+            are many and not all whole, else one of a text.
 
     Raises:
         UserError: a file, column or label is missing, unreadable or not acceptable.
@@ -118,7 +118,7 @@ def load_labelled(
     if label_separator is not None and kind != "multi_label_classification":
         raise UserError(f"--label_separator parts the labels of a text that has several, but this is {kind}")
     if problem_type is None and kind != "single_label_classification":
-        words = "lists: a text may have several labels" if kind.startswith("multi") else "broken numbers: regression"
+        words = "lists: a text may have several labels" if kind.startswith("multi") else "fractions: regression"
         notes.append(f"the column {column!r} holds {words} (--problem_type says otherwise)")
     written = {split: _written(table, column, kind, label_separator) for split, table in tables.items()}
     secret = {SECRET_LABEL, (SECRET_LABEL,)}
@@ -332,7 +332,7 @@ def _look_alikes(labels: Iterable[str]) -> list[str]:
 # ---------------------------------------------------------------- from labels to class ids
 
 
-_NUMBER = re.compile(r"[+-]?[0-9]+(\.[0-9]+)?")
+_NUMBER = re.compile(r"[+-]?[0-9]+(\.[0-9]+)?([eE][+-]?[0-9]+)?")
 
 
 def _order(label: str) -> tuple[bool, float, str]:

@@ -5,6 +5,7 @@ In: SQuAD's own nested .json, or what `hf_minibert.data.tables` reads, a questio
 in the text; None where there is none) and `row`.
 """
 
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -166,11 +167,17 @@ def _questions(table: Table, columns: Mapping[str, str]) -> Iterator[tuple[str, 
 
 def _with_start(answers: Any, start: Any) -> Any:
     """Plain answers, or one, with their places, which stand in a column of their own; of a .csv, as text."""
-    texts, places = ([one] if isinstance(one, str | int) else one for one in (answers, start))
+    texts, places = ([one] if isinstance(one, str | int | float) else one for one in (answers, start))
     if not isinstance(places, list) or not all(isinstance(text, str) for text in texts):
         return answers
-    places = [int(one) if isinstance(one, str) and one.strip().isdecimal() else one for one in places]
-    return {"text": texts, "answer_start": places}
+    return {"text": texts, "answer_start": [_whole(one) for one in places] if texts else []}
+
+
+def _whole(place: Any) -> Any:
+    """A whole number that is text, as in a .csv, or has a fraction of 0, as beside nulls; all else as it is."""
+    if isinstance(place, str) and re.fullmatch(r"[0-9]+(\.0+)?", place.strip()):
+        return int(float(place))
+    return int(place) if isinstance(place, float) and place.is_integer() else place
 
 
 def _objects(values: Any, where: str, name: str) -> list[dict[str, Any]]:

@@ -75,6 +75,11 @@ class Start:
         places = self.tokenizer("a", "a").sequence_ids(0)
         if places[places.index(1) - 1] != 0:
             return
+        if self.tokenizer.num_special_tokens_to_add(pair=True):
+            raise UserError(
+                f"the tokenizer of {self.name} puts tokens around two texts, but none between them; give another with "
+                "--tokenizer_name_or_path"
+            )
         backend = self.tokenizer.backend_tokenizer
         end = ends_of_text(self.tokenizer)[1]
         name = self.tokenizer.convert_ids_to_tokens(end)
@@ -109,6 +114,7 @@ def from_checkpoint(name_or_path: str, tokenizer: str | None = None) -> Start:
     else:
         config = load_config(source)  # a mistake in the name shows best here
         chosen = load_tokenizer(tokenizer or source)
+    chosen.padding_side = "right"  # from the beginning of rows, the places of answers are counted
     _check_vocabulary(chosen, config, name, tokenizer)
     start = Start(name, hub_id, config, chosen, weights, weights != source)
     if start.is_converted:
@@ -198,7 +204,6 @@ def _able_to_pad(tokenizer: PreTrainedTokenizerBase, config: Config, source: str
         if tokenizer.eos_token is None:
             raise UserError(f"the tokenizer of {source} has no token to pad with; give --tokenizer_name_or_path")
         tokenizer.pad_token = tokenizer.eos_token
-    tokenizer.padding_side = "right"  # as ours, from whose beginning the places of answers are counted
     if config.pad_token_id is None:
         config.pad_token_id = tokenizer.pad_token_id
     return tokenizer

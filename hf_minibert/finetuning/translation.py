@@ -247,7 +247,7 @@ class Translation(Task):
             return found
         if too_long:
             self.notes.append(f"{too_long:,} {split} pairs of more than {max_length} tokens are cut")
-            sep = source_tokenizer.sep_token_id
+            sep = ends_of_text(source_tokenizer)[1]
 
             def cut(row: dict[str, Any]) -> dict[str, Any]:
                 if len(row["input_ids"]) > max_length:

@@ -501,8 +501,8 @@ def test_columns_that_could_be_several_or_none(columns, message):
 
 
 @pytest.mark.parametrize("suffix", ["csv", "tsv", "jsonl"])
-def test_many_broken_numbers_are_scores_in_every_format(tmp_path, suffix):
-    rows = [{"text": f"Text {n}", "label": n / 7} for n in range(60)]
+def test_many_fractions_are_scores_in_every_format(tmp_path, suffix):
+    rows = [{"text": f"Text {n}", "label": n / 7 if n else 5e-05} for n in range(60)]
     source = write(tmp_path / f"rows.{suffix}", rows)
     assert load_labelled(source, eval_source=source).problem_type == "regression"
     few = write(tmp_path / f"few.{suffix}", [{"text": f"Text {n}", "label": n % 5} for n in range(60)])

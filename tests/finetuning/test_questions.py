@@ -123,7 +123,7 @@ def test_answers_as_they_may_be_written(tmp_path: Path, answers: Any, expected: 
 def test_a_place_in_a_column_of_its_own_is_where_the_answer_is(tmp_path: Path, suffix: str) -> None:
     context = "The king saw the king."
     rows = [{"question": f"Who {at}?", "context": context, "answer": "the king", "answer_start": 13} for at in range(2)]
-    rows.append({"question": "Who?", "context": context, "answer": "king", "answer_start": 17})
+    rows.append({"question": "Who?", "context": context, "answer": "king", "answer_start": 17.0})  # as beside nulls
     for name in ("train", "dev"):
         if suffix == "jsonl":
             text = "".join(json.dumps(row) + "\n" for row in rows)

@@ -2,6 +2,7 @@
 
 import json
 import re
+import shutil
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,7 @@ from torch.nn import functional as F
 from transformers import (
     AutoModelForCausalLM,
     AutoModelForMaskedLM,
+    AutoTokenizer,
     BertConfig,
     BertForMaskedLM,
     EvalPrediction,
@@ -163,6 +165,15 @@ def test_a_tokenizer_that_parts_no_texts_gives_no_pairs() -> None:
         pooling_fields(replace(arguments, classifier_pooling="pair"), start, is_pair=True)
 
 
+def test_a_tokenizer_with_tokens_around_two_texts_but_none_between_is_refused() -> None:
+    start = from_preset("minigpt-tiny")
+    start.tokenizer.backend_tokenizer.post_processor = processors.TemplateProcessing(
+        single="[CLS] $A", pair="[CLS] $A $B", special_tokens=[("[CLS]", start.tokenizer.cls_token_id)]
+    )
+    with pytest.raises(UserError, match="of minigpt-tiny puts tokens around two texts, but none between them"):
+        start.keep_pairs_apart()
+
+
 def test_labels_with_a_separator(tmp_path: Path) -> None:
     file = tmp_path / "rows.csv"
     file.write_text(
@@ -261,6 +272,9 @@ def test_new_weights_and_stock_models(tmp_path: Path, models: Path) -> None:
     as_in_gpt2.save_pretrained(tmp_path / "gpt")
     opened = from_checkpoint(str(tmp_path / "gpt")).tokenizer
     assert opened.padding_side == "right", "the places of answers are counted from the left"
+    shutil.copytree(models / "minigpt", tmp_path / "left")
+    AutoTokenizer.from_pretrained(tmp_path / "left", padding_side="left").save_pretrained(tmp_path / "left")
+    assert from_checkpoint(str(tmp_path / "left")).tokenizer.padding_side == "right"
     arguments = asked(models, tmp_path, KINDS["single"], model_name_or_path=str(tmp_path / "gpt"))
     assert finetune(arguments) == 0
     results = json.loads((tmp_path / "out" / "results.json").read_text())

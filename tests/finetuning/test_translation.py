@@ -10,12 +10,13 @@ import pytest
 import torch
 from commands import TWO_PROCESSES, command
 from torch.nn import functional as F
-from transformers import AutoModelForSeq2SeqLM, AutoTokenizer
+from transformers import AutoModelForSeq2SeqLM, AutoTokenizer, PreTrainedTokenizerFast
 
 import hf_minibert
 from hf_minibert.assets import model_folder
 from hf_minibert.errors import UserError
 from hf_minibert.evaluation.translate import longest_translation
+from hf_minibert.export.stock import to_stock
 from hf_minibert.finetuning.arguments import FinetuneArguments
 from hf_minibert.finetuning.finetune import build_trainer, finetune
 from hf_minibert.finetuning.run import Run, fingerprint, read
@@ -178,10 +179,16 @@ def test_a_new_encoder_beside_a_pretrained_decoder_learns_as_new(folder: Path, t
     assert run.new_weights == {name for name in names if "cross" in name or not name.startswith("decoder.")}
 
 
-def test_each_side_may_have_its_own_tokenizer(folder: Path, tmp_path: Path) -> None:
-    decoder = hf_minibert.MiniGPTForCausalLM.from_pretrained(model_folder("minigpt-tiny"))
-    tokenizer = train_wordpiece([(folder / "train.de").read_text()], vocab_size=540)
+@pytest.mark.parametrize("is_stock", [False, True])
+def test_each_side_may_have_its_own_tokenizer(folder: Path, tmp_path: Path, is_stock: bool) -> None:
+    decoder: Any = hf_minibert.MiniGPTForCausalLM.from_pretrained(model_folder("minigpt-tiny"))
+    tokenizer: Any = train_wordpiece([(folder / "train.de").read_text()], vocab_size=540)
     decoder.resize_token_embeddings(len(tokenizer))
+    if is_stock:  # texts of these begin and end with other tokens than BERT's
+        decoder = to_stock(decoder, mask_token_id=None)
+        tokenizer = PreTrainedTokenizerFast(
+            tokenizer_object=tokenizer.backend_tokenizer, bos_token="[CLS]", eos_token="[SEP]"
+        )
     decoder.save_pretrained(tmp_path / "decoder")
     tokenizer.save_pretrained(tmp_path / "decoder")
     parts = {"model_name_or_path": model_folder("minibert-tiny"), "decoder_name_or_path": str(tmp_path / "decoder")}
