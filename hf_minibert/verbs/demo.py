@@ -31,7 +31,7 @@ class Arguments:
     """With --static: folder with transformers.js, such as node_modules. Default: npm downloads it once, and it is kept
     in the cache of Hugging Face."""
     quantize: Literal["int8"] | None = None
-    """With --static: compute with 8-bit numbers. The page loads half as much, and is a little less accurate."""
+    """With --static: compute with 8-bit numbers. The model is a third to a half as large, and a bit less accurate."""
 
     def __post_init__(self) -> None:
         if self.port is not None and not 0 < self.port < 65_536:
