@@ -117,7 +117,11 @@ def cached_generation(checkpoint: Checkpoint) -> str:
     )
     if model.config.is_encoder_decoder:
         settings.decoder_start_token_id = first_token(checkpoint)
-    written = model.generate(prompt, attention_mask=torch.ones_like(prompt), generation_config=settings)
+    saved, model.generation_config = model.generation_config, GenerationConfig()  # fills what `settings` leave open
+    try:
+        written = model.generate(prompt, attention_mask=torch.ones_like(prompt), generation_config=settings)
+    finally:
+        model.generation_config = saved
     if model.config.is_encoder_decoder:
         logits = model(input_ids=prompt, decoder_input_ids=written, use_cache=False).logits
         new = written[0, 1:]

@@ -20,7 +20,7 @@ from transformers import (
 from transformers.utils.logging import disable_progress_bar
 
 from hf_minibert import models
-from hf_minibert.errors import UserError
+from hf_minibert.errors import UserError, reason_of
 from hf_minibert.models.caches import CACHE_NAME
 from hf_minibert.models.configuration_transformer import TransformerConfig
 from hf_minibert.presets import load_pretrained
@@ -153,8 +153,8 @@ def open_folder(folder: Path) -> Checkpoint:
     disable_progress_bar()  # of loading, which is short
     try:
         config = AutoConfig.from_pretrained(folder, trust_remote_code=False)
-    except (OSError, ValueError) as error:
-        raise UserError(f"{folder} holds no model that opens: {' '.join(str(error).split())[:300]}") from error
+    except Exception as error:  # a config.json may hold anything, and each part of transformers stumbles in its own way
+        raise UserError(f"{folder} holds no model that opens: {reason_of(error)[:300]}") from error
     name = (config.architectures or [""])[0]
     model_class: Any = vars(models).get(name) or getattr(transformers, name or "AutoModel", None)
     if model_class is None:
@@ -167,7 +167,7 @@ def open_folder(folder: Path) -> Checkpoint:
     try:
         tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
     except Exception as error:  # tokenizers raises nothing narrower for a damaged file
-        reason = " ".join(str(error).split())[:300]
+        reason = reason_of(error)[:300]
         raise UserError(f"{folder} holds no tokenizer that opens ({reason}); save the model's there") from error
     if model.main_input_name != "input_ids" or not len(tokenizer):
         raise UserError(

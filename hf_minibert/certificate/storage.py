@@ -14,7 +14,7 @@ from hf_minibert.certificate.attention import TOLERANCE, Failed
 from hf_minibert.certificate.checkpoint import Checkpoint, NotApplicable
 from hf_minibert.errors import UserError
 from hf_minibert.export.convert import convert, encode_sample, is_ours, largest_relative, outputs
-from hf_minibert.files import Manifest, files_below, shown, weight_files, weights_digest
+from hf_minibert.files import DECODER, Manifest, shown, weight_files, weights_digest
 from hf_minibert.hub.card import code_files
 
 PICKLES = (".bin", ".pt", ".pth", ".pkl", ".pickle", ".ckpt", ".joblib", ".npy", ".npz", ".h5", ".keras")
@@ -66,10 +66,13 @@ def exports_alike(checkpoint: Checkpoint) -> str:
 def safe_files(checkpoint: Checkpoint) -> str:
     """Weights are safetensors only, and the code that `trust_remote_code=True` would run is this package's."""
     folder = checkpoint.folder
-    published = (name for name in files_below(folder) if not _NOT_PUBLISHED.match(name))
-    pickles = [name for name in published if Path(name).suffix.lower() in PICKLES]
-    if pickles:
+    files = (path for path in folder.rglob("*") if path.is_symlink() or not path.is_dir())  # a cache has links only
+    names = sorted(path.relative_to(folder).as_posix() for path in files)
+    published = [name for name in names if not _NOT_PUBLISHED.match(f"{name}/")]
+    if pickles := [name for name in published if Path(name).suffix.lower() in PICKLES]:
         raise Failed(f"{shown(pickles[0])} can run code when it is opened; delete it")
+    if linked := [name for name in published if (folder / name).is_dir()]:
+        raise Failed(f"{shown(linked[0])} is a link to a folder, which is not followed; put the folder itself there")
     foreign = sorted(_foreign_code(folder))
     if foreign:
         raise Failed(
@@ -79,19 +82,17 @@ def safe_files(checkpoint: Checkpoint) -> str:
         code = [path.name for path in code_files(folder)]
     except UserError as error:
         raise Failed(str(error)) from error
-    strange = [
-        path.name
-        for path in sorted(folder.glob("*.py"))
-        if not (OWN_CODE / path.name).is_file() or path.read_bytes() != (OWN_CODE / path.name).read_bytes()
-    ]
-    if strange:
-        is_named_alike = (OWN_CODE / strange[0]).is_file()
+    # Also below the folder: transformers runs custom_generate/generate.py, which no auto_map names.
+    for name in (name for name in published if name.lower().endswith(".py")):
+        own = OWN_CODE / Path(name).name
+        if own.is_file() and (folder / name).read_bytes() == own.read_bytes():
+            continue
         raise Failed(
-            f"{shown(strange[0])} is not this package's code"
+            f"{shown(name)} is not this package's code"
             + (
                 " of this version: it is of another version, or was changed. To have this version's, open the model "
                 "and save it into a new folder; before you trust the one that is here, read it"
-                if is_named_alike
+                if own.is_file()
                 else "; read it before you trust it"
             )
         )
@@ -122,12 +123,17 @@ def finite_weights(checkpoint: Checkpoint) -> str:
 
 def unchanged(checkpoint: Checkpoint) -> str:
     """The weights are those that were written, where the folder has a list of that; their checksum."""
-    manifest = Manifest.read(checkpoint.folder)
-    for path in weight_files(checkpoint.folder):
-        if manifest is not None and path.name in manifest.files and not manifest.fitting(path.name):
-            raise Failed(f"{path.name} is not as it was written")
-    is_listed = manifest is not None and all(path.name in manifest.files for path in weight_files(checkpoint.folder))
-    return f"sha256 {weights_digest(checkpoint.folder)}" + (", as it was written" if is_listed else "")
+    folder = checkpoint.folder.absolute()
+    manifest, before = Manifest.read(folder), ""
+    if manifest is None and folder.name == DECODER:  # of a hybrid run, whose list is in its own folder
+        manifest, before = Manifest.read(folder.parent), f"{DECODER}/"
+    listed = manifest.files if manifest is not None else {}
+    names = [path.name for path in weight_files(folder)]
+    for name in names:
+        if manifest is not None and before + name in listed and not manifest.fitting(before + name):
+            raise Failed(f"{name} is not as it was written")
+    is_listed = all(before + name in listed for name in names)
+    return f"sha256 {weights_digest(folder)}" + (", as it was written" if is_listed else "")
 
 
 def tensors(folder: Path) -> Any:

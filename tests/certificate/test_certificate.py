@@ -235,6 +235,24 @@ def test_a_cache_that_is_off_by_one_is_found(decoder, monkeypatch):
     assert "with a cache" in fails("cache", decoder)
 
 
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"num_beams": 5, "early_stopping": True, "length_penalty": 2.0},
+        {"repetition_penalty": 5.0},
+        {"no_repeat_ngram_size": 1},
+        {"forced_bos_token_id": 7},
+        {"forced_eos_token_id": 7, "suppress_tokens": [*range(2_000, 8_000)]},
+    ],
+    ids=lambda settings: next(iter(settings)),
+)
+@pytest.mark.parametrize("stock", ["T5ForConditionalGeneration", "GPT2LMHeadModel"], indirect=True)
+def test_how_a_model_likes_to_write_is_no_fault_of_its_cache(stock, settings):
+    path = stock / "generation_config.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | settings))
+    assert "8 tokens written are the likeliest" in holds("cache", stock)
+
+
 def blind(make):
     """A mask function that takes padding for text."""
     return lambda config, states, _, *others: make(config, states, None, *others)
@@ -322,6 +340,32 @@ def test_a_pickle_is_found(decoder):
     assert "decoder/weights.PKL can run code" in fails("files", decoder)
 
 
+def test_what_a_link_leads_to_is_found(decoder):
+    """A snapshot in the Hub's cache holds nothing but links."""
+    blob, link = decoder.parent / "blob", decoder / "pytorch_model.bin"
+    blob.write_bytes(b"")
+    link.symlink_to(blob)
+    assert "pytorch_model.bin can run code" in fails("files", decoder)
+    link.unlink()
+    (decoder.parent / "elsewhere").mkdir()
+    (decoder / "custom_generate").symlink_to(decoder.parent / "elsewhere")
+    assert "custom_generate is a link to a folder" in fails("files", decoder)
+
+
+@pytest.mark.parametrize("place", ["custom_generate/generate.py", "decoder/modeling_minigpt.py", "a/b/evil.py"])
+def test_code_of_others_below_the_folder_is_found(decoder, place):
+    """With trust_remote_code=True, transformers runs the first of them, without a word in config.json."""
+    (decoder / "checkpoint-5").mkdir()
+    (decoder / "checkpoint-5" / "evil.py").write_text("")  # what a run goes on from
+    path = decoder / place
+    path.parent.mkdir(parents=True)
+    if (decoder / path.name).exists():
+        path.write_bytes((decoder / path.name).read_bytes())
+    holds("files", decoder)
+    path.write_text("import os\n")
+    assert f"{place} is not this package's code" in fails("files", decoder)
+
+
 def test_code_of_others_is_found(decoder):
     path = decoder / "modeling_minigpt.py"
     source = path.read_text()
@@ -374,6 +418,17 @@ def test_a_weight_that_was_changed_after_it_was_written_is_found(decoder):
     assert "not as it was written" in fails("checksum", decoder)
 
 
+def test_the_decoder_of_a_hybrid_run_is_on_the_list_of_the_run(encoder, decoder, monkeypatch):
+    name = "decoder/model.safetensors"
+    decoder.rename(encoder / "decoder")
+    Manifest(encoder, "pretrain", {name: [{"sha256": digest(encoder / name)}]}).write()
+    assert "as it was written" in holds("checksum", encoder / "decoder")
+    change(encoder / "decoder", lambda weight: weight * 1.5)
+    monkeypatch.chdir(encoder / "decoder")
+    for folder in (encoder / "decoder", Path()):
+        assert "model.safetensors is not as it was written" in fails("checksum", folder)
+
+
 def test_a_model_that_cannot_be_asked_fails_and_says_why(decoder, monkeypatch):
     def broken(*_, **__):
         raise RuntimeError("mat1 and mat2")
@@ -421,6 +476,12 @@ def test_mistakes_are_one_line(encoder, tmp_path, monkeypatch, capsys):
     (encoder / CERTIFICATE).write_text("mine")
     assert "is no certificate, and is not replaced" in error(encoder)
     assert (encoder / CERTIFICATE).read_text() == "mine"
+    config = (encoder / "config.json").read_text()
+    for damaged in ({"hidden_size": "64"}, {"model_type": ["a"]}):
+        (encoder / "config.json").write_text(json.dumps(json.loads(config) | damaged))
+        assert "holds no model that opens" in (told := error(encoder, "--output_file", tmp_path / "c.json"))
+        assert told.count("\n") == 1
+    (encoder / "config.json").write_text(config)
     (encoder / "tokenizer.json").unlink()
     assert "holds no tokenizer that opens" in error(encoder, "--output_file", tmp_path / "c.json")
     change(encoder, lambda weight: weight)
