@@ -163,7 +163,7 @@ class FileCorpus(Corpus):
         self, name: str, files: Sequence[tuple[str, Path]], text_column: str, document: DocumentUnit = "file"
     ) -> None:
         super().__init__(name, "", sum(path.stat().st_size for _, path in files))
-        self._files = files
+        self.files = files
         self._text_column = text_column
         self._document = document
         for label, path in files:
@@ -178,7 +178,7 @@ class FileCorpus(Corpus):
         with tqdm(
             total=self.num_bytes, desc=f"checking {self.name}", unit="B", unit_scale=True, delay=SECONDS_BEFORE_BAR
         ) as bar:
-            for _, path in self._files:
+            for _, path in self.files:
                 of_file = hashlib.sha256()
                 with path.open("rb") as file:
                     while block := file.read(DECOMPRESSED_BYTES):
@@ -200,7 +200,7 @@ class FileCorpus(Corpus):
 
     def _documents(self) -> Iterator[Document]:
         before = 0
-        for (label, path), state in zip(self._files, self._states, strict=True):
+        for (label, path), state in zip(self.files, self._states, strict=True):
             self.bytes_read = before
             try:
                 yield from self._read(label, path)

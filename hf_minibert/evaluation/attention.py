@@ -3,6 +3,7 @@
 import io
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -203,19 +204,22 @@ def summary(found: AttentionMap) -> dict[str, list[list[float]]]:
     return {name: values.tolist() for name, values in told.items()}
 
 
-def read(arguments: EvaluateArguments) -> list[str]:
-    """The texts.
+def read(arguments: EvaluateArguments) -> tuple[list[str], list[Path]]:
+    """The texts, which no file holds.
 
     Raises:
-        UserError: there is none, or more targets than texts.
+        UserError: there is none, more targets than texts, or a flag that changes nothing.
     """
+    for name in ("dataset", "batch_tokens"):
+        if getattr(arguments, name) is not None:
+            raise UserError(f"suite attention draws each --text by itself and takes no {name}; leave it out")
     if not arguments.text:
         raise UserError('suite attention needs --text "..."')
     if arguments.target is not None and len(arguments.text) > 1:
         raise UserError(f"target belongs to one text, but {len(arguments.text)} are given; give one")
     if arguments.compare is not None:
         raise UserError("suite attention draws one model; give --model_name_or_path in place of --compare")
-    return arguments.text
+    return arguments.text, []
 
 
 def measure(name: str, texts: Sequence[str], arguments: EvaluateArguments) -> Result:

@@ -7,8 +7,11 @@ model with BERT's second head is also asked whether segment B follows segment A.
 """
 
 import math
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import count, groupby, islice
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -18,13 +21,15 @@ from tqdm import tqdm
 from transformers import AutoModelForPreTraining
 
 from hf_minibert.assets import model_folder
-from hf_minibert.data.corpus import open_corpus
+from hf_minibert.data.corpus import FileCorpus, open_corpus
+from hf_minibert.data.documents import Corpus, Document
 from hf_minibert.data.rows import Masking, NextSentenceRows, SentenceOrderRows
+from hf_minibert.data.sources import TEXT_FORMATS, suffix_of
 from hf_minibert.data.token_store import Documents
 from hf_minibert.errors import UserError
 from hf_minibert.evaluation.arguments import EvaluateArguments
 from hf_minibert.evaluation.opening import LanguageModel, open_config, open_language_model
-from hf_minibert.evaluation.scores import Spelt, special_ids, token_scores
+from hf_minibert.evaluation.scores import Spelt, special_ids, token_scores, tokens_at_once
 from hf_minibert.evaluation.suites import Result
 from hf_minibert.models.losses import IGNORE_INDEX
 from hf_minibert.presets import load_pretrained
@@ -34,7 +39,6 @@ LONGEST_WINDOW = 1_024
 MASKED = 0.15
 SEED = 0
 """Of the masks and the pairs, which are the same for every model with the same tokenizer and window."""
-PAIR_ROWS = 32
 
 Integers = NDArray[np.int64]
 
@@ -47,25 +51,38 @@ class Spelling:
     """Of each text, without special tokens."""
     num_bytes: int
     num_words: int
-    """Of the texts as they are written, not as the tokenizer changes them."""
+    """Of the texts as they are written, not as the tokenizer changes them; words are counted as lm-eval does."""
     restored: int
     """Texts that their tokens give back."""
     unknown: int
     """Tokens that stand for what the tokenizer does not know."""
 
 
-def read(arguments: EvaluateArguments) -> list[str]:
-    """The documents.
+def read(arguments: EvaluateArguments) -> tuple[list[str], list[Path]]:
+    """The documents, and the files that hold them.
 
     Raises:
         UserError: a source cannot be read, or there is no text.
     """
     corpus = open_corpus(arguments.dataset or [], text_column=arguments.text_column, document=arguments.document)
-    texts = [document.text for document in corpus]
-    texts = texts[: arguments.max_documents]
-    if not any(texts):
-        raise UserError(f"{' '.join(arguments.dataset or [])} holds no text to predict; name files with some")
-    return texts
+    files, here = corpus.files if isinstance(corpus, FileCorpus) else [], Path.cwd()
+    whole = {
+        label for label, path in files if suffix_of(path).startswith(TEXT_FORMATS) and arguments.document == "file"
+    }
+    texts = list(islice(_texts(corpus, whole), arguments.max_documents))
+    return texts, [path.relative_to(here) if path.is_relative_to(here) else path for _, path in files]
+
+
+def _texts(corpus: Corpus, whole: set[str]) -> Iterator[str]:
+    """The documents of a corpus, in which the pieces of a file with one of these labels are one document."""
+    numbers = count()
+
+    def unit(document: Document) -> str | int:
+        label = document.id.rpartition("#")[0]
+        return label if label in whole else next(numbers)
+
+    for _, pieces in groupby(corpus, unit):
+        yield "".join(piece.text for piece in pieces)
 
 
 def measure(name: str, texts: list[str], arguments: EvaluateArguments) -> Result:
@@ -75,6 +92,10 @@ def measure(name: str, texts: list[str], arguments: EvaluateArguments) -> Result
         UserError: the model cannot tell probabilities of text, or the window does not suit it.
     """
     model = open_language_model(name, backend=arguments.backend, trust_remote_code=arguments.trust_remote_code)
+    if arguments.stride is not None and model.backend != "causal":
+        raise UserError(
+            f"stride is for causal models, and the windows of {name}, a masked one, do not overlap; leave it out"
+        )
     window, stride = window_of(model, arguments.window, arguments.stride)
     spelling = spell_texts(model, texts)
     figures: dict[str, Any] = {
@@ -103,7 +124,9 @@ def measure(name: str, texts: list[str], arguments: EvaluateArguments) -> Result
             "masked-LM accuracy, percent": found["masked_lm_accuracy"],
         }
         bars = {"masked-LM loss (nats)": found["masked_lm_loss"]}
-        order = order_figures(model, spelling, window, trust_remote_code=arguments.trust_remote_code)
+        order = order_figures(
+            model, spelling, window, arguments.batch_tokens, trust_remote_code=arguments.trust_remote_code
+        )
         rows |= {f"{name.replace('_', ' ')}, percent": value for name, value in order.items()}
         found |= order
     rows["texts that the tokenizer restores, percent"] = 100 * spelling.restored / len(texts)
@@ -139,9 +162,8 @@ def spell_texts(model: LanguageModel, texts: list[str]) -> Spelling:
     )
     ids = [np.array(each, dtype=np.int64) for each in encoded]
     unknown = 0 if tokenizer.unk_token_id is None else sum(int((each == tokenizer.unk_token_id).sum()) for each in ids)
-    return Spelling(
-        ids, sum(len(text.encode()) for text in texts), sum(len(text.split()) for text in texts), restored, unknown
-    )
+    words = sum(len(re.split(r"\s+", text)) for text in texts)
+    return Spelling(ids, sum(len(text.encode()) for text in texts), words, restored, unknown)
 
 
 def windows(ids: Integers, begin: int | None, window: int, stride: int) -> Iterator[Spelt]:
@@ -186,7 +208,7 @@ def causal_figures(
         "bits_per_byte": nats / math.log(2) / spelling.num_bytes,
         "nats_per_token": nats / tokens,
         "perplexity": math.exp(min(nats / tokens, 700.0)),
-        "word_perplexity": math.exp(min(nats / max(spelling.num_words, 1), 700.0)),
+        "word_perplexity": math.exp(min(nats / spelling.num_words, 700.0)),
     }
 
 
@@ -243,7 +265,7 @@ def _masking(model: LanguageModel) -> Masking:
 
 @torch.inference_mode()
 def order_figures(
-    model: LanguageModel, spelling: Spelling, window: int, *, trust_remote_code: bool
+    model: LanguageModel, spelling: Spelling, window: int, batch_tokens: int | None, *, trust_remote_code: bool
 ) -> dict[str, float]:
     """The accuracy, in percent, of a second head that tells whether B follows A; nothing if there is no such head.
 
@@ -265,7 +287,7 @@ def order_figures(
     lengths = np.array([len(ids) for ids in usable])
     places = np.stack((np.zeros_like(lengths), np.cumsum(lengths) - lengths, lengths), axis=1)
     documents = Documents([np.concatenate(usable)], places)
-    figures = {}
+    figures, limit = {}, max(1, tokens_at_once(model, batch_tokens, all_logits=True) // window)
     for name, kind in (("next_sentence_accuracy", NextSentenceRows), ("sentence_order_accuracy", SentenceOrderRows)):
         made = kind(
             documents,
@@ -277,14 +299,17 @@ def order_figures(
             pad_id=model.pad_id,
         )
         correct = 0
-        for first in range(0, made.num_rows, PAIR_ROWS):
-            rows = np.arange(first, min(first + PAIR_ROWS, made.num_rows))
+        for first in range(0, made.num_rows, limit):
+            rows = np.arange(first, min(first + limit, made.num_rows))
             batch = {key: value.to(model.device) for key, value in made.batch(0, rows).items()}
             labels = batch.pop("next_sentence_label")
             batch.pop("labels")
             if not getattr(config, "type_vocab_size", 1):
                 batch.pop("token_type_ids")
-            answers = paired(**batch).seq_relationship_logits.argmax(dim=1)
-            correct += int((answers == labels).sum())
+            outputs = paired(**batch)
+            answers = outputs.get("seq_relationship_logits", outputs.get("sop_logits"))  # the latter is ALBERT's
+            if answers is None:  # its second head tells something else, as ELECTRA's
+                return {}
+            correct += int((answers.argmax(dim=1) == labels).sum())
         figures[name] = 100 * correct / made.num_rows
     return figures

@@ -60,8 +60,8 @@ class Pairs:
         return Pairs(self.name, good, bad, paradigms, groups)
 
 
-def read(arguments: EvaluateArguments) -> Pairs:
-    """Read the pairs.
+def read(arguments: EvaluateArguments) -> tuple[Pairs, list[Path]]:
+    """Read the pairs; which files hold them.
 
     Raises:
         UserError: there is no pair, a sentence is empty or no text, or a column is missing.
@@ -72,7 +72,8 @@ def read(arguments: EvaluateArguments) -> Pairs:
         bad_column=arguments.bad_column,
         paradigm_column=arguments.paradigm_column,
     )
-    return pairs if arguments.max_pairs is None else pairs.first(arguments.max_pairs)
+    chosen = pairs if arguments.max_pairs is None else pairs.first(arguments.max_pairs)
+    return chosen, table_files(arguments.dataset or [])
 
 
 def read_pairs(

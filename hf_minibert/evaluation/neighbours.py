@@ -1,6 +1,7 @@
 """The nearest neighbours of a text in a file: which texts a model takes to be alike."""
 
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 
@@ -23,8 +24,8 @@ class Searched:
     queries: list[str]
 
 
-def read(arguments: EvaluateArguments) -> Searched:
-    """Read the texts.
+def read(arguments: EvaluateArguments) -> tuple[Searched, list[Path]]:
+    """Read the texts; which files hold them.
 
     Raises:
         UserError: nothing is searched for, or a row holds no text.
@@ -32,12 +33,13 @@ def read(arguments: EvaluateArguments) -> Searched:
     if not arguments.text:
         raise UserError('suite neighbours needs --text "..." to search for')
     found: dict[str, str] = {}
-    for path in table_files(arguments.dataset or []):
+    files = table_files(arguments.dataset or [])
+    for path in files:
         table = read_file(path, {"text_column": arguments.text_column})
         require_texts(table, "text_column", arguments.text_column)
         for index, text in enumerate(table.columns[arguments.text_column]):
             found.setdefault(text, table.where(index))
-    return Searched(list(found), list(found.values()), arguments.text)
+    return Searched(list(found), list(found.values()), arguments.text), files
 
 
 def measure(name: str, data: Searched, arguments: EvaluateArguments) -> Result:

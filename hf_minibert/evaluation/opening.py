@@ -21,7 +21,7 @@ from transformers.modeling_outputs import BaseModelOutputWithPoolingAndCrossAtte
 from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING, MODEL_FOR_MASKED_LM_MAPPING
 
 from hf_minibert.assets import model_folder
-from hf_minibert.errors import UserError
+from hf_minibert.errors import UserError, reason_of
 from hf_minibert.evaluation.arguments import Backend
 from hf_minibert.models.modeling_minibert import MiniBertForMaskedLM
 from hf_minibert.models.modeling_minigpt import MiniGPTForCausalLM
@@ -202,6 +202,11 @@ def open_language_model(name: str, *, backend: Backend | None = None, trust_remo
     if backend is None:
         is_hybrid = isinstance(model, MiniBertForMaskedLM) and model.lm_head.predicts_next
         backend = "causal" if is_causal else "mntp" if is_hybrid else "mlm"
+    if backend == "mntp" and isinstance(model, MiniBertForMaskedLM) and not model.lm_head.predicts_next:
+        raise UserError(
+            f"backend mntp is for hybrid models, but {name} was made to predict a hidden token at its own place; leave "
+            "it out"
+        )
     model.eval()
     model.to("cuda" if torch.cuda.is_available() else "cpu")
     return LanguageModel(
@@ -223,8 +228,8 @@ def open_config(name: str, *, trust_remote_code: bool = False) -> Any:
     place = model_folder(name)
     try:
         return AutoConfig.from_pretrained(place, trust_remote_code=trust_remote_code)
-    except (OSError, ValueError) as error:
-        reason = " ".join(str(error).split())[:300]
+    except Exception as error:  # a config.json may hold anything, and each part of transformers stumbles in its own way
+        reason = reason_of(error)[:300]
         if "trust_remote_code" in reason:
             raise UserError(
                 f"{name} brings code of its own, which is not run; read it, and to trust it give --trust_remote_code"
@@ -241,8 +246,8 @@ def open_tokenizer(name: str, *, trust_remote_code: bool = False) -> PreTrainedT
     """
     try:
         return AutoTokenizer.from_pretrained(model_folder(name), trust_remote_code=trust_remote_code)
-    except (OSError, ValueError, KeyError) as error:
-        reason = " ".join(str(error).split())[:300]
+    except Exception as error:  # tokenizers raises nothing narrower for a damaged file
+        reason = reason_of(error)[:300]
         raise UserError(f"{name} has no tokenizer that opens: {reason}; save it into the model's folder") from error
 
 

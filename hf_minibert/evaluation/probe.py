@@ -6,6 +6,7 @@ Probing as Conneau and Kiela (2018, arXiv:1803.05449) do it: the vectors stay as
 import logging
 from collections import Counter
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from sklearn.linear_model import LogisticRegression
@@ -38,8 +39,8 @@ class Labelled:
     labels: dict[str, list[str]]
 
 
-def read(arguments: EvaluateArguments) -> Labelled:
-    """Read the splits of one source.
+def read(arguments: EvaluateArguments) -> tuple[Labelled, list[Path]]:
+    """Read the splits of one source; which files hold them.
 
     Raises:
         UserError: several sources, no text or no label in a row, a label that no training text has, or training texts
@@ -52,7 +53,8 @@ def read(arguments: EvaluateArguments) -> Labelled:
             f"{len(sources)}"
         )
     columns = {"text_column": arguments.text_column, "label_column": arguments.label_column}
-    tables = read_source(sources[0], columns).tables
+    source = read_source(sources[0], columns)
+    tables = source.tables
     data = Labelled({}, {})
     column = arguments.label_column
     for split in sorted(tables, key=lambda split: split != "train"):
@@ -80,7 +82,7 @@ def read(arguments: EvaluateArguments) -> Labelled:
     if len(set(labels)) < 2:
         only = f" have only the label {labels[0]!r}" if labels else ""
         raise UserError(f"the {len(labels)} training examples{only}; a probe needs two labels or more")
-    return data
+    return data, [Path(table.name) for table in tables.values()] if source.hub_id is None else []
 
 
 def measure(name: str, data: Labelled, arguments: EvaluateArguments) -> Result:

@@ -2,7 +2,6 @@
 
 from collections.abc import Mapping
 from dataclasses import asdict
-from glob import glob
 from pathlib import Path
 from typing import Any
 
@@ -36,11 +35,11 @@ def evaluate(arguments: EvaluateArguments) -> str:
         device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
         use_all_cores(device)
         disable_progress_bar()  # of loading
-        data = module.read(arguments)
+        data, files = module.read(arguments)
         results: dict[str, Result] = {name: module.measure(name, data, arguments) for name in arguments.model_names}
         shared = {
             "suite": arguments.suite,
-            "dataset": _checksums(arguments.dataset or []),
+            "dataset": {str(path): digest(path) for path in files},
             "settings": _settings(arguments),
             "hardware": hardware(device),
             "environment": environment(),
@@ -67,13 +66,6 @@ def _settings(arguments: EvaluateArguments) -> dict[str, Any]:
     """The flags that were given, but for those that say where things are."""
     places = ("suite", "model_name_or_path", "compare", "dataset", "output_dir")
     return {name: asdict(arguments)[name] for name in changed_settings(arguments) if name not in places}
-
-
-def _checksums(sources: list[str]) -> dict[str, str]:
-    """The SHA-256 of every file of a data set."""
-    named = [Path(name) for source in sources for name in (sorted(glob(source)) or [source])]
-    paths = [path for place in named for path in (sorted(place.iterdir()) if place.is_dir() else [place])]
-    return {path.name: digest(path) for path in paths if path.is_file()}
 
 
 def short_names(names: list[str]) -> list[str]:

@@ -109,9 +109,8 @@ class Encoder:
         batch_tokens: int | None = None,
         device: str | torch.device | None = None,
     ) -> None:
-        for name, number in (("max_length", max_length), ("batch_tokens", batch_tokens)):
-            if number is not None and number < 1:
-                raise UserError(f"{name} must be positive, got {number}")
+        if batch_tokens is not None and batch_tokens < 1:
+            raise UserError(f"batch_tokens must be positive, got {batch_tokens}")
         if not isinstance(model, PreTrainedModel):
             opened = open_body(str(model))
             tokenizer = tokenizer or open_tokenizer(str(model))
@@ -122,6 +121,9 @@ class Encoder:
             opened = model
         self.model = body_of(opened)
         self.tokenizer = tokenizer
+        least = tokenizer.num_special_tokens_to_add() + 1
+        if max_length is not None and max_length < least:
+            raise UserError(f"max_length must be {least} or more, special tokens and one of a text, got {max_length}")
         if device is not None:
             nn.Module.to(self.model, device)
         self.device = self.model.device

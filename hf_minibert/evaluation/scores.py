@@ -60,14 +60,13 @@ def spell(model: LanguageModel, texts: Sequence[str], *, begins: Sequence[int] |
     spelt = []
     for index, ids in enumerate(encoded.input_ids):
         begin = begins[index] if begins is not None else 0
-        if tokenizer.is_fast:
-            ends = np.array([end for _, end in encoded.offset_mapping[index]], dtype=np.int64)
-            scored = np.flatnonzero(ends > begin)
-            words = encoded.encodings[index].word_ids
-        elif begin:
-            raise UserError(f"the tokenizer of {model.name} does not tell where tokens are; it needs a tokenizer.json")
+        words = encoded.encodings[index].word_ids if tokenizer.is_fast else list(range(len(ids)))
+        if not begin:  # whatever the offsets say: those of spaces may be empty
+            scored = np.arange(len(ids))
+        elif tokenizer.is_fast:
+            scored = np.flatnonzero(np.array([end for _, end in encoded.offset_mapping[index]], dtype=np.int64) > begin)
         else:
-            scored, words = np.arange(len(ids)), list(range(len(ids)))
+            raise UserError(f"the tokenizer of {model.name} does not tell where tokens are; it needs a tokenizer.json")
         if not before and model.backend != "mlm":
             scored = scored[scored > 0]  # nothing leads to the first token
         tokens = np.array([*before, *ids, *behind], dtype=np.int64)
@@ -146,9 +145,7 @@ def token_scores(
         words: what the progress bar says; None: no bar.
     """
     is_masked = model.backend != "causal"
-    limit = batch_tokens or TOKENS_PER_BATCH.get(model.device.type, TOKENS_PER_BATCH["cpu"])
-    if not model.reads_states:  # logits of all tokens must fit into memory
-        limit = min(limit, max(1, (1 << 27) // model.vocab_size))
+    limit = tokens_at_once(model, batch_tokens, all_logits=not model.reads_states)
     scores = [np.empty(text.num_rows, dtype=np.float32) for text in spelt]
     best = [np.empty(text.num_rows, dtype=np.bool_) for text in spelt]
     total = sum(len(text.ids) * (text.num_rows if is_masked else 1) for text in spelt)
@@ -162,6 +159,12 @@ def token_scores(
                 start += last - first
             bar.update(sum(len(spelt[text].ids) * (last - first if is_masked else 1) for text, first, last in batch))
     return scores, best
+
+
+def tokens_at_once(model: LanguageModel, batch_tokens: int | None, *, all_logits: bool) -> int:
+    """The tokens of a batch: as asked for, or by the device; fewer if the logits of all must fit into memory."""
+    limit = batch_tokens or TOKENS_PER_BATCH.get(model.device.type, TOKENS_PER_BATCH["cpu"])
+    return min(limit, max(1, (1 << 27) // model.vocab_size)) if all_logits else limit
 
 
 Piece = tuple[int, int, int]

@@ -7,6 +7,7 @@ cosines with people's scores, in percent, here for every pooling, every layer, a
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -33,8 +34,8 @@ class ScoredPairs:
     scores: NDArray[np.float64]
 
 
-def read(arguments: EvaluateArguments) -> ScoredPairs:
-    """Read the pairs of all files.
+def read(arguments: EvaluateArguments) -> tuple[ScoredPairs, list[Path]]:
+    """Read the pairs of all files; which files these are.
 
     Raises:
         UserError: a sentence is no text, a score no number, or all scores are the same.
@@ -45,7 +46,8 @@ def read(arguments: EvaluateArguments) -> ScoredPairs:
         "score_column": arguments.score_column,
     }
     first, second, scores = list[str](), list[str](), list[float]()
-    for path in table_files(arguments.dataset or []):
+    files = table_files(arguments.dataset or [])
+    for path in files:
         table = read_file(path, columns)
         for option in ("first_column", "second_column"):
             require_texts(table, option, columns[option])
@@ -55,7 +57,7 @@ def read(arguments: EvaluateArguments) -> ScoredPairs:
             scores.append(_number(value, f"{table.where(index)}: {columns['score_column']}"))
     if len(set(scores)) < 2:
         raise UserError(f"all {len(scores)} scores are {scores[0]}, so there is nothing to rank; give other pairs")
-    return ScoredPairs(first, second, np.array(scores))
+    return ScoredPairs(first, second, np.array(scores)), files
 
 
 def _number(value: Any, where: str) -> float:

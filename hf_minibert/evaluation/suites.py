@@ -30,7 +30,8 @@ class Suite:
     """What people call it."""
     module: str
     """The module that measures it. Its `read(arguments)` reads and checks what the user named, before any model is
-    opened; its `measure(name, data, arguments)` opens a model and returns a `Result`."""
+    opened, and returns that and the files that hold it; its `measure(name, data, arguments)` opens a model and returns
+    a `Result`."""
     flags: tuple[type[Any], ...] = ()
     """The groups of flags that it takes, beside those of all suites."""
     needs_dataset: bool = True
@@ -93,9 +94,9 @@ def choose_suite(arguments: EvaluateArguments) -> Suite:
     suite = SUITES[arguments.suite]
     if suite.needs_dataset and not arguments.dataset:
         raise UserError(f"suite {arguments.suite} needs --dataset FILE ...")
-    taken = {name for group in (*suite.flags, EvaluateArguments) for name in vars(group).get("__annotations__", {})}
     for each in dataclasses.fields(arguments):
-        if each.name not in taken and getattr(arguments, each.name) != each.default:
+        is_taken = _takes(suite, each.name) or each.name in EvaluateArguments.__annotations__
+        if not is_taken and getattr(arguments, each.name) != each.default:
             takers = [name for name, other in SUITES.items() if _takes(other, each.name)]
             raise UserError(f"{each.name} is for suite {' and '.join(takers)}, not for {arguments.suite}; leave it out")
     return suite

@@ -146,6 +146,8 @@ def test_mistakes_are_one_line(make_model, tokenizer, tmp_path, monkeypatch, cap
         ([], "suite attention needs --text"),
         (["--text", "a", "b", "--target", "c"], "target belongs to one text"),
         (["--text", "a", "--attention_layer", "5"], "layer must be from 0 to 1"),
+        (["--text", "a", "--dataset", __file__], "takes no dataset; leave it out"),
+        (["--text", "a", "--batch_tokens", "64"], "takes no batch_tokens; leave it out"),
     ):
         base = ["--suite", "attention", "--model_name_or_path", "minibert-tiny", "--output_dir", tmp_path / "none"]
         assert call("evaluate.py", monkeypatch, *base, *words) == 2

@@ -4,6 +4,7 @@ import json
 import math
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -11,19 +12,34 @@ import torch
 from commands import call
 from hypothesis import given
 from hypothesis import strategies as st
-from transformers import AutoModelForCausalLM, AutoModelForMaskedLM, AutoTokenizer, PreTrainedTokenizerFast
+from transformers import (
+    AlbertConfig,
+    AlbertForPreTraining,
+    AutoModelForCausalLM,
+    AutoModelForMaskedLM,
+    AutoTokenizer,
+    ElectraConfig,
+    ElectraForMaskedLM,
+    PreTrainedTokenizerFast,
+)
 
 from hf_minibert import MiniBertConfig, MiniBertForPreTraining
+from hf_minibert.data.corpus import DOCUMENT_CHARACTERS
 from hf_minibert.errors import UserError
+from hf_minibert.evaluation.arguments import EvaluateArguments
 from hf_minibert.evaluation.likelihood import (
     causal_figures,
     masked_figures,
     order_figures,
+    read,
     spell_texts,
     window_of,
     windows,
 )
 from hf_minibert.evaluation.opening import open_language_model
+from hf_minibert.evaluation.report import evaluate
+from hf_minibert.evaluation.suites import SUITES, Result, Suite, choose_suite
+from hf_minibert.files import digest
 from hf_minibert.tokenization import adapt_tokenizer
 
 Folder = Callable[[str], Path]
@@ -78,6 +94,36 @@ def test_a_tokenizer_that_changes_text_is_found_out(model_folder: Folder) -> Non
     assert spelling.num_bytes == sum(len(text.encode()) for text in TEXTS)
 
 
+def test_words_are_counted_as_lm_eval_does(model_folder: Folder) -> None:
+    """Its `count_words` is `len(re.split(r"\\s+", doc))`, which also counts what is before and behind all spaces."""
+    model = open_language_model(str(model_folder("minigpt")))
+    assert [spell_texts(model, [text]).num_words for text in ("a  b\nc", " a b\n", "")] == [3, 4, 1]
+
+
+def arguments(dataset: Path, **others: Any) -> EvaluateArguments:
+    return EvaluateArguments(suite="likelihood", model_name_or_path="", output_dir="", dataset=[str(dataset)], **others)
+
+
+@pytest.mark.parametrize("suffix", ["txt", "md"])
+def test_a_file_is_one_document_however_long(suffix: str, tmp_path: Path) -> None:
+    """Its likelihood is that of the same text in a row of a table."""
+    long = "A line of a long text.\n\n" * (3 * DOCUMENT_CHARACTERS // 24) + "The end."
+    rows = [{"text": "a"}, {"text": "b", "id": "one"}, {"text": "c", "id": "one"}]
+    (tmp_path / f"long.{suffix}").write_text(long)
+    (tmp_path / f"short.{suffix}").write_text("Short.")
+    (tmp_path / "table.jsonl").write_text("".join(json.dumps(row) + "\n" for row in [*rows, {"text": long}]))
+    assert read(arguments(tmp_path))[0] == [long, "Short.", "a", "b", "c", long]
+    assert len(read(arguments(tmp_path, document="blank-line"))[0]) > 1_000
+
+
+def test_no_more_documents_are_read_than_asked_for(tmp_path: Path) -> None:
+    path = tmp_path / "table.jsonl"
+    path.write_text('{"text": "a"}\n{"text": "b"}\n{"text": "c"}\nbroken')
+    assert read(arguments(path, max_documents=2))[0] == ["a", "b"]
+    with pytest.raises(UserError, match="is not valid JSON"):
+        read(arguments(path, max_documents=4))
+
+
 @pytest.mark.parametrize("name", ["minibert", "hybrid", "bert"])
 def test_masked_loss_is_that_of_the_model_on_the_same_masks(name: str, model_folder: Folder) -> None:
     """However the rows are cut into batches; a hybrid model's logits stand at the hidden token."""
@@ -102,7 +148,7 @@ def test_masked_loss_is_that_of_the_model_on_the_same_masks(name: str, model_fol
 
 
 def test_the_order_of_segments_is_asked_of_a_model_that_has_learnt_it(
-    tmp_path: Path, tokenizer: PreTrainedTokenizerFast
+    tmp_path: Path, tokenizer: PreTrainedTokenizerFast, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A head that always says FOLLOWS is right as often as B follows; both rows have labels of both kinds."""
     shape = {"hidden_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 48}
@@ -114,9 +160,42 @@ def test_the_order_of_segments_is_asked_of_a_model_that_has_learnt_it(
     adapted = adapt_tokenizer(tokenizer, model_type="minibert", uses_token_types=False, model_max_length=64)
     adapted.save_pretrained(tmp_path)
     model = open_language_model(str(tmp_path))
-    figures = order_figures(model, spell_texts(model, TEXTS * 8), 32, trust_remote_code=False)
+    sizes, forward = set(), MiniBertForPreTraining.forward
+
+    def spy(self, input_ids, **inputs):  # noqa: ANN001, ANN003
+        sizes.add(input_ids.numel())
+        return forward(self, input_ids, **inputs)
+
+    monkeypatch.setattr(MiniBertForPreTraining, "forward", spy)
+    spelling = spell_texts(model, TEXTS * 8)
+    figures = order_figures(model, spelling, 32, None, trust_remote_code=False)
     assert set(figures) == {"next_sentence_accuracy", "sentence_order_accuracy"}
     assert all(20 < value < 80 for value in figures.values())
+    assert max(sizes) > 100
+    sizes.clear()
+    assert order_figures(model, spelling, 32, 100, trust_remote_code=False) == figures
+    assert max(sizes) == 96  # three rows
+
+
+@pytest.mark.parametrize(
+    ("model_class", "config", "names"),
+    [
+        (AlbertForPreTraining, AlbertConfig, {"next_sentence_accuracy", "sentence_order_accuracy"}),
+        (ElectraForMaskedLM, ElectraConfig, set()),
+    ],
+)
+def test_a_stock_model_is_asked_for_the_order_if_it_tells_it(
+    model_class: type, config: type, names: set[str], tmp_path: Path, model_folder: Folder
+) -> None:
+    shape = {"hidden_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 48}
+    stock = model_class(config(vocab_size=24, embedding_size=32, max_position_embeddings=64, **shape))
+    stock.save_pretrained(tmp_path)
+    written = json.loads((tmp_path / "config.json").read_text())
+    name = model_class.__name__.replace("MaskedLM", "PreTraining")
+    (tmp_path / "config.json").write_text(json.dumps(written | {"architectures": [name]}))
+    AutoTokenizer.from_pretrained(model_folder("bert")).save_pretrained(tmp_path)
+    model = open_language_model(str(tmp_path))
+    assert set(order_figures(model, spell_texts(model, TEXTS * 2), 32, None, trust_remote_code=False)) == names
 
 
 def test_the_verb_compares_models_of_both_kinds(
@@ -133,6 +212,15 @@ def test_the_verb_compares_models_of_both_kinds(
     table = capsys.readouterr().out
     assert f"{one['bits_per_byte']:.3f}" in table
     assert f"{masked['masked_lm_loss']:.3f}" in table
+
+
+def test_a_group_of_flags_need_not_keep_its_annotations_in_its_namespace(monkeypatch: pytest.MonkeyPatch) -> None:
+    """In Python 3.14 no class does."""
+    lazy = type("Lazy", (type,), {"__annotations__": property(lambda _: {"window": int})})("Group", (), {})
+    monkeypatch.setitem(SUITES, "likelihood", Suite("likelihood", "", flags=(lazy,)))
+    choose_suite(arguments(Path("a.txt"), window=8))
+    with pytest.raises(UserError, match="stride is for suite"):
+        choose_suite(arguments(Path("a.txt"), stride=8))
 
 
 @pytest.mark.parametrize(
@@ -162,6 +250,49 @@ def test_bad_input_is_one_clear_line(
     error = capsys.readouterr().err
     assert error.count("\n") == 1, error
     assert message in error
+
+
+def test_a_stride_without_overlapping_windows_is_refused(
+    tmp_path: Path, model_folder: Folder, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "text.txt").write_text(TEXTS[0])
+    words = ["--suite", "likelihood", "--dataset", tmp_path / "text.txt", "--output_dir", tmp_path / "out"]
+    words += ["--model_name_or_path", model_folder("minibert"), "--stride", "8"]
+    assert call("evaluate.py", monkeypatch, *words) == 2
+    assert "stride is for causal models" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("suite", "sources", "names"),
+    [
+        ("likelihood", ["texts"], {"texts/a/train.jsonl", "texts/b/rows.jsonl", "texts/b/c/one.txt"}),
+        ("likelihood", ["texts/**/*.jsonl"], {"texts/a/train.jsonl", "texts/b/rows.jsonl"}),
+        ("neighbours", ["texts/a", "texts/b"], {"texts/a/train.jsonl", "texts/b/rows.jsonl"}),
+        ("probe", ["texts/a"], {"texts/a/train.jsonl"}),
+    ],
+)
+def test_results_name_every_file_that_was_read_and_no_other(
+    suite: str, sources: list[str], names: set[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    row = '{"text": "The cat.", "label": %d}\n'
+    files = {
+        "a/train.jsonl": row % 1 + row % 2 + row % 3,
+        "b/rows.jsonl": row % 4,
+        "b/c/one.txt": "One.",
+        "b/d.png": "",
+    }
+    for name, content in files.items():
+        (tmp_path / "texts" / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / "texts" / name).write_text(content)
+    SUITES[suite].load()
+    monkeypatch.setattr(
+        f"{SUITES[suite].module}.measure", lambda *_: Result(figures={}, rows={"a": 1.0}, bars={"a": 1.0}, axis="")
+    )
+    text = ["A cat."] if suite == "neighbours" else None
+    evaluate(EvaluateArguments(suite=suite, model_name_or_path="any", dataset=sources, text=text, output_dir="out"))
+    found = json.loads(Path("out/results.json").read_text())["dataset"]
+    assert found == {name: digest(Path(name)) for name in names}
 
 
 def test_a_text_without_a_hidden_token_is_refused(model_folder: Folder) -> None:

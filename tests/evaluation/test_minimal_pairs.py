@@ -29,6 +29,7 @@ SENTENCES = [
     "a",
     "the dog which runs and runs and runs saw the cats in the park.",
     "Zoë’s cat is running, isn't she?",
+    "  the cats in the park.",
     "the cats see a dog in the park.",
 ]
 
@@ -267,6 +268,31 @@ def test_bad_pairs_are_one_clear_line(
     assert error.count("\n") == 1
     assert message in error
     assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(
+    ("file", "content", "message"),
+    [
+        ("config.json", {"hidden_size": "64"}, "holds no model: Field 'hidden_size' expected int"),
+        ("config.json", {"model_type": ["a"]}, "holds no model: "),
+        ("tokenizer.json", {"version": "9"}, "has no tokenizer that opens: "),
+    ],
+)
+def test_a_damaged_folder_is_one_clear_line(
+    file: str, content: dict[str, Any], message: str, tmp_path: Path, model_folder: Folder
+) -> None:
+    folder = shutil.copytree(model_folder("minibert"), tmp_path / "model")
+    (folder / file).write_text(json.dumps(json.loads((folder / file).read_text()) | content))
+    with pytest.raises(UserError) as caught:
+        open_language_model(str(folder))
+    assert str(caught.value).startswith(f"{folder} {message}")
+    assert "\n" not in str(caught.value)
+
+
+def test_only_a_hybrid_model_of_ours_is_read_one_place_before(model_folder: Folder) -> None:
+    assert open_language_model(str(model_folder("hybrid")), backend="mntp").offset == 1
+    with pytest.raises(UserError, match="backend mntp is for hybrid models, but .*minibert was made to predict"):
+        open_language_model(str(model_folder("minibert")), backend="mntp")
 
 
 def test_a_model_without_its_head_is_refused(tmp_path: Path, model_folder: Folder) -> None:

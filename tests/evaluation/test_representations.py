@@ -159,7 +159,7 @@ def test_batches_hold_as_many_tokens_as_they_may(is_packed):
         ({"pooling": "sum"}, "pooling must be one of mean, cls, max, last, got 'sum'"),
         ({"layer": 3}, "layer must be from 0 (embeddings) to 2, or negative from the end, or average, got 3"),
         ({"layer": -4}, "got -4"),
-        ({"max_length": 0}, "max_length must be positive, got 0"),
+        ({"max_length": 2}, "max_length must be 3 or more, special tokens and one of a text, got 2"),
         ({"batch_tokens": -1}, "batch_tokens must be positive, got -1"),
     ],
 )
