@@ -55,17 +55,11 @@ def own_words(text: str) -> OwnWords | None:
     comments, which would be lost.
     """
     text = text.replace("\r\n", "\n")
-    found, end = _METADATA.match(text), _END.search(text)
+    found, end, metadata = _METADATA.match(text), _END.search(text), metadata_of(text)
     begin = text.find(_BEGIN)
-    if end is None or begin < 0 or text.count(_BEGIN) > 1 or len(_END.findall(text)) > 1:
+    if metadata is None or end is None or begin < 0 or text.count(_BEGIN) > 1 or len(_END.findall(text)) > 1:
         return None
     if _digest(text[begin + len(_BEGIN) : end.start()]) != end[1]:
-        return None
-    try:
-        metadata = _mapping(found[1] or "") if found else {}
-        if _has_comments(found[1] or "") if found else text.lstrip("\ufeff\n ").startswith("---"):
-            return None
-    except (yaml.YAMLError, ValueError):
         return None
     generated = dict(entry.split("=") for entry in end[2].split())
     return OwnWords(
@@ -74,6 +68,18 @@ def own_words(text: str) -> OwnWords | None:
         changed={key: value for key, value in metadata.items() if generated.get(key) != _key_digest(value)},
         removed=frozenset(generated.keys() - metadata.keys()),
     )
+
+
+def metadata_of(card: str) -> dict[str, Any] | None:
+    """The metadata of a card; None if they cannot be read, or have comments, which would be lost."""
+    card = card.replace("\r\n", "\n")
+    found = _METADATA.match(card)
+    if found is None:
+        return None if card.lstrip("\ufeff\n ").startswith("---") else {}
+    try:
+        return None if _has_comments(found[1] or "") else _mapping(found[1] or "")
+    except (yaml.YAMLError, ValueError):
+        return None
 
 
 def is_generated(text: str) -> bool:
@@ -98,46 +104,49 @@ def merged(earlier: str, new: str, *, overriding: Collection[str] = ()) -> str |
     if is_generated(earlier):
         return new
     words = own_words(earlier)
-    found = _METADATA.match(new)
-    if words is None or found is None:
+    return None if words is None else _with_words(new, words, overriding)
+
+
+def with_metadata_of(earlier: str, new: str, *, overriding: Collection[str] = ()) -> str | None:
+    """A new card with the metadata of one that has nothing else, as the Hub's website makes it, or is blank.
+
+    Arguments as of `merged`.
+
+    Returns:
+        The card; None if the earlier one has text, or metadata that cannot be read or have comments.
+    """
+    earlier = earlier.replace("\r\n", "\n")
+    found, stated = _METADATA.match(earlier), metadata_of(earlier)
+    if stated is None or earlier[found.end() if found else 0 :].strip():
         return None
+    return _with_words(new, OwnWords("", "", stated, frozenset()), overriding)
+
+
+def _with_words(new: str, words: OwnWords, overriding: Collection[str]) -> str:
+    """A new generated card with what a person wrote, but for keys of the metadata whose new value counts."""
+    found = _METADATA.match(new)
+    assert found is not None
     changed = {key: value for key, value in words.changed.items() if key not in overriding}
-    metadata = _with_keys(found, changed, words.removed - set(overriding))
+    removed = words.removed - set(overriding)
+    metadata = found[0]
+    if changed or removed:
+        kept = {key: value for key, value in _mapping(found[1]).items() if key not in removed} | changed
+        metadata = f"---\n{yaml.safe_dump(kept, sort_keys=False, allow_unicode=True)}---\n"
     above = f"\n{words.above}\n" if words.above else ""
     below = f"\n{words.below}\n" if words.below else ""
     return f"{metadata}{above}{new[found.end() :]}{below}"
 
 
-def with_metadata_of(earlier: str, new: str, *, overriding: Collection[str] = ()) -> str | None:
-    """A new card with the metadata of one that has nothing else, as the Hub's website makes it.
-
-    Arguments as of `merged`.
-
-    Returns:
-        The card; None if the earlier one has text, or comments or metadata that cannot be read.
-    """
-    earlier = earlier.replace("\r\n", "\n")
-    before, found = _METADATA.match(earlier), _METADATA.match(new)
-    if before is None or found is None or earlier[before.end() :].strip() or _has_comments(before[1] or ""):
-        return None
-    try:
-        stated = _mapping(before[1] or "")
-    except (yaml.YAMLError, ValueError):
-        return None
-    changed = {key: value for key, value in stated.items() if key not in overriding}
-    return f"{_with_keys(found, changed, frozenset())}{new[found.end() :]}"
-
-
-def _with_keys(metadata: re.Match[str], changed: dict[str, Any], removed: Collection[str]) -> str:
-    """The metadata of a new card, with other values of some keys and without others."""
-    if not changed and not removed:
-        return metadata[0]
-    kept = {key: value for key, value in _mapping(metadata[1]).items() if key not in removed} | changed
-    return f"---\n{yaml.safe_dump(kept, sort_keys=False, allow_unicode=True)}---\n"
-
-
 def _has_comments(metadata: str) -> bool:
-    return any(line.lstrip().startswith("#") for line in metadata.splitlines())
+    """Whether a `#` stands between the tokens of YAML, or behind the sign that a block of text begins with."""
+    end = 0
+    for token in yaml.scan(metadata):
+        start = token.start_mark.index
+        is_block = isinstance(token, yaml.ScalarToken) and token.style in ("|", ">")
+        if "#" in metadata[end:start] or (is_block and "#" in metadata[start:].partition("\n")[0]):
+            return True
+        end = token.end_mark.index
+    return False
 
 
 def renew_card(folder: Path, text: str) -> Path:

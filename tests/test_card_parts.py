@@ -3,7 +3,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from hf_minibert.card_parts import assembled, is_generated, merged, own_words, renew_card
+from hf_minibert.card_parts import assembled, is_generated, merged, metadata_of, own_words, renew_card, with_metadata_of
 from hf_minibert.files import Manifest, digest
 
 METADATA = "license: mit\ntags:\n- hf_minibert\n- mlm"
@@ -65,14 +65,49 @@ def test_metadata_are_found_as_the_hub_finds_them(beginning: str):
         OLD + OLD,
         OLD.replace("license: mit", "license: [mit"),
         OLD.replace("license: mit", "license: mit\n# ask the lawyers"),
+        OLD.replace("license: mit", "license: mit  # per legal@example.org"),
         OLD.replace("---\n\n<!--", "\n<!--"),
     ],
-    ids=["own", "empty", "edited", "unmarked", "twice", "broken YAML", "a comment", "metadata without an end"],
+    ids=[
+        "own",
+        "empty",
+        "edited",
+        "unmarked",
+        "twice",
+        "broken YAML",
+        "a comment",
+        "a comment behind a value",
+        "no end",
+    ],
 )
 def test_what_cannot_be_told_apart_is_not_merged(card: str):
     assert own_words(card) is None
     assert not is_generated(card)
     assert merged(card, NEW) is None
+
+
+@pytest.mark.parametrize(
+    ("written", "stated"),
+    [
+        ("license: mit # c", None),
+        ("- mit\n", None),
+        ("terms: | # c\n  Terms\n", None),
+        ("terms: |\n  Terms\n # c\n", None),
+        ("terms: |\n  # Terms\n\n  # More\n", {"terms": "# Terms\n\n# More\n"}),
+        ("name: 'a # b'\nother: a#b\n", {"name": "a # b", "other": "a#b"}),
+        ("", {}),
+    ],
+)
+def test_a_comment_is_what_yaml_calls_so(written: str, stated: dict | None):
+    card = f"---\n{written}\n---\n"
+    assert metadata_of(card) == stated
+    renewed = with_metadata_of(card, NEW)
+    assert (renewed and metadata(renewed)) == (None if stated is None else metadata(NEW) | stated)
+
+
+def test_a_card_that_is_blank_has_nothing_to_keep():
+    assert with_metadata_of("", NEW) == with_metadata_of(" \r\n", NEW) == NEW
+    assert with_metadata_of("Mine.", NEW) is with_metadata_of("---\nMine.", NEW) is None
 
 
 def test_a_card_with_words_of_a_person_is_on_no_list(tmp_path: Path):

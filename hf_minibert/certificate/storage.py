@@ -79,7 +79,7 @@ def safe_files(checkpoint: Checkpoint) -> str:
             f"trust_remote_code=True would run {', '.join(map(shown, foreign))}, which is not this package's code"
         )
     try:
-        code = [path.name for path in code_files(folder)]
+        code = [path.name for path in code_files(folder, may_be_links=True)]
     except UserError as error:
         raise Failed(str(error)) from error
     # Also below the folder: transformers runs custom_generate/generate.py, which no auto_map names.

@@ -240,7 +240,7 @@ def _shareable(folder: Path, given: Any) -> Any:
     def reduce(value: Any) -> Any:
         if isinstance(value, list):
             return [reduce(item) for item in value]
-        if not isinstance(value, str) or value.partition(":")[0] in hub_ids:
+        if not isinstance(value, str) or re.split("[:@]", value, maxsplit=1)[0] in hub_ids:
             return value
         name = re.split(r"[/\\]", value.rstrip("/\\"))[-1]
         return f"./{name}" if name in taken and name != value else name
@@ -261,11 +261,11 @@ def refuse_link(path: Path) -> None:
         raise UserError(f"{path} is {what}; put the file itself there")
 
 
-def code_files(folder: Path) -> list[Path]:
+def code_files(folder: Path, *, may_be_links: bool = False) -> list[Path]:
     """The Python files that ``trust_remote_code=True`` runs: those that ``auto_map`` names and what they import.
 
     Raises:
-        UserError: one of them is missing.
+        UserError: one of them is missing, or a link, unless they may be links, as in the Hub's cache.
     """
     auto_map = _read_json(folder, "config.json").get("auto_map") or {}
     references = auto_map.values() if isinstance(auto_map, dict) else [auto_map]
@@ -283,7 +283,8 @@ def code_files(folder: Path) -> list[Path]:
         if module in found:
             continue
         path = folder / f"{module}.py"
-        refuse_link(path)
+        if not may_be_links:
+            refuse_link(path)
         if not path.is_file():
             raise UserError(f"{path} is missing, but config.json says that the model's code is there; save it again")
         found[module] = path

@@ -9,7 +9,7 @@ from pathlib import Path
 from huggingface_hub.errors import HFValidationError
 from huggingface_hub.utils import validate_repo_id  # type: ignore[attr-defined] # exported, though not by __all__
 
-from hf_minibert.card_parts import is_generated, merged, own_words
+from hf_minibert.card_parts import assembled, is_generated, merged, own_words
 from hf_minibert.errors import UserError
 from hf_minibert.exchange import NEXT
 from hf_minibert.files import CARD, DECODER, TARGET_TOKENIZER, damage, shown
@@ -216,9 +216,9 @@ def prepare_checkpoint(checkpoint: Path, repo_id: str) -> dict[str, Path | bytes
         if path.name != "arguments.json"
     }
     state = json.loads((checkpoint / "train_state.json").read_text(encoding="utf-8"))
-    content[CARD] = (
-        f"---\nlibrary_name: transformers\ntags:\n- hf_minibert\n---\n\n# {repo_id.split('/')[-1]}, "
-        f"step {state['step']:,}\n\nA checkpoint from within the run, after {state['step']:,} steps and "
-        f"{state['tokens']:,} tokens. The card of the run is on the branch `main`.\n"
+    content[CARD] = assembled(
+        "library_name: transformers\ntags:\n- hf_minibert",
+        f"# {repo_id.split('/')[-1]}, step {state['step']:,}\n\nA checkpoint from within the run, after "
+        f"{state['step']:,} steps and {state['tokens']:,} tokens. The card of the run is on the branch `main`.",
     ).encode()
     return content

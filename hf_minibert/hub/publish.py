@@ -8,12 +8,12 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from huggingface_hub import CommitOperationAdd, CommitOperationDelete, HfApi, ModelCard
+from huggingface_hub import CommitOperationAdd, CommitOperationDelete, HfApi
 from huggingface_hub.errors import HfHubHTTPError, HTTPError  # type: ignore[attr-defined] # see patience.py
 from huggingface_hub.hf_api import RepoFile
 from tqdm import tqdm
 
-from hf_minibert.card_parts import is_generated, merged, own_words, with_metadata_of
+from hf_minibert.card_parts import is_generated, merged, metadata_of, own_words, with_metadata_of
 from hf_minibert.errors import UserError
 from hf_minibert.files import CARD, GENERATED_CARD, Manifest
 from hf_minibert.hub.card import render_card
@@ -183,11 +183,12 @@ class _Conversation:
         self.keep_trying(lambda: hub.create_branch(repo_id, branch=name, revision=first, exist_ok=True))
         info = self.keep_trying(lambda: hub.model_info(repo_id, revision=name))
         if any(file.rfilename == CARD for file in info.siblings or ()):
-            theirs, ours = self.keep_trying(lambda: self._read(CARD, info.sha)), _bytes(content[CARD])
-            card = with_metadata_of(theirs.decode("utf-8", "replace"), ours.decode())
+            theirs = self.keep_trying(lambda: self._read(CARD, info.sha)).decode("utf-8", "replace")
+            ours = _bytes(content[CARD]).decode()
+            card = with_metadata_of(theirs, ours) or merged(theirs, ours)
             if card is not None:
                 content[CARD] = card.encode()
-            elif theirs != ours:
+            else:
                 del content[CARD]
                 logger.info("the card of %s on the Hub was edited by hand and stays", name)
         self._commit(content, name, f"Upload {name}", info.sha, create_pr=False)
@@ -322,10 +323,11 @@ def _keep_words_of_the_hub(
         return
     if is_generated(ours):
         overriding = ("license",) if license_id is not None else ()
-        stated = license_id or ModelCard(there, ignore_metadata_errors=True).data.get("license")
+        stated = license_id or (metadata_of(there) or {}).get("license")
         licensed = render_card(folder, repo_id, stated) if isinstance(stated, str) else ours
-        renewed = with_metadata_of(there, licensed, overriding=overriding)
-        renewed = merged(there, licensed, overriding=overriding) if renewed is None else renewed
+        renewed = with_metadata_of(there, licensed, overriding=overriding) or merged(
+            there, licensed, overriding=overriding
+        )
         if renewed is None:
             content[GENERATED_CARD] = content.pop(CARD)
             logger.warning(
@@ -336,7 +338,7 @@ def _keep_words_of_the_hub(
         if renewed != licensed:
             logger.info("what was written into the card on the Hub by hand stays there")
         return
-    if is_generated(there):
+    if is_generated(there) or not there.strip():
         return
     words = own_words(ours)
     if words is not None and words == own_words(there):

@@ -36,7 +36,7 @@ class Arguments:
     commit_message: str = "Upload a model trained with hf_minibert"
     """First line of the commit message."""
     dry_run: bool = False
-    """List the files and their sizes, and upload nothing."""
+    """List the files and their sizes, and upload nothing. What the repository holds is not looked at."""
 
 
 def _size(number: int) -> str:
@@ -64,7 +64,7 @@ def main(arguments: Arguments) -> int:
         print(f"{_size(size):>10}  {name}")
     print(f"{_size(sum(sizes.values())):>10}  in {len(sizes)} files for {arguments.repo_id}")
     if arguments.dry_run:
-        print("dry run: nothing was uploaded")
+        print("dry run: nothing was uploaded; what the repository holds was not looked at")
         return 0
     address = publish(
         folder,

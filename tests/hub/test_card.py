@@ -336,6 +336,15 @@ def test_names_of_the_hub_are_whole_and_local_paths_lose_their_folders(tmp_path:
     assert "/home" not in render_card(tmp_path, "me/model")
 
 
+@pytest.mark.parametrize("end", ["", ":en", "@0123abc", ":en@0123abc", "@refs/convert/parquet"])
+def test_a_data_set_of_the_hub_keeps_its_owner_configuration_and_revision(tmp_path: Path, end: str):
+    write_run(tmp_path, PRETRAINED | {"corpus": PRETRAINED["corpus"] | {"hub_id": "me/texts"}})
+    arguments = {"model": "minibert-mini", "corpus": [f"me/texts{end}"], "output_dir": "run"}
+    (tmp_path / "arguments.json").write_text(json.dumps(arguments), encoding="utf-8")
+    assert shareable_arguments(tmp_path)["corpus"] == [f"me/texts{end}"]
+    assert f"--corpus me/texts{end} " in render_card(tmp_path, "me/model")
+
+
 def test_names_of_the_hub_become_links_and_local_names_do_not(tmp_path: Path):
     dataset = FINETUNED["dataset"] | {"name": "stanfordnlp/imdb", "hub_id": "stanfordnlp/imdb", "is_builtin": False}
     folder = write_run(tmp_path, FINETUNED | {"base_model_hub_id": "me/minibert", "dataset": dataset})

@@ -270,6 +270,25 @@ def test_all_metadata_that_the_website_asked_for_is_kept(hub: LoopbackHub, folde
     assert 'model="me/model"' in hub.commits()[-1]["README.generated.md"].decode()
 
 
+def test_a_blank_card_on_the_hub_makes_way(hub: LoopbackHub, folder: Path):
+    hub.edit(b"\n")
+    upload(folder)
+    assert set(hub.commits()[-1]) == PUBLISHED
+    assert 'model="me/model"' in hub.commits()[-1]["README.md"].decode()
+    hub.edit(b"")
+    (folder / "README.md").write_text("My words.")
+    upload(folder)
+    assert hub.commits()[-1]["README.md"] == b"My words."
+
+
+def test_metadata_on_the_hub_that_no_card_could_have_are_no_crash(hub: LoopbackHub, folder: Path):
+    for broken in (b"---\nlicense: [mit\n---\nMine.", b"---\n1: one\n---\nMine."):
+        hub.edit(broken)
+        upload(folder)
+        assert hub.commits()[-1]["README.md"] == broken
+        assert 'model="me/model"' in hub.commits()[-1]["README.generated.md"].decode()
+
+
 def test_what_only_an_earlier_run_had_goes(hub: LoopbackHub, folder: Path):
     (folder / "certificate.json").write_text("{}")
     shutil.copytree(folder, folder / "decoder", ignore=shutil.ignore_patterns("checkpoint*", "README*", "logs"))
@@ -437,7 +456,7 @@ def test_the_script_lists_without_a_network_and_publishes_with_one(hub: Loopback
     assert listed.returncode == 0, listed.stderr
     assert {line.split()[-1] for line in listed.stdout.splitlines()[:-2]} == PUBLISHED
     assert f"{(folder / 'config.json').stat().st_size} B  config.json" in listed.stdout
-    assert "in 13 files for me/model\ndry run: nothing was uploaded" in listed.stdout
+    assert "in 13 files for me/model\ndry run: nothing was uploaded; what the repository holds was" in listed.stdout
 
     refused = push("--model_name_or_path", str(folder), **nowhere)
     assert (refused.returncode, refused.stderr.count("\n")) == (2, 1)
@@ -618,6 +637,9 @@ def test_checkpoints_are_branches_without_the_files_of_the_run(hub: LoopbackHub,
     assert hub.commits()[-1]["model.safetensors"] == b"model.safetensors"
     upload(folder, with_checkpoints=True)
     assert len(hub.commits(revision="checkpoint-9")) == 1, "nothing has changed"
+    (folder / "checkpoint-9" / "train_state.json").write_text(json.dumps({"step": 9, "tokens": 2000}))
+    upload(folder, with_checkpoints=True)
+    assert "2,000 tokens" in hub.commits(revision="checkpoint-9")[-1]["README.md"].decode(), "of the run trained anew"
     repository = hub.repositories["me/model"]
     head = repository.branches["checkpoint-9"]
     files = repository.commits[head].files | {"README.md": b"The best of them."}
