@@ -206,16 +206,49 @@ def form_of(tokenizer: PreTrainedTokenizerBase) -> str:
                 "llama.cpp lowercases, strips accents and cuts Chinese characters apart before BERT's WordPiece, and "
                 f"this tokenizer does not (normalizer {rules}); its ids would differ: export to onnx"
             )
+        refuse_other_additions(tokenizer)
         return "bert"
     steps = parts["pre_tokenizer"] or {}
     if parts["model"]["type"] == "BPE" and parts["normalizer"] is None and steps.get("type") == "ByteLevel":
         if steps["use_regex"] and not steps["add_prefix_space"]:
+            refuse_other_additions(tokenizer)
             return "gpt2"
     elif steps == json.loads(lossless_pipeline(SPECIAL_TOKENS).to_str())["pre_tokenizer"]:
         return "ids"
     raise UserError(
         "llama.cpp cannot read this tokenizer: it is neither ours, nor BERT's WordPiece, nor GPT-2's byte-pair encoding"
     )
+
+
+def refuse_other_additions(tokenizer: PreTrainedTokenizerFast) -> None:
+    """Check that llama.cpp adds to texts what a tokenizer adds, and finds in them the tokens that were added to it.
+
+    Raises:
+        UserError: it does not.
+    """
+    for ids in added_around(tokenizer):
+        if len(ids) > 1:
+            raise UserError(
+                "llama.cpp adds at most one token before a text and one behind it, and this tokenizer adds "
+                f"{' '.join(tokenizer.convert_ids_to_tokens(ids))}; its ids would differ: export to onnx"
+            )
+    rules = ["lstrip", "rstrip", "single_word"]
+    if tokenizer.backend_tokenizer.normalizer is not None:
+        rules.append("normalized")
+    for token in tokenizer.added_tokens_decoder.values():
+        unlike = [rule for rule in rules if getattr(token, rule)]
+        if unlike and not token.special:
+            raise UserError(
+                f"llama.cpp finds an added token where a text spells it, and this tokenizer's {token.content!r} has "
+                f"{' and '.join(unlike)}; its ids would differ: export to onnx"
+            )
+
+
+def added_around(tokenizer: PreTrainedTokenizerFast) -> tuple[list[int], list[int]]:
+    """The ids that a tokenizer adds before a text, and behind it."""
+    row = tokenizer("a")
+    places = row.sequence_ids()  # None where the tokenizer added something
+    return row.input_ids[: places.index(0)], row.input_ids[len(places) - places[::-1].index(0) :]
 
 
 def add_shape(writer: Any, model: PreTrainedModel, pooling: int | None) -> None:
@@ -252,7 +285,9 @@ def add_tokens(writer: Any, tokenizer: PreTrainedTokenizerBase, form: str, vocab
 
     assert isinstance(tokenizer, PreTrainedTokenizerFast)
     names = {index: token for token, index in tokenizer.get_vocab().items()}
-    special = set(tokenizer.all_special_ids)
+    added = tokenizer.added_tokens_decoder
+    special = set(tokenizer.all_special_ids) | {index for index, token in added.items() if token.special}
+    defined = set() if form == "ids" else added.keys() - special
     if form == "ids":
         spelt = token_bytes(tokenizer)
         tokens = {
@@ -261,7 +296,7 @@ def add_tokens(writer: Any, tokenizer: PreTrainedTokenizerBase, form: str, vocab
         }
     elif form == "bert":
         tokens = {
-            index: name if index in special else name[2:] if name.startswith("##") else "\u2581" + name
+            index: name if index in special | defined else name[2:] if name.startswith("##") else "\u2581" + name
             for index, name in names.items()
         }
     else:
@@ -269,6 +304,7 @@ def add_tokens(writer: Any, tokenizer: PreTrainedTokenizerBase, form: str, vocab
         merges = json.loads(tokenizer.backend_tokenizer.to_str())["model"]["merges"]
         writer.add_token_merges([pair if isinstance(pair, str) else " ".join(pair) for pair in merges])
     kinds = {index: gguf.TokenType.CONTROL if index in special else gguf.TokenType.NORMAL for index in names}
+    kinds |= dict.fromkeys(defined, gguf.TokenType.USER_DEFINED)
     unused = set(range(vocab_size)) - set(names)
     tokens |= {index: f"[unused{index}]" for index in unused}
     kinds |= dict.fromkeys(unused, gguf.TokenType.UNUSED)
@@ -277,16 +313,15 @@ def add_tokens(writer: Any, tokenizer: PreTrainedTokenizerBase, form: str, vocab
         writer.add_tokenizer_pre("gpt-2")
     writer.add_token_list([tokens[index] for index in range(vocab_size)])
     writer.add_token_types([kinds[index] for index in range(vocab_size)])
-    for role in ("bos", "eos", "unk", "sep", "pad", "mask"):
-        index = getattr(tokenizer, f"{role}_token_id", None)
+    before, behind = ([], []) if form == "ids" else added_around(tokenizer)
+    roles = {role: getattr(tokenizer, f"{role}_token_id") for role in ("bos", "eos", "unk", "sep", "pad", "mask")}
+    roles |= {role: ids[0] for role, ids in (("bos", before), ("eos", behind)) if ids}
+    for role, index in roles.items():
         if index is not None:
             getattr(writer, f"add_{role}_token_id")(index)
-    if form == "bert":
-        writer.add_bos_token_id(tokenizer.cls_token_id)
-        writer.add_eos_token_id(tokenizer.sep_token_id)
-    else:
-        writer.add_add_bos_token(False)  # nothing is added to a prompt, as in `generate`
-        writer.add_add_eos_token(False)
+    if form != "bert":  # of which llama.cpp knows what it adds
+        writer.add_add_bos_token(bool(before))
+        writer.add_add_eos_token(bool(behind))
 
 
 def escaped(piece: bytes, *, begins: bool) -> str:

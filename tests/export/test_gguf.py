@@ -7,10 +7,12 @@ import pytest
 import torch
 import transformers
 from commands import call
+from tokenizers import AddedToken, Tokenizer, models, processors
+from tokenizers.pre_tokenizers import ByteLevel
 from transformers import AutoTokenizer
 
 from hf_minibert.errors import UserError
-from hf_minibert.export.gguf import FILE, escaped, export
+from hf_minibert.export.gguf import FILE, escaped, export, form_of
 from hf_minibert.tokenization import adapt_tokenizer, token_bytes, train_wordpiece
 
 
@@ -78,6 +80,7 @@ def test_berts_own_wordpiece_is_read_as_it_is(save, tmp_path):
     _, folder = save("MiniBertForMaskedLM", "classic")
     lower = train_wordpiece(["the cat sat on the mat, and the mat was flat"] * 9, vocab_size=45, lowercase=True)
     own = adapt_tokenizer(lower, model_type="minibert", uses_token_types=True, model_max_length=64)
+    own.add_tokens([AddedToken("<user>", normalized=False)])
     own.save_pretrained(folder)
     assert export(str(folder), str(tmp_path / "out"))["tokenizer"] == "bert"
     reader = gguf.GGUFReader(tmp_path / "out" / FILE)
@@ -85,7 +88,10 @@ def test_berts_own_wordpiece_is_read_as_it_is(save, tmp_path):
     vocabulary = own.get_vocab()
     assert tokens[vocabulary["the"]] == "\u2581the"
     assert tokens[next(index for name, index in vocabulary.items() if name.startswith("##"))][0] != "#"
+    assert tokens[vocabulary["<user>"]] == "<user>"
     assert tokens[len(vocabulary)] == f"[unused{len(vocabulary)}]"
+    ends = [reader.fields[f"tokenizer.ggml.{role}_token_id"].contents() for role in ("bos", "eos")]
+    assert ends == [own.cls_token_id, own.sep_token_id]
 
 
 def test_stock_models_are_checked_as_if_they_had_been_ours(save, tmp_path):
@@ -111,6 +117,75 @@ def test_stock_models_are_checked_as_if_they_had_been_ours(save, tmp_path):
     transformers.LlamaForCausalLM(llama).save_pretrained(tmp_path / "llama")
     with pytest.raises(UserError, match="num_key_value_heads"):
         export(str(tmp_path / "llama"), str(tmp_path / "grouped"))
+
+
+def byte_pairs(folder, *added, special=False, **options):
+    """A folder with a stock GPT-2 and its byte pairs, whose alphabet comes first; returns its tokenizer."""
+    alphabet = sorted(ByteLevel.alphabet())
+    vocabulary = {token: index for index, token in enumerate([*alphabet, "th", "<|endoftext|>"])}
+    tokenizer = transformers.GPT2Tokenizer(vocabulary, [("t", "h")], **options)
+    tokenizer.add_tokens(list(added), special_tokens=special)
+    shape = {"n_embd": 32, "n_layer": 1, "n_head": 4, "bos_token_id": 257, "eos_token_id": 257}
+    config = transformers.GPT2Config(vocab_size=len(tokenizer), **shape)
+    transformers.GPT2LMHeadModel(config).save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    return tokenizer
+
+
+def values_of(folder):
+    return {key: field.contents() for key, field in gguf.GGUFReader(folder / FILE).fields.items()}
+
+
+@pytest.mark.parametrize("adds", [False, True])
+def test_what_is_added_before_a_text_is_added_there(adds, tmp_path):
+    tokenizer = byte_pairs(tmp_path / "gpt2", add_bos_token=adds)
+    assert tokenizer("th").input_ids == [257] * adds + [256]
+    assert export(str(tmp_path / "gpt2"), str(tmp_path / "out"))["tokenizer"] == "gpt2"
+    values = values_of(tmp_path / "out")
+    assert values["tokenizer.ggml.bos_token_id"] == 257
+    assert (values["tokenizer.ggml.add_bos_token"], values["tokenizer.ggml.add_eos_token"]) == (adds, False)
+
+
+def test_an_encoder_of_byte_pairs_has_its_first_and_last_token(save, tmp_path):
+    _, folder = save("MiniBertForMaskedLM")
+    vocabulary = {token: index for index, token in enumerate([*sorted(ByteLevel.alphabet()), "th"])}
+    backend = Tokenizer(models.BPE(vocabulary, [("t", "h")]))
+    backend.pre_tokenizer = ByteLevel(add_prefix_space=False)
+    roles = {"pad_token": "[PAD]", "unk_token": "[UNK]", "cls_token": "[CLS]", "sep_token": "[SEP]"}
+    plain = transformers.PreTrainedTokenizerFast(tokenizer_object=backend, mask_token="[MASK]", **roles)
+    own = adapt_tokenizer(plain, model_type="minibert", uses_token_types=False, model_max_length=64)
+    own.save_pretrained(folder)
+    assert export(str(folder), str(tmp_path / "out"))["tokenizer"] == "gpt2"
+    values = values_of(tmp_path / "out")
+    assert [values[f"tokenizer.ggml.{role}_token_id"] for role in ("bos", "eos")] == [
+        own.cls_token_id,
+        own.sep_token_id,
+    ]
+    assert values["tokenizer.ggml.add_bos_token"]
+    assert values["tokenizer.ggml.add_eos_token"]
+
+
+@pytest.mark.parametrize("special", [False, True])
+def test_an_added_token_is_one_that_llama_cpp_finds_first(special, tmp_path):
+    tokenizer = byte_pairs(tmp_path / "gpt2", "<|user|>", special=special)
+    assert tokenizer("th<|user|>").input_ids == [256, 258]
+    export(str(tmp_path / "gpt2"), str(tmp_path / "out"))
+    values = values_of(tmp_path / "out")
+    assert values["tokenizer.ggml.tokens"][258] == "<|user|>"
+    kinds = [gguf.TokenType(kind).name for kind in values["tokenizer.ggml.token_type"][256:]]
+    assert kinds == ["NORMAL", "CONTROL", "CONTROL" if special else "USER_DEFINED"]
+
+
+def test_added_tokens_that_llama_cpp_reads_otherwise_are_refused(tmp_path):
+    byte_pairs(tmp_path / "gpt2", AddedToken("<|user|>", lstrip=True))
+    with pytest.raises(UserError, match=r"'<\|user\|>' has lstrip; its ids would differ: export to onnx"):
+        export(str(tmp_path / "gpt2"), str(tmp_path / "out"))
+    tokenizer = byte_pairs(tmp_path / "gpt2")
+    tokenizer.backend_tokenizer.post_processor = processors.TemplateProcessing(
+        single="<|endoftext|> th $A", special_tokens=[("<|endoftext|>", 257), ("th", 256)]
+    )
+    with pytest.raises(UserError, match=r"at most one token before .* adds <\|endoftext\|> th; its ids would differ"):
+        form_of(tokenizer)
 
 
 REFUSALS = {
