@@ -13,6 +13,7 @@ import torch
 import transformers
 from matplotlib.figure import Figure
 from transformers import AutoConfig, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase, TextIteratorStreamer
+from transformers.models.auto.tokenization_auto import get_tokenizer_config
 
 matplotlib.use("agg")
 
@@ -28,6 +29,9 @@ AUTO_CLASSES = {
 }
 """How a class ends that a checkpoint names, and what opens it with that head."""
 
+TARGET_TOKENIZER = "target_tokenizer"
+"""Subfolder of the tokenizer that a translator writes with, where it is another than that of its source."""
+
 Answers = Callable[[str, str, PreTrainedModel, PreTrainedTokenizerBase], Sequence[Any]]
 
 
@@ -41,6 +45,8 @@ class Checkpoint:
     auto_class: str
     answers: Answers
     """Finds the answers to a question in a text: each has `text`, `start`, `end` and `score`."""
+    target_tokenizer: Any = None
+    """That of the target, if it is another."""
 
     @property
     def is_encoder_decoder(self) -> bool:
@@ -67,9 +73,11 @@ def open_checkpoint(name: str, answers: Answers, *, title: str | None = None, tr
         dtype=torch.float32,
         attn_implementation="eager",  # which alone can show its attention
     )
-    tokenizer = AutoTokenizer.from_pretrained(name, trust_remote_code=trust_remote_code)
+    tokenizer, target = AutoTokenizer.from_pretrained(name, trust_remote_code=trust_remote_code), None
+    if auto_class == "AutoModelForSeq2SeqLM" and get_tokenizer_config(name, subfolder=TARGET_TOKENIZER):
+        target = AutoTokenizer.from_pretrained(name, subfolder=TARGET_TOKENIZER, trust_remote_code=trust_remote_code)
     device = torch.accelerator.current_accelerator() if torch.accelerator.is_available() else torch.device("cpu")
-    return Checkpoint(title or name, model.to(device).eval(), tokenizer, auto_class, answers)
+    return Checkpoint(title or name, model.to(device).eval(), tokenizer, auto_class, answers, target)
 
 
 # ---------------------------------------------------------------- what a checkpoint says
@@ -189,7 +197,8 @@ def answer(checkpoint: Checkpoint, question: str, text: str) -> tuple[list[tuple
 def translate(checkpoint: Checkpoint, text: str) -> str:
     """What an encoder and a decoder make of a text."""
     tokens = checkpoint.model.generate(**_encoded(checkpoint, text), max_new_tokens=128)
-    return str(checkpoint.tokenizer.decode(tokens[0], skip_special_tokens=True)).strip()
+    tokenizer = checkpoint.target_tokenizer or checkpoint.tokenizer
+    return str(tokenizer.decode(tokens[0], skip_special_tokens=True)).strip()
 
 
 def attention(checkpoint: Checkpoint, text: str, layer: float) -> Figure:

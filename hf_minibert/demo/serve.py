@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from hf_minibert.errors import UserError, needs_extra
-from hf_minibert.files import shown, write_json
+from hf_minibert.files import TARGET_TOKENIZER, shown, write_json
 from hf_minibert.output_folder import check_folder, replaced_folder
 
 VERB = "demo"
@@ -56,7 +56,8 @@ def may_run_code(name: str, *, trusts: bool, ask: Callable[[str], str] = input) 
         return False
     if trusts:
         return True
-    files = ", ".join(code_files(config, get_tokenizer_config(name)))
+    tokenizers = [get_tokenizer_config(name, subfolder=place) for place in ("", TARGET_TOKENIZER)]
+    files = ", ".join(code_files(config, *tokenizers))
     if not sys.stdin.isatty():
         raise UserError(
             f"{shown(name)} is opened by code of its own ({shown(files)}, and what these import), which may do "
@@ -102,10 +103,12 @@ def write_space(name: str, folder: str, *, trust_remote_code: bool) -> int:
     with replaced_folder(folder, VERB, "a Space", inputs=[name], last="app.py") as staged:
         checkpoint.model.save_pretrained(staged / "model")
         checkpoint.tokenizer.save_pretrained(staged / "model")
+        if checkpoint.target_tokenizer is not None:
+            checkpoint.target_tokenizer.save_pretrained(staged / "model" / TARGET_TOKENIZER)
         is_own = type(checkpoint.model).__module__.partition(".")[0] == "hf_minibert"
         if not trusts:  # what the checkpoint names was not run here, and is not run there
-            names = ["tokenizer_config.json"] if is_own else ["tokenizer_config.json", "config.json"]
-            for path in (staged / "model" / name for name in names):
+            names = {"tokenizer_config.json"} if is_own else {"tokenizer_config.json", "config.json"}
+            for path in [path for path in (staged / "model").rglob("*config.json") if path.name in names]:
                 settings = json.loads(path.read_text(encoding="utf-8"))
                 settings.pop("auto_map", None)
                 write_json(path, settings)

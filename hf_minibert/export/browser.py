@@ -70,6 +70,7 @@ def write(name_or_path: str, static: str, *, library: str | None = None, quantiz
                 "name": record["model"],
                 "about": f"A {record['to']}, {'8-bit' if quantize else '32-bit'} numbers.",
                 "pipeline": record["pipeline"],
+                "reads_pairs": record["reads_pairs"],
                 "dtype": "q8" if quantize else "fp32",
                 "mask_token": record["mask_token"],
                 "example": EXAMPLES[record["pipeline"]].format(mask=record["mask_token"]),

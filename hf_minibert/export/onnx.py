@@ -121,10 +121,6 @@ def fill(
     if measure_on and PIPELINES.get(head_of(model)) not in MEASURED:
         raise UserError(f"measure_on is for {', '.join(MEASURED)}, not for a {type(model).__name__}; leave it out")
     stock = named_stock(model, tokenizer.mask_token_id)
-    if classes and is_pair_classifier(model):
-        raise UserError(
-            f"{name_or_path} compares two texts, and the page reads one; show it without --static, or export it to onnx"
-        )
     if classes and getattr(model.config, "problem_type", None) == "regression":
         raise UserError(
             f"{name_or_path} gives a number, which the page would show as a share; show it without --static, or export "

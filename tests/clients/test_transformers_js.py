@@ -157,8 +157,13 @@ def test_a_tab_shows_every_label_as_it_is_written(pictures, tmp_path):
     browser.write(str(tmp_path / "ours"), str(tmp_path / "page"))
     with pictures.chromium() as driver, pictures.served(tmp_path / "page") as address:
         answer = pictures.use(driver, address, "A good film.").splitlines()
+        driver.find_element("id", "second").send_keys("A bad one.")
+        of_pair = pictures.use(driver, "", "A good film.").splitlines()
         assert not [entry for entry in driver.get_log("browser") if entry["level"] == "SEVERE"]
-    expected = pipeline("text-classification", str(tmp_path / "ours"), top_k=None)(["A good film."])[0]
+    classify = pipeline("text-classification", str(tmp_path / "ours"), top_k=None)
+    expected = classify(["A good film."])[0]
     assert answer[::2] == [each["label"] for each in expected]
     assert sorted(answer[::2]) == sorted(labels)
     assert answer[1::2] == [f"{100 * each['score']:.1f} %" for each in expected]
+    expected = classify([{"text": "A good film.", "text_pair": "A bad one."}])[0]
+    assert of_pair[1::2] == [f"{100 * each['score']:.1f} %" for each in expected]

@@ -1,5 +1,6 @@
 """What a demo's tabs say, without their page: it must be what the models say."""
 
+import copy
 import json
 import os
 import shutil
@@ -11,9 +12,16 @@ from types import SimpleNamespace
 import pytest
 import torch
 from commands import BLOCKER
-from transformers import BertConfig, BertForMaskedLM
+from tokenizers import Tokenizer, models
+from transformers import BertConfig, BertForMaskedLM, PreTrainedTokenizerFast
 
-from hf_minibert import MiniBertForQuestionAnswering, MiniBertForSequenceClassification, MiniBertForTokenClassification
+from hf_minibert import (
+    MiniBertForQuestionAnswering,
+    MiniBertForSequenceClassification,
+    MiniBertForTokenClassification,
+    MiniEncoderDecoderConfig,
+    MiniEncoderDecoderModel,
+)
 from hf_minibert.assets import model_folder
 from hf_minibert.demo import page, serve
 from hf_minibert.errors import UserError
@@ -170,6 +178,31 @@ def test_a_stock_checkpoint_opens(encoder: page.Checkpoint, tmp_path: Path):
     assert len(page.fill(opened(str(tmp_path)), "A [MASK].")) == 5
 
 
+def test_a_translator_writes_with_the_tokenizer_of_its_target(
+    encoder: page.Checkpoint, decoder: page.Checkpoint, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    given, space = tmp_path / "translator", tmp_path / "space"
+    parts = (copy.deepcopy(part.model.config) for part in (encoder, decoder))
+    ids = {"decoder_start_token_id": 2, "pad_token_id": 0, "eos_token_id": 3}
+    config = MiniEncoderDecoderConfig.from_encoder_decoder_configs(*parts, **ids)
+    MiniEncoderDecoderModel(config).save_pretrained(given)
+    encoder.tokenizer.save_pretrained(given)
+    assert opened(str(given)).target_tokenizer is None
+    vocabulary = {f"word{index}": index for index in range(len(encoder.tokenizer))}
+    words = PreTrainedTokenizerFast(tokenizer_object=Tokenizer(models.WordLevel(vocabulary, unk_token="word1")))
+    words.save_pretrained(given / page.TARGET_TOKENIZER)
+    path = given / page.TARGET_TOKENIZER / "tokenizer_config.json"
+    settings = json.loads(path.read_text()) | {"auto_map": {"AutoTokenizer": [None, "x/y--z.T"]}}
+    path.write_text(json.dumps(settings))
+    monkeypatch.setattr(serve, "version", lambda _: "1.0")
+    serve.write_space(str(given), str(space), trust_remote_code=False)
+    assert all("x/y" not in path.read_text() for path in space.rglob("*.json"))
+    for folder in (given, space / "model"):
+        checkpoint = opened(str(folder))
+        checkpoint.model.generate = lambda **_: torch.tensor([[7, 8]])
+        assert page.translate(checkpoint, "A ship.") == "word7 word8"
+
+
 def stranger(folder: Path) -> Path:
     config = {
         "model_type": "stranger",
@@ -181,20 +214,26 @@ def stranger(folder: Path) -> Path:
 
 def test_foreign_code_is_named_and_asked_about(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     folder, questions = str(stranger(tmp_path)), []
-    (tmp_path / "tokenizer_config.json").write_text('{"auto_map": {"AutoTokenizer": [null, "token_x.Tokens"]}}')
+    for place, module in ((tmp_path, "token_x"), (tmp_path / "target_tokenizer", "token_y")):
+        place.mkdir(exist_ok=True)
+        auto_map = {"AutoTokenizer": [None, f"{module}.Tokens"]}
+        (place / "tokenizer_config.json").write_text(json.dumps({"auto_map": auto_map}))
 
     def say(words: str):
         return lambda question: questions.append(question) or words
 
     with pytest.raises(
-        UserError, match=r"conf_x.py, modeling_x.py of me/x, token_x.py.*give --trust_remote_code if you agree"
+        UserError,
+        match=r"conf_x.py, modeling_x.py of me/x, token_x.py, token_y.py.*give --trust_remote_code if you agree",
     ):
         serve.may_run_code(folder, trusts=False, ask=say("y"))
     assert not questions, "nobody is there to be asked"
     assert serve.may_run_code(folder, trusts=True, ask=say("n"))
     monkeypatch.setattr(sys.stdin, "isatty", lambda: True, raising=False)
     assert serve.may_run_code(folder, trusts=False, ask=say("y"))
-    assert "conf_x.py, modeling_x.py of me/x, token_x.py, and what these import. Run it? [y/N]" in questions[0]
+    assert (
+        "conf_x.py, modeling_x.py of me/x, token_x.py, token_y.py, and what these import. Run it? [y/N]" in questions[0]
+    )
     for words in ("", "n", "maybe"):
         with pytest.raises(UserError, match="was not agreed to"):
             serve.may_run_code(folder, trusts=False, ask=say(words))

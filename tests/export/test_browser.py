@@ -37,6 +37,7 @@ def test_a_page_has_all_that_it_needs_beside_it(save, library, tmp_path, monkeyp
     settings = json.loads((out / "settings.json").read_text())
     assert settings["pipeline"] == "text-classification"
     assert settings["dtype"] == "q8"
+    assert not settings["reads_pairs"]
     assert str(tmp_path) not in json.dumps(settings)
     assert {path.name for path in out.iterdir()} >= {*PAGE, "library", "model", "settings.json"}
     assert sorted(path.name for path in (out / "library").iterdir()) == NAMES
@@ -45,6 +46,13 @@ def test_a_page_has_all_that_it_needs_beside_it(save, library, tmp_path, monkeyp
     page = "".join((out / name).read_text() for name in PAGE)
     assert "://" not in page, "nothing is fetched from elsewhere"
     assert "innerHTML" not in page, "what a model says is text"
+
+
+def test_a_page_of_a_classifier_of_pairs_asks_for_both_texts(save, library, tmp_path):
+    _, folder = save("MiniBertForSequenceClassification", classifier_pooling="pair")
+    browser.write(str(folder), str(tmp_path / "page"), library=str(library))
+    assert json.loads((tmp_path / "page/settings.json").read_text())["reads_pairs"]
+    assert 'id="second"' in (tmp_path / "page/index.html").read_text()
 
 
 def test_a_library_that_lacks_a_file_is_refused_and_nothing_is_written(save, library, tmp_path):

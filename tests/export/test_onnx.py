@@ -130,8 +130,6 @@ def test_a_classifier_of_pairs_compares_them_in_its_graph(save, tmp_path):
         alone = [model(**AutoTokenizer.from_pretrained(folder)(*row[:2], return_tensors="pt")).logits for row in rows]
     losses = [-float(one.log_softmax(dim=-1)[0, place % 3]) for place, one in enumerate(alone)]
     assert measured["loss"] == pytest.approx(sum(losses) / len(losses), abs=1e-5)
-    with pytest.raises(UserError, match="compares two texts, and the page reads one"):
-        onnx_export.fill(tmp_path, str(folder), classes=browser.CLASSES)
 
 
 def test_the_cost_of_8_bits_is_measured_on_the_users_file(save, tmp_path, monkeypatch, capsys):

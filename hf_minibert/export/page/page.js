@@ -79,6 +79,8 @@ element("name").textContent = settings.name;
 element("about").textContent = settings.about;
 element("prompt").textContent = use.prompt;
 element("text").value = settings.example;
+element("pair").hidden = settings.pipeline !== "text-classification";
+element("second").required = settings.reads_pairs;
 element("settings").hidden = settings.pipeline !== "text-generation";
 
 async function attempt(work) {
@@ -99,6 +101,9 @@ async function attempt(work) {
 let model = null;
 await attempt(async () => {
   model = await pipeline(settings.pipeline, "model", { dtype: settings.dtype, device: "wasm" });
+  const { tokenizer } = model; // which the pipeline gives one text
+  const pair = () => ({ text_pair: element("second").value || null, return_token_type_ids: true });
+  if (settings.pipeline === "text-classification") model.tokenizer = (text, options) => tokenizer(text, { ...options, ...pair() });
 });
 element("form").addEventListener("submit", (event) => {
   event.preventDefault();
