@@ -7,7 +7,6 @@ and the number of processes changes who computes an example, not which examples 
 
 from collections.abc import Callable, Generator, Iterator, Mapping
 from contextlib import closing, nullcontext
-from types import MappingProxyType
 
 import numpy as np
 import torch
@@ -71,7 +70,7 @@ def training_batches(
     first_row: int = 0,
     last_row: int | None = None,
     num_workers: int = 0,
-    places: Mapping[str, Callable[[Batch], torch.Tensor]] = MappingProxyType({}),
+    places: Mapping[str, Callable[[Batch], torch.Tensor]] | None = None,
     is_stopped: Callable[[], bool] = lambda: False,
 ) -> Generator[Batch]:
     """Micro-batches of one process; the processes take turns. Closing it ends its workers.
@@ -96,7 +95,7 @@ def training_batches(
     plan = _Plan(order, batch_size=batch_size, rank=rank, world_size=world_size, first_row=first_row, last_row=last_row)
     # A generator of its own, since the loader draws from it, and dropout's must not depend on when loading began.
     loader = DataLoader(
-        _Examples(objective, places),
+        _Examples(objective, places or {}),
         sampler=plan,
         batch_size=None,
         num_workers=num_workers,

@@ -111,12 +111,10 @@ class DurableTrainer(ProportionateTrainer):
         self._lengths = row_lengths(dataset)
         return super()._remove_unused_columns(dataset, description)
 
-    def _get_train_sampler(self, *arguments: Any, **more: Any) -> torch.utils.data.Sampler[int] | None:
-        sampler = super()._get_train_sampler(*arguments, **more)
-        assert isinstance(sampler, LengthGroupedSampler)
-        sampler.lengths = self._lengths
-        in_epoch = self._progress is not None and not self._progress["is_epoch_end"]
-        self._order = KnownOrder(sampler, self._progress["order"] if self._progress and in_epoch else None)
+    def _get_train_sampler(self, *_arguments: Any, **_more: Any) -> torch.utils.data.Sampler[int] | None:
+        begin = self._progress["order"] if self._progress and not self._progress["is_epoch_end"] else None
+        batch = self.args.train_batch_size * self.args.gradient_accumulation_steps
+        self._order = KnownOrder(batch, self._lengths, begin)
         return self._order
 
     def _get_eval_sampler(self, eval_dataset: Any) -> torch.utils.data.Sampler[int] | None:
@@ -281,11 +279,11 @@ class FixedOrder(torch.utils.data.Sampler[int]):
 
 
 class KnownOrder(LengthGroupedSampler):
-    """Another sampler's order, the same on all processes; `begin`, saved in a checkpoint, gives it again."""
+    """`Trainer`'s order by length, the same on all processes; `begin`, saved in a checkpoint, gives it again."""
 
-    def __init__(self, sampler: LengthGroupedSampler, begin: str | None) -> None:
+    def __init__(self, batch_size: int, lengths: list[int], begin: str | None) -> None:
         """`begin`: the generator's state before the first order, in hexadecimal; None takes the present state."""
-        super().__init__(sampler.batch_size, lengths=sampler.lengths)
+        super().__init__(batch_size, lengths=lengths)
         self.begin = begin
         self._is_known = begin is not None
 

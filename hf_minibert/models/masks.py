@@ -54,14 +54,12 @@ def bidirectional_mask(
         documents = documents_of(packed.expand(hidden_states.shape[0], -1))
         if documents is not None:
             limits.append(packed_sequence_mask_function(documents))
-    if causal_rows is not None and (
-        config._attn_implementation not in LIMITED or (attention_mask is not None and attention_mask.ndim == 4)
-    ):
-        raise ValueError(
-            f"causal_rows need attn_implementation {', '.join(LIMITED)} (not {config._attn_implementation!r}) and no "
-            "attention_mask of (batch, 1, sequence, sequence)"
-        )
     if causal_rows is not None:
+        if config._attn_implementation not in LIMITED or (attention_mask is not None and attention_mask.ndim == 4):
+            raise ValueError(
+                f"causal_rows need attn_implementation {', '.join(LIMITED)} (not {config._attn_implementation!r}) and "
+                "no attention_mask of (batch, 1, sequence, sequence)"
+            )
         limits.append(causal_rows_mask_function(causal_rows))
     limit = and_masks(*limits) if limits else None
     if limit is not None and attention_mask is None and config._attn_implementation in BY_INDEX:
