@@ -95,7 +95,7 @@ def build_config(model: str, architecture: str, **fields: Any) -> Config:
     make = family.config_class.classic if architecture == "classic" else family.config_class.modern
     try:
         return make(**SIZES[size_of(model)] | START[architecture] | fields)
-    except (StrictDataclassError, ValueError, ArithmeticError, AttributeError) as error:
+    except (StrictDataclassError, ValueError, ArithmeticError, AttributeError, TypeError) as error:
         raise UserError(f"the config of {model} does not hold together: {error.__cause__ or error}") from error
 
 

@@ -161,7 +161,14 @@ def test_unknown_fields_are_refused_with_a_suggestion(architecture):
 
 
 @pytest.mark.parametrize(
-    "fields", [{"num_attention_heads": 7}, {"num_attention_heads": 0}, {"hidden_size": "wide"}, {"dtype": "float31"}]
+    "fields",
+    [
+        {"num_attention_heads": 7},
+        {"num_attention_heads": 0},
+        {"hidden_size": "wide"},
+        {"dtype": "float31"},
+        {"num_labels": "two"},
+    ],
 )
 @pytest.mark.parametrize("model", ["minibert-mini", "minigpt-mini"])
 def test_values_that_do_not_fit_together(model, architecture, fields):

@@ -313,7 +313,7 @@ class _Form:
             question = table.columns[self._chosen["question_column"]][index]
             choices, names = self._choices_of(table, index, question)
             while choices and choices[-1] in (None, ""):  # of a question that has fewer than others
-                choices = choices[:-1]
+                choices, names = choices[:-1], names[: len(choices) - 1]
             if isinstance(question, dict):
                 question = question.get("stem", question.get("text"))
             context = table.columns[self._chosen["context_column"]][index] if "context_column" in self._chosen else None

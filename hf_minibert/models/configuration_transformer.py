@@ -69,8 +69,9 @@ class TransformerConfig(PreTrainedConfig):
     position_embedding_type: str = "rotary"
     rope_parameters: dict[str, Any] | None = None
     """Settings of rotary positions, as in LlamaConfig. `rope_theta` (10,000) may also be an argument of its own. Texts
-    longer than those trained on need a `rope_type` and its settings, such as `{"rope_type": "yarn", "factor": 4}`
-    (linear, dynamic, yarn, longrope, llama3: `transformers.modeling_rope_utils`).
+    longer than those trained on need a `rope_type` and its settings (linear, dynamic, yarn, longrope, llama3:
+    `transformers.modeling_rope_utils`), with `from_pretrained` all of them: `{"rope_type": "yarn", "factor": 4.0,
+    "original_max_position_embeddings": 512, "rope_theta": 10000.0}`.
     """
     qk_norm: bool = False
     """Whether the queries and keys of each head are normalised before they are turned (Henry et al. 2020,
@@ -171,7 +172,9 @@ class TransformerConfig(PreTrainedConfig):
     def validate_rotary(self) -> None:
         """Check the values of `rope_parameters`, and that only rotary positions have a `rope_type` of their own."""
         assert self.rope_parameters is not None
-        theta, kind = self.rope_parameters["rope_theta"], self.rope_parameters["rope_type"]
+        theta, kind = self.rope_parameters.get("rope_theta"), self.rope_parameters["rope_type"]
+        if theta is None:
+            raise ValueError(f"rope_parameters {self.rope_parameters} lack rope_theta; add it, as it was in training")
         if not theta > 0:
             raise ValueError(f"rope_theta must be positive, got {theta}")
         if "partial_rotary_factor" in self.rope_parameters:

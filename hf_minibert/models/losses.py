@@ -153,10 +153,15 @@ def token_losses(hidden_states: Tensor, decoder: nn.Linear, labels: Tensor, labe
 
 
 def item_count(labels: Tensor, num_items_in_batch: Tensor | int | None) -> Tensor | int:
-    """The divisor of a summed loss: the caller's count, else the number of labels that are predicted here."""
+    """The divisor of a summed loss: the caller's count, else the number of labels that are predicted here.
+
+    At least 1: a step without anything to predict has a loss of 0, and so have its gradients.
+    """
     if num_items_in_batch is None:
-        return (labels != IGNORE_INDEX).sum().clamp(min=1)
-    return num_items_in_batch.to(labels.device) if isinstance(num_items_in_batch, Tensor) else num_items_in_batch
+        num_items_in_batch = (labels != IGNORE_INDEX).sum()
+    if isinstance(num_items_in_batch, Tensor):
+        return num_items_in_batch.to(labels.device).clamp(min=1)
+    return max(1, num_items_in_batch)
 
 
 def infer_problem_type(
@@ -191,7 +196,7 @@ def classification_loss(
     if problem_type == "single_label_classification":
         total = F.cross_entropy(logits, labels.flatten(), ignore_index=IGNORE_INDEX, reduction="sum")
         return total / item_count(labels, num_items_in_batch)
-    items = labels.numel() if num_items_in_batch is None else num_items_in_batch
+    items = item_count(labels, labels.numel() if num_items_in_batch is None else num_items_in_batch)
     if problem_type == "regression":
         return F.mse_loss(logits.flatten(), labels.float().flatten(), reduction="sum") / items
     if problem_type == "multi_label_classification":

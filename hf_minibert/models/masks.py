@@ -135,6 +135,7 @@ def mask_by_index(limit: Callable[..., Tensor], hidden_states: Tensor) -> Tensor
 
 def causal_rows_mask_function(causal_rows: Tensor) -> Callable[[Tensor, Tensor, Tensor, Tensor], Tensor]:
     """A limit for transformers' masks: in rows where `causal_rows`, (batch,), is true, no token sees a later one."""
+    causal_rows = causal_rows.bool()
 
     def sees(batch: Tensor, _head: Tensor, query: Tensor, key: Tensor) -> Tensor:
         return ~causal_rows[batch] | (key <= query)

@@ -109,6 +109,7 @@ class Pooler(nn.Module):
         elif self.pooling == "max":
             lowest = torch.finfo(hidden_states.dtype).min
             pooled = hidden_states.masked_fill(real[..., None] == 0, lowest).amax(dim=1)
+            pooled = pooled * (real != 0).any(dim=1, keepdim=True)  # as the others, 0 where nothing is real
         elif input_ids is None:
             raise ValueError("pair pooling needs input_ids, which say where the first text ends")
         else:
@@ -363,7 +364,7 @@ class MiniBertForPreTraining(MaskedLMMixin, MiniBertPreTrainedModel):
                 share = item_count(labels, None) / item_count(labels, num_items_in_batch)
                 nsp_loss = nsp_total / item_count(next_sentence_label, None) * share
             else:
-                nsp_loss = nsp_total / num_sentences_in_batch
+                nsp_loss = nsp_total / item_count(next_sentence_label, num_sentences_in_batch)
             loss = mlm_loss + nsp_loss
         return MiniBertForPreTrainingOutput(
             loss=loss,

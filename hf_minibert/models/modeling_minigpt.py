@@ -397,7 +397,7 @@ class MiniGPTForSequenceClassification(MiniGPTPreTrainedModel):
                 logits, labels, self.num_labels, self.config.problem_type, num_items_in_batch
             )
             if self.config.lm_loss_weight and input_ids is not None:
-                targets = next_token_labels(input_ids.masked_fill(~real, IGNORE_INDEX))
+                targets = next_token_labels(input_ids.masked_fill(~real, IGNORE_INDEX)).masked_fill(~real, IGNORE_INDEX)
                 share = (labels != IGNORE_INDEX).sum() / item_count(labels, num_items_in_batch)
                 is_labelled = labels.reshape(len(labels), -1)[:, 0] != IGNORE_INDEX
                 weights = is_labelled / (targets != IGNORE_INDEX).sum(dim=1).clamp(min=1)  # each row's mean counts

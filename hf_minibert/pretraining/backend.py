@@ -302,8 +302,14 @@ def start_zero_on_cpu(accelerator: Accelerator, plugin: DeepSpeedPlugin) -> None
 
 def generator_state(accelerator: Accelerator) -> Tensor:
     """The state of the generator that this process's dropout draws from, as bytes."""
-    state = torch.cuda.get_rng_state() if accelerator.device.type == "cuda" else torch.get_rng_state()
+    state: Tensor = _generator(accelerator).get_rng_state()
     return state.to(accelerator.device)
+
+
+def _generator(accelerator: Accelerator) -> Any:
+    """The module whose generator the device draws from."""
+    device = accelerator.device
+    return torch if device.type == "cpu" else torch.get_device_module(device)
 
 
 def generator_file(accelerator: Accelerator, rank: int) -> str:
@@ -313,7 +319,4 @@ def generator_file(accelerator: Accelerator, rank: int) -> str:
 
 def restore_generator(state: Tensor, accelerator: Accelerator) -> None:
     """Set this process's generator to what `generator_state` returned."""
-    if accelerator.device.type == "cuda":
-        torch.cuda.set_rng_state(state)
-    else:
-        torch.set_rng_state(state)
+    _generator(accelerator).set_rng_state(state)

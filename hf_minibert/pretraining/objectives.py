@@ -76,6 +76,8 @@ class Objective:
     places: Mapping[str, Callable[[Batch], Tensor]] = field(default_factory=dict)
     """Where a batch's predicted tokens stand, by the argument of `forward` that takes it; a GPU cannot tell how many
     there are unless it is waited for."""
+    flags: tuple[str, ...] = ()
+    """Arguments that are for some objectives only, and for this one."""
     is_padded: bool = False
     """Whether rows have padding, and so different numbers of tokens."""
     losses: tuple[str, ...] = ()
@@ -167,6 +169,7 @@ def _paired(rows: type[NextSentenceRows], words: str) -> Objective:
         readings=(Reading(name="mlm", words="masked-LM", rows=make),),
         counts={"num_items_in_batch": predicted, "num_sentences_in_batch": pairs},
         places={"predicted_places": predicted_places},
+        flags=("mlm_probability",),
         is_padded=True,
         losses=("mlm_loss", "nsp_loss"),
         logits="prediction_logits",
@@ -183,6 +186,7 @@ OBJECTIVES: dict[ObjectiveName, Objective] = {
         readings=(Reading(name="mlm", words="masked-LM", rows=masked_rows),),
         counts={"num_items_in_batch": predicted},
         places={"predicted_places": predicted_places},
+        flags=("mlm_probability",),
     ),
     "mlm+nsp": _paired(NextSentenceRows, "next sentence prediction"),
     "mlm+sop": _paired(SentenceOrderRows, "sentence order prediction"),
@@ -211,6 +215,7 @@ OBJECTIVES: dict[ObjectiveName, Objective] = {
             "num_causal_items_in_batch": predicted_in("causal"),
         },
         places={"predicted_places": partial(places_in, "masked"), "causal_places": partial(places_in, "causal")},
+        flags=("mlm_probability", "masked_share"),
         losses=("mlm_loss", "clm_loss"),
         config={"shifted_predictions": True},
         forward_settings=lambda arguments: {"masked_share": arguments.masked_share},

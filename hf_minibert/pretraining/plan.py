@@ -81,6 +81,10 @@ def make_plan(arguments: PretrainArguments) -> Plan:
             "compile needs a C++ compiler (g++, or what CXX names) and Python's headers (Python.h) on a CPU; install "
             "them, or say --compile no"
         )
+    for name in ("mlm_probability", "masked_share"):
+        if name not in objective.flags and getattr(arguments, name) != getattr(PretrainArguments, name):
+            takers = [each for each, other in OBJECTIVES.items() if name in other.flags]
+            raise UserError(f"{name} is for {', '.join(takers)}, and this run learns {decided.objective}; leave it out")
     tokenizer = load_tokenizer(arguments.tokenizer or OWN_TOKENIZER)
     tokens: dict[str, Any] = {
         "vocab_size": len(tokenizer),

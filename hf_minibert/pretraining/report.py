@@ -133,6 +133,12 @@ def corpus_name(sources: Sequence[str]) -> str:
     return " ".join(path.name if are_apart else "/".join(path.parts[-2:]) for path in paths)
 
 
+def trained_seconds(state: TrainState) -> float:
+    """The seconds of all steps but the one that was compiled; of a run that has only that, all of it."""
+    rest = state.training_seconds - state.compile_seconds
+    return rest if rest > 1e-3 else state.training_seconds
+
+
 def summary(
     plan: Plan,
     data: RunData,
@@ -182,7 +188,7 @@ def summary(
             "tokens_seen": state.tokens,
             "seconds": round(state.seconds, 1),
             **({} if is_streamed else {"epochs": state.rows / data.train.num_rows}),
-            "tokens_per_second": state.tokens / (state.training_seconds - state.compile_seconds),
+            "tokens_per_second": state.tokens / trained_seconds(state),
             "global_batch_size": rows * arguments.gradient_accumulation_steps * processes,
             "max_seq_length": length,
             "num_processes": processes,

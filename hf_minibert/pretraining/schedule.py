@@ -86,7 +86,7 @@ def _factor(kind: str, warmup_steps: float, step: int, progress: float) -> float
     """`learning_rate_factor` without a least warm-up."""
     if warmup_steps >= 1:
         if step < warmup_steps:
-            return (step + 1) / warmup_steps
+            return min(1.0, (step + 1) / warmup_steps)
         warmup = warmup_steps * progress / step  # the share of the run that it took, if steps are alike
     else:
         warmup = warmup_steps

@@ -205,6 +205,13 @@ WRONG: dict[str, tuple[str, dict[str, Any], str]] = {
     "question is no text": (row(question=None), {}, "line 1: the question is None; give a text"),
     "label beyond": (row(answer=7), {}, "the label 7 is none of the 3 choices"),
     "label unknown": (row(answer="Z"), {}, "the label 'Z' is none of the 3 choices"),
+    "label of a choice that is not there": (
+        json.dumps(
+            {"question": "a", "choices": {"text": ["b", "c", "d", ""], "label": list("KLMN")}, "answerKey": "N"}
+        ),
+        {},
+        "the label 'N' is none of the 3 choices",
+    ),
     "label missing": (row(answer=None), {}, "the label None is none of the 3 choices"),
     "builtin": ("", {"dataset": "builtin"}, "no builtin data with choices"),
     "too few": (row(), {}, "too few different"),

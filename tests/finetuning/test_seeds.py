@@ -102,9 +102,7 @@ def test_several_seeds_stopped_between_and_within(
     assert (folder / "model.safetensors").read_bytes() == (Path(alone.output_dir) / "model.safetensors").read_bytes()
 
 
-def test_it_ends_early_and_keeps_the_best(
-    arguments: FinetuneArguments, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
+def test_it_ends_early_and_keeps_the_best(arguments: FinetuneArguments, tmp_path: Path) -> None:
     """At a rate that overfits, the loss is best after some epochs; none of the later ones counts."""
     eager = replace(arguments, best_metric="loss", learning_rate=3e-3, num_train_epochs=30, early_stopping_patience=2)
     assert finetune(eager) == 0
@@ -117,10 +115,10 @@ def test_it_ends_early_and_keeps_the_best(
     assert results["metrics"]["eval_loss"] == pytest.approx(min(losses), rel=1e-4)
     assert results["training"]["epochs"] == len(losses)
 
-    stop_at(5 * len(losses), 1, monkeypatch)
     stopped = replace(eager, output_dir=str(tmp_path / "stopped"))
-    assert finetune(stopped) == 143
-    monkeypatch.undo()
+    with pytest.MonkeyPatch.context() as patch:
+        stop_at(5 * len(losses), 1, patch)
+        assert finetune(stopped) == 143
     assert finetune(replace(stopped, resume=True)) == 0
     assert (tmp_path / "stopped" / "model.safetensors").read_bytes() == (folder / "model.safetensors").read_bytes()
 

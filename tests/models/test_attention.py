@@ -164,6 +164,13 @@ def test_rows_that_cannot_be_made_causal_are_refused(make_model, tokens):
 
 
 @pytest.mark.parametrize("attention", ["eager", "sdpa"])
+def test_rows_may_be_made_causal_by_numbers(make_model, tokens, attention):
+    model, rows = make_model("MiniBertModel", attention), torch.tensor([1, 0, 1])
+    found, expected = (model(tokens, causal_rows=each).last_hidden_state for each in (rows, rows.bool()))
+    assert torch.equal(found, expected)
+
+
+@pytest.mark.parametrize("attention", ["eager", "sdpa"])
 def test_the_mask_by_index_is_the_one_that_transformers_makes(make_model, attention):
     model = make_model("MiniBertModel", attention)
     documents = torch.stack([torch.arange(len(each)).repeat_interleave(torch.tensor(each)) for each in PACKED])

@@ -173,6 +173,10 @@ def test_any_of_several_ends_outside_the_vocabulary_is_refused(config_class):
 def test_rotary_positions_lack_nothing_of_their_type(config_class):
     with pytest.raises(StrictDataclassError, match="Missing required keys in `rope_parameters` .*linear.*factor"):
         config_class(rope_parameters={"rope_type": "linear"})
+    config = config_class()
+    config.rope_parameters = {"rope_type": "linear", "factor": 2.0}  # as `from_pretrained` sets it
+    with pytest.raises(StrictDataclassError, match="lack rope_theta; add it, as it was in training"):
+        config.validate()
 
 
 @pytest.mark.parametrize("model_class", [MiniBertForSequenceClassification, MiniGPTForSequenceClassification])

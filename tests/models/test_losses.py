@@ -73,9 +73,10 @@ def test_the_sparse_masked_lm_loss_is_the_dense_one(make_model, tokens, name):
 
 
 @pytest.mark.parametrize("name", ["MiniBertForMaskedLM", "MiniGPTForCausalLM"])
-def test_nothing_to_predict_is_a_loss_of_zero(make_model, tokens, name):
+@pytest.mark.parametrize("count", [None, 0, torch.tensor(0)])  # 0 is what `Trainer` counts
+def test_nothing_to_predict_is_a_loss_of_zero(make_model, tokens, name, count):
     model = make_model(name).train()
-    loss = model(tokens, labels=torch.full_like(tokens, -100)).loss
+    loss = model(tokens, labels=torch.full_like(tokens, -100), num_items_in_batch=count).loss
     assert loss == 0
     assert all(grad.abs().sum() == 0 for grad in gradient(model, loss).values())
 
@@ -212,6 +213,18 @@ def test_pooling(make_model, tokens, pooling, is_masked):
     pooler = model.model.pooler
     expected = model.classifier(pooler.activation(pooler.dense(torch.stack(vectors))))
     torch.testing.assert_close(model(tokens, attention_mask=mask).logits, expected, rtol=0, atol=1e-5)
+
+
+@pytest.mark.parametrize("pooling", ["mean", "max", "pair"])
+def test_a_row_without_real_tokens_is_pooled_to_nothing(make_model, tokens, pooling):
+    """As a choice that a question does not have; in bfloat16, the lowest number would become infinity."""
+    model = make_model("MiniBertForSequenceClassification", classifier_pooling=pooling, eos_token_id=3)
+    mask = (torch.arange(12) < torch.tensor([[12], [9], [0]])).long()
+    with torch.autocast("cpu", torch.bfloat16):
+        logits = model(tokens, attention_mask=mask).logits
+    logits[:2].float().sum().backward()
+    assert torch.isfinite(logits).all()
+    assert all(one.grad.isfinite().all() for one in model.parameters() if one.grad is not None)
 
 
 @pytest.mark.parametrize("is_masked", [False, True])
@@ -418,6 +431,20 @@ def test_minigpt_needs_to_know_where_rows_end(make_model, tokens):
     with pytest.raises(ValueError, match="attention_mask or config.pad_token_id"):
         model(tokens)
     assert model(tokens[:1]).logits.shape == (1, 2)
+
+
+def test_the_language_model_loss_of_fine_tuning_does_not_depend_on_the_side_of_the_padding(make_model, tokens):
+    model, labels = make_model("MiniGPTForSequenceClassification"), torch.tensor([0, 1, 1])
+    lengths = torch.tensor([[12], [9], [5]])
+    right = torch.arange(12) < lengths
+    left = right.flip(1)
+    rows = torch.zeros_like(tokens).masked_scatter(left, tokens[right])
+    outputs = [
+        model(ids, attention_mask=mask.long(), position_ids=(mask.cumsum(1) - 1).clamp(min=0), labels=labels)
+        for ids, mask in ((tokens, right), (rows, left))
+    ]
+    for name in ("lm_loss", "classification_loss"):
+        torch.testing.assert_close(outputs[1][name], outputs[0][name])
 
 
 @pytest.mark.parametrize("weight", [0, 0.5, 2.0])

@@ -128,10 +128,10 @@ def test_where_a_checkpoint_cannot_take_its_place_the_one_before_it_stays(tmp_pa
             raise OSError(errno.EIO, "the disk is gone")
         return rename(self, target)
 
-    monkeypatch.setattr(Path, "rename", fail_second)
-    with pytest.raises(UserError, match=r"checkpoint of step 1 could not be written .*the newest one is"):
-        save_checkpoint(tmp_path, TrainState(step=1), write)
-    monkeypatch.undo()
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "rename", fail_second)
+        with pytest.raises(UserError, match=r"checkpoint of step 1 could not be written .*the newest one is"):
+            save_checkpoint(tmp_path, TrainState(step=1), write)
     assert len(calls) == 3
     assert is_whole(tmp_path / "checkpoint-1")
     assert [path.name for path in tmp_path.iterdir()] == ["checkpoint-1"]

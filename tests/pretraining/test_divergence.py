@@ -102,12 +102,12 @@ def test_a_held_out_loss_that_is_not_finite_is_no_end(
     run: Run, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     folder = run["output_dir"]
-    monkeypatch.setattr(loop, "evaluate", lambda *_, **__: {"eval_loss": math.nan, "eval_accuracy": 0.0})
-    assert call("pretrain.py", monkeypatch, *flags(run | {"save_steps": 2})) == 2
+    with monkeypatch.context() as patch:
+        patch.setattr(loop, "evaluate", lambda *_, **__: {"eval_loss": math.nan, "eval_accuracy": 0.0})
+        assert call("pretrain.py", monkeypatch, *flags(run | {"save_steps": 2})) == 2
     assert "the held-out loss is not finite; go on from checkpoint-2" in capsys.readouterr().err.splitlines()[-1]
     assert [path.name for path in checkpoints(folder)] == ["checkpoint-2"]
     assert not any((folder / name).exists() for name in ("model.safetensors", "results.json", "README.md"))
-    monkeypatch.undo()
     assert call("pretrain.py", monkeypatch, "--resume", "--output_dir", folder) == 0
 
 

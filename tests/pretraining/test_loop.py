@@ -14,6 +14,7 @@ from hf_minibert.data.streamed import StreamError, StreamStoppedError
 from hf_minibert.pretraining import loop, schedule
 from hf_minibert.pretraining.checkpoint import TrainState
 from hf_minibert.pretraining.objectives import OBJECTIVES
+from hf_minibert.pretraining.report import trained_seconds
 from hf_minibert.pretraining.schedule import Clock, End, ends_part, has_time_to_pause
 from hf_minibert.runs.muon import Muon
 from hf_minibert.runs.stopping import StopSignal
@@ -122,6 +123,11 @@ def test_a_stream_that_one_process_cannot_read_ends_the_step_of_all(
     with pytest.raises(StreamError, match=message) as caught:
         loop.Pretraining.count(run, batches, StopSignal(), mine)
     assert type(caught.value) is expected
+
+
+def test_the_speed_of_a_run_leaves_out_compiling_unless_that_was_all():
+    assert trained_seconds(TrainState(training_seconds=30.0, compile_seconds=10.0)) == 20.0
+    assert trained_seconds(TrainState(training_seconds=30.0, compile_seconds=30.0)) == 30.0
 
 
 def test_muon_waits_for_no_device(make_model):

@@ -99,6 +99,11 @@ def test_a_warmup_longer_than_the_run(kind):
     assert learning_rate_factor(kind, 10, 10, 1.0) == 0
 
 
+@pytest.mark.parametrize("warmup_steps", [1.5, 2.5])
+def test_no_warmup_goes_beyond_the_peak(warmup_steps):
+    assert max(schedule("linear", warmup_steps, 10)) <= 1
+
+
 # ---------------------------------------------------------------- the optimizer
 
 

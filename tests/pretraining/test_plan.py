@@ -31,6 +31,18 @@ def test_the_default_tokenizer_is_found_from_any_folder(tmp_path: Path, monkeypa
 
 
 @pytest.mark.parametrize(
+    ("model", "settings", "message"),
+    [
+        ("minigpt-tiny", {"mlm_probability": 0.15}, r"mlm_probability is for mlm, mlm\+nsp, mlm\+sop, hybrid, .* clm"),
+        ("minibert-tiny", {"masked_share": 0.9}, "masked_share is for hybrid, and this run learns mlm; leave it out"),
+    ],
+)
+def test_settings_of_other_objectives_are_refused(model: str, settings: dict[str, Any], message: str) -> None:
+    with pytest.raises(UserError, match=message):
+        make_plan(PretrainArguments(output_dir="x", model=model, **settings))
+
+
+@pytest.mark.parametrize(
     ("model", "settings", "rows"),
     [
         ("minibert-tiny", {}, 384),
