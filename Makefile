@@ -87,5 +87,5 @@ format: .venv/installed-dev ## let ruff rewrite what it can
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-clean: ## remove the virtual environment and caches
-	rm -rf .venv .venv-newest .venv-oldest .venv-clients .pytest_cache .mypy_cache .ruff_cache
+clean: ## remove the virtual environments, caches and what was built
+	rm -rf .venv .venv-newest .venv-oldest .venv-clients .pytest_cache .mypy_cache .ruff_cache build dist *.egg-info

@@ -3,7 +3,7 @@
 import gc
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -53,14 +53,16 @@ def cache_home(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tmp_path_factory.mktemp("cache")
 
 
-@pytest.fixture(autouse=True)
-def _caches(cache_home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(token_store, "HF_CACHE_HOME", str(cache_home))
-    monkeypatch.setattr(datasets.config, "HF_CACHE_HOME", str(cache_home))
-    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", cache_home / "datasets")
-    monkeypatch.setattr(datasets.config, "DOWNLOADED_DATASETS_PATH", cache_home / "datasets" / "downloads")
-    monkeypatch.setattr(datasets.config, "EXTRACTED_DATASETS_PATH", cache_home / "datasets" / "extracted")
-    monkeypatch.setattr(evaluate.config, "HF_METRICS_CACHE", cache_home / "metrics")
+@pytest.fixture(scope="session", autouse=True)  # before the fixtures of modules, which train, too
+def _caches(cache_home: Path) -> Iterator[None]:
+    with pytest.MonkeyPatch.context() as monkeypatch:
+        monkeypatch.setattr(token_store, "HF_CACHE_HOME", str(cache_home))
+        monkeypatch.setattr(datasets.config, "HF_CACHE_HOME", str(cache_home))
+        monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", cache_home / "datasets")
+        monkeypatch.setattr(datasets.config, "DOWNLOADED_DATASETS_PATH", cache_home / "datasets" / "downloads")
+        monkeypatch.setattr(datasets.config, "EXTRACTED_DATASETS_PATH", cache_home / "datasets" / "extracted")
+        monkeypatch.setattr(evaluate.config, "HF_METRICS_CACHE", cache_home / "metrics")
+        yield
 
 
 @pytest.fixture(scope="session")

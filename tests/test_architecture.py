@@ -6,6 +6,7 @@ import re
 import subprocess
 import sys
 import tomllib
+from functools import cache
 from importlib import metadata
 from pathlib import Path
 
@@ -87,10 +88,15 @@ ALLOWED = {
 }
 
 
-def imports(path: Path) -> list[tuple[str, int, list[str]]]:
-    """Module, level of dots, and names of every import in a file, also of those inside functions."""
-    found = []
-    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+@cache
+def imports(path: Path, *, in_functions: bool = True) -> list[tuple[str, int, list[str]]]:
+    """Module, level of dots, and names of every import in a file, also of those inside functions unless told."""
+    found, tree = [], ast.parse(path.read_text(encoding="utf-8"))
+    functions = [node for node in ast.walk(tree) if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)]
+    later = set() if in_functions else {node for function in functions for node in ast.walk(function)}
+    for node in ast.walk(tree):
+        if node in later:
+            continue
         if isinstance(node, ast.Import):
             found += [(name.name, 0, []) for name in node.names]
         elif isinstance(node, ast.ImportFrom):
@@ -221,22 +227,26 @@ def test_the_version_is_one():
 
 
 def test_what_is_imported_is_required():
-    """Every package that the source imports is among the dependencies, but for what only a launcher asks for."""
+    """By the package itself; by an extra, if functions alone import it. But for what only a launcher asks for."""
     project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
     extras = project["optional-dependencies"]
-    lines = [
-        *project["dependencies"],
-        *(line for name, lines in extras.items() if name not in ("test", "check") for line in lines),
-    ]
-    required = {re.match(r"[\w-]+", line)[0].lower().replace("-", "_") for line in lines}
-    names = {"yaml": "pyyaml", "sklearn": "scikit_learn"}
-    imported = {
-        names.get(top, top)
-        for path in [*MODULES.values(), *(ROOT / "scripts").glob("*.py")]
-        for module, level, _ in imports(path)
-        if not level and (top := module.split(".")[0]) != "hf_minibert"
-    }
-    assert imported - sys.stdlib_module_names - required == {"deepspeed"}
+
+    def required(lines):
+        return {re.match(r"[\w-]+", line)[0].lower().replace("-", "_") for line in lines}
+
+    def imported(*, in_functions):
+        names = {"yaml": "pyyaml", "sklearn": "scikit_learn"}
+        return {
+            names.get(top, top)
+            for path in [*MODULES.values(), *(ROOT / "scripts").glob("*.py")]
+            for module, level, _ in imports(path, in_functions=in_functions)
+            if not level and (top := module.split(".")[0]) not in {"hf_minibert", *sys.stdlib_module_names}
+        }
+
+    base = required(project["dependencies"])
+    users = required(line for name in extras.keys() - {"test", "check", "clients"} for line in extras[name])
+    assert imported(in_functions=False) <= base
+    assert imported(in_functions=True) - base - users == {"deepspeed"}
 
 
 def test_an_extra_names_another_in_place_of_its_packages():

@@ -46,7 +46,8 @@ from hf_minibert.pretraining.checkpoint import TrainState, prune_checkpoints, sa
 from hf_minibert.signals import STATUSES, TERMINATED
 
 Call = Callable[..., int]
-PRETRAIN = TINY_RUN | {"max_steps": 2, "max_eval_samples": 4}
+SMALLEST = "num_hidden_layers=1,hidden_size=32,num_attention_heads=2"
+PRETRAIN = TINY_RUN | {"max_steps": 2, "max_eval_samples": 4, "config_overrides": SMALLEST}
 
 
 @pytest.fixture(scope="module")

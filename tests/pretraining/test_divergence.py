@@ -19,11 +19,28 @@ from hf_minibert.pretraining.folder import newest_checkpoint
 Run = dict[str, Any]
 
 
+def run_in(folder: Path) -> Run:
+    corpus = write_corpus(folder / "corpus.jsonl", documents=60)
+    return TINY_RUN | {"corpus": corpus, "output_dir": folder / "run", "logging_steps": 1, "report_to": "none"}
+
+
 @pytest.fixture
 def run(tmp_path: Path) -> Run:
-    corpus = write_corpus(tmp_path / "corpus.jsonl", documents=60)
-    folder = tmp_path / "run"
-    return TINY_RUN | {"corpus": corpus, "output_dir": folder, "logging_steps": 1, "report_to": "none"}
+    return run_in(tmp_path)
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run of six steps and two checkpoints."""
+    run = run_in(tmp_path_factory.mktemp("trained")) | {"max_steps": 6, "save_steps": 3}
+    with pytest.MonkeyPatch.context() as monkeypatch:
+        assert call("pretrain.py", monkeypatch, *flags(run)) == 0
+    return run["output_dir"]
+
+
+@pytest.fixture
+def folder(trained: Path, tmp_path: Path) -> Path:
+    return Path(shutil.copytree(trained, tmp_path / "run"))
 
 
 def content(folder: Path) -> dict[str, bytes]:
@@ -32,10 +49,8 @@ def content(folder: Path) -> dict[str, bytes]:
 
 @pytest.mark.parametrize("rate", ["1e30", "1e10", "30"])
 def test_a_run_that_diverges_keeps_its_good_checkpoints(
-    rate: str, run: Run, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    rate: str, folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    folder = run["output_dir"]
-    assert call("pretrain.py", monkeypatch, *flags(run | {"max_steps": 6, "save_steps": 3})) == 0
     good = {path.name: content(path) for path in checkpoints(folder)}
     assert set(good) == {"checkpoint-3", "checkpoint-6"}
     resume = ["--output_dir", folder, "--resume"]
@@ -69,10 +84,8 @@ def test_what_a_user_keeps_in_an_old_checkpoint_is_none(run: Run, monkeypatch: p
 
 
 def test_a_damaged_checkpoint_is_not_kept_in_the_place_of_a_whole_one(
-    run: Run, monkeypatch: pytest.MonkeyPatch
+    folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    folder = run["output_dir"]
-    assert call("pretrain.py", monkeypatch, *flags(run | {"max_steps": 6, "save_steps": 3})) == 0
     weights = folder / "checkpoint-6" / "model.safetensors"
     content_before = weights.read_bytes()
     weights.write_bytes(content_before[:-1] + bytes([content_before[-1] ^ 1]))

@@ -10,27 +10,31 @@ import torch
 from torch import nn
 from transformers import PreTrainedModel
 
+from hf_minibert.runs import hardware
 from hf_minibert.runs.hardware import flops_per_token
 
-COMMAND = (
-    "import torch; from hf_minibert.runs.hardware import use_all_cores; "
-    "use_all_cores(torch.device('cpu')); print(torch.get_num_threads())"
-)
-CORES = len(os.sched_getaffinity(0)) if sys.platform == "linux" else os.cpu_count() or 1
-LAUNCHER = (
-    "import os, subprocess, sys; os.environ['LOCAL_WORLD_SIZE'] = '1'; os.environ.setdefault('OMP_NUM_THREADS', '1'); "
-    f"sys.exit(subprocess.run([sys.executable, '-c', {COMMAND!r}]).returncode)"
-)
 
-
-@pytest.mark.parametrize("command", [COMMAND, LAUNCHER])
+@pytest.mark.parametrize("is_launched", [False, True])
 @pytest.mark.parametrize("chosen", [None, "1"])
-def test_a_chosen_number_of_threads_is_kept_and_a_launcher_s_is_not(command: str, chosen: str | None) -> None:
+def test_a_chosen_number_of_threads_is_kept_and_a_launcher_s_is_not(
+    is_launched: bool, chosen: str | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """A launcher leaves every process with one thread unless the user has chosen."""
-    environment = {name: value for name, value in os.environ.items() if name != "OMP_NUM_THREADS"}
-    environment |= {} if chosen is None else {"OMP_NUM_THREADS": chosen}
-    done = subprocess.run([sys.executable, "-c", command], env=environment, capture_output=True, text=True, check=True)
-    assert int(done.stdout) == (CORES if chosen is None else int(chosen))
+    threads = list[int]()
+    monkeypatch.setattr(torch, "set_num_threads", threads.append)
+    monkeypatch.setattr(hardware, "cores", lambda: 3)
+    for name in ("OMP_NUM_THREADS", "LOCAL_WORLD_SIZE", "ACCELERATE_MIXED_PRECISION"):
+        monkeypatch.delenv(name, raising=False)
+    if chosen:
+        monkeypatch.setenv("OMP_NUM_THREADS", chosen)
+    waits = [sys.executable, "-c", "import sys; sys.stdin.read()"]
+    with subprocess.Popen(waits, stdin=subprocess.PIPE) as launcher:  # begun as the user chose
+        if is_launched:
+            monkeypatch.setenv("OMP_NUM_THREADS", "1")
+            monkeypatch.setenv("LOCAL_WORLD_SIZE", "1")
+            monkeypatch.setattr(os, "getppid", lambda: launcher.pid)
+        hardware.use_all_cores(torch.device("cpu"))
+    assert threads == ([] if chosen else [3])
 
 
 @pytest.mark.parametrize("name", ["MiniBertForMaskedLM", "MiniGPTForCausalLM"])
@@ -48,8 +52,7 @@ def test_a_head_is_counted_once_whether_it_has_a_matrix_of_its_own_or_not(
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="only Linux says which cores a process may use")
-def test_the_hardware_of_a_run_is_the_cores_that_it_may_use() -> None:
-    words = "import os, torch; from hf_minibert.runs.hardware import hardware; "
-    words += "os.sched_setaffinity(0, {min(os.sched_getaffinity(0))}); print(hardware(torch.device('cpu')))"
-    done = subprocess.run([sys.executable, "-c", words], capture_output=True, text=True, check=True)
-    assert done.stdout == "1 CPU core\n"
+def test_the_hardware_of_a_run_is_the_cores_that_it_may_use(monkeypatch: pytest.MonkeyPatch) -> None:
+    for cores, words in (({2}, "1 CPU core"), ({0, 2, 5}, "3 CPU cores")):
+        monkeypatch.setattr(os, "sched_getaffinity", lambda _, cores=cores: cores)
+        assert hardware.hardware(torch.device("cpu")) == words
