@@ -34,7 +34,7 @@ from hf_minibert.data.token_store import open_token_store
 from hf_minibert.runs.hardware import cores, hardware
 from hf_minibert.runs.results import environment
 from hf_minibert.tokenization import load_tokenizer
-from runs import REPOSITORY, Benchmark, write_results
+from runs import REPOSITORY, Benchmark, machine, write_results
 
 LENGTH = 128
 ROUNDS = 3
@@ -227,7 +227,8 @@ def main(arguments: Arguments) -> int:
                 "resident_megabytes": round(one["resident_megabytes"]),
                 "megabytes_per_second": round(size / 1e6 / one["seconds"], 2),
             }
-    write_results(arguments.results / "data_speed.json", figures | {"environment": environment()})
+    file = arguments.results / f"{'-'.join(('data_speed', *machine()))}.json"
+    write_results(file, figures | {"environment": environment()})
     print(json.dumps(figures, indent=2))  # noqa: T201
     return 0
 

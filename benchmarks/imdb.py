@@ -37,7 +37,7 @@ from hf_minibert.errors import UserError
 from hf_minibert.finetuning.labelled import load_labelled
 from hf_minibert.pretraining.arguments import parse_duration
 from hf_minibert.runs.results import environment
-from runs import Benchmark, curves, log_of, results_of, script, write_results
+from runs import Benchmark, curves, last_two_parts, log_of, results_of, script, write_results
 
 LABELS = ["negative", "positive"]
 POOLINGS = ("cls", "mean", "max")
@@ -101,12 +101,16 @@ def finetune(arguments: Arguments, output: Path, **flags: Any) -> dict[str, Any]
     """Fine-tune on the labelled reviews; the figures."""
     script(
         "finetune.py",
-        dataset=Path(arguments.data).resolve(),
         label_names=LABELS,
         max_seq_length=arguments.finetune_max_seq_length,
         output_dir=output,
         overwrite_output_dir=True,
-        **{"max_train_samples": arguments.max_train_samples, "max_eval_samples": arguments.max_eval_samples} | flags,
+        **{
+            "dataset": Path(arguments.data).resolve(),
+            "max_train_samples": arguments.max_train_samples,
+            "max_eval_samples": arguments.max_eval_samples,
+        }
+        | flags,
     )
     return results_of(output)
 
@@ -118,7 +122,13 @@ def seconds_of_finetuning(arguments: Arguments, epochs: float, output: Path) -> 
     """
     batch, trial = 32, 32 * TRIAL_STEPS
     results = finetune(
-        arguments, output, model=arguments.model, num_train_epochs=1, max_train_samples=trial, max_eval_samples=batch
+        arguments,
+        output,
+        dataset=Path(arguments.data).resolve() / "train.jsonl.xz",  # the test set is measured once, at the end
+        model=arguments.model,
+        num_train_epochs=1,
+        max_train_samples=trial,
+        max_eval_samples=batch,
     )
     reviews = arguments.max_train_samples or len(read(Path(arguments.data) / "train.jsonl.xz"))
     return float(results["training"]["seconds"]) / trial * reviews * epochs
@@ -128,11 +138,12 @@ def pretrained(arguments: Arguments) -> dict[str, Any]:
     """Pre-training on the reviews, and fine-tuning."""
     data, output = Path(arguments.data).resolve(), Path(arguments.output_dir).resolve()
     output.mkdir(parents=True, exist_ok=True)
-    text, epochs = output / "reviews.jsonl", arguments.num_train_epochs or 1.0
-    counts, folder, budget = write_pretraining_text(data, text), output / "pretrained", arguments.budget
+    folder, epochs = output / "pretrained", arguments.num_train_epochs or 1.0
     if arguments.pretrained is not None:
-        folder = Path(arguments.pretrained).resolve()
+        folder, counts = Path(arguments.pretrained).resolve(), {}
     else:
+        text, budget = output / "reviews.jsonl", arguments.budget
+        counts = write_pretraining_text(data, text)
         if arguments.total is not None:
             rest = parse_duration(arguments.total) - seconds_of_finetuning(arguments, epochs, output / "trial")
             if rest <= 0:
@@ -155,15 +166,17 @@ def pretrained(arguments: Arguments) -> dict[str, Any]:
         hidden_dropout_prob=0.0 if epochs <= 1 else None,  # which costs time, and one pass does not overfit
     )
     first = results_of(folder)
-    seeds = [json.loads((run / "arguments.json").read_text())["seed"] for run in (folder, output / "classifier")]
+    made, tuned = (json.loads((run / "arguments.json").read_text()) for run in (folder, output / "classifier"))
     return {
-        "pretraining_text": counts,
+        "pretraining_text": {"documents": first["corpus"]["documents"], "tokens": first["corpus"]["tokens"], **counts},
         "pretraining": {
             **{key: first[key] for key in ("preset", "architecture", "num_parameters", "training", "metrics")},
+            "budget": made["budget"],
+            "corpus": [last_two_parts(source) for source in made["corpus"]],
             "curves": curves(log_of(folder)),
         },
         "finetuning": {key: second[key] for key in ("dataset", "training", "metrics")},
-        "seeds": {"pretraining": seeds[0], "finetuning": seeds[1]},
+        "seeds": {"pretraining": made["seed"], "finetuning": tuned["seed"]},
     }
 
 

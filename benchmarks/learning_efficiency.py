@@ -17,8 +17,8 @@ sentences (BLiMP: Warstadt et al. 2020) at the end.
 
 Runs take turns, and who begins changes with the seed. Then all models are measured on the same rows, masked alike, in
 float32: rows of `--test_corpus`, which tuned nothing, or of what is held out of the corpus. Seeds that the result file
-has are not run again: delete one to repeat it. A machine that does not compute in bfloat16 has a file of its own
-(`-fp32`), and so has a GPU.
+has are not run again: delete one to repeat it. A file whose runs lack a peer of today is refused. A machine that does
+not compute in bfloat16 has a file of its own (`-fp32`), and so has a GPU.
 """
 
 import dataclasses
@@ -44,6 +44,7 @@ from hf_minibert.data.corpus import open_corpus
 from hf_minibert.data.loader import evaluation_batches
 from hf_minibert.data.rows import Rows
 from hf_minibert.data.token_store import open_token_store
+from hf_minibert.errors import UserError
 from hf_minibert.evaluation.held_out import evaluate
 from hf_minibert.files import write_json
 from hf_minibert.pretraining.arguments import PretrainArguments, parse_duration
@@ -62,6 +63,7 @@ from runs import (
     log_of,
     machine,
     mean,
+    require_same,
     results_of,
     results_so_far,
     script,
@@ -406,6 +408,27 @@ def chart(figures: dict[str, Any]) -> Figure:
     return figure
 
 
+def kept_results(file: Path, settings: dict[str, Any], arguments: Arguments) -> dict[str, Any]:
+    """The results that a file holds already, to which this command can add; empty, if there is no such file.
+
+    Raises:
+        UserError: its settings are others, its peers had other rates to choose from, or its runs lack a peer.
+    """
+    before = results_so_far(file, settings)
+    if before:
+        tried = {peer: [float(rate) for rate in losses] for peer, losses in before["peers"].items()}
+        today = {peer: arguments.learning_rates or RATES[peer] for peer in tried}
+        kept, wanted = {"budget": before["search"]["budget"], **tried}, {"budget": arguments.search_budget, **today}
+        require_same({"search": kept}, {"search": wanted}, file, "move it away first")
+        lacking = [peer for peer in PEERS[arguments.family] if any(peer not in one for one in before["runs"])]
+        if lacking:
+            raise UserError(
+                f"{file} has runs without {', '.join(lacking)}, and all runs of a file must have the same peers; give "
+                "another --results_dir"
+            )
+    return before
+
+
 def main(arguments: Arguments) -> int:
     """A peer's own process, or the whole comparison."""
     if arguments.peer is not None:
@@ -427,9 +450,9 @@ def main(arguments: Arguments) -> int:
         "blimp": {"dataset": [last_two_parts(name) for name in arguments.blimp], "max_pairs": arguments.max_pairs}
         if arguments.blimp
         else None,
-        "search": {"budget": arguments.search_budget, "learning_rates": arguments.learning_rates},
     }
-    before = results_so_far(file, figures)
+    before = kept_results(file, figures, arguments)
+    figures["search"] = {"budget": arguments.search_budget, "learning_rates": arguments.learning_rates}
     figures |= {"peers": before.get("peers", {}), "runs": before.get("runs", [])}
     for peer in PEERS[arguments.family]:
         if peer not in figures["peers"]:

@@ -13,7 +13,8 @@ keeps what opens the model and what its card is made from. Weights are stored in
 
 With `--data`, a folder with ``blimp``, ``glue`` (a folder for each task) and ``imdb``, a model is then measured as
 users would: minimal pairs by `evaluate --suite blimp`, the tasks by `finetune` with its defaults. The card shows all
-figures. With `--work_dir`, a command that was stopped goes on where it was: what a run there has is not done again.
+figures. With `--work_dir`, a command that was stopped goes on where it was: what a run there has is not done again. A
+run of other settings is refused, and a figure of other seeds or limits is measured again.
 """
 
 import json
@@ -37,7 +38,7 @@ from hf_minibert.hub.card import render_card
 from hf_minibert.presets import load_config
 from hf_minibert.pretraining.arguments import PretrainArguments
 from hf_minibert.tokenization import load_tokenizer, save_tokenizer
-from runs import pretrain_alone, results_of, script, show_card
+from runs import has_ended, last_two_parts, pretrain_alone, results_of, script, show_card
 
 MODELS = ("minibert-tiny", "minigpt-tiny")
 RECORD = ("arguments.json", "results.json", "curves.png")
@@ -108,8 +109,20 @@ def main(arguments: Arguments) -> int:
 
 
 def pretrained(arguments: Arguments, model: str, run_folder: Path) -> int:
-    """Pre-train a model, unless its run has ended; the exit status."""
-    if (run_folder / "results.json").exists():
+    """Pre-train a model, unless its run has ended; the exit status.
+
+    Raises:
+        UserError: it has ended, with other settings.
+    """
+    max_tokens = arguments.max_tokens or (None if arguments.budget else MAX_TOKENS)
+    made = {
+        "model": model,
+        "corpus": [last_two_parts(source) for source in arguments.corpus],
+        "corpus_license": arguments.corpus_license,
+        "budget": arguments.budget,
+        "max_tokens": max_tokens,
+    }
+    if has_ended(run_folder, made, "work_dir"):
         return 0
     return pretrain_alone(
         PretrainArguments(
@@ -117,7 +130,7 @@ def pretrained(arguments: Arguments, model: str, run_folder: Path) -> int:
             corpus=arguments.corpus,
             corpus_license=arguments.corpus_license,
             budget=arguments.budget,
-            max_tokens=arguments.max_tokens or (None if arguments.budget else MAX_TOKENS),
+            max_tokens=max_tokens,
             output_dir=str(run_folder),
             resume=any(run_folder.glob("checkpoint-*")),
             report_to=["none"],
@@ -128,7 +141,8 @@ def pretrained(arguments: Arguments, model: str, run_folder: Path) -> int:
 def measure(arguments: Arguments, model: Path, data: Path) -> None:
     """Add to a run's results, from which its card is made, what it reaches on minimal pairs and on the tasks.
 
-    A task is fine-tuned with each seed. Figures that the results have are not measured again.
+    A task is fine-tuned with each seed. Figures that the results have, of as many seeds and of the same limits, are not
+    measured again.
     """
     output = model.parent / f"{model.name}-measured"
     settings = tasks.Arguments(
@@ -138,8 +152,12 @@ def measure(arguments: Arguments, model: Path, data: Path) -> None:
     )
     for name in arguments.tasks:
         results = results_of(model)
-        rows = results.setdefault("evaluations", [])
-        if any(row["name"] == name for row in rows):
+        rows = results.get("evaluations", [])
+        limits = {"max_eval_samples": arguments.max_eval_samples}
+        if name != BLIMP:  # which trains nothing
+            limits["max_train_samples"] = arguments.max_train_samples
+        wanted = {"name": name, "seeds": 1 if name == BLIMP else arguments.seeds, **limits}
+        if any(all(row.get(key) == value for key, value in wanted.items()) for row in rows):
             continue
         if name == BLIMP:
             metric, values = "accuracy", [minimal_pairs(arguments, model, data, output / "blimp")]
@@ -148,9 +166,11 @@ def measure(arguments: Arguments, model: Path, data: Path) -> None:
             metric = row.metric
             files = {"dataset": tasks.one_folder(data, row, output)}
             values = tasks.finetune(settings, row, model, files, output / name)["values"]
-        rows.append({"name": name, "metric": metric, "value": statistics.mean(values), "seeds": len(values)})
+        found = {"name": name, "metric": metric, "value": statistics.mean(values), "seeds": len(values)}
         if len(values) > 1:
-            rows[-1]["standard_deviation"] = statistics.stdev(values)
+            found["standard_deviation"] = statistics.stdev(values)
+        found |= {key: value for key, value in limits.items() if value is not None}
+        results["evaluations"] = [*(row for row in rows if row["name"] != name), found]
         write_json(model / "results.json", results)
 
 

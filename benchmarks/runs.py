@@ -92,6 +92,31 @@ def curves(lines: list[dict[str, Any]]) -> dict[str, list[list[float | None]]]:
     }
 
 
+def require_same(recorded: dict[str, Any], settings: dict[str, Any], place: Path, remedy: str) -> None:
+    """Refuse what was made with other settings.
+
+    Raises:
+        UserError: one of them differs from what is recorded; the remedy says what to do then.
+    """
+    for name, value in settings.items():
+        if recorded.get(name) != value:
+            raise UserError(f"{place} was made with another {name}: {recorded.get(name)}, not {value}; {remedy}")
+
+
+def has_ended(run: Path, settings: dict[str, Any], flag: str) -> bool:
+    """Whether a pre-training has ended in a folder; of its corpus, the settings have the last two parts of each path.
+
+    Raises:
+        UserError: it was made with other settings; the flag names another folder.
+    """
+    if not (run / "results.json").exists():
+        return False
+    recorded = json.loads((run / "arguments.json").read_text(encoding="utf-8"))
+    recorded["corpus"] = [last_two_parts(source) for source in recorded["corpus"]]
+    require_same(recorded, settings, run, f"give another --{flag}")
+    return True
+
+
 def results_so_far(file: Path, settings: dict[str, Any]) -> dict[str, Any]:
     """The results that a file holds already; empty, if there is no such file.
 
@@ -101,11 +126,7 @@ def results_so_far(file: Path, settings: dict[str, Any]) -> dict[str, Any]:
     if not file.exists():
         return {}
     figures: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
-    for name, value in settings.items():
-        if figures.get(name) != value:
-            raise UserError(
-                f"{file} was made with another {name}: {figures.get(name)}, not {value}; move it away first"
-            )
+    require_same(figures, settings, file, "move it away first")
     return figures
 
 
@@ -128,6 +149,12 @@ def machine() -> list[str]:
     """The parts of a result file's name that tell the machine; none for a CPU that computes in bfloat16."""
     kind = device().type
     return ([] if kind == "cpu" else [kind]) + ([] if computes_in_bfloat16() else ["fp32"])
+
+
+def unless_usual(arguments: Benchmark, *names: str) -> list[str]:
+    """The parts of a result file's name that tell the flags, lists of words, which differ from their defaults."""
+    given, usual = vars(arguments), vars(type(arguments)())
+    return [word for name in names if given[name] != usual[name] for word in given[name]]
 
 
 def last_two_parts(path: str | Path) -> str:

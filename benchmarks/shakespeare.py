@@ -34,7 +34,7 @@ from hf_minibert.pretraining.arguments import parse_duration
 from hf_minibert.runs.results import environment
 from hf_minibert.tokenization import load_tokenizer
 from peers import PlainGPT, nanogpt_optimizer, nanogpt_schedule
-from runs import Benchmark, curves, log_of, results_of, script, write_results
+from runs import Benchmark, curves, log_of, machine, results_of, script, write_results
 
 LENGTH = 64
 WARMUP_STEPS = 100
@@ -195,7 +195,7 @@ def main(arguments: Arguments) -> int:
         )
     losses = {who: statistics.mean(one[who]["loss"] for one in runs) for who in ("ours", "nanogpt")}  # type: ignore[index]
     write_results(
-        arguments.results / "shakespeare.json",
+        arguments.results / f"{'-'.join(('shakespeare', *machine()))}.json",
         {
             "command": invocation(),
             "budget": arguments.budget,

@@ -13,8 +13,9 @@ stock parts are compiled, too: they are what ours is compared with. Ours train a
 rows whose documents do not attend to each other; they use AdamW, and the script's default Muon only where a variant
 says so.
 
-Utilisation is the model's arithmetic per second, as a share of the fastest matrix product in the same run and
-precision. It counts 6 floating-point operations per weight and token, attention, and the head where it is computed.
+Utilisation is the model's arithmetic per second, as a share of that of a feed-forward layer's matrix product alone, the
+median over the same run and precision. It counts 6 floating-point operations per weight and token, attention, and the
+head where it is computed.
 """
 
 import statistics
@@ -48,7 +49,7 @@ from hf_minibert.runs.hardware import (
 )
 from hf_minibert.runs.results import environment
 from peers import peer_model
-from runs import Benchmark, machine, write_results
+from runs import Benchmark, machine, unless_usual, write_results
 
 VOCABULARY = 8192
 SEED = 0
@@ -295,8 +296,9 @@ def main(arguments: Arguments) -> int:
                 f"{row['ratio']:.2f}x  utilisation {row['utilisation']:.0%}  spread {row['spread']:.0%}",
                 file=sys.stdout,
             )
+    what = unless_usual(arguments, "sizes", "families")
     write_results(
-        arguments.results / f"{'-'.join(('step_speed', *machine()))}.json",
+        arguments.results / f"{'-'.join(('step_speed', *what, *machine()))}.json",
         {
             "command": invocation(),
             "hardware": hardware(device),

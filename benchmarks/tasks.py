@@ -11,9 +11,11 @@ each is fine-tuned on every task with the defaults of `finetune`, but for `--see
 public labels: dev, or test for CoNLL-2003. `--data` (default: the variable HF_MINIBERT_DATA) is a folder with ``glue``
 (a folder for each task), ``conll2003``, ``squad``, ``commonsense_qa`` and ``babylm_finetune`` (``rte.train.jsonl``,
 ``rte.dev.jsonl``, ...). The tasks of BabyLM's fine-tuning suite have its own settings, and the table their average,
-which its board shows. Rows that the result file has are not run again: delete one to repeat it.
+which its board shows. Rows that the result file has are not run again: delete one to repeat it. Models that are there,
+made with other settings, are refused, and so are other models than those of the rows.
 """
 
+import json
 import os
 import statistics
 from dataclasses import dataclass, field
@@ -26,13 +28,24 @@ from accelerate import Accelerator
 from hf_minibert.command_line import invocation, run
 from hf_minibert.data.tables import text_lines
 from hf_minibert.errors import UserError
-from hf_minibert.files import write_text
+from hf_minibert.files import weights_digest, write_json, write_text
 from hf_minibert.pretraining.arguments import PretrainArguments, parse_duration
 from hf_minibert.pretraining.data import read_data
 from hf_minibert.pretraining.plan import make_plan
 from hf_minibert.tokenization import adapt_tokenizer, save_tokenizer
 from peers import LENGTH, train_peer
-from runs import REPOSITORY, Benchmark, machine, results_of, results_so_far, script, write_results
+from runs import (
+    REPOSITORY,
+    Benchmark,
+    has_ended,
+    last_two_parts,
+    machine,
+    require_same,
+    results_of,
+    results_so_far,
+    script,
+    write_results,
+)
 
 MODELS = ("ours", "stock")
 
@@ -110,11 +123,23 @@ class Arguments(Benchmark):
     """Folder for the runs."""
 
 
-def pretrain_both(arguments: Arguments, output: Path) -> list[Path]:
-    """Pre-train ours and stock BERT, unless they are there; returns their folders."""
-    folders = [output / name for name in MODELS]
-    ours, stock = folders
-    if not (ours / "results.json").exists():
+def pretrain_both(arguments: Arguments, ours: Path, stock: Path) -> None:
+    """Pre-train ours and stock BERT, unless they are there; a file beside stock's folder has its settings.
+
+    Raises:
+        UserError: one of them is there, made with other settings.
+    """
+    made: dict[str, Any] = {
+        "model": f"minibert-{arguments.size}",
+        "corpus": [last_two_parts(source) for source in arguments.corpus],
+        "budget": arguments.budget,
+        "seed": arguments.seed,
+    }
+    record, made_stock = stock.with_suffix(".json"), made | {"learning_rate": arguments.stock_learning_rate}
+    has_stock = record.exists()
+    if has_stock:
+        require_same(json.loads(record.read_text(encoding="utf-8")), made_stock, stock, "give another --output_dir")
+    if not has_ended(ours, made, "output_dir"):
         script(
             "pretrain.py",
             model=f"minibert-{arguments.size}",
@@ -124,7 +149,7 @@ def pretrain_both(arguments: Arguments, output: Path) -> list[Path]:
             output_dir=ours,
             overwrite_output_dir=True,
         )
-    if not (stock / "config.json").exists():
+    if not has_stock:
         settings = PretrainArguments(
             model=f"minibert-{arguments.size}",
             corpus=arguments.corpus,
@@ -142,7 +167,7 @@ def pretrain_both(arguments: Arguments, output: Path) -> list[Path]:
         )
         save_tokenizer(tokenizer, stock)
         model.save_pretrained(stock)  # type: ignore[operator]  # a stock model, which can
-    return folders
+        write_json(record, made_stock)
 
 
 def one_folder(data: Path, row: Row, output: Path) -> Path:
@@ -173,11 +198,32 @@ def files_of_suite(data: Path, row: Row) -> dict[str, Path]:
     return found
 
 
-def corpus_of(arguments: Arguments, ours: Path) -> list[str]:
-    """What our model has read: the corpus of this command, or what a folder that stands in its place says."""
+def settings_of(arguments: Arguments, folders: list[Path]) -> dict[str, Any]:
+    """What rows of a result file must have in common: the models and the fine-tuning.
+
+    Our model, its time and its text are those of this command, or what a folder that stands in its place says.
+    """
     if not arguments.pretrained:
-        return ["/".join(Path(name).parts[-2:]) for name in arguments.corpus]
-    return [results_of(ours)["corpus"]["name"]] if (ours / "results.json").exists() else ["not known"]
+        made: dict[str, Any] = {
+            "model": f"minibert-{arguments.size}",
+            "budget": arguments.budget,
+            "corpus": [last_two_parts(source) for source in arguments.corpus],
+            "stock_learning_rate": arguments.stock_learning_rate,
+        }
+    elif (folders[0] / "results.json").exists():
+        results = results_of(folders[0])
+        minutes = round(results["training"]["seconds"] / 60, 1)
+        made = {"model": results["preset"], "budget": f"{minutes:g}m", "corpus": [results["corpus"]["name"]]}
+    else:
+        made = {"model": None, "budget": None, "corpus": ["not known"]}
+    return {
+        **made,
+        "weights": {
+            name: weights_digest(folder)[:16] if (folder / "config.json").exists() else None
+            for name, folder in zip(MODELS, folders, strict=False)
+        },
+        **{name: vars(arguments)[name] for name in ("seed", "seeds", "max_train_samples", "max_eval_samples")},
+    }
 
 
 def finetune(arguments: Arguments, row: Row, model: Path, files: dict[str, Path], folder: Path) -> dict[str, Any]:
@@ -214,9 +260,10 @@ def shown(values: list[float]) -> str:
 
 def table(figures: dict[str, Any]) -> list[str]:
     """What both models reach on each task, and GLUE's average."""
-    runs = figures["runs"]
+    runs, model = figures["runs"], figures["model"]
+    what = "a given checkpoint" if model is None else f"`{model}` after {figures['budget']}"
     lines = [
-        f"| `minibert-{figures['size']}` after {figures['budget']}, then fine-tuned | metric | ours | stock | asked |",
+        f"| {what}, then fine-tuned | metric | ours | stock | asked |",
         "|---|---|---:|---:|---|",
     ]
     for name, row in ROWS.items():
@@ -261,16 +308,14 @@ def main(arguments: Arguments) -> int:
     data = Path(place).resolve()
     output = Path(arguments.output_dir).resolve()
     output.mkdir(parents=True, exist_ok=True)
-    folders = [Path(name).resolve() for name in arguments.pretrained] or pretrain_both(arguments, output)
-    settings = {
-        "size": arguments.size,
-        "budget": arguments.budget,
-        "corpus": corpus_of(arguments, folders[0]),
-        "seeds": arguments.seeds,
-        "max_train_samples": arguments.max_train_samples,
-        "max_eval_samples": arguments.max_eval_samples,
-    }
-    file = arguments.results / ("-".join(["tasks", arguments.size, *machine()]) + ".json")
+    folders = [Path(name).resolve() for name in arguments.pretrained] or [output / name for name in MODELS]
+    settings = settings_of(arguments, folders)
+    size = "given" if settings["model"] is None else settings["model"].partition("-")[2]
+    file = arguments.results / ("-".join(["tasks", size, *machine()]) + ".json")
+    if not arguments.pretrained:
+        results_so_far(file, settings)  # which may refuse, before hours are spent
+        pretrain_both(arguments, *folders)
+        settings = settings_of(arguments, folders)
     figures: dict[str, Any] = results_so_far(file, settings) or {**settings, "command": invocation(), "runs": {}}
     for name in names:
         row = ROWS[name]

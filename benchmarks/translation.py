@@ -7,7 +7,8 @@
 The folder holds ``train``, ``val`` and ``test_2016_flickr`` in ``.en`` and ``.de`` (Elliott et al. 2016), which may be
 compressed. Both models have one tokenizer, trained on the two sides of the training set; both keep the epoch with the
 best BLEU on the dev split, and translate the test split once. Ours goes first; the time that it took is the other's. A
-tokenizer and a model of ours that an earlier command has finished in the same folder are taken from there.
+tokenizer and a model of ours that an earlier command has finished in the same folder are taken from there, if its
+settings were the same.
 """
 
 import json
@@ -32,6 +33,7 @@ from hf_minibert.data.parallel import read_pairs
 from hf_minibert.evaluation.alignment import cross_attention, draw_weights
 from hf_minibert.evaluation.translate import longest_translation
 from hf_minibert.evaluation.translations import TranslationMetrics, signatures
+from hf_minibert.files import write_json
 from hf_minibert.finetuning.arguments import FinetuneArguments
 from hf_minibert.finetuning.translation import Translation
 from hf_minibert.models.losses import IGNORE_INDEX
@@ -40,7 +42,7 @@ from hf_minibert.pretraining.arguments import parse_duration
 from hf_minibert.runs.hardware import computes_in_bfloat16, hardware
 from hf_minibert.tokenization import load_tokenizer
 from plain_rnn import PlainRNN
-from runs import Benchmark, device, results_of, script, write_results
+from runs import Benchmark, device, last_two_parts, require_same, results_of, script, write_results
 
 TRIAL_PAIRS = 2_000
 RATE = 2e-3  # of the GRUs
@@ -72,10 +74,21 @@ class Arguments(Benchmark):
 
 
 def read(arguments: Arguments) -> tuple[Translation, dict[str, Dataset], Any]:
-    """The splits as rows of token ids, made as the task makes them, and the tokenizer."""
+    """The splits as rows of token ids, made as the task makes them, and the tokenizer.
+
+    Raises:
+        UserError: the tokenizer is there, of other settings, which a model of ours may have, too.
+    """
     output = Path(arguments.output_dir).resolve()
-    folder = output / "tokenizer"
-    if not (folder / "tokenizer.json").exists():
+    folder, record = output / "tokenizer", output / "settings.json"
+    names = ("model", "vocab_size", "dropout", "batch_size", "seed", "budget")
+    settings = {name: vars(arguments)[name] for name in names}
+    settings["data"] = last_two_parts(Path(arguments.data).resolve())
+    if (folder / "tokenizer.json").exists():
+        recorded = json.loads(record.read_text(encoding="utf-8")) if record.exists() else {}
+        require_same(recorded, settings, output, "give another --output_dir")
+    else:
+        write_json(record, settings)
         pairs = read_pairs(arguments.data, source_lang="en", target_lang="de").splits["train"]
         text = output / "both_sides.txt"
         text.write_text("".join(f"{line}\n" for pair in pairs for line in pair), encoding="utf-8")
@@ -170,7 +183,7 @@ def train_rnn(
         pad_id=tokenizer.pad_token_id,
     ).to(device())
     optimizer = torch.optim.AdamW(model.parameters(), lr=RATE, weight_decay=0.01)
-    begin, steps, epochs, best = time.perf_counter(), 0, 0, {"eval_bleu": -math.inf}
+    begin, steps, pairs, best = time.perf_counter(), 0, 0, {"eval_bleu": -math.inf}
     weights = model.state_dict()
     draw = np.random.default_rng(arguments.seed)
     lengths = np.array(rows["train"]["length"])
@@ -193,17 +206,16 @@ def train_rnn(
                 loss.backward()  # type: ignore[no-untyped-call]
                 torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
                 optimizer.step()
-                steps += 1
+                steps, pairs = steps + 1, pairs + len(batches[place])
                 bar.update(time.perf_counter() - begin - bar.n)
-            epochs += 1
             found = measured(translated(model, rows["eval"], tokenizer, 1), task, "eval")
             bar.set_postfix_str(f"loss {loss:.3f}, dev BLEU {found['eval_bleu']:.2f}")
             if found["eval_bleu"] > best["eval_bleu"]:
                 best, weights = found, {name: weight.clone() for name, weight in model.state_dict().items()}
     model.load_state_dict(weights)
     parameters = sum(parameter.numel() for parameter in model.parameters())
-    training = {"seconds": round(spent, 1), "steps": steps, "epochs": epochs, "hardware": hardware(device())}
-    return model, {"num_parameters": parameters, "training": training}
+    training = {"seconds": round(spent, 1), "steps": steps, "epochs": round(pairs / len(lengths), 1)}
+    return model, {"num_parameters": parameters, "training": training | {"hardware": hardware(device())}}
 
 
 def chart(model: PlainRNN, ours: Path, tokenizer: Any) -> Figure:

@@ -2,13 +2,16 @@
 
 import ast
 import importlib
+import itertools
 import json
 import lzma
+import shlex
 import shutil
 import threading
 from functools import partial
 from graphlib import TopologicalSorter
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -16,9 +19,11 @@ import pytest
 import torch
 from accelerate import Accelerator
 from commands import REPOSITORY, environment, write_corpus
+from datasets import Dataset
 from scipy.sparse import csr_matrix
 
 from hf_minibert import MiniBertForMaskedLM, MiniGPTForCausalLM
+from hf_minibert.command_line import parse
 from hf_minibert.errors import UserError
 from hf_minibert.finetuning import trainer
 from hf_minibert.presets import FAMILIES, build_config
@@ -35,6 +40,11 @@ def _results(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
         monkeypatch.setenv(name, value)
     (tmp_path / "results").mkdir()
     return tmp_path / "results"
+
+
+def ticks(seconds: float) -> SimpleNamespace:
+    """In place of the module `time`: a clock that goes on when it is read, however slow the machine is."""
+    return SimpleNamespace(perf_counter=itertools.count(0, seconds).__next__)
 
 
 def test_no_benchmark_imports_another_in_a_circle() -> None:
@@ -65,8 +75,9 @@ def test_peers_have_as_many_weights(family: str, size: str) -> None:
             assert count == pytest.approx(ours.num_parameters(), rel=0.05)
 
 
-def test_a_peer_stops_in_time_and_logs_when(results: Path, tmp_path: Path) -> None:
+def test_a_peer_stops_in_time_and_logs_when(results: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     peers, runs = (importlib.import_module(name) for name in ("peers", "runs"))
+    monkeypatch.setattr(peers, "time", ticks(0.1))
     arguments = PretrainArguments(
         model="minigpt-tiny",
         corpus=[str(write_corpus(tmp_path / "corpus.jsonl", documents=60))],
@@ -90,13 +101,17 @@ def test_a_peer_stops_in_time_and_logs_when(results: Path, tmp_path: Path) -> No
 @pytest.mark.parametrize(
     ("peer", "family"), [("best-stock", "minibert"), ("modernbert", "minibert"), ("best-stock", "minigpt")]
 )
-def test_stock_parts_learn_on_our_rows(results: Path, tmp_path: Path, peer: str, family: str) -> None:
+def test_stock_parts_learn_on_our_rows(
+    results: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, peer: str, family: str
+) -> None:
     peers, runs = (importlib.import_module(name) for name in ("peers", "runs"))
+    monkeypatch.setattr(peers, "time", ticks(0.015))
     arguments = PretrainArguments(
         model=f"{family}-tiny",
         corpus=[str(write_corpus(tmp_path / "corpus.jsonl", documents=60))],
         budget="3s",
         max_seq_length=16,
+        per_device_train_batch_size=16,
         output_dir=str(results / "run"),
     )
     plan = make_plan(arguments)
@@ -107,7 +122,7 @@ def test_stock_parts_learn_on_our_rows(results: Path, tmp_path: Path, peer: str,
     assert 0 < training["steps"] == log[-1]["step"]
     assert log[-1]["seconds"] >= 3.0
     assert log[-1]["tokens"] == log[-1]["step"] * plan.arguments.per_device_train_batch_size * 16
-    assert 0 < log[-1]["loss"] < 9.5, "that of equal chances is 9.0"
+    assert 0 < log[-1]["loss"] < 8.5, "that of equal chances is 9.0"
 
 
 def test_charts_are_drawn_from_result_files_alone(results: Path) -> None:
@@ -219,6 +234,23 @@ def test_learning_efficiency(results: Path, tmp_path: Path) -> None:
         module.main(arguments)
 
 
+def test_runs_that_lack_a_peer_are_refused_before_time_is_spent(results: Path) -> None:
+    """Rates that are spelled out may be those of today."""
+    module = importlib.import_module("learning_efficiency")
+    file, arguments = results / "kept.json", module.Arguments(search_budget="2m")
+    peers = {"stock": {str(rate): 5.0 for rate in module.RATES["stock"]}}
+    search = {"budget": "2m", "learning_rates": module.RATES["stock"]}
+    figures: dict[str, Any] = {"family": "minibert", "search": search, "peers": peers, "runs": []}
+    file.write_text(json.dumps(figures))
+    assert module.kept_results(file, {"family": "minibert"}, arguments) == figures
+    file.write_text(json.dumps(figures | {"runs": [{"ours": {}, "stock": {}}]}))
+    with pytest.raises(UserError, match=r"kept.json has runs without best-stock, modernbert, .* another --results_dir"):
+        module.kept_results(file, {"family": "minibert"}, arguments)
+    arguments.learning_rates = [1e-3]
+    with pytest.raises(UserError, match="made with another search"):
+        module.kept_results(file, {"family": "minibert"}, arguments)
+
+
 def test_ways_to_finetune(results: Path, tmp_path: Path) -> None:
     """Each is another one; what is there is not run again; a test split is none to choose by."""
     module = importlib.import_module("finetuning")
@@ -294,6 +326,59 @@ def test_the_grus_look_at_words_only_and_search_finds_what_is_likeliest() -> Non
         assert score(row, wide) >= score(row, narrow) - 1e-6
 
 
+def test_the_grus_count_a_part_of_an_epoch_as_a_part(results: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    module = importlib.import_module("translation")
+    monkeypatch.setattr(module, "translated", lambda *_: [])
+    monkeypatch.setattr(module, "measured", lambda *_: {"eval_bleu": 1.0})
+    monkeypatch.setattr(module, "time", ticks(1.0))
+    rows = Dataset.from_dict({"input_ids": [[2, 5, 3]] * 8, "labels": [[5, 3]] * 8, "length": [3] * 8})
+    tokenizer = load_tokenizer(REPOSITORY / "tokenizer")
+    arguments = module.Arguments(data="", batch_size=2, results_dir=str(results))
+    _, found = module.train_rnn(arguments, None, {"train": rows, "eval": rows}, tokenizer, 14.0)  # two ticks a step
+    assert (found["training"]["steps"], found["training"]["epochs"]) == (6, 1.5)
+
+
+@pytest.mark.usefixtures("results")
+def test_a_tokenizer_of_other_settings_is_refused(tmp_path: Path) -> None:
+    module = importlib.import_module("translation")
+    (tmp_path / "tokenizer").mkdir()
+    (tmp_path / "tokenizer" / "tokenizer.json").write_text("{}")
+    with pytest.raises(UserError, match="made with another model: None, not minibert-tiny; give another --output_dir"):
+        module.read(module.Arguments(data=str(tmp_path), output_dir=str(tmp_path)))
+
+
+def test_imdb_says_how_a_given_model_was_made_and_a_trial_sees_no_test_review(
+    results: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    module = importlib.import_module("imdb")
+    given, called = tmp_path / "given", list[dict[str, Any]]()
+    for name in ("train", "test", "unsup"):
+        (tmp_path / f"{name}.jsonl.xz").write_bytes(lzma.compress(json.dumps({"text": name, "label": 0}).encode()))
+
+    def script(_: str, *, output_dir: Path, **flags: Any) -> None:
+        called.append(flags)
+        output_dir.mkdir(parents=True, exist_ok=True)
+        corpus = {"documents": 7, "tokens": 70}
+        of_both = dict.fromkeys(("preset", "architecture", "num_parameters", "metrics", "dataset"))
+        found = {**of_both, "corpus": corpus, "training": {"seconds": 1.0}}
+        (output_dir / "results.json").write_text(json.dumps(found))
+        made = {"seed": 1, "budget": flags.get("budget"), "corpus": [str(flags.get("corpus"))]}
+        (output_dir / "arguments.json").write_text(json.dumps(made))
+        (output_dir / "metrics.jsonl").write_text("")
+
+    monkeypatch.setattr(module, "script", script)
+    arguments = module.Arguments(data=str(tmp_path), output_dir=str(tmp_path / "out"), results_dir=str(results))
+    arguments.total = "1h"
+    found = module.pretrained(arguments)
+    assert found["pretraining_text"] == {"documents": 7, "tokens": 70, "reviews": 2, "left_out": 0}
+    assert [Path(call["dataset"]).name for call in called if "dataset" in call] == ["train.jsonl.xz", tmp_path.name]
+    script("pretrain.py", output_dir=given, budget="30m", corpus="/data/elsewhere/reviews.jsonl")
+    arguments.pretrained = str(given)
+    found = module.pretrained(arguments)
+    assert (found["pretraining"]["budget"], found["pretraining"]["corpus"]) == ("30m", ["elsewhere/reviews.jsonl"])
+    assert found["pretraining_text"] == {"documents": 7, "tokens": 70}
+
+
 def test_imdb_without_pretraining(results: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The linear models find the words that tell, and new weights learn with a pooling."""
     module = importlib.import_module("imdb")
@@ -342,16 +427,49 @@ def test_tasks(results: Path, tmp_path: Path) -> None:
     training = {"training": {"hardware": "2 CPU cores"}}
     both = {"ours": {"values": [0.8, 0.9]} | training, "stock": {"values": [0.7]} | training}
     runs = dict.fromkeys(module.GLUE, both)
-    figures = {"size": "mini", "budget": "1h", "seeds": 2, "corpus": ["text"], "command": "it", "runs": runs}
+    figures = {"model": "minibert-mini", "budget": "1h", "seeds": 2, "corpus": ["text"], "command": "it", "runs": runs}
     figures |= {"max_train_samples": 9_000, "max_eval_samples": None}
     table = module.table(figures)
     assert table[-1] == "(2 CPU cores; seeds: 2; at most 9,000 examples to train on; text: text; `it`)"
     assert "| `rte` | eval accuracy | 85.0 ± 7.1 | 70.0 |  |" in table
+    assert table[0].startswith("| `minibert-mini` after 1h, then fine-tuned |")
+    assert module.table(figures | {"model": None})[0].startswith("| a given checkpoint, then fine-tuned |")
     assert "| average of the 5 of glue | | 85.0 | 70.0 | 5 above stock |" in table
     figures["runs"] |= {
         name: {"ours": {"values": [value]} | training} for name, value in (("babylm-rte", 0.5), ("babylm-wsc", 0.7))
     }
     assert "| average of the 2 of babylm's 7 | | 60.0 |  | 63.8 (GPT-2), 70.4 (the best) |" in module.table(figures)
+
+
+def test_models_of_other_settings_are_not_taken(results: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Neither from the folder of runs nor for the rows of a result file; ours is not trained before stock is known."""
+    module = importlib.import_module("tasks")
+    ours, stock = tmp_path / "ours", tmp_path / "stock"
+    arguments = module.Arguments(corpus=["/a/text/train.jsonl"], results_dir=str(results))
+    made = {"model": "minibert-mini", "corpus": ["text/train.jsonl"], "budget": "1h", "seed": 42}
+    stock.with_suffix(".json").write_text(json.dumps(made | {"learning_rate": 1e-3}))
+    with pytest.raises(UserError, match=r"stock was made with another learning_rate: 0.001, .* another --output_dir"):
+        module.pretrain_both(arguments, ours, stock)
+    arguments.stock_learning_rate = 1e-3
+    shutil.copytree(REPOSITORY / "checkpoints" / "minibert-tiny", ours)
+    settings = made | {"corpus": ["/b/text/train.jsonl"]}
+    (ours / "arguments.json").write_text(json.dumps(settings))
+    monkeypatch.setattr(module, "script", None)  # nothing is left to do
+    module.pretrain_both(arguments, ours, stock)
+    arguments.budget = "2h"
+    with pytest.raises(UserError, match="another budget: 1h, not 2h"):
+        module.pretrain_both(arguments, ours, tmp_path / "no_stock")
+    arguments.pretrained = [str(ours)]
+    given = module.settings_of(arguments, [ours])
+    results_of_it = json.loads((ours / "results.json").read_text())
+    assert given["model"] == "minibert-tiny"
+    assert float(given["budget"].removesuffix("m")) == pytest.approx(results_of_it["training"]["seconds"] / 60, abs=0.1)
+    (ours / "results.json").unlink()
+    with (ours / "model.safetensors").open("ab") as file:
+        file.write(b" ")
+    other = module.settings_of(arguments, [ours])
+    assert (other["model"], other["corpus"]) == (None, ["not known"])
+    assert other["weights"] != given["weights"]
 
 
 def test_a_task_of_babylms_suite(results: Path, tmp_path: Path) -> None:
@@ -413,7 +531,8 @@ def test_shakespeare(results: Path, tmp_path: Path) -> None:
         text=str(text), budget="15s", seeds=[1], output_dir=str(tmp_path / "runs"), results_dir=str(results)
     )
     assert module.main(arguments) == 0
-    (one,) = json.loads((results / "shakespeare.json").read_text(encoding="utf-8"))["runs"]
+    (file,) = results.glob("shakespeare*.json")
+    (one,) = json.loads(file.read_text(encoding="utf-8"))["runs"]
     for who in ("ours", "nanogpt"):
         assert one[who]["loss"] < 1.0, who  # of 28 characters alike, 3.3
     assert one["ours"]["num_parameters"] == pytest.approx(one["nanogpt"]["num_parameters"], rel=0.05)
@@ -432,13 +551,47 @@ def test_the_speed_of_answers_is_that_of_equal_answers(
     assert vectors["largest_difference"] < 1e-5
     assert (vectors["texts"], len(vectors["rows"])) == (12, 4)
     written = module.generation("tiny", 2, arguments, at)
-    assert written["same_tokens"]
     figures = {"tables": [vectors, written], "hardware": "a CPU", "rounds": 2, "threads": 1, "command": "x"}
     lines = module.table(figures)
-    assert sum(line.startswith(("| stock", "| Mini")) for line in lines) == 7
+    assert sum(line.startswith(("| stock", "| Mini")) for line in lines) == 8
     for table in figures["tables"]:
         assert table["rows"][0]["ratio"] == 1
         assert all(row["seconds"] > 0 for row in table["rows"])
+
+
+def test_other_answers_are_not_timed(results: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    module = importlib.import_module("inference_speed")
+    arguments, at = module.Arguments(results_dir=str(results)), torch.device("cpu")
+    monkeypatch.setattr(module.hf_minibert, "encode", lambda *_: np.zeros((2, 128), dtype=np.float32))
+    with pytest.raises(RuntimeError, match=r"vectors of minibert-tiny, modern, differ by .*: nothing was timed"):
+        module.encoding("tiny", "modern", ["A cat.", "Snow."], arguments, at)
+    monkeypatch.setattr(module, "CompileConfig", partial(module.CompileConfig, backend="eager"))
+    stock = SimpleNamespace(generate=lambda prompts, **_: prompts)
+    monkeypatch.setattr(module, "to_stock", lambda *_, **__: stock)
+    with pytest.raises(RuntimeError, match="write other tokens, 1 at a time: nothing was timed"):
+        module.generation("tiny", 1, arguments, at)
+
+
+def test_the_kept_results_have_the_names_that_their_commands_write(
+    results: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of the speed of answers; `-fp32` is the machine's."""
+    module = importlib.import_module("inference_speed")
+
+    def nothing(*_: object) -> list[Any]:
+        return []
+
+    monkeypatch.setattr(module, "KINDS", dict.fromkeys(module.KINDS, nothing))
+    monkeypatch.setattr(module, "machine", list)
+    monkeypatch.setattr(torch, "set_num_threads", nothing)
+    kept = [*(REPOSITORY / "benchmarks" / "results").glob("inference_speed*.json")]
+    assert len(kept) == 4
+    for file in kept:
+        command = shlex.split(json.loads(file.read_text())["command"])
+        arguments = parse(module.Arguments, command[2:])
+        arguments.results_dir = str(results / file.stem)
+        assert module.main(arguments) == 0
+        assert [path.stem for path in (results / file.stem).iterdir()] == [file.stem.removesuffix("-fp32")]
 
 
 @pytest.mark.usefixtures("results")
@@ -460,6 +613,7 @@ def test_reference_runs_go_on_where_they_stopped(tmp_path: Path, monkeypatch: py
         models=["minibert-tiny"],
         corpus=[str(write_corpus(tmp_path / "corpus.jsonl", documents=40))],
         max_tokens=4_096,
+        seeds=2,
         data=str(tmp_path),
         tasks=["BLiMP", "cola", "rte"],
         work_dir=str(tmp_path / "work"),
@@ -476,6 +630,14 @@ def test_reference_runs_go_on_where_they_stopped(tmp_path: Path, monkeypatch: py
     card = (tmp_path / "cards" / "minibert-tiny.md").read_text(encoding="utf-8")
     assert "| BLiMP | accuracy | 0.6100 | – | 1 |" in card
     assert "| rte | held-out accuracy | 0.6000 | 0.1414 | 2 |" in card
+    arguments.max_train_samples, arguments.cards_dir = 9, None
+    assert module.main(arguments) == 0
+    assert done == ["BLiMP", "cola", "rte", "cola", "rte"], "a trial's figures are others, but BLiMP trains nothing"
+    rows = json.loads((tmp_path / "work" / "minibert-tiny" / "results.json").read_text())["evaluations"]
+    assert [(row["name"], row.get("max_train_samples")) for row in rows] == [("BLiMP", None), ("cola", 9), ("rte", 9)]
+    arguments.max_tokens = 8_192
+    with pytest.raises(UserError, match="made with another max_tokens: 4096, not 8192; give another --work_dir"):
+        module.main(arguments)
     assert "no code but that of this package" in card or "safetensors only, and no unknown code" in card
     with pytest.raises(UserError, match="tasks must be of BLiMP, sst2"):
         module.main(module.Arguments(corpus=["x"], output_dir="x", tasks=["blimp"]))
