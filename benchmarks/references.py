@@ -170,6 +170,11 @@ def measure(arguments: Arguments, model: Path, data: Path) -> None:
         if len(values) > 1:
             found["standard_deviation"] = statistics.stdev(values)
         found |= {key: value for key, value in limits.items() if value is not None}
+        words = {"max_train_samples": "{:,} to train on", "max_eval_samples": "{:,} to measure on"}
+        if name == BLIMP:
+            words["max_eval_samples"] = "{:,} pairs of each paradigm"
+        if said := [words[key].format(value) for key, value in limits.items() if value is not None]:
+            found["limits"] = f"at most {', '.join(said)}"
         results["evaluations"] = [*(row for row in rows if row["name"] != name), found]
         write_json(model / "results.json", results)
 

@@ -630,10 +630,12 @@ def test_reference_runs_go_on_where_they_stopped(tmp_path: Path, monkeypatch: py
     card = (tmp_path / "cards" / "minibert-tiny.md").read_text(encoding="utf-8")
     assert "| BLiMP | accuracy | 0.6100 | – | 1 |" in card
     assert "| rte | held-out accuracy | 0.6000 | 0.1414 | 2 |" in card
-    arguments.max_train_samples, arguments.cards_dir = 9, None
+    arguments.max_train_samples = 9
     assert module.main(arguments) == 0
     assert done == ["BLiMP", "cola", "rte", "cola", "rte"], "a trial's figures are others, but BLiMP trains nothing"
     rows = json.loads((tmp_path / "work" / "minibert-tiny" / "results.json").read_text())["evaluations"]
+    card = (tmp_path / "cards" / "minibert-tiny.md").read_text(encoding="utf-8")
+    assert "| rte, at most 9 to train on | held-out accuracy | 0.6000 | 0.1414 | 2 |" in card
     assert [(row["name"], row.get("max_train_samples")) for row in rows] == [("BLiMP", None), ("cola", 9), ("rte", 9)]
     arguments.max_tokens = 8_192
     with pytest.raises(UserError, match="made with another max_tokens: 4096, not 8192; give another --work_dir"):
