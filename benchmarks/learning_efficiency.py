@@ -373,8 +373,7 @@ def efficiency() -> list[str]:
         f"A peer's learning rate is the best of four after {tried} each. Shakespeare: nanoGPT has its own settings; "
         "the shape and the rate of ours were chosen on the training text. "
         '"Documents held out" also tuned our defaults; "other texts" tuned nothing. '
-        f"Seeds, row by row: {seeds}; the last one of `{gpt['family']}-{gpt['size']}`, {gpt['budget']}, ran on "
-        "another, faster CPU, with all three models.",
+        f"Seeds, row by row: {seeds}.",
     ]
 
 

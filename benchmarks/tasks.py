@@ -136,9 +136,10 @@ def pretrain_both(arguments: Arguments, ours: Path, stock: Path) -> None:
         "seed": arguments.seed,
     }
     record, made_stock = stock.with_suffix(".json"), made | {"learning_rate": arguments.stock_learning_rate}
-    has_stock = record.exists()
+    has_stock = (stock / "config.json").exists()
     if has_stock:
-        require_same(json.loads(record.read_text(encoding="utf-8")), made_stock, stock, "give another --output_dir")
+        recorded = json.loads(record.read_text(encoding="utf-8")) if record.exists() else {}
+        require_same(recorded, made_stock, stock, "give another --output_dir")
     if not has_ended(ours, made, "output_dir"):
         script(
             "pretrain.py",

@@ -133,8 +133,9 @@ def open_each(sources: Sequence[str], *, text_column: str, document: DocumentUni
     Raises:
         UserError: see `open_corpus`; or a setting is for none of the sources.
     """
-    with_text = [source for source in sources if _holds(source)[0]] or sources
-    with_rows = [source for source in sources if _holds(source)[1]] or sources
+    held = {source: _holds(source) for source in sources}
+    with_text = [source for source, (has_text, _) in held.items() if has_text] or sources
+    with_rows = [source for source, (_, has_rows) in held.items() if has_rows] or sources
     return [
         open_corpus(
             [source],

@@ -7,9 +7,9 @@ from hf_minibert.errors import UserError
 from hf_minibert.files import BUILTIN as BUILTIN
 
 DocumentUnit = Literal["file", "blank-line", "line"]
+"""What counts as one document of a text file."""
 TEXT_COLUMN = "text"
 """The column of a table that is the text, unless told."""
-"""What counts as one document of a text file."""
 
 COMPRESSIONS = (".gz", ".xz", ".zst")
 TEXT_FORMATS = (".txt", ".md")

@@ -65,12 +65,12 @@ def read(arguments: EvaluateArguments) -> tuple[list[str], list[Path]]:
         UserError: a source cannot be read, or there is no text.
     """
     corpus = open_corpus(arguments.dataset or [], text_column=arguments.text_column, document=arguments.document)
-    files, here = corpus.files if isinstance(corpus, FileCorpus) else [], Path.cwd()
+    files = corpus.files if isinstance(corpus, FileCorpus) else []
     whole = {
         label for label, path in files if suffix_of(path).startswith(TEXT_FORMATS) and arguments.document == "file"
     }
     texts = list(islice(_texts(corpus, whole), arguments.max_documents))
-    return texts, [path.relative_to(here) if path.is_relative_to(here) else path for _, path in files]
+    return texts, [path for _, path in files]
 
 
 def _texts(corpus: Corpus, whole: set[str]) -> Iterator[str]:
@@ -92,7 +92,7 @@ def measure(name: str, texts: list[str], arguments: EvaluateArguments) -> Result
         UserError: the model cannot tell probabilities of text, or the window does not suit it.
     """
     model = open_language_model(name, backend=arguments.backend, trust_remote_code=arguments.trust_remote_code)
-    if arguments.stride is not None and model.backend != "causal":
+    if arguments.stride is not None and model.backend != "causal" and arguments.compare is None:
         raise UserError(
             f"stride is for causal models, and the windows of {name}, a masked one, do not overlap; leave it out"
         )

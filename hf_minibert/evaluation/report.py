@@ -1,5 +1,6 @@
 """Run a suite on one model or several, and write its figures, predictions and chart."""
 
+import os
 from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
@@ -39,7 +40,7 @@ def evaluate(arguments: EvaluateArguments) -> str:
         results: dict[str, Result] = {name: module.measure(name, data, arguments) for name in arguments.model_names}
         shared = {
             "suite": arguments.suite,
-            "dataset": {str(path): digest(path) for path in files},
+            "dataset": checksums(files),
             "settings": _settings(arguments),
             "hardware": hardware(device),
             "environment": environment(),
@@ -66,6 +67,13 @@ def _settings(arguments: EvaluateArguments) -> dict[str, Any]:
     """The flags that were given, but for those that say where things are."""
     places = ("suite", "model_name_or_path", "compare", "dataset", "output_dir")
     return {name: asdict(arguments)[name] for name in changed_settings(arguments) if name not in places}
+
+
+def checksums(files: list[Path]) -> dict[str, str]:
+    """The SHA-256 of each file, by its path below the folder that all are in: others are not told where that is."""
+    paths = [path.absolute() for path in files]
+    place = os.path.commonpath([path.parent for path in paths]) if paths else ""
+    return {path.relative_to(place).as_posix(): digest(path) for path in paths}
 
 
 def short_names(names: list[str]) -> list[str]:

@@ -151,7 +151,7 @@ class TextClassification(Task):
             fields |= {"num_labels": 1}
         if not isinstance(config, MiniBertConfig):
             fields |= {"lm_loss_weight": arguments.lm_loss_weight}
-        elif arguments.lm_loss_weight not in (0, type(arguments).lm_loss_weight):  # 0 is what it has
+        elif not arguments.resume and arguments.lm_loss_weight not in (0, type(arguments).lm_loss_weight):
             raise UserError("--lm_loss_weight is for MiniGPT, which goes on learning to write; leave it out")
         if self._is_pair:
             start.keep_pairs_apart()

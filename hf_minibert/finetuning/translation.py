@@ -42,7 +42,6 @@ from hf_minibert.models.modeling_minigpt import MiniGPTForCausalLM
 from hf_minibert.runs.muon import EMBEDDINGS_RATE, MuonWithAdamW, matrices_and_others
 from hf_minibert.tokenization import ends_of_text, save_tokenizer
 
-"""The folder, inside the model's, of the target's tokenizer, where the two languages have one each."""
 PICTURED_CHARACTERS = 50
 """About how long the sentence is whose attention is drawn."""
 SHAPE = (

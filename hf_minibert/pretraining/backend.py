@@ -319,4 +319,7 @@ def generator_file(accelerator: Accelerator, rank: int) -> str:
 
 def restore_generator(state: Tensor, accelerator: Accelerator) -> None:
     """Set this process's generator to what `generator_state` returned."""
-    _generator(accelerator).set_rng_state(state)
+    module = _generator(accelerator)
+    if state.numel() != module.get_rng_state().numel():  # of a version that kept the CPU's for every device but CUDA
+        module = torch
+    module.set_rng_state(state)

@@ -47,7 +47,7 @@ from hf_minibert.pretraining.data import RunData, check_same_data, read_data
 from hf_minibert.pretraining.folder import check_run_folder, listed_logs, newest_checkpoint, run_folder
 from hf_minibert.pretraining.objectives import combined, real_tokens
 from hf_minibert.pretraining.optimization import build_optimizers
-from hf_minibert.pretraining.plan import Plan, build_model, make_plan
+from hf_minibert.pretraining.plan import Plan, build_model, make_plan, refuse_idle
 from hf_minibert.pretraining.report import (
     CURVES,
     RESULTS,
@@ -93,6 +93,8 @@ def pretrain(arguments: PretrainArguments, stop: StopSignal) -> int:
     """
     disable_progress_bar()  # of saving and loading, which are short and would break ours
     torch.set_flush_denormal(True)  # AdamW on subnormal moments is many times slower on CPUs
+    if not arguments.resume:
+        refuse_idle(arguments)
     check_run_folder(arguments)
     folder, end = Path(arguments.output_dir), End.of(arguments)
     checkpoint = newest_checkpoint(folder) if arguments.resume else None

@@ -81,10 +81,6 @@ def make_plan(arguments: PretrainArguments) -> Plan:
             "compile needs a C++ compiler (g++, or what CXX names) and Python's headers (Python.h) on a CPU; install "
             "them, or say --compile no"
         )
-    for name in ("mlm_probability", "masked_share"):
-        if name not in objective.flags and getattr(arguments, name) != getattr(PretrainArguments, name):
-            takers = [each for each, other in OBJECTIVES.items() if name in other.flags]
-            raise UserError(f"{name} is for {', '.join(takers)}, and this run learns {decided.objective}; leave it out")
     tokenizer = load_tokenizer(arguments.tokenizer or OWN_TOKENIZER)
     tokens: dict[str, Any] = {
         "vocab_size": len(tokenizer),
@@ -116,6 +112,19 @@ def make_plan(arguments: PretrainArguments) -> Plan:
             model_max_length=config.max_position_embeddings,
         ),
     )
+
+
+def refuse_idle(arguments: PretrainArguments) -> None:
+    """Check that a new run is given no flag that its objective does not use; earlier versions took and saved some.
+
+    Raises:
+        UserError: it is.
+    """
+    chosen = choose_objective(arguments.model, family_name(arguments.model), arguments.objective)
+    for name in ("mlm_probability", "masked_share"):
+        if name not in OBJECTIVES[chosen].flags and getattr(arguments, name) != getattr(PretrainArguments, name):
+            takers = [each for each, other in OBJECTIVES.items() if name in other.flags]
+            raise UserError(f"{name} is for {', '.join(takers)}, and this run learns {chosen}; leave it out")
 
 
 def decide(arguments: PretrainArguments) -> DecidedArguments:

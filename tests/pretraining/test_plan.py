@@ -14,7 +14,7 @@ from hf_minibert.pretraining import data as data_module
 from hf_minibert.pretraining import plan as plan_module
 from hf_minibert.pretraining.arguments import PretrainArguments
 from hf_minibert.pretraining.data import check_same_data, check_same_everywhere, find_corpus, read_data
-from hf_minibert.pretraining.plan import make_plan
+from hf_minibert.pretraining.plan import make_plan, refuse_idle
 from hf_minibert.pretraining.saved_arguments import of_run
 from hf_minibert.runs import hardware
 
@@ -39,7 +39,7 @@ def test_the_default_tokenizer_is_found_from_any_folder(tmp_path: Path, monkeypa
 )
 def test_settings_of_other_objectives_are_refused(model: str, settings: dict[str, Any], message: str) -> None:
     with pytest.raises(UserError, match=message):
-        make_plan(PretrainArguments(output_dir="x", model=model, **settings))
+        refuse_idle(PretrainArguments(output_dir="x", model=model, **settings))
 
 
 @pytest.mark.parametrize(
