@@ -164,8 +164,7 @@ def measure(arguments: Arguments, model: Path, data: Path) -> None:
         else:
             row = ROWS[name]
             metric = row.metric
-            files = {"dataset": tasks.one_folder(data, row, output)}
-            values = tasks.finetune(settings, row, model, files, output / name)["values"]
+            values = tasks.finetune(settings, row, model, tasks.files_of(data, row), output / name)["values"]
         found = {"name": name, "metric": metric, "value": statistics.mean(values), "seeds": len(values)}
         if len(values) > 1:
             found["standard_deviation"] = statistics.stdev(values)

@@ -26,9 +26,8 @@ import torch
 from accelerate import Accelerator
 
 from hf_minibert.command_line import invocation, run
-from hf_minibert.data.tables import text_lines
 from hf_minibert.errors import UserError
-from hf_minibert.files import weights_digest, write_json, write_text
+from hf_minibert.files import weights_digest, write_json
 from hf_minibert.pretraining.arguments import PretrainArguments, parse_duration
 from hf_minibert.pretraining.data import read_data
 from hf_minibert.pretraining.plan import make_plan
@@ -136,9 +135,9 @@ def pretrain_both(arguments: Arguments, ours: Path, stock: Path) -> None:
         "seed": arguments.seed,
     }
     record, made_stock = stock.with_suffix(".json"), made | {"learning_rate": arguments.stock_learning_rate}
-    has_stock = (stock / "config.json").exists()
-    if has_stock:
-        recorded = json.loads(record.read_text(encoding="utf-8")) if record.exists() else {}
+    has_stock = record.exists()
+    if has_stock or (stock / "config.json").exists():
+        recorded = json.loads(record.read_text(encoding="utf-8")) if has_stock else {}
         require_same(recorded, made_stock, stock, "give another --output_dir")
     if not has_ended(ours, made, "output_dir"):
         script(
@@ -171,30 +170,22 @@ def pretrain_both(arguments: Arguments, ours: Path, stock: Path) -> None:
         write_json(record, made_stock)
 
 
-def one_folder(data: Path, row: Row, output: Path) -> Path:
-    """The folder of a data set; several training files (`train_*`) become one, in a folder of its own."""
-    folder = data / row.folder
+def files_of(data: Path, row: Row) -> dict[str, Path]:
+    """What a task is fine-tuned on, by the flags that name it: a folder, or two files of BabyLM's suite.
+
+    Raises:
+        UserError: it is missing.
+    """
+    found, folder = dict[str, Path](), data / row.folder
     if not folder.is_dir():
         raise UserError(f"{folder} is missing; --data names the folder of the data sets")
-    parts = sorted(path for path in folder.iterdir() if path.name.startswith("train_"))
-    if not parts:
-        return folder
-    joined = output / "data" / row.folder
-    joined.mkdir(parents=True, exist_ok=True)
-    dev = next(path for path in sorted(folder.iterdir()) if path.name.startswith("dev"))
-    for name, files in (("train.jsonl", parts), ("dev.jsonl", [dev])):
-        write_text(joined / name, "".join(line + "\n" for path in files for _, line in text_lines(path) if line))
-    return joined
-
-
-def files_of_suite(data: Path, row: Row) -> dict[str, Path]:
-    """The training file and the evaluation file of a task of BabyLM's suite, by the flags that name them."""
-    found = {}
+    if row.suite_task is None:
+        return {"dataset": folder}
     for flag, splits in (("dataset", ("train",)), ("eval_dataset", ("dev", "valid"))):
         names = [f"{row.suite_task}.{split}.jsonl" for split in splits]
-        files = [path for name in names for path in sorted((data / row.folder).glob(f"{name}*"))]
+        files = [path for name in names for path in sorted(folder.glob(f"{name}*"))]
         if not files:
-            raise UserError(f"{data / row.folder} has no {names[0]}, also not compressed; leave it out of --tasks")
+            raise UserError(f"{folder} has no {names[0]}, also not compressed; leave it out of --tasks")
         found[flag] = files[0]
     return found
 
@@ -306,7 +297,15 @@ def main(arguments: Arguments) -> int:
             if unknown
             else "--pretrained takes one folder or two: ours, and stock BERT's"
         )
-    data = Path(place).resolve()
+    data, files = Path(place).resolve(), dict[str, dict[str, Path]]()
+    for given in arguments.tasks:
+        for name in GROUPS.get(given, (given,)):
+            try:
+                files[name] = files_of(data, ROWS[name])
+            except UserError as error:
+                if given not in GROUPS:
+                    raise
+                print(f"{name} is left out: {error}")
     output = Path(arguments.output_dir).resolve()
     output.mkdir(parents=True, exist_ok=True)
     folders = [Path(name).resolve() for name in arguments.pretrained] or [output / name for name in MODELS]
@@ -318,12 +317,11 @@ def main(arguments: Arguments) -> int:
         pretrain_both(arguments, *folders)
         settings = settings_of(arguments, folders)
     figures: dict[str, Any] = results_so_far(file, settings) or {**settings, "command": invocation(), "runs": {}}
-    for name in names:
+    for name, named in files.items():
         row = ROWS[name]
-        files = files_of_suite(data, row) if row.suite_task else {"dataset": one_folder(data, row, output)}
         for model, folder in zip(MODELS, folders, strict=False):
             if model not in figures["runs"].setdefault(name, {}):
-                figures["runs"][name][model] = finetune(arguments, row, folder, files, output / f"{name}-{model}")
+                figures["runs"][name][model] = finetune(arguments, row, folder, named, output / f"{name}-{model}")
                 write_results(file, figures)
     print("\n".join(table(figures)))
     return 0

@@ -3,8 +3,9 @@
 In: what the user names, and the columns that a task asks for. Out: a `Table` for every split, and what was not read.
 """
 
+import logging
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -26,8 +27,11 @@ from hf_minibert.data.tables import (
 )
 from hf_minibert.errors import UserError
 
+logger = logging.getLogger(__name__)
+
 SPLITS = {"train": ("train",), "eval": ("validation", "valid", "dev", "val"), "test": ("test",)}
 """The names of each split: of its file in a folder, without suffixes and in any case, or on the Hub."""
+_PART = re.compile(r"(.*[._-])(?:part[._-]?\w+|\d+-of-\d+)")
 _HUB_NAME = re.compile(r"[A-Za-z0-9][\w.-]*(/[\w.-]+)?(:[\w.+-]+)?")
 
 
@@ -42,6 +46,8 @@ class Source:
     """Files or splits beside those that were read."""
     columns: Mapping[str, str] = field(default_factory=dict)
     """The columns, each under the name of the option that names it."""
+    files: list[Path] = field(default_factory=list)
+    """The files that hold the tables, unless they come from the Hub."""
 
 
 Choice = Callable[[Sequence[str], str], Mapping[str, str]]
@@ -106,16 +112,16 @@ def read_source(
     Raises:
         UserError: something is missing, unreadable, or not a table with these columns.
     """
-    path, hub_id, not_read = as_path(source), None, list[str]()
+    path, hub_id, not_read, read = as_path(source), None, list[str](), list[Path]()
     given = named(eval_source, test_source)
     if path.exists():
-        files = {"train": path}
+        files = {"train": [path]}
         if path.is_dir():
-            files, not_read = split_files(path)
+            files, not_read = split_files(path, beside=given, takes_parts=True)
         if callable(columns):
-            columns = columns(column_names(files["train"]), str(files["train"]))
-        not_read += [files.pop(split).name for split in given if split in files]
-        tables = {split: read_file(file, columns) for split, file in files.items()}
+            columns = columns(column_names(files["train"][0]), str(files["train"][0]))
+        tables = {split: _read_parts(parts, columns) for split, parts in files.items()}
+        read = [path for parts in files.values() for path in parts]
     elif path.suffix.lower() in (*SUFFIXES, *DECOMPRESSORS) or not _HUB_NAME.fullmatch(source):
         raise UserError(f"dataset {source} does not exist; give a file, a folder, or the name of a data set on the Hub")
     else:
@@ -130,7 +136,7 @@ def read_source(
         }
     for split, file in given.items():
         tables[split] = read_extra_file(file, columns, f"{split}_dataset")
-    return Source(tables, hub_id, not_read, columns)
+    return Source(tables, hub_id, not_read, columns, [*read, *map(Path, given.values())])
 
 
 def named(eval_source: str | None, test_source: str | None) -> dict[str, str]:
@@ -169,35 +175,64 @@ def _split_of(name: str) -> str | None:
     return next((split for split, names in SPLITS.items() if name.lower() in names), None)
 
 
-def split_files(folder: Path, suffixes: Sequence[str] = SUFFIXES) -> tuple[dict[str, Path], list[str]]:
-    """The file of each split, by its name, and the names of all others.
+def split_files(
+    folder: Path, suffixes: Sequence[str] = SUFFIXES, *, beside: Collection[str] = (), takes_parts: bool = False
+) -> tuple[dict[str, list[Path]], list[str]]:
+    """The file of each split, or its parts in order, and the names of all others.
+
+    Where no file is just called `train`, names that go on count, too, as `train-v1.1` and `dev-v1.1`.
 
     Args:
         folder: to look in.
         suffixes: those of the files that count, without that of a compression.
+        beside: splits that are named beside the folder, whose files there do not count.
+        takes_parts: whether a split may be in parts, as `train-00000-of-00002` or `train_part_a`.
 
     Raises:
-        UserError: there are two files for a split, or none for training.
+        UserError: there are several files for a split, which are no parts, or none for training.
     """
-    files, not_read = dict[str, Path](), list[str]()
+    found, others = dict[str, list[tuple[str, Path]]](), list[Path]()
     for path in sorted(path for path in folder.iterdir() if not path.name.startswith(".")):
         stem, suffix = format_of(path, suffixes)
-        split = _split_of(stem)
-        if suffix is None or split is None or path.is_dir():
-            not_read.append(path.name + "/" * path.is_dir())
-        elif split in files:
-            raise UserError(
-                f"{folder} has two files for one split, {files[split].name} and {path.name}; take one away or rename it"
-            )
+        split = _split_of(re.split(r"[._-]", stem)[0])
+        if suffix is None or split is None or split in beside or path.is_dir():
+            others.append(path)
         else:
-            files[split] = path
+            found.setdefault(split, []).append((stem, path))
+    goes_on = not any(_split_of(stem) for stem, _ in found.get("train", []))
+    files = dict[str, list[Path]]()
+    for split, candidates in found.items():
+        chosen = [one for one in candidates if _split_of(one[0])] or (candidates if goes_on else [])
+        others += [path for one, path in candidates if (one, path) not in chosen]
+        wholes = {None if (part := _PART.fullmatch(stem)) is None else part[1] for stem, _ in chosen}
+        if len(chosen) > 1 and (not takes_parts or None in wholes or len(wholes) > 1):
+            raise UserError(
+                f"{folder} has several files for {split}: {listed(path.name for _, path in chosen)}; take all but one "
+                "away" + (f", or name one with --{split}_dataset" if split != "train" else "")
+            )
+        if chosen:
+            files[split] = [path for _, path in chosen]
+            if not _split_of(chosen[0][0]):
+                logger.info("%s: %s", split, listed(path.name for path in files[split]))
+    not_read = [path.name + "/" * path.is_dir() for path in sorted(others)]
     if "train" not in files:
         named = ", ".join(f"train{suffix}" for suffix in suffixes[:3:2])
-        raise UserError(
-            f"the folder {folder} has no training file ({named}, ...); beside that, it "
-            f"has {listed([*not_read, *(path.name for path in files.values())])}"
-        )
+        there = [*not_read, *(path.name for each in files.values() for path in each)]
+        raise UserError(f"the folder {folder} has no training file ({named}, ...); beside that, it has {listed(there)}")
     return files, not_read
+
+
+def _read_parts(parts: Sequence[Path], columns: Mapping[str, str]) -> Table:
+    """One table of a file, or of several, one behind another."""
+    tables = [read_file(path, columns) for path in parts]
+    if len(tables) == 1:
+        return tables[0]
+    joined = {name: [value for table in tables for value in table.columns[name]] for name in tables[0].columns}
+    names = [table.class_names for table in tables]
+    if any(one != names[0] for one in names):
+        raise UserError(f"{parts[0]} and its other parts name their classes differently; write them alike")
+    numbers = range(1, sum(map(len, tables)) + 1)
+    return Table(f"{parts[0]} and {len(parts) - 1} more", joined, numbers, class_names=names[0])
 
 
 def read_hub(name: str) -> tuple[dict[str, tuple[str, Dataset]], list[str]]:

@@ -82,7 +82,7 @@ def read(arguments: EvaluateArguments) -> tuple[Labelled, list[Path]]:
     if len(set(labels)) < 2:
         only = f" have only the label {labels[0]!r}" if labels else ""
         raise UserError(f"the {len(labels)} training examples{only}; a probe needs two labels or more")
-    return data, [Path(table.name) for table in tables.values()] if source.hub_id is None else []
+    return data, source.files
 
 
 def measure(name: str, data: Labelled, arguments: EvaluateArguments) -> Result:

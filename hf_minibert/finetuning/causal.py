@@ -22,6 +22,7 @@ from hf_minibert.errors import UserError
 from hf_minibert.evaluation.metrics import confidence_intervals
 from hf_minibert.finetuning.arguments import FinetuneArguments
 from hf_minibert.finetuning.durable import DurableTrainer
+from hf_minibert.finetuning.lora import whole
 from hf_minibert.finetuning.pictures import draw_histogram
 from hf_minibert.finetuning.start import Start
 from hf_minibert.finetuning.task import Task, TaskData, Usage
@@ -46,12 +47,13 @@ class LanguageModelTrainer(DurableTrainer):
     ) -> tuple[Tensor | None, Tensor | None, Tensor | None]:
         """The loss, and for each row its nats, its predicted tokens and the bytes of its text, (batch, 3)."""
         del model, prediction_loss_only, ignore_keys, settings
-        assert isinstance(self.model, MiniGPTForCausalLM)
+        own = whole(self.model)
+        assert isinstance(own, MiniGPTForCausalLM)
         batch = self._prepare_inputs(inputs)
         with torch.no_grad(), self.compute_loss_context_manager():
-            states = self.model.model(batch["input_ids"], position_ids=batch["position_ids"], use_cache=False)[0]
+            states = own.model(batch["input_ids"], position_ids=batch["position_ids"], use_cache=False)[0]
             targets = next_token_labels(batch["labels"])
-            losses = chunked_losses(states.flatten(0, 1), self.model.lm_head, targets.flatten()).view_as(targets)
+            losses = chunked_losses(states.flatten(0, 1), own.lm_head, targets.flatten()).view_as(targets)
         counts = (targets != IGNORE_INDEX).sum(dim=1)
         sums = torch.stack((losses.sum(dim=1), counts, batch["num_bytes"]), dim=1)
         return losses.sum() / counts.sum().clamp(min=1), sums, counts
@@ -265,7 +267,10 @@ def _sources(dataset: str, given: Mapping[str, str], column: str | None) -> tupl
 
     path, files, not_read = Path(dataset), dict[str, Path](), list[str]()
     if path.is_dir():
-        files, not_read = split_files(path, (*TEXT_FORMATS, *SUFFIXES))
+        found, not_read = split_files(path, (*TEXT_FORMATS, *SUFFIXES), beside=given, takes_parts=True)
+        files = {split: parts[0] for split, parts in found.items()}
+        if any(_is_text(one[0]) and len(one) > 1 for one in found.values()):
+            raise UserError(f"{path} has a split in several text files; name the files of one with --dataset")
     elif dataset != BUILTIN:
         files = {"train": path}
     if not all(map(_is_text, files.values())):
@@ -275,7 +280,6 @@ def _sources(dataset: str, given: Mapping[str, str], column: str | None) -> tupl
         return read, read.columns["text_column"]
     if column is not None:
         raise UserError(f"--text_column {column} names a column, but {dataset} is text; leave it out")
-    not_read += [files.pop(split).name for split in given if split in files]
     tables = {split: _corpus(str(file)) for split, file in files.items()} or {"train": _corpus(dataset)}
     for split, name in given.items():
         columns = {"text_column": "text"}

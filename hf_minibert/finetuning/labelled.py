@@ -191,7 +191,7 @@ def choose_columns(there: Sequence[str], where: str, given: dict[str, str | None
     """
     chosen, in_sentences = dict[str, str](), dict[str, str]()
     for option, column in given.items():
-        if column is not None and is_sentence(column):
+        if column is not None and column not in there and is_sentence(column):
             in_sentences |= {f"{option}:{name}": name for name in _IN_BRACES.findall(column)}
         elif column is not None:
             chosen[option] = column

@@ -62,6 +62,11 @@ def is_adapted(model: nn.Module) -> bool:
     return hasattr(model, "peft_config")
 
 
+def whole(model: Any) -> Any:
+    """The model itself, in which the adapters are, if it has some."""
+    return model.get_base_model() if is_adapted(model) else model
+
+
 def take_adapters(model: nn.Module, checkpoint: Path) -> None:
     """Load the adapters and the head of a checkpoint."""
     _peft().set_peft_model_state_dict(model, load_file(checkpoint / ADAPTER))

@@ -134,11 +134,14 @@ def _read(
 
     if source == "builtin":
         raise UserError("there is no builtin data with tags; give a file, a folder or a name on the Hub with --dataset")
+    given = named(eval_source, test_source)
     path = Path(source)
     files, not_read = {"train": path}, list[str]()
     if path.is_dir():
-        files, not_read = split_files(path, (*conll.SUFFIXES, *SUFFIXES))
-    given = named(eval_source, test_source)
+        found, not_read = split_files(path, (*conll.SUFFIXES, *SUFFIXES), beside=given, takes_parts=True)
+        files = {split: parts[0] for split, parts in found.items()}
+        if any(conll.is_conll(one[0]) and len(one) > 1 for one in found.values()):
+            raise UserError(f"{path} has a split in several CoNLL files; join them into one")
     for name in (source, *given.values()):
         if conll.is_conll(Path(name)) and not Path(name).is_file():
             raise UserError(f"{name} does not exist or is no file; check the path")
@@ -148,8 +151,6 @@ def _read(
                 raise UserError(f"{split}_dataset {name} is a CoNLL file, but {source} is none; give both in one form")
         return read_source(source, choose, eval_source=eval_source, test_source=test_source)
     for split, name in given.items():
-        if split in files:
-            not_read.append(files[split].name)
         files[split] = Path(name)
     columns = {"text_column": words_column or conll.WORDS, "label_column": tags_column or conll.TAGS}
     tables = dict[str, Table]()

@@ -79,6 +79,43 @@ def test_names_and_suffixes_count_in_any_case(tmp_path: Path) -> None:
     assert not read.not_read
 
 
+@pytest.mark.parametrize(
+    ("names", "expected"),
+    [
+        (["train-v1.1.jsonl", "dev-v1.1.jsonl"], {"train": ["train-v1.1.jsonl"], "eval": ["dev-v1.1.jsonl"]}),
+        (
+            ["train-00000-of-00002.jsonl", "train-00001-of-00002.jsonl", "validation-00000-of-00001.csv"],
+            {
+                "train": ["train-00000-of-00002.jsonl", "train-00001-of-00002.jsonl"],
+                "eval": ["validation-00000-of-00001.csv"],
+            },
+        ),
+        (["train_v1_part_a.csv", "train_v1_part_b.csv"], {"train": ["train_v1_part_a.csv", "train_v1_part_b.csv"]}),
+        (["train.csv", "train-old.csv", "test_cases.csv", "dev.csv"], {"train": ["train.csv"], "eval": ["dev.csv"]}),
+    ],
+)
+def test_names_that_go_on_count_where_no_file_is_called_train(
+    tmp_path: Path, names: list[str], expected: dict[str, list[str]]
+) -> None:
+    for name in names:
+        write(tmp_path / name, name)
+    read = read_source(str(tmp_path), COLUMNS)
+    assert {split: list(table.columns["text"]) for split, table in read.tables.items()} == expected
+    assert {path.name for path in read.files} == {name for each in expected.values() for name in each}
+    assert set(read.not_read) == set(names) - {name for each in expected.values() for name in each}
+
+
+def test_several_files_that_are_no_parts_are_refused_unless_one_is_named(tmp_path: Path) -> None:
+    for name in ("train-v1.1.csv", "train-v2.0.csv"):
+        write(tmp_path / name)
+    assert "has several files for train: train-v1.1.csv, train-v2.0.csv; take all but one away" in error_of(tmp_path)
+    (tmp_path / "train-v2.0.csv").rename(tmp_path / "dev-v1.csv")
+    write(tmp_path / "dev-v2.csv")
+    assert "take all but one away, or name one with --eval_dataset" in error_of(tmp_path)
+    read = read_source(str(tmp_path), COLUMNS, eval_source=str(tmp_path / "dev-v2.csv"))
+    assert [path.name for path in read.files] == ["train-v1.1.csv", "dev-v2.csv"]
+
+
 def test_a_folder_without_a_training_file_says_what_it_has(tmp_path: Path) -> None:
     write(tmp_path / "reviews.csv")
     write(tmp_path / "dev.csv")

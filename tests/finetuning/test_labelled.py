@@ -516,6 +516,8 @@ def test_columns_in_a_sentence(tmp_path):
     data = load_labelled(source, eval_source=source, **asked)
     assert data.eval["text"][3] == 'Is "He" the same as 3?'
     assert data.eval["text_pair"][3] == "He saw 3."
+    named = write(tmp_path / "braces.jsonl", [{"{text}": f"He saw {n}.", "label": n % 2} for n in range(40)])
+    assert load_labelled(named, eval_source=named, text_column="{text}").eval["text"][3] == "He saw 3."
     message = error_of(source, text_column="{one} and {three}")
     assert message.endswith(
         "rows.jsonl has no column 'three'; it has text, one, two, label (name yours with --text_column)"
