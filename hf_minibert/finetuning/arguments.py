@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from hf_minibert.errors import UserError
-from hf_minibert.hub.arguments import SharingArguments
+from hf_minibert.hub.arguments import SharingArguments, require_license
 
 TaskName = Literal[
     "text-classification",
@@ -37,7 +37,7 @@ TASK_FLAGS: dict[TaskName, tuple[str, ...]] = {
     "multiple-choice": (
         *("question_column", "context_column", "choices_columns", "label_column", "classifier_pooling", *_LORA),
     ),
-    "causal-lm": ("text_column", "one_document_per_row"),
+    "causal-lm": ("text_column", "one_document_per_row", *_LORA),
     "translation": (
         *("source_lang", "target_lang", "decoder_name_or_path", "num_beams", "length_penalty"),
         "label_smoothing_factor",
@@ -60,6 +60,8 @@ class DataArguments:
     translation also the beginning of two text files, as in data/dev."""
     test_dataset: str | None = None
     """A file to measure once, at the end, likewise."""
+    dataset_license: str | None = None
+    """The licence of the data by the Hub's identifier, such as cc-by-4.0, for the model card."""
     text_column: str | None = None
     """The column of the text. Default: text, or another usual name that is unmistakable. For text-classification also a
     sentence with columns in braces, as in `--text_column "Question: {question}"`."""
@@ -240,6 +242,8 @@ class FinetuneArguments(
             if self.model is not None and self.decoder_name_or_path is None:
                 rates = MUON_LEARNING_RATES if self.task == "translation" else {}
                 self.learning_rate = rates.get(self.model.rpartition("-")[2], NEW_LEARNING_RATE)
+        if self.dataset_license is not None:
+            require_license(self.dataset_license, "dataset_license")
         for name, value in vars(self).items():
             if isinstance(value, float) and not math.isfinite(value):
                 raise UserError(f"{name} must be a finite number, got {value}")

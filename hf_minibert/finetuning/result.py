@@ -190,6 +190,7 @@ def finetuning_results(run: Run, kept_seed: Outcome, outcomes: dict[int, Outcome
             "hub_id": data.hub_id,
             "config": arguments.dataset.partition(":")[2] or None if data.hub_id else None,
             "is_builtin": arguments.dataset == BUILTIN,
+            "license": arguments.dataset_license,
             "examples_word": task.examples_word,
             "train_examples": len(examples["train"]),
             "eval_examples": len(examples["eval"]),

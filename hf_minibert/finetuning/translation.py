@@ -285,7 +285,7 @@ class Translation(Task):
         tokens = prediction.predictions
         tokens = np.where(tokens == IGNORE_INDEX, tokenizer.pad_token_id, tokens)
         self.translations[split] = [text.strip() for text in tokenizer.batch_decode(tokens, skip_special_tokens=True)]
-        computed = TranslationMetrics().compute(
+        computed = TranslationMetrics(keep_in_memory=True).compute(
             predictions=self.translations[split], references=self.examples[split]["target"]
         )
         assert computed is not None

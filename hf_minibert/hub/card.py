@@ -239,7 +239,10 @@ def _shareable(folder: Path, given: Any) -> Any:
 
     def reduce(value: Any) -> Any:
         if isinstance(value, list):
-            return [reduce(item) for item in value]
+            last = [reduce(item) for item in value]
+            if len({*last}) == len({*value}):
+                return last
+            return ["/".join(re.split(r"[/\\]", item.rstrip("/\\"))[-2:]) for item in value]  # or two would be alike
         if not isinstance(value, str) or re.split("[:@]", value, maxsplit=1)[0] in hub_ids:
             return value
         name = re.split(r"[/\\]", value.rstrip("/\\"))[-1]

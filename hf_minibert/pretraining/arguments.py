@@ -132,8 +132,8 @@ class HardwareArguments:
     and a --budget of five minutes or more; 256 and fifteen minutes if the CPU does not compute in bfloat16. Else no."""
     gradient_checkpointing: bool = False
     """Compute each layer again for its gradient instead of storing its values: slower, but needs less memory."""
-    dataloader_num_workers: int = 0
-    """Processes that prepare batches beside each training process."""
+    dataloader_num_workers: int | None = None
+    """Processes that prepare batches beside each training process. Default: one for a CUDA GPU, else none."""
 
 
 @dataclass(kw_only=True)

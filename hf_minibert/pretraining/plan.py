@@ -47,6 +47,7 @@ class DecidedArguments(PretrainArguments):
     attn_implementation: Any
     mixed_precision: Any
     compile: bool
+    dataloader_num_workers: int
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -136,7 +137,9 @@ def decide(arguments: PretrainArguments) -> DecidedArguments:
     compiles = arguments.compile
     if compiles is None:
         compiles = has_compiler() and compiling_pays(length, End.of(arguments).seconds)
-    decay = arguments.weight_decay
+    decay, workers = arguments.weight_decay, arguments.dataloader_num_workers
+    if workers is None:
+        workers = int(torch.cuda.is_available())  # while a GPU computes, it prepares the next batches
     evaluated = OBJECTIVES[objective].evaluated_tokens
     given = {field.name: getattr(arguments, field.name) for field in dataclasses.fields(PretrainArguments)}
     return DecidedArguments(
@@ -152,6 +155,7 @@ def decide(arguments: PretrainArguments) -> DecidedArguments:
             "attn_implementation": arguments.attn_implementation or fastest_attention(length, is_compiled=compiles),
             "mixed_precision": arguments.mixed_precision or ("bf16" if computes_in_bfloat16() else "no"),
             "compile": compiles,
+            "dataloader_num_workers": workers,
         }
     )
 

@@ -107,3 +107,21 @@ def test_what_adapters_cannot_do(inputs: Path, tmp_path: Path) -> None:
     with pytest.raises(UserError, match="lora_rank must be positive, got 0"):
         asked(inputs, tmp_path / "out", lora_rank=0)
     assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing` is deprecated:FutureWarning")
+def test_a_decoder_goes_on_learning_with_adapters(inputs: Path, tmp_path: Path) -> None:
+    texts = [{"text": f"The king number {number} went to the sea."} for number in range(60)]
+    (tmp_path / "texts.jsonl").write_text("".join(json.dumps(row) + "\n" for row in texts))
+    more = {"task": "causal-lm", "dataset": str(tmp_path / "texts.jsonl"), "learning_rate": 3e-2}
+    folder = tmp_path / "adapters"
+    assert finetune(asked(inputs, folder, "minigpt", **more)) == 0
+    assert finetune(asked(inputs, tmp_path / "merged", "minigpt", merge_lora=True, **more)) == 0
+    base = AutoModelForCausalLM.from_pretrained(inputs / "minigpt", config=AutoConfig.from_pretrained(folder))
+    ids = AutoTokenizer.from_pretrained(folder)("The king went to the sea.", return_tensors="pt").input_ids
+    with torch.no_grad():
+        before = base.eval()(ids).logits
+        adapted = PeftModel.from_pretrained(base, folder).eval()(input_ids=ids).logits
+        merged = AutoModelForCausalLM.from_pretrained(tmp_path / "merged").eval()(ids).logits
+    assert (adapted - before).abs().max() > 1e-3, "something was learned"
+    torch.testing.assert_close(merged, adapted, rtol=0, atol=1e-4)

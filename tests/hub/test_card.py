@@ -250,6 +250,26 @@ def test_a_licence_is_stated_where_it_is_known(tmp_path: Path):
         assert f"The code is under the MIT licence. {stated}" in card
 
 
+def test_the_licence_of_a_fine_tunings_data_is_the_one_that_was_stated(tmp_path: Path):
+    for stated, said in (
+        ({"license": "cc-by-4.0"}, "Licence of the data, as stated for the run: `cc-by-4.0`."),
+        ({"license": None}, "No licence was stated for the data (`--dataset_license`)."),
+    ):
+        own = FINETUNED | {"dataset": FINETUNED["dataset"] | {"is_builtin": False} | stated}
+        assert said in render_card(write_run(tmp_path / "run", own))
+
+
+def test_corpora_of_one_name_are_told_apart(tmp_path: Path):
+    folder = write_run(tmp_path, PRETRAINED)
+    arguments = json.loads((folder / "arguments.json").read_text())
+    for corpus, shown in (
+        (["/home/me/a/train.jsonl", "/home/me/b/train.jsonl"], ["a/train.jsonl", "b/train.jsonl"]),
+        (["/home/me/a/train.jsonl", "/home/me/b/more.jsonl"], ["train.jsonl", "more.jsonl"]),
+    ):
+        (folder / "arguments.json").write_text(json.dumps(arguments | {"corpus": corpus}))
+        assert shareable_arguments(folder)["corpus"] == shown
+
+
 def test_the_licence_of_the_text_is_the_one_that_was_stated(tmp_path: Path):
     own_text = PRETRAINED["corpus"] | {"name": "books.txt", "is_builtin": False}
     card = render_card(write_run(tmp_path / "run", PRETRAINED | {"corpus": own_text | {"licenses": None}}))
