@@ -26,7 +26,7 @@ import torch
 from hf_minibert.command_line import invocation, run
 from hf_minibert.errors import UserError
 from hf_minibert.runs.hardware import hardware
-from runs import REPOSITORY, Benchmark, results_so_far, write_results
+from runs import REPOSITORY, Benchmark, machine, results_so_far, write_results
 
 COMMANDS = {
     "install": "pip install --no-compile '.[onnx]'",
@@ -114,7 +114,7 @@ def main(arguments: Arguments) -> int:
     if unknown:
         raise UserError(f"steps are {', '.join(COMMANDS)}, got {', '.join(unknown)}")
     settings = {"hardware": hardware(torch.device("cpu"))}
-    file = arguments.results / "browser_tab.json"
+    file = arguments.results / f"{'-'.join(('browser_tab', *machine()))}.json"
     figures = results_so_far(file, settings) or {**settings, "command": invocation(), "steps": {}}
     for step in COMMANDS:
         if step in arguments.steps and step not in figures["steps"]:

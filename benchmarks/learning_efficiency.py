@@ -369,7 +369,7 @@ def efficiency() -> list[str]:
         f"Same time, same text ({', '.join(bert['corpus'])}; last row: Shakespeare), weights equal within {apart}%. "
         f"On a CPU {precisions(gpt)}. On a GPU nanogpt computes in {on_gpu}, and ours reads "
         f"{TOKENS_PER_BATCH['cuda']:,} tokens a step where its peers read eight rows, and has them prepared by a "
-        f"process beside it (`--dataloader_num_workers 1`; the default is {PretrainArguments.dataloader_num_workers}). "
+        "process beside it, as is the default there. "
         f"A peer's learning rate is the best of four after {tried} each. Shakespeare: nanoGPT has its own settings; "
         "the shape and the rate of ours were chosen on the training text. "
         '"Documents held out" also tuned our defaults; "other texts" tuned nothing. '

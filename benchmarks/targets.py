@@ -21,7 +21,8 @@ class Target:
     asked: str
     file: str | tuple[str, ...]
     """The result file that has it, or several, of which the first that is there counts. A CPU without bfloat16 has a
-    file of this name and `-fp32`."""
+    file of this name and `-fp32`, a GPU one of this name and `-cuda`; without a file, or where no command writes one
+    yet, the cell is empty."""
     read: Callable[[Figures], str]
     """The cell of the table, out of that file."""
 
@@ -85,6 +86,27 @@ def share_below(figures: Figures, peer: str) -> str:
 def times_to_loss(figures: Figures, peer: str) -> str:
     """Of each seed, the time to a peer's loss; empty if it was not measured beside ours."""
     return ", ".join(time_to_loss(one, peer) for one in figures["runs"]) if peer in figures["peers"] else ""
+
+
+def reached(figures: Figures, digits: str = ".2f") -> str:
+    """The loss of ours, in the measure of the file."""
+    return f"{mean(figures, 'ours'):{digits}} ({seeds(figures)})"
+
+
+def lowest(figures: Figures) -> str:
+    """Nats per character of ours, of each seed."""
+    return ", ".join(f"{one['ours']['loss']:.3f}" for one in figures["runs"])
+
+
+def cold_start(figures: Figures) -> str:
+    """The CPU time of a first prediction, as a share of stock BERT's."""
+    ratios = [table["rows"][-1]["ratio"] for table in figures["tables"] if table["kind"] == "cold start"]
+    return ", ".join(f"{1 / ratio:.2f}" for ratio in ratios)
+
+
+def whole_way(figures: Figures) -> str:
+    """Seconds of all steps."""
+    return f"{sum(step['seconds'] for step in figures['steps'].values()):.0f}"
 
 
 def below_nanogpt(figures: Figures) -> str:
@@ -198,6 +220,15 @@ TARGETS = [
     Target("time to the loss of the best stock parts", "≤ 50%", GPT, partial(times_to_loss, peer="best-stock")),
     Target("Shakespeare by character: nats below nanoGPT", "≥ 0.2", "shakespeare", below_nanogpt),
     Target("the same on a slower CPU", "≥ 0.2", "shakespeare-slower-cpu", below_nanogpt),
+    Target("masked LM, 10 minutes: nats per masked token", "≤ 3.60", BERT, reached),
+    Target("causal LM, 10 minutes: bits per byte", "≤ 1.68", GPT, partial(reached, digits=".3f")),
+    Target("Shakespeare by character, 10 minutes: nats", "≤ 1.4697", "shakespeare-10m", lowest),
+    Target("first prediction of a new process: its CPU time, stock BERT = 1", "≤ 1.0", "inference_speed", cold_start),
+    Target("seconds from an empty machine to a model in a tab, in four commands", "≤ 300", "browser_tab", whole_way),
+    Target("`mini` on a GPU: million tokens a second", "≥ 2", (), str),
+    Target("`medium` on a GPU: share of the peak of 990 TFLOP/s", "≥ 40%", (), str),
+    Target("the same, stock `Trainer` in bf16, compiled = 1", "≥ 3", (), str),
+    Target("share of time in which the GPU waits", "≤ 5%", (), str),
 ]
 
 
@@ -210,5 +241,6 @@ def table() -> list[str]:
         there = [path for path in paths if path.exists()]
         return target.read(json.loads(there[0].read_text(encoding="utf-8"))) if there else ""
 
-    rows = (f"| {one.what} | {one.asked} | {cell(one, '')} | {cell(one, '-fp32')} |" for one in TARGETS)
-    return ["| | asked | CPU with bfloat16 | CPU without |", "|---|---:|---:|---:|", *rows]
+    suffixes = ("", "-fp32", "-cuda")
+    rows = (f"| {one.what} | {one.asked} | {' | '.join(cell(one, suffix) for suffix in suffixes)} |" for one in TARGETS)
+    return ["| | asked | CPU with bfloat16 | CPU without | GPU |", "|---|---:|---:|---:|---:|", *rows]
