@@ -20,6 +20,7 @@ from loopback_hub import READ_TOKEN, TOKEN, Failure, LoopbackHub, Repository, se
 from test_card import ARGUMENTS, CONFIG, FINETUNED, PRETRAINED, write_run
 
 from hf_minibert import MiniBertConfig, MiniBertForPreTraining
+from hf_minibert.assets import model_folder
 from hf_minibert.errors import UserError
 from hf_minibert.files import Manifest
 from hf_minibert.hub import patience
@@ -770,6 +771,27 @@ def test_a_run_publishes_itself(
     card = commit["README.md"].decode()
     assert "push_to_hub" not in card
     assert ModelCard(card).data.eval_results
+
+
+@pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing` is deprecated:FutureWarning")  # PEFT's own call
+@pytest.mark.parametrize("lora_rank", [None, 2])
+def test_a_fine_tuning_publishes_itself(
+    hub: LoopbackHub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, lora_rank: int | None
+):
+    """With its picture; adapters go up in place of weights."""
+    monkeypatch.setenv("HF_TOKEN", TOKEN)
+    rows = [{"text": f"A text number {number}.", "label": "ab"[number % 2]} for number in range(40)]
+    (tmp_path / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    options = {"model_name_or_path": model_folder("minibert-tiny"), "dataset": tmp_path / "rows.jsonl"}
+    options |= {"output_dir": tmp_path / "run", "num_train_epochs": 1, "lora_rank": lora_rank, "mixed_precision": "no"}
+    given = {name: value for name, value in options.items() if value is not None}
+    assert call("finetune.py", monkeypatch, *flags(given), "--push_to_hub", "me/model") == 0
+    (commit,) = hub.commits()
+    weights = "model.safetensors" if lora_rank is None else "adapter_model.safetensors"
+    assert commit[weights] == (tmp_path / "run" / weights).read_bytes()
+    assert ("model.safetensors" in commit) is (lora_rank is None)
+    assert "](predictions.png)" in commit["README.md"].decode()
+    assert commit["predictions.png"].startswith(b"\x89PNG")
 
 
 def test_a_run_that_may_not_publish_does_not_begin(
