@@ -28,8 +28,8 @@ FEATURES = Features(
         "row": Value("int64"),
     }
 )
-PARAGRAPHS, ID, ANSWER_START = "paragraphs", "id", "answer_start"
-"""SQuAD's own names, of the articles' paragraphs and of the questions' names."""
+PARAGRAPHS, ID, ANSWER_START, IS_IMPOSSIBLE = "paragraphs", "id", "answer_start", "is_impossible"
+"""SQuAD's own names, of the articles' paragraphs and of what questions have."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -79,7 +79,7 @@ def load_questions(
         if PARAGRAPHS in there and not {name for name, _ in given.values()} & set(there):
             return {"context_column": PARAGRAPHS}
         chosen = {option: name or choose_column(there, where, option, usual) for option, (name, usual) in given.items()}
-        more = {"id": ID, "answer_start": ANSWER_START}
+        more = {"id": ID, "answer_start": ANSWER_START, "is_impossible": IS_IMPOSSIBLE}
         return chosen | {option: name for option, name in more.items() if name in there}
 
     if source == "builtin":
@@ -146,10 +146,15 @@ def _questions(table: Table, columns: Mapping[str, str]) -> Iterator[tuple[str, 
     if columns["context_column"] != PARAGRAPHS or "question_column" in columns:
         names = ("question_column", "context_column", "answers_column")
         nothing = [None] * len(table)
-        ids, starts = (table.columns[columns[name]] if name in columns else nothing for name in ("id", "answer_start"))
-        each = zip(ids, starts, *(table.columns[columns[name]] for name in names), strict=True)
-        for index, (name, start, question, context, answers) in enumerate(each):
-            if start is not None and isinstance(answers, str | list):
+        ids, starts, marks = (
+            table.columns[columns[name]] if name in columns else nothing
+            for name in ("id", "answer_start", "is_impossible")
+        )
+        each = zip(ids, starts, marks, *(table.columns[columns[name]] for name in names), strict=True)
+        for index, (name, start, mark, question, context, answers) in enumerate(each):
+            if _is_impossible(mark, table.where(index), may_be_text=True):
+                answers = []  # those that stand there are only plausible
+            elif start is not None and isinstance(answers, str | list):
                 answers = _with_start(answers, start)
             yield table.where(index), int(table.numbers[index]), name, question, context, answers
         return
@@ -159,10 +164,16 @@ def _questions(table: Table, columns: Mapping[str, str]) -> Iterator[tuple[str, 
             for one in _objects(paragraph.get("qas"), table.where(index), "qas"):
                 number += 1
                 where = f"{table.where(index)}, question {shown(one.get(ID, number))}"
-                if (is_impossible := one.get("is_impossible", False)) not in (False, True, None):
-                    raise UserError(f"{where}: is_impossible is {shown(repr(is_impossible))}; give true or false")
-                answers = [] if is_impossible else one.get("answers")
+                answers = [] if _is_impossible(one.get(IS_IMPOSSIBLE), where) else one.get("answers")
                 yield where, number, one.get(ID), one.get("question"), paragraph.get("context"), answers
+
+
+def _is_impossible(mark: Any, where: str, *, may_be_text: bool = False) -> bool:
+    """Whether a question is said to have no answer, by a truth value or, in a table, its text."""
+    said = mark.strip().lower() if isinstance(mark, str) and may_be_text else mark
+    if said not in (False, True, None, *(("", "false", "true", "0", "1") if may_be_text else ())):
+        raise UserError(f"{where}: {IS_IMPOSSIBLE} is {shown(repr(mark))}; give true or false")
+    return said in (True, "true", "1")
 
 
 def _with_start(answers: Any, start: Any) -> Any:

@@ -133,6 +133,29 @@ def test_a_place_in_a_column_of_its_own_is_where_the_answer_is(tmp_path: Path, s
     assert load_questions(str(tmp_path)).splits["train"]["start"][:] == [13, 13, 17]
 
 
+@pytest.mark.parametrize(("suffix", "marks"), [("jsonl", [False, True, None]), ("csv", ["False", "True", ""])])
+def test_a_question_of_a_table_may_be_marked_as_one_without_an_answer(
+    tmp_path: Path, suffix: str, marks: list[Any]
+) -> None:
+    """As in SQuAD 2.0, where what stands beside it is only plausible."""
+    rows = [
+        {"question": f"Who {at}?", "context": "The king saw it.", "answer": "king", "is_impossible": mark}
+        for at, mark in enumerate(marks)
+    ]
+    for name in ("train", "dev"):
+        lines = [json.dumps(row) for row in rows]
+        if suffix == "csv":
+            lines = [",".join(rows[0]), *(",".join(map(str, row.values())) for row in rows)]
+        (tmp_path / f"{name}.{suffix}").write_text("\n".join(lines) + "\n")
+    data = load_questions(str(tmp_path))
+    assert data.splits["eval"]["answers"][:] == [["king"], [], ["king"]]
+    assert data.may_lack
+    (tmp_path / f"train.{suffix}").write_text((tmp_path / f"train.{suffix}").read_text().replace("rue", "ruly"))
+    if suffix == "csv":
+        with pytest.raises(UserError, match="is_impossible is 'Truly'; give true or false"):
+            load_questions(str(tmp_path))
+
+
 def test_other_columns_and_no_ids(tmp_path: Path) -> None:
     rows = [{"query": "Where?", "passage": ONE, "answer": "Zürich", "nr": number} for number in range(2)]
     for name in ("train", "dev"):
