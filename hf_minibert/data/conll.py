@@ -14,10 +14,11 @@ from hf_minibert.data.bounded import DECOMPRESSORS
 from hf_minibert.data.tables import Table, text_lines
 from hf_minibert.errors import UserError
 
-SUFFIXES = (".conll", ".conll03", ".conll2003", ".bio", ".iob", ".iob2", ".bioes", ".txt")
+SUFFIXES = (".conll", ".conll03", ".conll2003", ".bio", ".iob", ".iob2", ".bioes", ".txt", ".tsv")
 WORDS, TAGS = "1", "last"
 """The columns by default: the first and the last one. Others are named by their number."""
 DOCUMENT_START = "-DOCSTART-"
+_HEADER = {"word", "words", "token", "tokens", "form", "tag", "tags", "ner", "ner_tag", "ner_tags", "label", "labels"}
 _COMMENT = re.compile(r"# [^=\t]*\w *=")
 
 
@@ -55,6 +56,8 @@ def read_conll(path: Path, columns: Mapping[str, str]) -> Table:
             continue
         if not width:
             width = len(cells)
+            if {cells[0].lower(), cells[-1].lower()} <= _HEADER:
+                raise UserError(f"{path}, line {number} looks like the names of the columns, not a word; take it out")
             _check_width(path, number, width, places, columns)
         if len(cells) != width:
             raise UserError(

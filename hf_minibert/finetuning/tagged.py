@@ -15,7 +15,7 @@ from datasets import Dataset
 
 from hf_minibert.data import conll
 from hf_minibert.data.splits import Source, choose_column, held_out, named, read_source, split_files
-from hf_minibert.data.tables import SUFFIXES, Table, listed, shown
+from hf_minibert.data.tables import SUFFIXES, Table, format_of, listed, shown
 from hf_minibert.errors import UserError
 
 WORD_COLUMNS = ("tokens", "words", "text", "sentence")
@@ -142,7 +142,10 @@ def _read(
         files = {split: parts[0] for split, parts in found.items()}
         if any(conll.is_conll(one[0]) and len(one) > 1 for one in found.values()):
             raise UserError(f"{path} has a split in several CoNLL files; join them into one")
+    known = (*conll.SUFFIXES, *SUFFIXES)
     for name in (source, *given.values()):
+        if Path(name).is_file() and format_of(Path(name), known)[1] is None:
+            raise UserError(f"{name} is none of {', '.join(known)}; a file with a word a line may be called *.conll")
         if conll.is_conll(Path(name)) and not Path(name).is_file():
             raise UserError(f"{name} does not exist or is no file; check the path")
     if not any(conll.is_conll(file) for file in files.values()):

@@ -38,6 +38,7 @@ def test_two_columns_compressed_without_a_blank_line_at_the_end(tmp_path: Path) 
     path.write_bytes(lzma.compress(b"a b\tB-X\nc\tO"))
     assert read(path) == [(["a b", "c"], ["B-X", "O"], 1)], "a tab parts, so a word may have a space"
     assert is_conll(path)
+    assert is_conll(tmp_path / "train.tsv")
     assert not is_conll(tmp_path / "train.jsonl.xz")
 
 
@@ -51,6 +52,7 @@ def test_other_columns_by_number(tmp_path: Path) -> None:
     ("text", "columns", "message"),
     [
         ("EU NNP O\nrejects O\n", COLUMNS, "line 2 has 2 columns, the first word 3; give each word as many"),
+        ("word\ttag\nEU\tO\n", COLUMNS, "line 1 looks like the names of the columns, not a word; take it out"),
         ("\n\nEU\n", COLUMNS, "line 3 has 1 column; give each word its tag behind it"),
         ("\n \n", COLUMNS, "has no words"),
         ("", COLUMNS, "is empty"),

@@ -224,3 +224,9 @@ def test_what_is_wrong_is_one_line(tmp_path: Path, case: str) -> None:
     with pytest.raises(UserError, match=message) as caught:
         load_tagged(source, **settings)
     assert "\n" not in str(caught.value)
+
+
+def test_a_file_of_unknown_form_says_what_it_may_be_called(tmp_path: Path) -> None:
+    (tmp_path / "eng.train").write_text("EU I-ORG\nrejects O\n")
+    with pytest.raises(UserError, match=r"eng.train is none of .conll, .*; a file with a word a line may be called \*"):
+        load_tagged(str(tmp_path / "eng.train"))
