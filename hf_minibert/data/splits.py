@@ -31,7 +31,7 @@ logger = logging.getLogger(__name__)
 
 SPLITS = {"train": ("train",), "eval": ("validation", "valid", "dev", "val"), "test": ("test",)}
 """The names of each split: of its file in a folder, without suffixes and in any case, or on the Hub."""
-_PART = re.compile(r"(.*[._-])(?:part[._-]?\w+|\d+-of-\d+)")
+_PART = re.compile(r"(.*[._-])(?:part(?:[._-]\w+|\d+)|\d+-of-(\d+))")
 _HUB_NAME = re.compile(r"[A-Za-z0-9][\w.-]*(/[\w.-]+)?(:[\w.+-]+)?")
 
 
@@ -118,6 +118,7 @@ def read_source(
         files = {"train": [path]}
         if path.is_dir():
             files, not_read = split_files(path, beside=given, takes_parts=True)
+            tell_files(files)
         if callable(columns):
             columns = columns(column_names(files["train"][0]), str(files["train"][0]))
         tables = {split: _read_parts(parts, columns) for split, parts in files.items()}
@@ -210,16 +211,23 @@ def split_files(
                 f"{folder} has several files for {split}: {listed(path.name for _, path in chosen)}; take all but one "
                 "away" + (f", or name one with --{split}_dataset" if split != "train" else "")
             )
+        if chosen and (part := _PART.fullmatch(chosen[0][0])) and int(part[2] or 0) not in (0, len(chosen)):
+            raise UserError(f"{folder} has {len(chosen)} of the {int(part[2])} parts of {split}; get the others, too")
         if chosen:
             files[split] = [path for _, path in chosen]
-            if not _split_of(chosen[0][0]):
-                logger.info("%s: %s", split, listed(path.name for path in files[split]))
     not_read = [path.name + "/" * path.is_dir() for path in sorted(others)]
     if "train" not in files:
         named = ", ".join(f"train{suffix}" for suffix in suffixes[:3:2])
         there = [*not_read, *(path.name for each in files.values() for path in each)]
         raise UserError(f"the folder {folder} has no training file ({named}, ...); beside that, it has {listed(there)}")
     return files, not_read
+
+
+def tell_files(files: Mapping[str, Sequence[Path]]) -> None:
+    """Say which files are read for the splits whose names go on."""
+    for split, parts in files.items():
+        if not _split_of(parts[0].name.partition(".")[0]):
+            logger.info("%s: %s", split, listed(path.name for path in parts))
 
 
 def _read_parts(parts: Sequence[Path], columns: Mapping[str, str]) -> Table:

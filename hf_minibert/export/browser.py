@@ -47,7 +47,7 @@ def write(name_or_path: str, static: str, *, library: str | None = None, quantiz
         name_or_path: the checkpoint.
         static: the folder to write.
         library: a folder with transformers.js, such as `node_modules`; default, npm downloads it once.
-        quantize: `int8`: the page computes with 8-bit numbers, and loads half as much.
+        quantize: `int8`: the page computes with 8-bit numbers, and loads a third to a half as much.
 
     Returns:
         What the export says of the model.

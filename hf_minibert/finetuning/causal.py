@@ -15,7 +15,16 @@ from transformers import AutoModelForCausalLM, EvalPrediction, PreTrainedTokeniz
 
 from hf_minibert.data.corpus import open_corpus
 from hf_minibert.data.sources import BUILTIN, TEXT_FORMATS
-from hf_minibert.data.splits import Source, choose_column, held_out, named, read_extra_file, read_source, split_files
+from hf_minibert.data.splits import (
+    Source,
+    choose_column,
+    held_out,
+    named,
+    read_extra_file,
+    read_source,
+    split_files,
+    tell_files,
+)
 from hf_minibert.data.tables import SUFFIXES, Table, format_of, listed, shown
 from hf_minibert.document_encoder import DocumentEncoder
 from hf_minibert.errors import UserError
@@ -270,7 +279,7 @@ def _sources(dataset: str, given: Mapping[str, str], column: str | None) -> tupl
         found, not_read = split_files(path, (*TEXT_FORMATS, *SUFFIXES), beside=given, takes_parts=True)
         files = {split: parts[0] for split, parts in found.items()}
         if any(_is_text(one[0]) and len(one) > 1 for one in found.values()):
-            raise UserError(f"{path} has a split in several text files; name the files of one with --dataset")
+            raise UserError(f"{path} has a split in several text files; join them into one")
     elif dataset != BUILTIN:
         files = {"train": path}
     if not all(map(_is_text, files.values())):
@@ -278,6 +287,7 @@ def _sources(dataset: str, given: Mapping[str, str], column: str | None) -> tupl
             raise UserError(f"{mixed[0]} is text, but {dataset} is a table; give both in one form")
         read = read_source(dataset, choose, eval_source=given.get("eval"), test_source=given.get("test"))
         return read, read.columns["text_column"]
+    tell_files({split: [file] for split, file in files.items()} if path.is_dir() else {})
     if column is not None:
         raise UserError(f"--text_column {column} names a column, but {dataset} is text; leave it out")
     tables = {split: _corpus(str(file)) for split, file in files.items()} or {"train": _corpus(dataset)}

@@ -14,7 +14,7 @@ from pathlib import Path
 from datasets import Dataset
 
 from hf_minibert.data import conll
-from hf_minibert.data.splits import Source, choose_column, held_out, named, read_source, split_files
+from hf_minibert.data.splits import Source, choose_column, held_out, named, read_source, split_files, tell_files
 from hf_minibert.data.tables import SUFFIXES, Table, format_of, listed, shown
 from hf_minibert.errors import UserError
 
@@ -153,6 +153,7 @@ def _read(
             if conll.is_conll(Path(name)):
                 raise UserError(f"{split}_dataset {name} is a CoNLL file, but {source} is none; give both in one form")
         return read_source(source, choose, eval_source=eval_source, test_source=test_source)
+    tell_files({split: [file] for split, file in files.items()} if path.is_dir() else {})
     for split, name in given.items():
         files[split] = Path(name)
     columns = {"text_column": words_column or conll.WORDS, "label_column": tags_column or conll.TAGS}

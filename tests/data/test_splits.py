@@ -116,6 +116,18 @@ def test_several_files_that_are_no_parts_are_refused_unless_one_is_named(tmp_pat
     assert [path.name for path in read.files] == ["train-v1.1.csv", "dev-v2.csv"]
 
 
+def test_a_word_that_begins_with_part_is_no_part(tmp_path: Path) -> None:
+    for name in ("train_partial.csv", "train_participants.csv"):
+        write(tmp_path / name)
+    assert "has several files for train: train_partial.csv, train_participants.csv" in error_of(tmp_path)
+
+
+def test_a_split_of_which_parts_are_missing_is_refused(tmp_path: Path) -> None:
+    write(tmp_path / "train-00000-of-00003.jsonl")
+    write(tmp_path / "train-00002-of-00003.jsonl")
+    assert "has 2 of the 3 parts of train; get the others, too" in error_of(tmp_path)
+
+
 def test_a_folder_without_a_training_file_says_what_it_has(tmp_path: Path) -> None:
     write(tmp_path / "reviews.csv")
     write(tmp_path / "dev.csv")
