@@ -97,7 +97,7 @@ def test_what_a_kill_left_is_no_checkpoint_and_not_in_the_way(tmp_path, monkeypa
     with monkeypatch.context() as killed:  # nothing is tidied up
         killed.setattr(shutil, "rmtree", lambda *_, **__: None)
         with pytest.raises(KeyboardInterrupt):
-            save_checkpoint(tmp_path, TrainState(step=2), lambda folder: [write(folder), signal.raise_signal(2)])
+            save_checkpoint(tmp_path, TrainState(step=2), lambda folder: [write(folder), signal.default_int_handler(2, None)])
     (left,) = (path for path in tmp_path.iterdir() if path.name != "checkpoint-1")
     assert checkpoints(tmp_path) == [tmp_path / "checkpoint-1"]
     assert TEMPORARY.fullmatch(left.name), "the next verb on the folder knows it by this name"
