@@ -4,7 +4,6 @@ import logging
 import os
 import pickle
 import shutil
-import signal
 from pathlib import Path
 
 import pytest
@@ -94,10 +93,15 @@ def test_an_interrupted_save_leaves_nothing_and_what_was_there(tmp_path, error, 
 
 def test_what_a_kill_left_is_no_checkpoint_and_not_in_the_way(tmp_path, monkeypatch):
     save(tmp_path, 1)
+
+    def interrupted(folder):
+        write(folder)
+        raise KeyboardInterrupt
+
     with monkeypatch.context() as killed:  # nothing is tidied up
         killed.setattr(shutil, "rmtree", lambda *_, **__: None)
         with pytest.raises(KeyboardInterrupt):
-            save_checkpoint(tmp_path, TrainState(step=2), lambda folder: [write(folder), signal.default_int_handler(2, None)])
+            save_checkpoint(tmp_path, TrainState(step=2), interrupted)
     (left,) = (path for path in tmp_path.iterdir() if path.name != "checkpoint-1")
     assert checkpoints(tmp_path) == [tmp_path / "checkpoint-1"]
     assert TEMPORARY.fullmatch(left.name), "the next verb on the folder knows it by this name"
