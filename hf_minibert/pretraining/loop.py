@@ -93,8 +93,6 @@ def pretrain(arguments: PretrainArguments, stop: StopSignal) -> int:
     """
     disable_progress_bar()  # of saving and loading, which are short and would break ours
     torch.set_flush_denormal(True)  # AdamW on subnormal moments is many times slower on CPUs
-    if not arguments.resume:
-        refuse_idle(arguments)
     check_run_folder(arguments)
     folder, end = Path(arguments.output_dir), End.of(arguments)
     checkpoint = newest_checkpoint(folder) if arguments.resume else None
@@ -105,8 +103,11 @@ def pretrain(arguments: PretrainArguments, stop: StopSignal) -> int:
         return 0
     if checkpoint is not None:
         checkpoint = resume_point(checkpoint, end)
+    plan = make_plan(arguments)
+    if not arguments.resume:
+        refuse_idle(plan)
     with ExitStack() as held:
-        return Pretraining(make_plan(arguments), held, checkpoint).run(stop)
+        return Pretraining(plan, held, checkpoint).run(stop)
 
 
 def is_finished(checkpoint: Path, end: End) -> bool:

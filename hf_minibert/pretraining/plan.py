@@ -115,17 +115,16 @@ def make_plan(arguments: PretrainArguments) -> Plan:
     )
 
 
-def refuse_idle(arguments: PretrainArguments) -> None:
+def refuse_idle(plan: Plan) -> None:
     """Check that a new run is given no flag that its objective does not use; earlier versions took and saved some.
 
     Raises:
         UserError: it is.
     """
-    chosen = choose_objective(arguments.model, family_name(arguments.model), arguments.objective)
     for name in ("mlm_probability", "masked_share"):
-        if name not in OBJECTIVES[chosen].flags and getattr(arguments, name) != getattr(PretrainArguments, name):
-            takers = [each for each, other in OBJECTIVES.items() if name in other.flags]
-            raise UserError(f"{name} is for {', '.join(takers)}, and this run learns {chosen}; leave it out")
+        if name not in plan.objective.flags and getattr(plan.arguments, name) != getattr(PretrainArguments, name):
+            takers = ", ".join(each for each, other in OBJECTIVES.items() if name in other.flags)
+            raise UserError(f"{name} is for {takers}, and this run learns {plan.arguments.objective}; leave it out")
 
 
 def decide(arguments: PretrainArguments) -> DecidedArguments:

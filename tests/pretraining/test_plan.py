@@ -39,7 +39,7 @@ def test_the_default_tokenizer_is_found_from_any_folder(tmp_path: Path, monkeypa
 )
 def test_settings_of_other_objectives_are_refused(model: str, settings: dict[str, Any], message: str) -> None:
     with pytest.raises(UserError, match=message):
-        refuse_idle(PretrainArguments(output_dir="x", model=model, **settings))
+        refuse_idle(make_plan(PretrainArguments(output_dir="x", model=model, **settings)))
 
 
 @pytest.mark.parametrize(
