@@ -1,9 +1,22 @@
-"""Take the pictures of the browser pages: `python docs/images/make.py`, with Chromium, npm and selenium installed."""
+"""Take the pictures of the browser pages, with Chromium, npm, selenium and Gradio installed.
+
+::
+
+    python docs/images/make.py
+    python docs/images/make.py runs/tagger runs/translator
+
+The second command takes those of your own checkpoints' pages: a picture of each tab, after its button was pressed.
+"""
 
 import functools
 import http.server
+import os
+import re
+import subprocess
+import sys
 import tempfile
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -18,6 +31,8 @@ from hf_minibert.export import browser
 
 HERE = Path(__file__).parent
 PICTURES = {"minibert-tiny": "demo-fill-mask.png", "minigpt-tiny": "demo-text-generation.png"}
+PAGES = {"minibert-tiny": ("Fill in words", "Attention", "Nearest sentences"), "minigpt-tiny": ("Go on with a text",)}
+"""Of which tabs of the Gradio page a picture is taken; the other tabs look alike."""
 SECONDS = 120
 
 
@@ -74,8 +89,54 @@ def use(driver: Any, address: str, text: str | None = None) -> str:
     return str(driver.find_element(By.ID, "result").text)
 
 
-def main() -> None:
-    """Take all pictures."""
+@contextmanager
+def gradio_page(checkpoint: str, home: Path) -> Iterator[str]:
+    """The address of `hf-minibert demo`, while the block runs."""
+    command = [sys.executable, "-m", "hf_minibert", "demo", "--model_name_or_path", checkpoint]
+    log = home / "demo.log"
+    settings = {"PYTHONUNBUFFERED": "1", "GRADIO_ANALYTICS_ENABLED": "0"}
+    with log.open("w") as output:
+        process = subprocess.Popen(command, env=os.environ | settings, stdout=output, stderr=subprocess.STDOUT)
+    try:
+        deadline = time.monotonic() + SECONDS
+        while not (found := re.search(r"http://127\.0\.0\.1:\d+", log.read_text())):
+            if process.poll() is not None or time.monotonic() > deadline:
+                raise RuntimeError(log.read_text())
+            time.sleep(0.2)
+        yield found[0]
+    finally:
+        process.terminate()
+        process.wait()
+
+
+def take_tabs(driver: Any, address: str, name: str, titles: tuple[str, ...] | None) -> None:
+    """A picture of tabs of a Gradio page, or of all of them, with what they answer to the texts that stand there."""
+
+    def shown(path: str) -> list[Any]:
+        return [element for element in driver.find_elements(By.XPATH, path) if element.is_displayed()]
+
+    driver.get(address)
+    wait = WebDriverWait(driver, SECONDS)
+    tabs = wait.until(lambda _: [tab.text for tab in shown("//button[@role='tab']") if tab.text])
+    for title in titles or tabs:
+        next(tab for tab in shown("//button[@role='tab']") if tab.text == title).click()
+        button = wait.until(lambda _: shown("//button[contains(@class, 'primary')]"))[0]
+        button.click()
+        time.sleep(1)  # until the page says that it computes
+        wait.until(lambda _: not shown("//*[contains(@class, 'eta-bar') or contains(@class, 'progress-text')]"))
+        time.sleep(1)  # what has arrived fades in
+        driver.save_screenshot(str(HERE / f"page-{name}-{title.split()[0].lower()}.png"))
+
+
+def main(checkpoints: list[str]) -> None:
+    """Take all pictures, or those of the pages of some checkpoints."""
+    with tempfile.TemporaryDirectory() as home, chromium() as driver:
+        driver.set_window_size(1000, 900)
+        for checkpoint in checkpoints or PAGES:
+            with gradio_page(checkpoint, Path(home)) as address:
+                take_tabs(driver, address, Path(checkpoint).name, None if checkpoints else PAGES[checkpoint])
+    if checkpoints:
+        return
     with tempfile.TemporaryDirectory() as home, chromium() as driver:
         for model, picture in PICTURES.items():
             folder = Path(home) / model
@@ -86,4 +147,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    main(sys.argv[1:])

@@ -17,6 +17,7 @@ from hf_minibert.data.documents import is_held_out
 from hf_minibert.data.sources import as_path
 from hf_minibert.data.tables import (
     SUFFIXES,
+    MayLack,
     Table,
     column_names,
     format_of,
@@ -159,16 +160,18 @@ def read_extra_file(source: str, columns: Mapping[str, str], option: str) -> Tab
 
 def table_of(rows: Dataset, name: str, columns: Mapping[str, str]) -> Table:
     """The columns of a data set that `datasets` has opened."""
+    lacks = {one for one in columns.values() if one not in rows.column_names and isinstance(one, MayLack)}
     for option, column in columns.items():
-        if column not in rows.column_names:
+        if column not in rows.column_names and column not in lacks:
             raise missing_column(name, option, column, rows.column_names)
     if not len(rows):
         raise UserError(f"{name} has no rows")
-    features = {column: rows.features[column] for column in columns.values()}
+    features = {column: rows.features[column] for column in columns.values() if column not in lacks}
     items = {column: getattr(feature, "feature", feature) for column, feature in features.items()}  # of lists
     names = {column: item.names for column, item in items.items() if isinstance(item, ClassLabel)}
     kinds = rows.features.arrow_schema
-    values = {column: shortest(list(rows[column]), kinds.field(column).type) for column in columns.values()}
+    values = {column: shortest(list(rows[column]), kinds.field(column).type) for column in features}
+    values |= {column: [None] * len(rows) for column in lacks}
     return Table(name, values, range(1, len(rows) + 1), class_names=names)
 
 

@@ -45,6 +45,10 @@ _PIECE_BYTES = 1 << 20
 _PARQUET_ROWS = 1_000
 
 
+class MayLack(str):
+    """The name of a column that a table need not have; where it has not, the values are None."""
+
+
 @dataclass(frozen=True)
 class Table:
     """Columns of one split, as they are written."""
@@ -221,14 +225,14 @@ class _Columns:
         self._options = {name: option for option, name in columns.items()}
         self._values: dict[str, list[Any]] = {name: [] for name in self._options}
         self._lines = array("q")
-        self._places: list[int] | None = None
+        self._places: list[int | None] | None = None
 
     def add_object(self, line: int, row: dict[str, Any]) -> None:
         """Add a row that has names."""
         for name, values in self._values.items():
-            if name not in row:
+            if name not in row and not isinstance(name, MayLack):
                 raise missing_column(f"{self._path}, line {line}", self._options[name], name, row)
-            values.append(row[name])
+            values.append(row.get(name))
         self._lines.append(line)
         self._expansion.add(ROW_BYTES)
 
@@ -237,14 +241,14 @@ class _Columns:
         if self._places is None:
             names = [cell.strip() for cell in cells]
             for name, option in self._options.items():
-                if name not in names:
+                if name not in names and not isinstance(name, MayLack):
                     raise missing_column(str(self._path), option, name, names, " in its first line, which names them")
                 if names.count(name) > 1:
                     raise UserError(f"{self._path} has two columns {name!r}; rename one in its first line")
-            self._places = [names.index(name) for name in self._values]
+            self._places = [names.index(name) if name in names else None for name in self._values]
             return
         for values, place in zip(self._values.values(), self._places, strict=True):
-            values.append(cells[place])
+            values.append(None if place is None else cells[place])
         self._lines.append(line)
         self._expansion.add(ROW_BYTES)
 
@@ -563,11 +567,13 @@ def _check_surrogates(row: dict[str, Any], where: str) -> None:
 
 def _read_parquet(path: Path, columns: Mapping[str, str], expansion: Expansion) -> Table:
     with _parquet(path, expansion) as source:
-        names = list(dict.fromkeys(columns.values()))
         with pyarrow.parquet.ParquetFile(source) as file:
-            schema, chunks = file.schema_arrow, parquet_chunks(source, file.metadata, names)
+            schema = file.schema_arrow
+            lacks = {name for name in columns.values() if name not in schema.names and isinstance(name, MayLack)}
+            names = [name for name in dict.fromkeys(columns.values()) if name not in lacks]
+            chunks = parquet_chunks(source, file.metadata, names)
         for option, column in columns.items():
-            if column not in schema.names:
+            if column not in schema.names and column not in lacks:
                 raise missing_column(str(path), option, column, schema.names)
             if schema.names.count(column) > 1:
                 raise UserError(f"{path} has two columns {column!r}; rename one")
@@ -582,6 +588,7 @@ def _read_parquet(path: Path, columns: Mapping[str, str], expansion: Expansion) 
                 for name in names:
                     values[name] += _values_of(batch.column(name), expansion)
                 expansion.add(ROW_BYTES * batch.num_rows)
+    values |= {name: [None] * metadata.num_rows for name in lacks}
     class_names = _class_names(path, schema, names)
     return Table(str(path), values, range(1, metadata.num_rows + 1), class_names=class_names)
 

@@ -34,8 +34,8 @@ class OfflineMetric(evaluate.Metric):  # type: ignore[misc]  # evaluate publishe
 class ClassificationMetrics(OfflineMetric):
     """Accuracy, F1 and Matthews correlation of class ids; used as any metric of `evaluate`.
 
-    `macro_f1` is the mean of the labels' F1. Told that there are two labels (`num_labels=2`), it also gives
-    `positive_f1`, the F1 of class id 1, which is what benchmarks of two labels call F1.
+    `macro_f1` is the mean of the labels' F1. Of two labels it also gives `positive_f1`, the F1 of class id 1, which is
+    what benchmarks of two labels call F1. There are two if `num_labels` says so or, without it, no class id is above 1.
     """
 
     columns = {"predictions": datasets.Value("int64"), "references": datasets.Value("int64")}
@@ -82,7 +82,7 @@ def classification_scores(
         "accuracy": float(accuracy_score(references, predictions)),
         "macro_f1": float(f1_score(references, predictions, average="macro", zero_division=0)),
     }
-    if num_labels == 2:
+    if num_labels == 2 or (num_labels is None and max(np.max(references), np.max(predictions)) <= 1):
         found["positive_f1"] = float(f1_score(references, predictions, zero_division=0))
     return found | {"matthews_correlation": matthews_correlation(references, predictions)}
 

@@ -128,7 +128,8 @@ class ModelArguments:
     for choices: the means of both, compared, which stock classes cannot do (mean can be exported). In the classic
     architecture what the model has, cls unless it says otherwise, as in BERT, to which others cannot be exported."""
     class_weights: Literal["balanced"] | None = None
-    """Weights of the labels in the loss: `balanced` makes rare labels count as much as common ones."""
+    """Weights of the labels in the loss: `balanced` makes rare labels count as much as common ones; where a text may
+    have several, the texts that have a label as much as those that have not."""
     lora_rank: int | None = None
     """Train low-rank adapters (LoRA) of this rank and the head in place of all weights; needs the extra `peft`."""
     merge_lora: bool = False

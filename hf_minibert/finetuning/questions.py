@@ -12,14 +12,17 @@ from typing import Any
 
 from datasets import Dataset, Features, List, Value
 
-from hf_minibert.data.splits import choose_column, held_out, read_source
-from hf_minibert.data.tables import Table, listed, shown
+from hf_minibert.data.splits import SPLITS, choose_column, held_out, read_source
+from hf_minibert.data.tables import MayLack, Table, listed, shown
 from hf_minibert.errors import UserError
 
 QUESTION_COLUMNS = ("question", "query")
 CONTEXT_COLUMNS = ("context", "passage", "paragraph", "text")
 ANSWERS_COLUMNS = ("answers", "answer")
 """What columns of questions, texts and answers are called; the first name goes before the others."""
+MOST_MISPLACED = 0.01
+"""Up to this share of the answers may stand elsewhere than is said; more are a fault of the file, such as places that
+count bytes."""
 FEATURES = Features(
     {
         **{name: Value("string") for name in ("id", "question", "context")},
@@ -79,8 +82,7 @@ def load_questions(
         if PARAGRAPHS in there and not {name for name, _ in given.values()} & set(there):
             return {"context_column": PARAGRAPHS}
         chosen = {option: name or choose_column(there, where, option, usual) for option, (name, usual) in given.items()}
-        more = {"id": ID, "answer_start": ANSWER_START, "is_impossible": IS_IMPOSSIBLE}
-        return chosen | {option: name for option, name in more.items() if name in there}
+        return chosen | {name: MayLack(name) for name in (ID, ANSWER_START, IS_IMPOSSIBLE)}
 
     if source == "builtin":
         raise UserError("there is no builtin data with questions; give a file, a folder or a name on the Hub")
@@ -97,7 +99,9 @@ def load_questions(
             raise UserError(f"no question of test_dataset {test_source} has an answer; leave it out")
         notes.append(f"not measured: {read.tables['test'].name}, no question of which has an answer")
         del splits["test"]
-    splits["train"] = _matching(splits["train"], read.tables["train"], notes)
+    for split in SPLITS:
+        if split in splits:
+            splits[split] = _matching(split, splits[split], read.tables[split], notes)
     if "eval" not in splits:
         train = splits["train"]
         out = held_out(train["context"][:], source)  # all questions of a text are on one side
@@ -144,13 +148,8 @@ def _dataset(table: Table, columns: Mapping[str, str]) -> Dataset:
 def _questions(table: Table, columns: Mapping[str, str]) -> Iterator[tuple[str, int, Any, Any, Any, Any]]:
     """Place, number, id, question, text and answers of each question."""
     if columns["context_column"] != PARAGRAPHS or "question_column" in columns:
-        names = ("question_column", "context_column", "answers_column")
-        nothing = [None] * len(table)
-        ids, starts, marks = (
-            table.columns[columns[name]] if name in columns else nothing
-            for name in ("id", "answer_start", "is_impossible")
-        )
-        each = zip(ids, starts, marks, *(table.columns[columns[name]] for name in names), strict=True)
+        names = (ID, ANSWER_START, IS_IMPOSSIBLE, "question_column", "context_column", "answers_column")
+        each = zip(*(table.columns[columns[name]] for name in names), strict=True)
         for index, (name, start, mark, question, context, answers) in enumerate(each):
             if _is_impossible(mark, table.where(index), may_be_text=True):
                 answers = []  # those that stand there are only plausible
@@ -227,26 +226,39 @@ def _answers(where: str, value: Any) -> tuple[list[str], list[int] | None]:
     return texts, places
 
 
-def _matching(train: Dataset, table: Table, notes: list[str]) -> Dataset:
-    """The training questions whose answer stands where it should; how many do not is noted."""
-    kept, first = list[int](), ""
-    columns = (train[name] for name in ("context", "answers", "start", "id"))
+def _matching(split: str, rows: Dataset, table: Table, notes: list[str]) -> Dataset:
+    """The training questions whose answer stands where it should; how many do not is noted.
+
+    Of other splits, all questions: what is measured compares texts, which may stand nowhere.
+
+    Raises:
+        UserError: too many do not.
+    """
+    kept, misplaced, nowhere = list[int](), list[str](), list[str]()
+    columns = (rows[name] for name in ("context", "answers", "start", "id"))
     for place, (context, answers, start, name) in enumerate(zip(*columns, strict=True)):
         if not answers or (start >= 0 and context.startswith(answers[0], start)):
             kept.append(place)
-        elif not first:
-            there = context[max(0, start) : max(0, start) + len(answers[0])]
-            stands = f"at {start} stands {shown(repr(there))}" if start >= 0 else "it is nowhere"
-            first = f"the first is {shown(name)}: the answer is {shown(repr(answers[0]))}, but {stands}"
-    missing = len(train) - len(kept)
-    if 2 * missing > len(train):
+            continue
+        said = f"the first is {shown(name)}: the answer is {shown(repr(answers[0]))}, but "
+        if start >= 0:
+            misplaced.append(f"{said}at {start} stands {shown(repr(context[start : start + len(answers[0])]))}")
+        elif split == "train":
+            nowhere.append(f"{said}it is nowhere in the context")
+    count = sum(map(bool, rows["answers"]))
+    if len(misplaced) > MOST_MISPLACED * count or 2 * len(nowhere) > count:
+        wrong = misplaced or nowhere
         raise UserError(
-            f"{table.name}: {missing:,} of {len(train):,} answers are not where answer_start says ({first}); it counts "
-            "characters of the context, from 0"
+            f"{table.name}: {len(wrong):,} of {count:,} answers are "
+            + (
+                f"not where answer_start says ({wrong[0]}); it counts characters of the context, from 0. Correct them, "
+                "or take their questions away"
+                if misplaced
+                else f"no part of their context ({wrong[0]}); give answers as they stand there"
+            )
         )
-    if missing:
-        notes.append(
-            f"train: {missing:,} of {len(train):,} questions are left out, whose answer is not where answer_start "
-            f"says; {first}"
-        )
-    return train.select(kept) if missing else train
+    for wrong, words in ((misplaced, "not where answer_start says"), (nowhere, "no part of its context")):
+        if wrong:
+            left_out = " left out, since their answer is" if split == "train" else " kept, though their answer is"
+            notes.append(f"{split}: {len(wrong):,} of {count:,} questions are{left_out} {words}; {wrong[0]}")
+    return rows.select(kept) if split == "train" and len(kept) < len(rows) else rows

@@ -70,7 +70,7 @@ class WeightedTrainer(DurableTrainer):
     """A `Trainer` in whose loss the labels have weights."""
 
     def __init__(self, *, class_weights: Tensor, **arguments: Any) -> None:
-        """`class_weights`: (labels,), with a mean of about 1."""
+        """`class_weights`: (labels,); or (2, labels) where a text may have several: if it has it not, and if it has."""
         super().__init__(**arguments)
         self._class_weights = class_weights.to(self.args.device)
 
@@ -79,11 +79,16 @@ class WeightedTrainer(DurableTrainer):
     ) -> Any:
         """As `Trainer`; then what the weights change is added, so that MiniGPT's other loss stays as it is."""
         loss, outputs = super().compute_loss(model, inputs, True, num_items_in_batch)
-        labels = inputs["labels"]
-        losses = F.cross_entropy(outputs["logits"].float(), labels, reduction="none")
-        change = ((self._class_weights[labels] - 1) * losses).sum()
+        labels, logits = inputs["labels"], outputs["logits"].float()
+        if self._class_weights.ndim == 2:
+            losses = F.binary_cross_entropy_with_logits(logits, labels.float(), reduction="none")
+            weights = torch.where(labels > 0, self._class_weights[1], self._class_weights[0])
+        else:
+            losses = F.cross_entropy(logits, labels, reduction="none")
+            weights = self._class_weights[labels]
+        change = ((weights - 1) * losses).sum()
         if num_items_in_batch is None:
-            loss = loss + change / len(labels)
+            loss = loss + change / labels.numel()
         else:  # a share of all processes' items, whose gradients `Trainer` has averaged
             processes = self.accelerator.num_processes if self.args.average_tokens_across_devices else 1
             loss = loss + change / num_items_in_batch * processes
@@ -116,10 +121,9 @@ class TextClassification(Task):
             setattr(self, name, value)
         if data.problem_type == "single_label_classification" and len(data.labels) != 2:
             self.metrics = tuple(name for name in self.metrics if name != "positive_f1")
-        if arguments.class_weights is not None and data.problem_type != "single_label_classification":
-            raise UserError(f"--class_weights is for texts with one label each, but this is {data.problem_type}")
+        if arguments.class_weights is not None and not data.labels:
+            raise UserError("--class_weights is for labels, but these are numbers to predict (regression)")
         self._is_pair = "text_pair" in data.train.column_names
-        self._counts = Counter(each_id(data.train)) if data.labels else Counter()
         self._labels = data.labels
         self._kept: dict[str, tuple[NDArray[Any], NDArray[Any]]] = {}
         splits = {"train": data.train, "eval": data.eval} | ({} if data.test is None else {"test": data.test})
@@ -182,7 +186,10 @@ class TextClassification(Task):
                 f"{split}: {cut:,} of {len(rows):,} texts are longer than {max_length:,} tokens, and cut there "
                 f"(--max_seq_length; the longest has {max(rows['whole_length']):,})"
             )
-        if split != "train":
+        if split == "train":
+            counts = Counter(each_id(examples)) if self._labels else Counter()
+            self._counts = torch.tensor([counts[class_id] for class_id in range(num_labels)])
+        else:
             self._rows[split] = list(examples["row"])
         return rows.remove_columns("whole_length")
 
@@ -194,8 +201,10 @@ class TextClassification(Task):
         """With weights of the labels, if the arguments ask for them."""
         if self.arguments.class_weights is None:
             return super().build_trainer(**arguments)
-        counts = torch.tensor([self._counts[class_id] for class_id in range(len(self._labels))])
-        weights = counts.sum() / (len(counts) * counts.clamp(min=1))  # as scikit-learn's `balanced`
+        counts, texts = self._counts, len(arguments["train_dataset"])
+        if self.problem_type == "multi_label_classification":  # each is a question with two answers
+            counts = torch.stack([texts - counts, counts])
+        weights = texts / (len(counts) * counts.clamp(min=1))  # as scikit-learn's `balanced`
         return WeightedTrainer(class_weights=weights, **arguments)
 
     def reduce_logits(self, logits: Any, labels: Tensor) -> Tensor:

@@ -14,6 +14,7 @@ from typing import Any
 from hf_minibert.errors import UserError
 from hf_minibert.files import DAMAGED, damage, digest, files_below, write_json
 from hf_minibert.finetuning.arguments import FinetuneArguments
+from hf_minibert.hub.arguments import SHARING
 from hf_minibert.output_folder import UNFINISHED, discard, settle
 
 ARGUMENTS = "arguments.json"
@@ -22,7 +23,6 @@ BEGUN = "begun.json"
 PROGRESS = "progress.json"
 OUTCOME = "outcome.json"
 SOURCES = ("model_name_or_path", "tokenizer_name_or_path", "dataset", "eval_dataset", "test_dataset")
-SHARING = ("push_to_hub", "hub_private_repo")
 FREE = ("output_dir", "resume", "overwrite_output_dir", "per_device_eval_batch_size", *SHARING, *SOURCES)
 """Arguments that may differ when a fine-tuning is resumed; what `SOURCES` name is compared by content."""
 

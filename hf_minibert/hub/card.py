@@ -20,6 +20,7 @@ from hf_minibert.assets import references
 from hf_minibert.card_parts import assembled, renew_card
 from hf_minibert.errors import UserError
 from hf_minibert.files import BUILTIN, DECODER, TARGET_TOKENIZER, is_plain_file, shown, weights_digest
+from hf_minibert.hub.arguments import SHARING
 from hf_minibert.markdown import block, code, plain
 from hf_minibert.runs.hardware import nominal_watts
 from hf_minibert.runs.scores import score_of
@@ -53,7 +54,7 @@ _USAGE = {  # of classifiers that were made before results.json said it
     "needs_package": False,
 }
 _ESSENTIAL = ("model", "corpus", "model_name_or_path", "dataset", "output_dir")  # said even where it is the default
-_NOT_COMPUTING = ("resume", "overwrite_output_dir", "push_to_hub", "hub_private_repo", "num_processes")
+_NOT_COMPUTING = ("resume", "overwrite_output_dir", "num_processes", *SHARING)
 _PATHS = (
     "corpus",
     "tokenizer",
@@ -71,6 +72,7 @@ _TRAINING_LABELS = {
     "max_seq_length": "longest sequence (tokens)",
     "global_batch_size": "sequences per step",
 }
+_SPLITS = {"eval": "validation", "test": "test"}  # what the Hub calls them
 _PIPELINE_VERBS = {"fill-mask": "fill_mask", "text-generation": "generate"}
 _HUB_METRICS = ("accuracy", "f1", "perplexity")
 # The shape first, in the order one would say it; whatever else the configuration holds follows by name.
@@ -358,6 +360,24 @@ def _pipeline_tag(results: dict[str, Any]) -> str:
     return {"minibert": "fill-mask", "minigpt": "text-generation"}[results["model_type"]]
 
 
+def _evaluation(row: dict[str, Any], pipeline_tag: str) -> EvalResult:
+    """A figure of a model on another data set than its own: after fine-tuning on it, if it has splits."""
+    split, _, metric = row["metric"].partition("_")
+    is_finetuned = split in _SPLITS
+    metric = metric if is_finetuned else row["metric"]
+    return EvalResult(
+        task_type="text-classification" if is_finetuned else pipeline_tag,
+        dataset_type=row["name"],
+        dataset_name=row["name"],
+        dataset_split=_SPLITS.get(split),
+        metric_type=score_of(metric).hub_name or metric,
+        metric_name=", ".join(
+            (score_of(metric).label, *(["fine-tuned"] if is_finetuned else []), *filter(None, [row.get("limits")]))
+        ),
+        metric_value=float(_figure(row["value"])),
+    )
+
+
 def _metadata(results: dict[str, Any], model_name: str, license_id: str | None) -> ModelCardData:
     is_pretrained = results["kind"] == "pretrain"
     data = results["corpus"] if is_pretrained else results["dataset"]
@@ -368,16 +388,17 @@ def _metadata(results: dict[str, Any], model_name: str, license_id: str | None) 
             task_type=pipeline_tag,
             dataset_type=data_name,
             dataset_name=data_name,
-            dataset_split={"eval": "validation", "test": "test"}[split],
+            dataset_split=_SPLITS[split],
             metric_type=score_of(metric).hub_name or metric,
             metric_name=score_of(metric).label,
             metric_value=float(_figure(value)),
         )
         for name, value in results["metrics"].items()
         for split, _, metric in [name.partition("_")]
-        if split in ("eval", "test")
+        if split in _SPLITS
     ]
     metrics = {evaluation.metric_type for evaluation in evaluations}
+    evaluations += [_evaluation(row, pipeline_tag) for row in results.get("evaluations", [])]
     return ModelCardData(
         language="en" if data.get("is_builtin") else None,
         license=license_id,

@@ -61,14 +61,13 @@ def publish(
     Raises:
         UserError: the folder or the name is not acceptable, there is no token, or the Hub refuses or does not answer.
     """
-    if create_pr and (tag is not None or with_checkpoints or private):
-        raise UserError("--create_pr only proposes a commit, so it takes neither --tag, --checkpoints nor --private")
+    _check_proposal(create_pr, private, tag, with_checkpoints)
     content = prepare_upload(folder, repo_id, license_id)
     earlier = (
         {path.name: prepare_checkpoint(path, repo_id) for path in _checkpoints(folder)} if with_checkpoints else {}
     )
     if with_checkpoints and not earlier:
-        raise UserError(f"{folder} holds no checkpoint; leave out --checkpoints")
+        raise UserError(f"{folder} holds no checkpoint; upload it without --checkpoints")
     conversation = _Conversation(repo_id, checked_token(token))
     try:
         address = conversation.upload(folder, content, revision, commit_message, license_id, private, tag, create_pr)
@@ -81,20 +80,37 @@ def publish(
     return address
 
 
-def claim_repository(repo_id: str, *, token: str | None, private: bool) -> None:
+def claim_repository(
+    repo_id: str,
+    *,
+    token: str | None,
+    private: bool = False,
+    revision: str | None = None,
+    tag: str | None = None,
+    create_pr: bool = False,
+    with_checkpoints: bool = False,
+) -> None:
     """Make the repository that a run is going to be pushed to, so that a mistake shows before the work.
+
+    Arguments are those of :func:`publish`.
 
     Raises:
         UserError: as :func:`publish`.
     """
     check_repo_id(repo_id)
+    _check_proposal(create_pr, private, tag, with_checkpoints)
     conversation = _Conversation(repo_id, checked_token(token))
     try:
-        conversation.make_repository(private=private)
+        conversation.make_ready(private, revision, tag, create_pr)
     except UserError:
         raise
     except (HTTPError, OSError, RuntimeError, ValueError) as error:
         raise conversation.explained(error) from None
+
+
+def _check_proposal(create_pr: bool, private: bool, tag: str | None, with_checkpoints: bool) -> None:
+    if create_pr and (tag is not None or with_checkpoints or private):
+        raise UserError("a pull request only proposes a commit: leave out its tag, the checkpoints and what is private")
 
 
 def checked_token(token: str | None) -> str:
@@ -128,7 +144,21 @@ class _Conversation:
         hub, repo_id = self.hub, self.repo_id
         self.keep_trying(lambda: hub.create_repo(repo_id, private=private or None, exist_ok=True))
         if private and not self.keep_trying(lambda: hub.model_info(repo_id)).private:
-            raise UserError(f"{repo_id} exists and is public; make it private on the Hub first, or leave out --private")
+            raise UserError(f"{repo_id} exists and is public; make it private on the Hub first, or publish it publicly")
+
+    def make_ready(self, private: bool, revision: str | None, tag: str | None, create_pr: bool) -> None:
+        """Make the repository and the branch, and see to it that the commit can be made and called so."""
+        hub, repo_id = self.hub, self.repo_id
+        if create_pr:  # whoever proposes need not be allowed to make anything
+            self.keep_trying(lambda: hub.model_info(repo_id))
+        else:
+            self.make_repository(private=private)
+        if tag is not None and any(
+            ref.name == tag for ref in self.keep_trying(lambda: hub.list_repo_refs(repo_id)).tags
+        ):
+            raise UserError(f"{repo_id} has a tag {tag} already; choose another, or delete that one on the Hub")
+        if revision is not None and not create_pr:
+            self.keep_trying(lambda: hub.create_branch(repo_id, branch=revision, exist_ok=True))
 
     def upload(
         self,
@@ -143,16 +173,7 @@ class _Conversation:
     ) -> str:
         """The run's commit and its tag; arguments as those of `publish`."""
         hub, repo_id = self.hub, self.repo_id
-        if create_pr:  # whoever proposes need not be allowed to make anything
-            self.keep_trying(lambda: hub.model_info(repo_id))
-        else:
-            self.make_repository(private=private)
-        if tag is not None and any(
-            ref.name == tag for ref in self.keep_trying(lambda: hub.list_repo_refs(repo_id)).tags
-        ):
-            raise UserError(f"{repo_id} has a tag {tag} already; give another --tag, or delete that one on the Hub")
-        if revision is not None and not create_pr:
-            self.keep_trying(lambda: hub.create_branch(repo_id, branch=revision, exist_ok=True))
+        self.make_ready(private, revision, tag, create_pr)
         info = self.keep_trying(lambda: hub.model_info(repo_id, revision=revision))
         address = f"{hub.endpoint}/{repo_id}/{revision or 'main'}"
         there = [file.rfilename for file in info.siblings or ()]

@@ -8,7 +8,7 @@ from typing import Literal
 
 from hf_minibert.data.sources import DocumentUnit
 from hf_minibert.errors import UserError
-from hf_minibert.hub.arguments import SharingArguments, require_license
+from hf_minibert.hub.arguments import CheckpointSharingArguments, require_license
 
 ObjectiveName = Literal["mlm", "mlm+nsp", "mlm+sop", "hybrid", "clm"]
 TRACKERS = ("tensorboard", "trackio", "wandb", "none")
@@ -162,7 +162,7 @@ class WatchingArguments:
 
 @dataclass(kw_only=True)
 class PretrainArguments(
-    SharingArguments,
+    CheckpointSharingArguments,
     WatchingArguments,
     HardwareArguments,
     OptimizationArguments,

@@ -10,8 +10,15 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
+import torch
 from browser import Browser, browser
 from opening import folders
+from transformers import AutoConfig
+
+import hf_minibert
+from hf_minibert.assets import model_folder
+from hf_minibert.models.answering import answers
+from hf_minibert.tokenization import load_tokenizer
 
 PICTURES = os.environ.get("DEMO_PICTURES")
 
@@ -107,6 +114,50 @@ def test_labels_and_entities(page: Browser, tmp_path: Path):
         page.press("Mark")
         page.reads("contradiction")  # a label of this head's, which stands in no box
         picture(page, "demo-entities")
+
+
+def test_answers(page: Browser, tmp_path: Path):
+    place, text = tmp_path / "answerer", "Ada Lovelace met Charles Babbage in London."
+    torch.manual_seed(0)
+    source = model_folder("minibert-tiny")
+    model = hf_minibert.MiniBertForQuestionAnswering.from_pretrained(source, dtype=torch.float32).eval()
+    tokenizer = load_tokenizer(source)
+    model.save_pretrained(place)
+    tokenizer.save_pretrained(place)
+    question = "Who met Babbage?"
+    best = answers(question, text, model, tokenizer)[0]
+    with demo(str(place), tmp_path) as url:
+        page.open(url)
+        assert page.tabs() == ["Answer questions", "Attention", "Nearest sentences"]
+        page.write("Text", text)
+        page.write("Question", question)
+        page.press("Answer")
+        shown = page.reads(f"{100 * best.score:.0f}%")
+        assert best.text in shown
+        picture(page, "demo-answer")
+
+
+def test_a_translation(page: Browser, tmp_path: Path):
+    place = tmp_path / "translator"
+    torch.manual_seed(0)
+    parts = [AutoConfig.from_pretrained(model_folder(name)) for name in ("minibert-tiny", "minigpt-tiny")]
+    ids = {"decoder_start_token_id": 2, "pad_token_id": 0, "eos_token_id": 3}
+    config = hf_minibert.MiniEncoderDecoderConfig.from_encoder_decoder_configs(*parts, **ids)
+    model = hf_minibert.MiniEncoderDecoderModel(config).eval()
+    tokenizer = load_tokenizer(model_folder("minibert-tiny"))
+    model.save_pretrained(place)
+    tokenizer.save_pretrained(place)
+    text = "Ein Mann liest."
+    tokens = model.generate(**tokenizer(text, return_tensors="pt"), max_new_tokens=128)
+    wanted = tokenizer.decode(tokens[0], skip_special_tokens=True).strip()
+    assert wanted
+    with demo(str(place), tmp_path) as url:
+        page.open(url)
+        assert page.tabs() == ["Translate", "Attention", "Nearest sentences"]
+        page.write("Text", text)
+        page.press("Translate")
+        page.reads(wanted)
+        picture(page, "demo-translate")
 
 
 def test_a_space(page: Browser, tmp_path: Path):

@@ -12,13 +12,15 @@ from typing import Any
 import pytest
 import torch
 from commands import REPOSITORY, call, flags, write_corpus
+from test_inputs import ROWS, arguments_of, write
 from transformers import AutoModelForCausalLM, AutoModelForMaskedLM, AutoModelForSequenceClassification
 
 from hf_minibert.errors import UserError
 from hf_minibert.files import Manifest, write_text
-from hf_minibert.finetuning.arguments import FinetuneArguments
+from hf_minibert.finetuning.arguments import FinetuneArguments, TaskName
 from hf_minibert.finetuning.durable import Watch
 from hf_minibert.finetuning.finetune import finetune
+from hf_minibert.finetuning.tasks import TASKS
 from hf_minibert.hub.publish import prepare_upload
 from hf_minibert.output_folder import UNFINISHED
 from hf_minibert.presets import build_config
@@ -129,6 +131,23 @@ def test_stopped_and_resumed_it_ends_as_if_nothing_had_happened(
     assert finetune(arguments) == 0
     assert learned(moved) == learned(whole)
     assert sorted(os.listdir(moved)) == sorted(os.listdir(whole))
+
+
+@pytest.mark.parametrize("task", [task for task in TASKS if task != "text-classification"])
+def test_every_task_goes_on_where_it_was(task: TaskName, tmp_path: Path, signalled: Callable[..., None]) -> None:
+    """Stopped within an epoch, and while the best one is measured."""
+    for name in ("train", "dev", "test"):
+        write(tmp_path, name, "jsonl", ROWS[task])
+    more = {"causal-lm": {"one_document_per_row": True}, "translation": {"num_beams": 1}}.get(task, {})
+    settings = {"dataset": str(tmp_path), "num_train_epochs": 2, "per_device_train_batch_size": 2} | more
+    assert finetune(arguments_of(task, tmp_path / "whole", **settings)) == 0
+    arguments = arguments_of(task, tmp_path / "stopped", **settings)
+    for step in (2, None):
+        signalled(step)
+        assert finetune(arguments) == 143
+        arguments = replace(arguments, resume=True)
+    assert finetune(arguments) == 0
+    assert learned(tmp_path / "stopped" / "out") == learned(tmp_path / "whole" / "out")
 
 
 def content(folder: Path) -> dict[str, bytes]:

@@ -24,6 +24,7 @@ from transformers import (
     GPT2Config,
     GPT2LMHeadModel,
     PreTrainedTokenizerFast,
+    Trainer,
     pipeline,
 )
 
@@ -211,8 +212,31 @@ def test_rare_labels_count_as_much_as_common_ones(
     for loss, logits, labels, *(items,) in [(*one, None)[:4] for one in seen]:
         total = F.cross_entropy(logits, labels, weight=weights, reduction="sum")
         torch.testing.assert_close(loss, total / (len(labels) if items is None else items), rtol=1e-4, atol=1e-5)
-    with pytest.raises(UserError, match="class_weights is for texts with one label each"):
-        TextClassification(replace(asked(models, tmp_path, KINDS["several"]), class_weights="balanced")).read()
+    with pytest.raises(UserError, match="class_weights is for labels, but these are numbers"):
+        TextClassification(replace(asked(models, tmp_path, KINDS["number"]), class_weights="balanced")).read()
+
+
+def test_texts_with_a_label_count_as_much_as_those_without(
+    models: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of the texts that are trained on, which may be fewer than the file has."""
+    rows = [{"text": text, "label": ["a", "b"] if place % 8 == 0 else ["a"]} for place, text in enumerate(TEXTS)]
+    built: list[WeightedTrainer] = []
+    begin = WeightedTrainer.__init__
+    monkeypatch.setattr(WeightedTrainer, "__init__", lambda self, **more: (begin(self, **more), built.append(self))[0])
+    assert finetune(asked(models, tmp_path, rows, class_weights="balanced", max_train_samples=24)) == 0
+    (trainer,) = built
+    counts = torch.tensor([row["labels"] for row in trainer.train_dataset]).sum(dim=0)
+    assert len(trainer.train_dataset) == 24
+    assert counts[0] == 24
+    weights = torch.stack([24 / (2 * (24 - counts).clamp(min=1)), 24 / (2 * counts)])
+    torch.testing.assert_close(trainer._class_weights.cpu(), weights)
+    logits, labels = torch.randn(3, 2), torch.tensor([[1.0, 0.0], [1.0, 1.0], [0.0, 0.0]])
+    plain = F.binary_cross_entropy_with_logits(logits, labels)
+    monkeypatch.setattr(Trainer, "compute_loss", lambda *_: (plain, {"logits": logits}))
+    loss = WeightedTrainer.compute_loss(trainer, trainer.model, {"labels": labels})
+    each = F.binary_cross_entropy_with_logits(logits, labels, reduction="none")
+    torch.testing.assert_close(loss, (torch.where(labels > 0, weights[1], weights[0]) * each).mean())
 
 
 def test_figures_of_draws_are_those_of_what_was_drawn() -> None:

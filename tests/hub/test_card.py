@@ -301,12 +301,19 @@ def test_energy_is_that_of_the_time_on_the_class_of_hardware(tmp_path: Path, har
 
 def test_what_was_measured_on_tasks_stands_beside_the_loss(tmp_path: Path):
     evaluations = [
-        {"name": "BLiMP", "metric": "accuracy", "value": 0.61, "seeds": 1},
+        {"name": "BLiMP", "metric": "accuracy", "value": 0.61, "seeds": 1, "limits": "at most 5 pairs"},
         {"name": "sst2", "metric": "eval_accuracy", "value": 0.8, "seeds": 3, "standard_deviation": 0.01},
     ]
-    rows = tables(render_card(write_run(tmp_path, PRETRAINED | {"evaluations": evaluations})))["task"]
-    assert rows[0] == ["BLiMP", "accuracy", "0.6100", "–", "1"]
+    card = render_card(write_run(tmp_path, PRETRAINED | {"evaluations": evaluations}))
+    rows = tables(card)["task"]
+    assert rows[0] == ["BLiMP, at most 5 pairs", "accuracy", "0.6100", "–", "1"]
     assert rows[1] == ["sst2", "held-out accuracy", "0.8000", "0.0100", "3"]
+    listed = ModelCard(card).data
+    blimp, sst2 = listed.eval_results[-2:]
+    assert (blimp.task_type, blimp.dataset_split, blimp.metric_value) == ("fill-mask", None, 0.61)
+    assert blimp.metric_name == "accuracy, at most 5 pairs"
+    assert (sst2.task_type, sst2.dataset_split, sst2.metric_value) == ("text-classification", "validation", 0.8)
+    assert (sst2.metric_type, sst2.metric_name) == ("accuracy", "accuracy, fine-tuned")
 
 
 def test_unigram_loss_is_compared_with_the_masked_loss_alone(tmp_path: Path):

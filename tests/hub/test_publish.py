@@ -612,7 +612,7 @@ def test_a_proposal_needs_no_right_to_write(hub: LoopbackHub, folder: Path):
     assert set(repository.commits[head].files) >= PUBLISHED
     assert not hub.commits()
     for options in ({"tag": "v1"}, {"with_checkpoints": True}, {"private": True}):
-        with pytest.raises(UserError, match="--create_pr only proposes"):
+        with pytest.raises(UserError, match="a pull request only proposes"):
             upload(folder, create_pr=True, **options)
 
 
@@ -773,6 +773,35 @@ def test_a_run_publishes_itself(
     assert ModelCard(card).data.eval_results
 
 
+def test_a_run_publishes_itself_as_push_would(
+    hub: LoopbackHub, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture, run_flags: list[str]
+):
+    """On a branch, with a tag, a licence and its checkpoints; a name that is taken shows before the run."""
+    wanted = ["--push_to_hub", "me/model", "--hub_revision", "dev", "--hub_tag", "v1", "--hub_license", "mit"]
+    assert call("pretrain.py", monkeypatch, *run_flags, *wanted, "--hub_checkpoints") == 0
+    repository = hub.repositories["me/model"]
+    (commit,) = hub.commits(revision="dev")
+    assert not hub.commits()
+    assert repository.tags == {"v1": repository.branches["dev"]}
+    card = ModelCard(commit["README.md"].decode())
+    assert card.data.license == "mit"
+    assert "hub_" not in card.text
+    steps = [name for name in repository.branches if name.startswith("checkpoint-")]
+    assert steps
+    assert all("model.safetensors" in hub.commits(revision=name)[-1] for name in steps)
+    assert call("pretrain.py", monkeypatch, *run_flags, *wanted, "--overwrite_output_dir") == 2
+    assert "me/model has a tag v1 already" in capsys.readouterr().err
+    assert len(hub.commits(revision="dev")) == 1
+
+
+def test_a_run_proposes_itself(hub: LoopbackHub, monkeypatch: pytest.MonkeyPatch, run_flags: list[str]):
+    hub.repositories["other/model"] = Repository(private=False)
+    assert call("pretrain.py", monkeypatch, *run_flags, "--push_to_hub", "other/model", "--hub_create_pr") == 0
+    assert not hub.commits("other/model")
+    (proposed,) = hub.commits("other/model", "refs/pr/1")
+    assert "model.safetensors" in proposed
+
+
 @pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing` is deprecated:FutureWarning")  # PEFT's own call
 @pytest.mark.parametrize("lora_rank", [None, 2])
 def test_a_fine_tuning_publishes_itself(
@@ -804,6 +833,10 @@ def test_a_run_that_may_not_publish_does_not_begin(
     for words, message in (
         (["--push_to_hub", "model"], "give OWNER/model"),
         (["--hub_private_repo"], "--hub_private_repo is for --push_to_hub"),
+        (["--hub_tag", "v1"], "--hub_tag is for --push_to_hub"),
+        (["--push_to_hub", "me/model", "--hub_license", "MIT?"], "--hub_license 'MIT?' is no identifier"),
+        (["--push_to_hub", "me/model", "--hub_create_pr", "--hub_tag", "v1"], "a pull request only proposes a commit"),
+        (["--push_to_hub", "me/model", "--hub_create_pr"], "the Hub has no me/model"),
         (["--push_to_hub", "other/model"], "the token may not write to other/model"),
     ):
         assert call("pretrain.py", monkeypatch, *run_flags, *words) == 2
@@ -820,10 +853,10 @@ def test_a_run_that_cannot_be_published_is_whole(
     run_flags: list[str],
 ):
     hub.failures = [Failure("/commit/", 403)]
-    assert call("pretrain.py", monkeypatch, *run_flags, "--push_to_hub", "me/model") == 2
+    assert call("pretrain.py", monkeypatch, *run_flags, "--push_to_hub", "me/model", "--hub_tag", "v1") == 2
     said = capsys.readouterr().err
     assert "but not on the Hub: the token may not write to me/model" in said
-    assert f"hf-minibert push --model_name_or_path {tmp_path / 'run'} --repo_id me/model" in said
+    assert f"hf-minibert push --model_name_or_path {tmp_path / 'run'} --repo_id me/model --tag v1" in said
     hub.failures = []
     assert call("pretrain.py", monkeypatch, "--output_dir", str(tmp_path / "run"), "--resume") == 0
     assert len(hub.commits()) == 1, "resuming what is finished publishes it"
