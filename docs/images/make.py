@@ -12,6 +12,7 @@ import functools
 import http.server
 import os
 import re
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -31,8 +32,10 @@ from hf_minibert.export import browser
 
 HERE = Path(__file__).parent
 PICTURES = {"minibert-tiny": "demo-fill-mask.png", "minigpt-tiny": "demo-text-generation.png"}
-PAGES = {"minibert-tiny": ("Fill in words", "Attention", "Nearest sentences"), "minigpt-tiny": ("Go on with a text",)}
-"""Of which tabs of the Gradio page a picture is taken; the other tabs look alike."""
+PAGES = {"minibert-tiny": ("Attention",), "minigpt-tiny": ("Go on with a text",)}
+"""Of which tabs of the Gradio page a picture is taken."""
+BUSY = "//*[contains(@class, 'eta-bar') or contains(@class, 'progress-text') or contains(@class, 'generating')]"
+"""What the Gradio page shows while it computes."""
 SECONDS = 120
 
 
@@ -60,7 +63,7 @@ def chromium() -> Iterator[Any]:
     for word in ("--headless=new", "--no-sandbox", "--window-size=900,720", "--force-color-profile=srgb"):
         options.add_argument(word)
     options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
-    driver = webdriver.Chrome(options=options)
+    driver = webdriver.Chrome(options=options, service=webdriver.ChromeService(shutil.which("chromedriver")))
     try:
         yield driver
     finally:
@@ -123,7 +126,7 @@ def take_tabs(driver: Any, address: str, name: str, titles: tuple[str, ...] | No
         button = wait.until(lambda _: shown("//button[contains(@class, 'primary')]"))[0]
         button.click()
         time.sleep(1)  # until the page says that it computes
-        wait.until(lambda _: not shown("//*[contains(@class, 'eta-bar') or contains(@class, 'progress-text')]"))
+        wait.until(lambda _: not shown(BUSY))
         time.sleep(1)  # what has arrived fades in
         driver.save_screenshot(str(HERE / f"page-{name}-{title.split()[0].lower()}.png"))
 
@@ -131,14 +134,12 @@ def take_tabs(driver: Any, address: str, name: str, titles: tuple[str, ...] | No
 def main(checkpoints: list[str]) -> None:
     """Take all pictures, or those of the pages of some checkpoints."""
     with tempfile.TemporaryDirectory() as home, chromium() as driver:
-        driver.set_window_size(1000, 900)
+        driver.set_window_size(900, 1060)
         for checkpoint in checkpoints or PAGES:
             with gradio_page(checkpoint, Path(home)) as address:
                 take_tabs(driver, address, Path(checkpoint).name, None if checkpoints else PAGES[checkpoint])
-    if checkpoints:
-        return
-    with tempfile.TemporaryDirectory() as home, chromium() as driver:
-        for model, picture in PICTURES.items():
+        driver.set_window_size(900, 720)
+        for model, picture in () if checkpoints else PICTURES.items():
             folder = Path(home) / model
             browser.write(model_folder(model), str(folder))
             with served(folder) as address:

@@ -13,7 +13,6 @@ import pytest
 import torch
 from browser import Browser, browser
 from opening import folders
-from transformers import AutoConfig
 
 import hf_minibert
 from hf_minibert.assets import model_folder
@@ -140,10 +139,13 @@ def test_answers(page: Browser, tmp_path: Path):
 def test_a_translation(page: Browser, tmp_path: Path):
     place = tmp_path / "translator"
     torch.manual_seed(0)
-    parts = [AutoConfig.from_pretrained(model_folder(name)) for name in ("minibert-tiny", "minigpt-tiny")]
+    encoder = hf_minibert.MiniBertModel.from_pretrained(model_folder("minibert-tiny"), dtype=torch.float32)
+    decoder = hf_minibert.MiniGPTForCausalLM.from_pretrained(
+        model_folder("minigpt-tiny"), dtype=torch.float32, add_cross_attention=True
+    )
     ids = {"decoder_start_token_id": 2, "pad_token_id": 0, "eos_token_id": 3}
-    config = hf_minibert.MiniEncoderDecoderConfig.from_encoder_decoder_configs(*parts, **ids)
-    model = hf_minibert.MiniEncoderDecoderModel(config).eval()
+    config = hf_minibert.MiniEncoderDecoderConfig.from_encoder_decoder_configs(encoder.config, decoder.config, **ids)
+    model = hf_minibert.MiniEncoderDecoderModel(config, encoder, decoder).eval()
     tokenizer = load_tokenizer(model_folder("minibert-tiny"))
     model.save_pretrained(place)
     tokenizer.save_pretrained(place)

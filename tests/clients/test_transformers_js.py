@@ -7,14 +7,20 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 from transformers import AutoTokenizer, pipeline
 
-from hf_minibert import MiniBertForSequenceClassification
+from hf_minibert import (
+    MiniBertForQuestionAnswering,
+    MiniBertForSequenceClassification,
+    MiniBertForTokenClassification,
+)
 from hf_minibert.assets import model_folder
 from hf_minibert.export import browser, onnx
+from hf_minibert.presets import build_config
 
 pytestmark = pytest.mark.client
 ROOT = Path(__file__).parents[2]
@@ -46,6 +52,24 @@ console.log(JSON.stringify({
   written: await write(prompt, { max_new_tokens: 20, do_sample: false }),
 }));
 """
+HEADS = """
+import { env, AutoModelForQuestionAnswering, AutoTokenizer, pipeline } from "@huggingface/transformers";
+
+const [classifier, tagger, answerer, text, question] = process.argv.slice(2);
+env.allowRemoteModels = false;
+env.localModelPath = "/";
+const classify = await pipeline("text-classification", classifier, { dtype: "fp32" });
+const tag = await pipeline("token-classification", tagger, { dtype: "fp32" });
+const model = await AutoModelForQuestionAnswering.from_pretrained(answerer, { dtype: "fp32" });
+const tokenizer = await AutoTokenizer.from_pretrained(answerer);
+const { start_logits, end_logits } = await model(await tokenizer(question, { text_pair: text }));
+console.log(JSON.stringify({
+  labels: await classify(text, { top_k: null }),
+  tags: await tag(text, { ignore_labels: [] }),
+  starts: start_logits.tolist()[0],
+  ends: end_logits.tolist()[0],
+}));
+"""
 
 
 def hard_strings(number: int) -> list[str]:
@@ -70,19 +94,32 @@ def exports(tmp_path_factory) -> dict[str, Path]:
     return {name: folder / name for name in ("minibert-tiny", "minigpt-tiny")}
 
 
-@pytest.mark.skipif(shutil.which("npm") is None, reason="needs Node.js")
-def test_node_reads_the_same_tokens_and_predicts_the_same(exports, tmp_path):
+@pytest.fixture(scope="module")
+def node(tmp_path_factory) -> Path:
+    """A folder in which node finds transformers.js."""
+    if shutil.which("npm") is None:
+        pytest.skip("needs Node.js")
+    place = tmp_path_factory.mktemp("node")
     settings = {"name": "reader", "type": "module", "dependencies": {browser.LIBRARY: browser.LIBRARY_VERSION}}
-    (tmp_path / "package.json").write_text(json.dumps(settings))
+    (place / "package.json").write_text(json.dumps(settings))
     words = ["npm", "install", "--ignore-scripts", "--no-audit", "--no-fund"]  # the runtime for GPUs is fetched by one
-    subprocess.run(words, cwd=tmp_path, check=True, capture_output=True)
-    (tmp_path / "reader.js").write_text(READER)
+    subprocess.run(words, cwd=place, check=True, capture_output=True)
+    return place
+
+
+def said_by(node: Path, code: str, *arguments: object) -> dict[str, Any]:
+    """What a script prints as JSON."""
+    (node / "reader.js").write_text(code)
+    words = ["node", "reader.js", *map(str, arguments)]
+    done = subprocess.run(words, cwd=node, check=False, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    return dict(json.loads(done.stdout))
+
+
+def test_node_reads_the_same_tokens_and_predicts_the_same(exports, node, tmp_path):
     strings = hard_strings(1000)
     (tmp_path / "strings.json").write_text(json.dumps(strings))
-    words = ["node", "reader.js", *map(str, exports.values()), str(tmp_path / "strings.json"), TEXT, PROMPT]
-    done = subprocess.run(words, cwd=tmp_path, check=False, capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
-    found = json.loads(done.stdout)
+    found = said_by(node, READER, *exports.values(), tmp_path / "strings.json", TEXT, PROMPT)
 
     tokenizer = AutoTokenizer.from_pretrained(model_folder("minibert-tiny"))
     ids = [tokenizer(string).input_ids for string in strings]
@@ -97,11 +134,51 @@ def test_node_reads_the_same_tokens_and_predicts_the_same(exports, tmp_path):
     assert found["written"][0]["generated_text"] == expected[0]["generated_text"]
 
     here = exports["minibert-tiny"]  # the code that the export prints, for a folder beside the one where it is called
-    (tmp_path / "printed.js").write_text(onnx.opening({"pipeline": "fill-mask", "inputs": []}, repr(here.name)))
-    words = ["node", str(tmp_path / "printed.js")]
+    (node / "printed.js").write_text(onnx.opening({"pipeline": "fill-mask", "inputs": []}, repr(here.name)))
+    words = ["node", str(node / "printed.js")]
     done = subprocess.run(words, cwd=here.parent, check=False, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     assert "He opened the door and went in." in done.stdout
+
+
+def test_node_predicts_the_same_with_other_heads(node, tmp_path):
+    labels = {"id2label": {0: "O", 1: "B-PER", 2: "I-PER"}, "label2id": {"O": 0, "B-PER": 1, "I-PER": 2}}
+    tokenizer = AutoTokenizer.from_pretrained(model_folder("minibert-tiny"))
+    heads = {
+        "classifier": (MiniBertForSequenceClassification, "modern", labels),
+        "tagger": (MiniBertForTokenClassification, "modern", labels),
+        "answerer": (MiniBertForQuestionAnswering, "classic", {}),  # the modern one has no stock class
+    }
+    models, folders = {}, []
+    for name, (head, architecture, fields) in heads.items():
+        torch.manual_seed(1)
+        config = build_config("minibert-tiny", architecture, vocab_size=len(tokenizer), **fields)
+        models[name] = head(config).eval()
+        with torch.no_grad():
+            for parameter in models[name].parameters():
+                parameter.mul_(3)  # so that the answers are not all alike
+        models[name].save_pretrained(tmp_path / name)
+        tokenizer.save_pretrained(tmp_path / name)
+        onnx.export(str(tmp_path / name), str(tmp_path / f"{name}-onnx"))
+        folders.append(tmp_path / f"{name}-onnx")
+    text, question = "Ada Lovelace met Charles Babbage.", "Who met Babbage?"
+    found = said_by(node, HEADS, *folders, text, question)
+
+    classify = pipeline("text-classification", models["classifier"], tokenizer=tokenizer, top_k=None)
+    expected = classify([text])[0]
+    assert [one["label"] for one in found["labels"]] == [one["label"] for one in expected]
+    for ours, theirs in zip(expected, found["labels"], strict=True):
+        assert ours["score"] == pytest.approx(theirs["score"], abs=1e-4)
+    tag = pipeline("token-classification", models["tagger"], tokenizer=tokenizer, ignore_labels=[])
+    tagged = tag(text)
+    assert [one["entity"] for one in found["tags"]] == [one["entity"] for one in tagged]
+    assert len({one["entity"] for one in tagged}) > 1
+    for ours, theirs in zip(tagged, found["tags"], strict=True):
+        assert float(ours["score"]) == pytest.approx(theirs["score"], abs=1e-4)
+    with torch.no_grad():
+        outputs = models["answerer"](**tokenizer(question, text, return_tensors="pt"))
+    for logits, theirs in ((outputs.start_logits, found["starts"]), (outputs.end_logits, found["ends"])):
+        torch.testing.assert_close(logits[0], torch.tensor(theirs), rtol=0, atol=1e-4)
 
 
 @pytest.fixture(scope="module")
