@@ -269,8 +269,10 @@ class Handler(BaseHTTPRequestHandler):
             return self.answer(200, {"discussions": proposals, "count": len(proposals), "start": 0})
         if verb in ("tree", "paths-info"):
             return self.list_files(repository, verb, rest, body)
+        if [verb, rest] == ["auth-check", "write"] and may_write and name.startswith("me/"):
+            return self.answer(200, {})
         creates_pr = query.get("create_pr") == ["1"] and self.is_proposing(repository)
-        if not (may_write or creates_pr):
+        if not (may_write or creates_pr) or verb == "auth-check":
             return self.refuse(403, "Forbidden: pass a token with write access")
         if verb == "preupload":
             return self.tell_modes(repository, rest, json.loads(body))

@@ -46,7 +46,7 @@ _PARQUET_ROWS = 1_000
 
 
 class MayLack(str):
-    """The name of a column that a table need not have; where it has not, the values are None."""
+    """The name of a column that a table need not have, but if it has, in every row; else the values are None."""
 
 
 @dataclass(frozen=True)
@@ -225,12 +225,21 @@ class _Columns:
         self._options = {name: option for option, name in columns.items()}
         self._values: dict[str, list[Any]] = {name: [] for name in self._options}
         self._lines = array("q")
+        self._lacks: set[str] | None = None
         self._places: list[int | None] | None = None
 
     def add_object(self, line: int, row: dict[str, Any]) -> None:
         """Add a row that has names."""
+        if self._lacks is None:
+            self._lacks = {name for name in self._values if isinstance(name, MayLack) and name not in row}
         for name, values in self._values.items():
-            if name not in row and not isinstance(name, MayLack):
+            if isinstance(name, MayLack) and (name in row) == (name in self._lacks):
+                has, other = ("has", "lacks") if name in row else ("lacks", "has")
+                raise UserError(
+                    f"{self._path}, line {line} {has} {name!r}, which the first row {other}; give it to each, as null "
+                    "where there is nothing to say, or to none"
+                )
+            if name not in row and name not in self._lacks:
                 raise missing_column(f"{self._path}, line {line}", self._options[name], name, row)
             values.append(row.get(name))
         self._lines.append(line)

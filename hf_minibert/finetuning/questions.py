@@ -20,9 +20,15 @@ QUESTION_COLUMNS = ("question", "query")
 CONTEXT_COLUMNS = ("context", "passage", "paragraph", "text")
 ANSWERS_COLUMNS = ("answers", "answer")
 """What columns of questions, texts and answers are called; the first name goes before the others."""
-MOST_MISPLACED = 0.01
-"""Up to this share of the answers may stand elsewhere than is said; more are a fault of the file, such as places that
-count bytes."""
+_MISPLACED, _NOWHERE = "not where answer_start says", "no part of the context"
+_LIMITS = {
+    _MISPLACED: (
+        0.01,
+        "it counts characters of the context, from 0. Correct them, or take their questions away",
+    ),
+    _NOWHERE: (0.5, "give answers as they stand there"),
+}
+"""Up to what share of the answers may be so, and what to do about more, which are a fault of the file."""
 FEATURES = Features(
     {
         **{name: Value("string") for name in ("id", "question", "context")},
@@ -234,7 +240,8 @@ def _matching(split: str, rows: Dataset, table: Table, notes: list[str]) -> Data
     Raises:
         UserError: too many do not.
     """
-    kept, misplaced, nowhere = list[int](), list[str](), list[str]()
+    kept = list[int]()
+    found: dict[str, list[str]] = {_MISPLACED: [], _NOWHERE: []}
     columns = (rows[name] for name in ("context", "answers", "start", "id"))
     for place, (context, answers, start, name) in enumerate(zip(*columns, strict=True)):
         if not answers or (start >= 0 and context.startswith(answers[0], start)):
@@ -242,23 +249,16 @@ def _matching(split: str, rows: Dataset, table: Table, notes: list[str]) -> Data
             continue
         said = f"the first is {shown(name)}: the answer is {shown(repr(answers[0]))}, but "
         if start >= 0:
-            misplaced.append(f"{said}at {start} stands {shown(repr(context[start : start + len(answers[0])]))}")
+            there = context[start : start + len(answers[0])]
+            found[_MISPLACED].append(f"{said}at {start} stands {shown(repr(there))}")
         elif split == "train":
-            nowhere.append(f"{said}it is nowhere in the context")
+            found[_NOWHERE].append(f"{said}it is nowhere in the context")
     count = sum(map(bool, rows["answers"]))
-    if len(misplaced) > MOST_MISPLACED * count or 2 * len(nowhere) > count:
-        wrong = misplaced or nowhere
-        raise UserError(
-            f"{table.name}: {len(wrong):,} of {count:,} answers are "
-            + (
-                f"not where answer_start says ({wrong[0]}); it counts characters of the context, from 0. Correct them, "
-                "or take their questions away"
-                if misplaced
-                else f"no part of their context ({wrong[0]}); give answers as they stand there"
-            )
-        )
-    for wrong, words in ((misplaced, "not where answer_start says"), (nowhere, "no part of its context")):
+    for words, (most, remedy) in _LIMITS.items():
+        wrong = found[words]
+        if len(wrong) > most * count:
+            raise UserError(f"{table.name}: {len(wrong):,} of {count:,} answers are {words} ({wrong[0]}); {remedy}")
         if wrong:
-            left_out = " left out, since their answer is" if split == "train" else " kept, though their answer is"
-            notes.append(f"{split}: {len(wrong):,} of {count:,} questions are{left_out} {words}; {wrong[0]}")
+            left_out = "left out, since their answer is" if split == "train" else "kept, though their answer is"
+            notes.append(f"{split}: {len(wrong):,} of {count:,} questions are {left_out} {words}; {wrong[0]}")
     return rows.select(kept) if split == "train" and len(kept) < len(rows) else rows

@@ -204,7 +204,8 @@ class TextClassification(Task):
         counts, texts = self._counts, len(arguments["train_dataset"])
         if self.problem_type == "multi_label_classification":  # each is a question with two answers
             counts = torch.stack([texts - counts, counts])
-        weights = texts / (len(counts) * counts.clamp(min=1))  # as scikit-learn's `balanced`
+        balanced = texts / (len(counts) * counts.clamp(min=1))  # as scikit-learn
+        weights = torch.where(counts > 0, balanced, 1.0)  # of what training never meets, the loss alone does
         return WeightedTrainer(class_weights=weights, **arguments)
 
     def reduce_logits(self, logits: Any, labels: Tensor) -> Tensor:

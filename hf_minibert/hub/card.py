@@ -223,7 +223,10 @@ def shareable_arguments(folder: Path) -> dict[str, Any]:
     A folder of one's own that is called as something of this package is, such as `builtin`, stays `./builtin`.
     """
     arguments = _read_json(folder, "arguments.json")
-    return arguments | {name: _shareable(folder, arguments[name]) for name in _PATHS if name in arguments}
+    kept = {
+        name: value for name, value in arguments.items() if name not in SHARING
+    }  # whoever repeats it publishes none
+    return kept | {name: _shareable(folder, kept[name]) for name in _PATHS if name in kept}
 
 
 def shareable_adapter(folder: Path) -> dict[str, Any]:

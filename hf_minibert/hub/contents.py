@@ -131,7 +131,7 @@ def check_repo_id(repo_id: str) -> None:
         raise UserError(f"{repo_id!r} cannot name a repository: {error}") from error
     if "/" not in repo_id:
         raise UserError(
-            f"--repo_id {repo_id} lacks its owner: give OWNER/{repo_id}, with your user or organization name"
+            f"the repository {repo_id} lacks its owner: give OWNER/{repo_id}, with your user or organization name"
         )
 
 
@@ -168,16 +168,29 @@ def _card(folder: Path, repo_id: str, license_id: str | None) -> Path | bytes:
     path = folder / CARD
     if not path.is_file():
         return render_card(folder, repo_id, license_id).encode()
+    require_card_for(license_id, folder)
     earlier, card = path.read_text(encoding="utf-8", errors="replace"), None
     if is_generated(earlier) or own_words(earlier) is not None:
         overriding = ("license",) if license_id is not None else ()
         card = merged(earlier, render_card(folder, repo_id, license_id), overriding=overriding)
-    elif license_id is not None:
-        raise UserError(f"{path} was edited by hand and is kept; write the licence there, and omit --license")
     text = card or earlier
     if f'"{folder.as_posix()}"' in text or str(folder.resolve()) in text:
         logger.warning("%s was edited by hand and is uploaded as it is: it names the local folder %s", path, folder)
     return path if card is None else card.encode()
+
+
+def require_card_for(license_id: str | None, folder: Path) -> None:
+    """Check that a licence can be put into a folder's card, if one is to be.
+
+    Raises:
+        UserError: a person has rewritten the card.
+    """
+    path = folder / CARD
+    if license_id is None or not path.is_file():
+        return
+    card = path.read_text(encoding="utf-8", errors="replace")
+    if not is_generated(card) and own_words(card) is None:
+        raise UserError(f"{path} was edited by hand and is kept; write the licence there, and give none here")
 
 
 def left_of_a_run(results: bytes, there: Collection[str], coming: Collection[str]) -> list[str]:
@@ -204,8 +217,10 @@ def left_of_a_run(results: bytes, there: Collection[str], coming: Collection[str
     return sorted(name for name in {*there} - {*coming} if name in own or _WEIGHTS.fullmatch(name))
 
 
-def prepare_checkpoint(checkpoint: Path, repo_id: str) -> dict[str, Path | bytes]:
+def prepare_checkpoint(checkpoint: Path, repo_id: str, revision: str | None) -> dict[str, Path | bytes]:
     """The files of a checkpoint of a run, with a short card; what resumes the run stays behind.
+
+    `revision` is the branch of the run itself; default, the main one.
 
     Raises:
         UserError: it is not a checkpoint that `from_pretrained` opens.
@@ -219,6 +234,7 @@ def prepare_checkpoint(checkpoint: Path, repo_id: str) -> dict[str, Path | bytes
     content[CARD] = assembled(
         "library_name: transformers\ntags:\n- hf_minibert",
         f"# {repo_id.split('/')[-1]}, step {state['step']:,}\n\nA checkpoint from within the run, after "
-        f"{state['step']:,} steps and {state['tokens']:,} tokens. The card of the run is on the branch `main`.",
+        f"{state['step']:,} steps and {state['tokens']:,} tokens. The card of the run is on the branch "
+        f"`{revision or 'main'}`.",
     ).encode()
     return content

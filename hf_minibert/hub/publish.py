@@ -64,15 +64,20 @@ def publish(
     _check_proposal(create_pr, private, tag, with_checkpoints)
     content = prepare_upload(folder, repo_id, license_id)
     earlier = (
-        {path.name: prepare_checkpoint(path, repo_id) for path in _checkpoints(folder)} if with_checkpoints else {}
+        {path.name: prepare_checkpoint(path, repo_id, revision) for path in _checkpoints(folder)}
+        if with_checkpoints
+        else {}
     )
     if with_checkpoints and not earlier:
         raise UserError(f"{folder} holds no checkpoint; upload it without --checkpoints")
     conversation = _Conversation(repo_id, checked_token(token))
     try:
-        address = conversation.upload(folder, content, revision, commit_message, license_id, private, tag, create_pr)
+        conversation.make_ready(private, revision, tag, create_pr)
+        address = conversation.upload(folder, content, revision, commit_message, license_id, tag, create_pr)
         for name, files in tqdm(earlier.items(), desc="checkpoints", disable=not earlier):
             conversation.upload_checkpoint(name, files)
+        if tag is not None:  # when all is there that a second try would have to send again
+            conversation.make_tag(tag, revision)
     except UserError:
         raise
     except (HTTPError, OSError, RuntimeError, ValueError) as error:  # the Hub's client raises them all
@@ -89,10 +94,11 @@ def claim_repository(
     tag: str | None = None,
     create_pr: bool = False,
     with_checkpoints: bool = False,
+    is_resumed: bool = False,
 ) -> None:
     """Make the repository that a run is going to be pushed to, so that a mistake shows before the work.
 
-    Arguments are those of :func:`publish`.
+    Arguments are those of :func:`publish`; a run that is resumed may have its tag already.
 
     Raises:
         UserError: as :func:`publish`.
@@ -102,6 +108,8 @@ def claim_repository(
     conversation = _Conversation(repo_id, checked_token(token))
     try:
         conversation.make_ready(private, revision, tag, create_pr)
+        if tag is not None and not is_resumed:
+            conversation.require_free(tag)
     except UserError:
         raise
     except (HTTPError, OSError, RuntimeError, ValueError) as error:
@@ -149,16 +157,30 @@ class _Conversation:
     def make_ready(self, private: bool, revision: str | None, tag: str | None, create_pr: bool) -> None:
         """Make the repository and the branch, and see to it that the commit can be made and called so."""
         hub, repo_id = self.hub, self.repo_id
+        for name in (tag, revision):
+            if name is not None and (
+                not re.fullmatch(r"\w[\w./+-]*", name) or ".." in name or name.endswith((".", "/"))
+            ):
+                raise UserError(f"{name!r} can be no tag or branch; letters, digits and . - _ / may stand in it")
         if create_pr:  # whoever proposes need not be allowed to make anything
-            self.keep_trying(lambda: hub.model_info(repo_id))
-        else:
-            self.make_repository(private=private)
-        if tag is not None and any(
-            ref.name == tag for ref in self.keep_trying(lambda: hub.list_repo_refs(repo_id)).tags
-        ):
-            raise UserError(f"{repo_id} has a tag {tag} already; choose another, or delete that one on the Hub")
-        if revision is not None and not create_pr:
+            self.keep_trying(lambda: hub.model_info(repo_id, revision=revision))
+            return
+        self.make_repository(private=private)
+        self.keep_trying(lambda: hub.auth_check(repo_id, write=True))
+        if revision is not None:
             self.keep_trying(lambda: hub.create_branch(repo_id, branch=revision, exist_ok=True))
+
+    def commit_of(self, tag: str) -> str | None:
+        """What a tag names; None if there is no such tag."""
+        tags = self.keep_trying(lambda: self.hub.list_repo_refs(self.repo_id)).tags
+        return next((ref.target_commit for ref in tags if ref.name == tag), None)
+
+    def require_free(self, tag: str, content: Content | None = None) -> None:
+        """Refuse a tag that the repository has, unless an earlier try gave it to the same files."""
+        named = self.commit_of(tag)
+        if named is None or (content is not None and self.keep_trying(lambda: self._holds(content, named))):
+            return
+        raise UserError(f"{self.repo_id} has a tag {tag} already; choose another, or delete that one on the Hub")
 
     def upload(
         self,
@@ -167,19 +189,19 @@ class _Conversation:
         revision: str | None,
         commit_message: str,
         license_id: str | None,
-        private: bool,
         tag: str | None,
         create_pr: bool,
     ) -> str:
-        """The run's commit and its tag; arguments as those of `publish`."""
+        """The run's commit, which the tag must be free for; arguments as those of `publish`."""
         hub, repo_id = self.hub, self.repo_id
-        self.make_ready(private, revision, tag, create_pr)
         info = self.keep_trying(lambda: hub.model_info(repo_id, revision=revision))
         address = f"{hub.endpoint}/{repo_id}/{revision or 'main'}"
         there = [file.rfilename for file in info.siblings or ()]
         if CARD in there:
             theirs = self.keep_trying(lambda: self._read(CARD, info.sha))
             _keep_words_of_the_hub(content, theirs, folder, address, repo_id, license_id)
+        if tag is not None:
+            self.require_free(tag, content)
         gone = list[str]()
         if RESULTS in there:
             gone = left_of_a_run(self.keep_trying(lambda: self._read(RESULTS, info.sha)), there, content)
@@ -193,8 +215,6 @@ class _Conversation:
                 manifest.write()
             except OSError as error:  # what is published is published
                 logger.warning("%s takes no note of the card that is on the Hub now (%s)", folder, error.strerror)
-        if tag is not None:
-            self._tag(tag, revision)
         return url
 
     def upload_checkpoint(self, name: str, content: Content) -> None:
@@ -258,6 +278,8 @@ class _Conversation:
                 return None
             return f"{self.hub.endpoint}/{self.repo_id}/commit/{sha}"
 
+        if create_pr and (address := self.keep_trying(made_after_all)) is not None:  # by an earlier try
+            return address
         return self.keep_trying(commit, made_after_all)
 
     def _holds(self, content: Mapping[str, Path | bytes], revision: str | None) -> bool:
@@ -269,9 +291,11 @@ class _Conversation:
         }
         return all(found.get(name) in _names_of(_bytes(source)) for name, source in content.items())
 
-    def _tag(self, tag: str, revision: str | None) -> None:
-        """Name the newest commit of a branch."""
+    def make_tag(self, tag: str, revision: str | None) -> None:
+        """Name the newest commit of a branch, unless an earlier try has."""
         hub, repo_id = self.hub, self.repo_id
+        if self.commit_of(tag) is not None:
+            return
         sha = self.keep_trying(lambda: hub.model_info(repo_id, revision=revision)).sha
 
         def tagged_after_all() -> bool | None:
@@ -303,8 +327,8 @@ class _Conversation:
             status = error.response.status_code
             reasons = {
                 401: "the Hub does not accept the token: log in again with `hf auth login`, or set HF_TOKEN",
-                403: f"the token may not write to {repo_id}: use one with write access, or a --repo_id of your own",
-                404: f"the Hub has no {repo_id} or no such --revision, or the token may not see it",
+                403: f"the token may not write to {repo_id}: use one with write access, or a repository of your own",
+                404: f"the Hub has no {repo_id} or no such branch in it, or the token may not see it",
                 412: f"somebody has committed to {repo_id} meanwhile; nothing was uploaded: look at it, and push again",
                 413: "the Hub takes no files so large; give the model fewer parameters, or shards",
                 429: "the Hub takes no more requests for now (status 429); push again later, what was sent is not lost",

@@ -22,8 +22,13 @@ _OPTIONS = {
 """A run's flags: what `publish` calls them, and what `hf-minibert push` does."""
 
 
-def claim(arguments: SharingArguments) -> None:
+def claim(arguments: SharingArguments, folder: Path, *, is_resumed: bool) -> None:
     """Make the repository that the run is to be published to, if any: one process of several does.
+
+    Args:
+        arguments: the run's.
+        folder: the run's, which need not be there.
+        is_resumed: whether it goes on, so that its tag may be there already.
 
     Raises:
         UserError: the Hub refuses, does not answer or has a public one, or the arguments contradict each other.
@@ -35,12 +40,15 @@ def claim(arguments: SharingArguments) -> None:
         return
     if (license_id := options.pop("hub_license", None)) is not None:
         require_license(license_id, "hub_license")
+        from hf_minibert.hub.contents import require_card_for
+
+        require_card_for(license_id, folder)
     if _is_first_process():
         from huggingface_hub import get_token
 
         from hf_minibert.hub.publish import claim_repository
 
-        claim_repository(arguments.push_to_hub, token=get_token(), **_for_publish(options))
+        claim_repository(arguments.push_to_hub, token=get_token(), is_resumed=is_resumed, **_for_publish(options))
 
 
 def _options(arguments: SharingArguments) -> dict[str, Any]:

@@ -168,7 +168,8 @@ def check_hybrid(arguments: PretrainArguments, config: Config) -> None:
     if arguments.attn_implementation == "flash_attention_2":
         raise UserError("attn_implementation flash_attention_2 cannot mix masked and causal rows; use sdpa")
     assert isinstance(config, MiniBertConfig)
-    decoder_config(config)
+    with torch.device("meta"):  # transformers takes note of the class now, and not after the encoder is compiled with
+        MiniGPTForCausalLM(decoder_config(config))  # what it knows; it would be compiled again
 
 
 def write_decoder(

@@ -22,7 +22,7 @@ def main(arguments: Arguments) -> int:
             require_table(source)
     if arguments.model_name_or_path is not None:
         arguments = replace(arguments, model_name_or_path=model_folder(arguments.model_name_or_path))
-    claim(arguments)
+    claim(arguments, Path(arguments.output_dir), is_resumed=arguments.resume)
     from hf_minibert.finetuning.finetune import finetune
 
     return finetune(arguments) or publish_run(arguments, Path(arguments.output_dir))

@@ -20,7 +20,7 @@ def main(arguments: Arguments) -> int:
         require_corpus(arguments.corpus)
         if arguments.tokenizer is not None:
             require_tokenizer(arguments.tokenizer)
-        claim(arguments)
+        claim(arguments, Path(arguments.output_dir), is_resumed=arguments.resume)
         from hf_minibert.pretraining.loop import pretrain
 
         status = pretrain(arguments, stop)

@@ -2,11 +2,12 @@ import socket
 import tracemalloc
 from typing import NoReturn
 
+import evaluate
 import numpy as np
 import pytest
 from sklearn.metrics import accuracy_score, f1_score, matthews_corrcoef
 
-from hf_minibert.evaluation.metrics import ClassificationMetrics
+from hf_minibert.evaluation.metrics import ClassificationMetrics, RegressionMetrics
 
 
 @pytest.fixture(autouse=True)
@@ -54,6 +55,15 @@ def test_f1_of_the_positive_label_is_there_for_two_labels_whichever_were_met():
     assert two == {"accuracy": 1, "macro_f1": 1, "positive_f1": 0, "matthews_correlation": 0}
     three = ClassificationMetrics().compute(predictions=[0, 1], references=[0, 1], num_labels=3)
     assert "positive_f1" not in three
+
+
+def test_metrics_are_combined_without_telling_the_number_of_labels():
+    """Which other metrics would not take."""
+    both = evaluate.combine([ClassificationMetrics(), RegressionMetrics()])
+    found = both.compute(predictions=[0, 1, 1], references=[0, 1, 0])
+    assert found["positive_f1"] == pytest.approx(2 / 3)
+    assert found["mse"] == pytest.approx(1 / 3)
+    assert "positive_f1" not in ClassificationMetrics().compute(predictions=[0, 1, 2], references=[0, 1, 0])
 
 
 def test_ten_thousand_labels_take_no_matrix_of_them():

@@ -181,7 +181,7 @@ def test_answers_that_are_not_where_they_should_be_are_left_out_and_said(tmp_pat
     there = "the first is wrong: the answer is 'Zürich', but at 3 stands ' 👩\\u200d👩\\u200d👧'"
     assert data.notes == [
         f"train: 1 of 105 questions are left out, since their answer is not where answer_start says; {there}",
-        "train: 1 of 105 questions are left out, since their answer is no part of its context; the first is gone: the "
+        "train: 1 of 105 questions are left out, since their answer is no part of the context; the first is gone: the "
         "answer is 'Bern', but it is nowhere in the context",
         f"eval: 1 of 105 questions are kept, though their answer is not where answer_start says; {there}",
     ]
@@ -240,6 +240,26 @@ WRONG: dict[str, tuple[dict[str, Any], dict[str, Any], str]] = {
         {"train.jsonl": [row | {"answers": {"text": ["x"], "answer_start": [0]}} for row in QUESTIONS]},
         {},
         f"{len(QUESTIONS)} of {len(QUESTIONS)} answers are not where answer_start says .*counts characters",
+    ),
+    "one does not match": (
+        {"train.jsonl": [*QUESTIONS, QUESTIONS[0] | {"id": "z", "answers": {"text": ["x"], "answer_start": [0]}}]},
+        {},
+        f"1 of {len(QUESTIONS)} answers are not where answer_start says .*the first is z",
+    ),
+    "most are nowhere": (
+        {"train.jsonl": [row | {"answers": "nowhere to be found"} for row in QUESTIONS]},
+        {},
+        f"{len(QUESTIONS)} of {len(QUESTIONS)} answers are no part of the context .*the first is a",
+    ),
+    "a column that some rows lack": (
+        {"train.jsonl": [QUESTIONS[0] | {"is_impossible": False}, QUESTIONS[1]]},
+        {},
+        "line 2 lacks 'is_impossible', which the first row has; give it to each, as null",
+    ),
+    "a column that some rows have": (
+        {"train.jsonl": [QUESTIONS[0], QUESTIONS[1] | {"answer_start": 4}]},
+        {},
+        "line 2 has 'answer_start', which the first row lacks; give it to each, as null",
     ),
     "one id twice": ({"train.jsonl": [QUESTIONS[0], QUESTIONS[0]]}, {}, "line 2 has the id a, as .*line 1 has"),
     "no answers at all": (

@@ -360,7 +360,7 @@ def test_a_licence_is_that_of_the_card(folder: Path):
         ("/large/", 403, "may not write to me/model"),
         ("/refs", 400, "no such luck"),
         ("/tag/", 403, "may not write to me/model"),
-        ("/preupload/", 404, "no me/model or no such --revision"),
+        ("/preupload/", 404, "no me/model or no such branch"),
         ("/api/validate-yaml", 400, "no such luck"),
     ],
 )
@@ -592,6 +592,8 @@ def test_a_tag_names_the_commit(hub: LoopbackHub, folder: Path):
     upload(folder, tag="v1")
     repository = hub.repositories["me/model"]
     assert repository.tags == {"v1": repository.branches["main"]}
+    upload(folder, tag="v1")  # which it has
+    (folder / "metrics.jsonl").write_text("{}\n")
     with pytest.raises(UserError, match="has a tag v1 already"):
         upload(folder, tag="v1")
     assert len(hub.commits()) == 1
@@ -718,6 +720,7 @@ def test_pushed_here_and_opened_there_without_the_package(hub: LoopbackHub, tmp_
     ours = ("HF_", "PYTHON", "TRANSFORMERS_")
     environment = {name: value for name, value in os.environ.items() if not name.startswith(ours)}
     environment |= settings(hub, elsewhere) | {"PYTHONPATH": str(elsewhere), "HOME": str(elsewhere)}
+    environment |= {"OMP_NUM_THREADS": "1"}  # as here; two may add in another order
     command = [sys.executable, "-P", str(elsewhere / "fill.py"), str(tmp_path / "logits.pt")]
     opened = subprocess.run(command, cwd=elsewhere, env=environment, capture_output=True, text=True, check=False)
     assert opened.returncode == 0, opened.stderr
@@ -788,10 +791,31 @@ def test_a_run_publishes_itself_as_push_would(
     assert "hub_" not in card.text
     steps = [name for name in repository.branches if name.startswith("checkpoint-")]
     assert steps
-    assert all("model.safetensors" in hub.commits(revision=name)[-1] for name in steps)
+    for name in steps:
+        checkpoint = hub.commits(revision=name)[-1]
+        assert "model.safetensors" in checkpoint
+        assert "The card of the run is on the branch `dev`." in checkpoint["README.md"].decode()
+    arguments = json.loads(commit["arguments.json"])
+    assert not [name for name in arguments if "hub" in name], "whoever repeats the run publishes nothing"
+    output = run_flags[run_flags.index("--output_dir") + 1]
+    assert call("pretrain.py", monkeypatch, "--output_dir", output, "--resume") == 0, "all is there, and stays"
     assert call("pretrain.py", monkeypatch, *run_flags, *wanted, "--overwrite_output_dir") == 2
     assert "me/model has a tag v1 already" in capsys.readouterr().err
     assert len(hub.commits(revision="dev")) == 1
+
+
+def test_what_was_published_before_a_failure_is_no_hindrance(
+    hub: LoopbackHub, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture, run_flags: list[str]
+):
+    hub.failures = [Failure("/branch/checkpoint-", 403)]
+    wanted = ["--push_to_hub", "me/model", "--hub_tag", "v1", "--hub_checkpoints"]
+    assert call("pretrain.py", monkeypatch, *run_flags, *wanted) == 2
+    command = capsys.readouterr().err.partition("hf-minibert push ")[2].split()
+    hub.failures = []
+    assert call("push_to_hub.py", monkeypatch, *command) == 0
+    repository = hub.repositories["me/model"]
+    assert repository.tags == {"v1": repository.branches["main"]}
+    assert [name for name in repository.branches if name.startswith("checkpoint-")]
 
 
 def test_a_run_proposes_itself(hub: LoopbackHub, monkeypatch: pytest.MonkeyPatch, run_flags: list[str]):
@@ -800,6 +824,9 @@ def test_a_run_proposes_itself(hub: LoopbackHub, monkeypatch: pytest.MonkeyPatch
     assert not hub.commits("other/model")
     (proposed,) = hub.commits("other/model", "refs/pr/1")
     assert "model.safetensors" in proposed
+    output = run_flags[run_flags.index("--output_dir") + 1]
+    assert call("pretrain.py", monkeypatch, "--output_dir", output, "--resume") == 0
+    assert len(hub.repositories["other/model"].proposals) == 1, "nothing is proposed twice"
 
 
 @pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing` is deprecated:FutureWarning")  # PEFT's own call
@@ -830,6 +857,7 @@ def test_a_run_that_may_not_publish_does_not_begin(
     capsys: pytest.CaptureFixture,
     run_flags: list[str],
 ):
+    hub.repositories["other/there"] = Repository(private=False)
     for words, message in (
         (["--push_to_hub", "model"], "give OWNER/model"),
         (["--hub_private_repo"], "--hub_private_repo is for --push_to_hub"),
@@ -837,12 +865,19 @@ def test_a_run_that_may_not_publish_does_not_begin(
         (["--push_to_hub", "me/model", "--hub_license", "MIT?"], "--hub_license 'MIT?' is no identifier"),
         (["--push_to_hub", "me/model", "--hub_create_pr", "--hub_tag", "v1"], "a pull request only proposes a commit"),
         (["--push_to_hub", "me/model", "--hub_create_pr"], "the Hub has no me/model"),
+        (["--push_to_hub", "other/there", "--hub_create_pr", "--hub_revision", "typo"], "or no such branch in it"),
+        (["--push_to_hub", "other/there"], "the token may not write to other/there"),
+        (["--push_to_hub", "me/model", "--hub_tag", "v 1"], "'v 1' can be no tag or branch"),
         (["--push_to_hub", "other/model"], "the token may not write to other/model"),
     ):
         assert call("pretrain.py", monkeypatch, *run_flags, *words) == 2
         assert message in capsys.readouterr().err
     assert not (tmp_path / "run").exists()
-    assert not hub.repositories
+    assert set(hub.repositories) == {"other/there"}
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "README.md").write_text("My own words.")
+    assert call("pretrain.py", monkeypatch, *run_flags, "--push_to_hub", "me/model", "--hub_license", "mit") == 2
+    assert "was edited by hand and is kept; write the licence there" in capsys.readouterr().err
 
 
 def test_a_run_that_cannot_be_published_is_whole(

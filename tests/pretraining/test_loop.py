@@ -11,7 +11,8 @@ import torch
 from commands import TINY_RUN, call, flags, write_corpus
 
 from hf_minibert.data.streamed import StreamError, StreamStoppedError
-from hf_minibert.pretraining import loop, schedule
+from hf_minibert.pretraining import loop, plan, schedule
+from hf_minibert.pretraining.backend import Backend
 from hf_minibert.pretraining.checkpoint import TrainState
 from hf_minibert.pretraining.objectives import OBJECTIVES
 from hf_minibert.pretraining.report import trained_seconds
@@ -137,3 +138,22 @@ def test_muon_waits_for_no_device(make_model):
         weight.grad = torch.empty_like(weight)
     torch.nn.utils.clip_grad_norm_(matrices, 1.0)
     Muon(matrices, lr=0.1).step()
+
+
+@pytest.mark.filterwarnings("ignore:.*should not be instantiated:DeprecationWarning")  # torch 2.13 does, for masks
+@pytest.mark.parametrize(
+    ("model", "objective"),
+    [("minibert-tiny", "mlm"), ("minibert-tiny", "mlm+nsp"), ("minibert-tiny", "hybrid"), ("minigpt-tiny", "clm")],
+)
+def test_a_run_is_compiled_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, model: str, objective: str):
+    """However many tokens its steps predict, and whatever is evaluated between them."""
+    torch.compiler.reset()
+    torch._dynamo.utils.counters.clear()
+    monkeypatch.setattr(plan, "has_compiler", lambda: True)
+    monkeypatch.setattr(
+        Backend, "compile", lambda _, trained: trained.compile(fullgraph=True, backend="eager")
+    )  # the graphs, without their kernels
+    options = {"corpus": write_corpus(tmp_path / "texts.jsonl"), "output_dir": tmp_path / "run", "report_to": "none"}
+    options |= {"model": model, "objective": objective, "compile": "yes", "max_steps": 8, "eval_steps": 3}
+    assert call("pretrain.py", monkeypatch, *flags(TINY_RUN | options)) == 0
+    assert torch._dynamo.utils.counters["stats"]["unique_graphs"] == 1
