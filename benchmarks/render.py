@@ -34,6 +34,7 @@ import shakespeare
 import step_speed
 import targets
 import tasks
+import throughput
 import translation
 from hf_minibert.command_line import run
 from hf_minibert.files import write_text
@@ -61,6 +62,7 @@ TABLES: dict[str, Callable[[dict[str, Any]], list[str]]] = {
     "shakespeare": shakespeare.table,
     "step_speed": step_speed.table,
     "tasks": tasks.table,
+    "throughput": throughput.table,
     "translation": translation.table,
 }
 """By the first part of a result file's name."""

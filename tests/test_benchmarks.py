@@ -8,6 +8,8 @@ import lzma
 import shlex
 import shutil
 import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import partial
 from graphlib import TopologicalSorter
 from pathlib import Path
@@ -686,3 +688,40 @@ def test_the_reference_checkpoints_are_measured_with_each_suite_once(
     assert any("right pairs, the mean of 1 paradigms (%) |" in line for line in lines)
     monkeypatch.setattr(module, "measured", None)  # nothing is left to do
     assert module.main(arguments) == 0
+
+
+def test_the_throughput_of_whole_runs(results: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """On a CPU, uncompiled: that each figure comes from where it should."""
+    module = importlib.import_module("throughput")
+    monkeypatch.setattr(module, "COMPILED", False)
+    assert module.waiting_share([]) is None
+    assert module.waiting_share([(0, 2), (1, 3), (5, 6), (5.5, 5.6)]) == pytest.approx(1 / 3)
+    spans = [(5.0, 10.0), (0.0, 4.0)]
+    events = [
+        SimpleNamespace(device_type=SimpleNamespace(name="CUDA"), time_range=SimpleNamespace(start=begin, end=end))
+        for begin, end in spans
+    ]
+    seen: list[int] = []
+    watched = module.watched
+
+    @contextmanager
+    def with_kernels(first: int, steps: int) -> Iterator[Any]:
+        with watched(first, steps) as profiler:
+            seen.append(steps)
+            yield SimpleNamespace(events=lambda: [*events, *profiler.events()])
+
+    monkeypatch.setattr(module, "watched", with_kernels)
+    corpus = write_corpus(tmp_path / "texts.jsonl", documents=200)
+    given = {"models": ["minigpt-tiny"], "corpus": [str(corpus)], "max_steps": 12, "profiled_steps": 2}
+    arguments = module.Arguments(results_dir=str(results), **given)
+    assert module.main(arguments) == 0
+    (file,) = results.glob("throughput*.json")
+    (row,) = json.loads(file.read_text())["rows"]
+    assert row["tokens_per_second"] > 0
+    assert row["ratio"] == pytest.approx(row["tokens_per_second"] / row["trainer_tokens_per_second"], abs=0.01)
+    assert row["waiting_share"] == pytest.approx(0.1)
+    assert seen == [2]
+    with pytest.raises(UserError, match="max_steps must be at least 10"):
+        module.main(module.Arguments(results_dir=str(results), max_steps=4))
+    with pytest.raises(UserError, match="models are of minibert, minigpt, such as minibert-mini; got bert-base"):
+        module.main(module.Arguments(results_dir=str(results), models=["bert-base"]))
