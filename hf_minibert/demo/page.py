@@ -3,6 +3,7 @@
 This file travels into Spaces, so it imports nothing of this package: `ABILITIES` is the table of tabs.
 """
 
+import functools
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -92,6 +93,11 @@ def fill(checkpoint: Checkpoint, text: str, count: int = 5) -> list[list[str | f
     tokenizer, model = checkpoint.tokenizer, checkpoint.model
     row = _encoded(checkpoint, text)
     places = (row["input_ids"][0] == tokenizer.mask_token_id).nonzero().flatten().tolist()
+    if not places and tokenizer.mask_token in text:
+        length = row["input_ids"].shape[1]
+        raise ValueError(
+            f"The model reads {length} tokens of this text, and {tokenizer.mask_token} stands behind them."
+        )
     if not places:
         raise ValueError(f"Write {tokenizer.mask_token} where a word is to be filled in.")
     with torch.no_grad():
@@ -268,11 +274,24 @@ class Ability:
     """Lays out the tab with Gradio, which it is given."""
 
 
+def _told(gr: Any, function: Callable[..., Any]) -> Callable[..., Any]:
+    """A function whose `ValueError`, what a user does wrong, is shown on the page alone, without a traceback here."""
+
+    @functools.wraps(function)
+    def run(*inputs: Any) -> Any:
+        try:
+            return function(*inputs)
+        except ValueError as error:
+            raise gr.Error(str(error), print_exception=False) from None
+
+    return run
+
+
 def _fill_tab(gr: Any, checkpoint: Checkpoint) -> None:
     text = gr.Textbox(f"He opened the {checkpoint.tokenizer.mask_token} and went into the house.", label="Text")
     button = gr.Button("Fill in", variant="primary")
     table = gr.Dataframe(headers=["mask", "token", "probability (%)"], label="Likeliest tokens", interactive=False)
-    gr.on([button.click, text.submit], lambda words: fill(checkpoint, words), text, table, api_name="fill")
+    gr.on([button.click, text.submit], _told(gr, lambda words: fill(checkpoint, words)), text, table, api_name="fill")
 
 
 def _go_on_tab(gr: Any, checkpoint: Checkpoint) -> None:
@@ -284,7 +303,10 @@ def _go_on_tab(gr: Any, checkpoint: Checkpoint) -> None:
     output = gr.Textbox(label="Text", lines=6)
 
     def stream(words: str, length: float, temperature: float) -> Iterator[str]:
-        yield from go_on(checkpoint, words, length, temperature)
+        try:
+            yield from go_on(checkpoint, words, length, temperature)
+        except ValueError as error:
+            raise gr.Error(str(error), print_exception=False) from None
 
     gr.on([button.click, text.submit], stream, [text, length, temperature], output, api_name="go_on")
 
@@ -296,7 +318,7 @@ def _classify_tab(gr: Any, checkpoint: Checkpoint) -> None:
     output = gr.Label(label="Labels", num_top_classes=max(1, checkpoint.model.config.num_labels))
     gr.on(
         [button.click, text.submit, second.submit],
-        lambda one, other: classify(checkpoint, one, other),
+        _told(gr, lambda one, other: classify(checkpoint, one, other)),
         [text, second],
         output,
         api_name="classify",
@@ -307,7 +329,7 @@ def _mark_tab(gr: Any, checkpoint: Checkpoint) -> None:
     text = gr.Textbox("Ada Lovelace wrote to Charles Babbage in London.", label="Text", lines=3)
     button = gr.Button("Mark", variant="primary")
     output = gr.HighlightedText(label="Entities", show_legend=True)
-    gr.on([button.click, text.submit], lambda words: mark(checkpoint, words), text, output, api_name="mark")
+    gr.on([button.click, text.submit], _told(gr, lambda words: mark(checkpoint, words)), text, output, api_name="mark")
 
 
 def _answer_tab(gr: Any, checkpoint: Checkpoint) -> None:
@@ -318,7 +340,7 @@ def _answer_tab(gr: Any, checkpoint: Checkpoint) -> None:
     others = gr.Label(label="Answers")
     gr.on(
         [button.click, question.submit],
-        lambda asked, words: answer(checkpoint, asked, words),
+        _told(gr, lambda asked, words: answer(checkpoint, asked, words)),
         [question, text],
         [marked, others],
         api_name="answer",
@@ -329,7 +351,13 @@ def _translate_tab(gr: Any, checkpoint: Checkpoint) -> None:
     text = gr.Textbox(label="Text", lines=3)
     button = gr.Button("Translate", variant="primary")
     output = gr.Textbox(label="What the model makes of it", lines=3)
-    gr.on([button.click, text.submit], lambda words: translate(checkpoint, words), text, output, api_name="translate")
+    gr.on(
+        [button.click, text.submit],
+        _told(gr, lambda words: translate(checkpoint, words)),
+        text,
+        output,
+        api_name="translate",
+    )
 
 
 def _attention_tab(gr: Any, checkpoint: Checkpoint) -> None:
@@ -342,7 +370,7 @@ def _attention_tab(gr: Any, checkpoint: Checkpoint) -> None:
     picture = gr.Plot(show_label=False)
     gr.on(
         [button.click, text.submit],
-        lambda words, number: attention(checkpoint, words, number),
+        _told(gr, lambda words, number: attention(checkpoint, words, number)),
         [text, layer],
         picture,
         api_name="attention",
@@ -360,7 +388,7 @@ def _nearest_tab(gr: Any, checkpoint: Checkpoint) -> None:
     table = gr.Dataframe(headers=["cosine", "sentence"], label="The nearest first", interactive=False)
     gr.on(
         [button.click, text.submit],
-        lambda words, lines: nearest(checkpoint, words, lines),
+        _told(gr, lambda words, lines: nearest(checkpoint, words, lines)),
         [text, others],
         table,
         api_name="nearest",

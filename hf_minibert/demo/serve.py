@@ -49,7 +49,8 @@ def may_run_code(name: str, *, trusts: bool, ask: Callable[[str], str] = input) 
     try:
         config, _ = PreTrainedConfig.get_config_dict(name)
     except (OSError, ValueError) as error:
-        raise UserError(f"{shown(name)} holds no model: {' '.join(str(error).split())[:300]}") from error
+        lacks = "holds no model" if Path(name).exists() else "is no folder, and the Hub gave no model of that name"
+        raise UserError(f"{shown(name)} {lacks}: {' '.join(str(error).split())[:300]}") from error
     if not config.get("model_type"):
         raise UserError(f"{shown(name)} holds no model: its config.json is missing, or has no model_type")
     if not config.get("auto_map") or config.get("model_type") in CONFIG_MAPPING:

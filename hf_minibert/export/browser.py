@@ -68,9 +68,10 @@ def write(name_or_path: str, static: str, *, library: str | None = None, quantiz
             folder / "settings.json",
             {
                 "name": record["model"],
-                "about": f"A {record['to']}, {'8-bit' if quantize else '32-bit'} numbers.",
+                "about": f"A {record['from']}, as {record['to']}, {'8-bit' if quantize else '32-bit'} numbers.",
                 "pipeline": record["pipeline"],
                 "reads_pairs": record["reads_pairs"],
+                "max_length": json.loads((folder / "model" / "config.json").read_text())["max_position_embeddings"],
                 "dtype": "q8" if quantize else "fp32",
                 "mask_token": record["mask_token"],
                 "example": EXAMPLES[record["pipeline"]].format(mask=record["mask_token"]),

@@ -91,8 +91,9 @@ def open_checkpoint(name_or_path: str) -> tuple[PreTrainedModel, PreTrainedToken
     try:
         config = AutoConfig.from_pretrained(name_or_path, trust_remote_code=False)
     except Exception as error:  # a config.json may hold anything
-        reason = reason_of(error)
-        raise UserError(f"model_name_or_path {name_or_path!r} holds no model: {reason}") from error
+        is_there = Path(name_or_path).exists()
+        lacks = "holds no model" if is_there else "is no folder, and the Hub gave no model of that name"
+        raise UserError(f"model_name_or_path {name_or_path!r} {lacks}: {reason_of(error)}") from error
     architecture = (config.architectures or [f"{config.model_type} of unknown class"])[0]
     if architecture not in CLASSES:
         known = ", ".join(CLASSES)
@@ -182,5 +183,5 @@ def opening(record: dict[str, Any], name: str) -> str:
     return f"""from transformers import {auto_class}, AutoTokenizer
 
 model = {auto_class}.from_pretrained({name}{trust})
-tokenizer = AutoTokenizer.from_pretrained({name})
+tokenizer = AutoTokenizer.from_pretrained({name}{trust})
 """

@@ -45,6 +45,8 @@ def measure(
         UserError: the file cannot be read, or holds a label that the classifier does not know.
     """
     is_classifier = use == "text-classification"
+    if Path(file).is_file() and not Path(file).stat().st_size:
+        raise UserError(f"measure_on {file} is empty; give a text that the model has not seen")
     rows = labelled(tokenizer, config, file) if is_classifier else predicted(tokenizer, config, use, file)
     right, loss, number = dict.fromkeys(models, 0), dict.fromkeys(models, 0.0), 0
     for inputs, places, targets in tqdm(rows, desc=f"measuring on {Path(file).name}", unit="text", delay=2):

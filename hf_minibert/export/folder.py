@@ -58,6 +58,7 @@ def describe(
     tags: Sequence[str] = (),
     pipeline: str | None = None,
     language: str = "python",
+    from_hub: str = "give its name on the Hub in place of the dot",
 ) -> None:
     """Write the README and the record of an export.
 
@@ -71,6 +72,7 @@ def describe(
         tags: the Hub's tags, besides ours.
         pipeline: the Hub's name of what the model does.
         language: in which `opening` is written.
+        from_hub: how that code changes for a folder on the Hub.
     """
     source = Path(name_or_path) / "README.md"
     known = ModelCard.load(source, ignore_metadata_errors=True).data if source.is_file() else ModelCardData()
@@ -93,7 +95,7 @@ def describe(
 The weights, configuration and tokenizer of the {code(record["from"])} named {code(record["model"])}, converted by
 hf_minibert.
 {checked(record)}{" " + lost if lost else ""}
-To open this folder (or give its name on the Hub in place of the dot):
+To open this folder (if it is on the Hub, {from_hub}):
 
 ```{language}
 {opening}```

@@ -43,10 +43,7 @@ FILE = "model.gguf"
 POOLING = {"mean": 1, "cls": 2, "lasttoken": 3}
 """The poolings of llama.cpp, by the names of ours."""
 TOKENIZERS = {
-    "ids": (
-        "llama.cpp cannot read text as this tokenizer does: give it ids, from tokenizer.json, as below. "
-        "What it writes is right."
-    ),
+    "ids": ("llama.cpp cannot read text as this tokenizer does: give it ids, from tokenizer.json, as below."),
     "bert": "llama.cpp reads the tokens itself, as BERT's WordPiece.",
     "gpt2": "llama.cpp reads the tokens itself, as GPT-2's byte-pair encoding.",
 }
@@ -128,6 +125,8 @@ def export(
         writer.close()
         check_weights(folder / FILE, source, architecture)
         save_tokenizer(tokenizer, folder)
+        end = "The text that it writes is right." if is_decoder else "It gives vectors; the model's head is left out."
+        notes = [TOKENIZERS[form], *([end] if not is_decoder or form == "ids" else [])]
         record = {
             "model": shown_name(name_or_path),
             "from": type(model).__name__,
@@ -136,7 +135,7 @@ def export(
             "pooling": None if is_decoder else pooling,
             "tokenizer": form,
             "checked": "The weights in the file are the model's, bit for bit.",
-            "notes": [TOKENIZERS[form]],
+            "notes": notes,
             "gguf_version": gguf_version(),
             "transformers_version": transformers.__version__,
         }
@@ -145,9 +144,10 @@ def export(
             name_or_path,
             record,
             opening(record, '"."'),
-            lost=TOKENIZERS[form],
+            lost=" ".join(notes),
             library="gguf",
             tags=("gguf", "llama.cpp"),
+            from_hub="begin with `Llama.from_pretrained` and `Tokenizer.from_pretrained`, which take its name",
             pipeline="text-generation" if is_decoder else "feature-extraction",
         )
     return record

@@ -32,6 +32,8 @@ from hf_minibert.tokenization import save_tokenizer
 
 FILE, QUANTIZED_FILE = "onnx/model.onnx", "onnx/model_quantized.onnx"
 TOLERANCE = 1e-4
+FEW = 1_000
+"""Fewer predictions than these tell two graphs apart by chance only."""
 SHAPES = ((1, 1, 0), (1, 7, 0), (3, 5, 0), (2, 1, 6), (1, 24, 3))
 """Batch, tokens and, of a decoder, earlier tokens of the rows with which a graph is compared with its checkpoint."""
 OUTPUTS = {
@@ -91,6 +93,7 @@ def export(
             tags=("onnx",),
             pipeline=record["pipeline"],
             language="javascript",
+            from_hub="take out the line with `localModelPath`, and give its name in place of `resolve(...)`",
         )
     return record
 
@@ -379,7 +382,8 @@ def notes(record: dict[str, Any]) -> list[str]:
         fp32, quantized = int8["fp32"], int8["int8"]
         lines.append(
             f"On {int8['examples']:,} predictions in {int8['file']}: accuracy {quantized['accuracy']:.2%} in place of "
-            f"{fp32['accuracy']:.2%}, loss {quantized['loss']:.3f} in place of {fp32['loss']:.3f} nats."
+            f"{fp32['accuracy']:.2%}, loss {quantized['loss']:.3f} in place of {fp32['loss']:.3f} nats"
+            + ("." if int8["examples"] >= FEW else f". Fewer than {FEW:,} predictions say little: give a longer file.")
         )
     return lines
 

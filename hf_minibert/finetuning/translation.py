@@ -349,11 +349,12 @@ class Translation(Task):
         decoder, extra = "tokenizer", ""
         if target is not source:
             decoder = TARGET_TOKENIZER
-            extra = f'{decoder} = AutoTokenizer.from_pretrained({{model}}, subfolder="{TARGET_TOKENIZER}")\n'
+            where = f'{{model}}, subfolder="{TARGET_TOKENIZER}"{{options}}'
+            extra = f"{decoder} = AutoTokenizer.from_pretrained({where})\n"
         sentence = min(self.examples["eval"]["source"], key=lambda text: abs(len(text) - PICTURED_CHARACTERS))[:80]
         return Usage(
             code="from transformers import AutoModelForSeq2SeqLM, AutoTokenizer\n\n"
-            "tokenizer = AutoTokenizer.from_pretrained({model})\n"
+            "tokenizer = AutoTokenizer.from_pretrained({model}{options})\n"
             f"{extra}"
             "model = AutoModelForSeq2SeqLM.from_pretrained({model}{options})\n"
             f'tokens = tokenizer({json.dumps(sentence, ensure_ascii=False)}, return_tensors="pt")\n'

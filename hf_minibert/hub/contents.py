@@ -125,6 +125,8 @@ def check_repo_id(repo_id: str) -> None:
     Raises:
         UserError: it could not.
     """
+    if repo_id.count("/") > 1:
+        raise UserError(f"{repo_id!r} cannot name a repository: give OWNER/NAME")
     try:
         validate_repo_id(repo_id)
     except HFValidationError as error:

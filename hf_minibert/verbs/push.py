@@ -54,8 +54,10 @@ def main(arguments: Arguments) -> int:
     from huggingface_hub import get_token
 
     from hf_minibert.hub.contents import prepare_upload
-    from hf_minibert.hub.publish import publish
+    from hf_minibert.hub.publish import checked_token, publish
 
+    if not arguments.dry_run:
+        checked_token(get_token())
     content = prepare_upload(folder, arguments.repo_id, arguments.license)
     sizes = {
         name: source.stat().st_size if isinstance(source, Path) else len(source) for name, source in content.items()

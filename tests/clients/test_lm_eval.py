@@ -14,6 +14,7 @@ from hf_minibert.assets import model_folder as reference
 from hf_minibert.evaluation.lm_eval_model import register
 from hf_minibert.evaluation.opening import open_language_model
 from hf_minibert.evaluation.scores import text_scores
+from hf_minibert.export.convert import export
 
 pytestmark = [pytest.mark.client, pytest.mark.filterwarnings("ignore")]
 lm_eval = pytest.importorskip("lm_eval")
@@ -32,7 +33,9 @@ PAIRS = [
     [
         ("hf-mlm", "", "minibert-tiny"),
         ("hf-mlm", "", "hybrid"),
+        ("hf-mlm", "", "exported minibert-tiny"),
         ("hf", ",dtype=float32", "minigpt-tiny"),
+        ("hf", ",dtype=float32", "exported minigpt-tiny"),
     ],
 )
 def test_scores_are_those_of_the_suite(
@@ -48,7 +51,11 @@ def test_scores_are_those_of_the_suite(
     task["dataset_kwargs"]["data_files"]["validation"] = str(tmp_path / "pairs.jsonl")
     (tmp_path / "tasks").mkdir()
     (tmp_path / "tasks" / "minimal_pairs.yaml").write_text(yaml.safe_dump(task))
-    folder = reference(name) if name.endswith("tiny") else str(model_folder(name))
+    folder = reference(name.removeprefix("exported ")) if name.endswith("tiny") else str(model_folder(name))
+    ours = open_language_model(folder)
+    if name.startswith("exported"):
+        export(folder, str(tmp_path / "stock"))
+        folder = str(tmp_path / "stock")
     found = lm_eval.simple_evaluate(
         model=kind,
         model_args=f"pretrained={folder}{settings}",
@@ -62,7 +69,6 @@ def test_scores_are_those_of_the_suite(
         sample["doc"]["sentence_good"]: [float(score) for score, _ in sample["filtered_resps"]]
         for sample in found["samples"]["minimal_pairs"]
     }
-    model = open_language_model(folder)
-    good, bad = (text_scores(model, [pair[side] for pair in PAIRS]) for side in (0, 1))
+    good, bad = (text_scores(ours, [pair[side] for pair in PAIRS]) for side in (0, 1))
     np.testing.assert_allclose([theirs[pair[0]] for pair in PAIRS], np.stack((good, bad), axis=1), atol=1e-3)
     assert found["results"]["minimal_pairs"]["acc,none"] == pytest.approx(float((good >= bad).mean()))

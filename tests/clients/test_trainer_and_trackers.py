@@ -98,8 +98,8 @@ def test_trainer(mode: str):
     )
 
 
-def test_trackers():
-    found = run(trackers, "native")
+def test_trackers(mode: str):
+    found = run(trackers, mode)
     assert len(found["logged"]) == 4
     for name in ("tensorboard", "trackio"):
         assert found[name] == pytest.approx(found["logged"], abs=1e-4), name

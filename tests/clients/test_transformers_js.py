@@ -207,6 +207,9 @@ def test_a_tab_fills_in_and_goes_on_with_what_is_typed(pictures, tmp_path):
             assert answer[1::2] == [f"{100 * guess['score']:.1f} %" for guess in fill(typed)]
             with pytest.raises(RuntimeError, match="where a word is missing; it stands there 2 times"):
                 pictures.use(driver, "", "[MASK] and [MASK]")
+            assert not driver.find_element("id", "result").text, "the answer to another text"
+            with pytest.raises(RuntimeError, match="The text has 603 tokens, and the model reads 512 at most"):
+                pictures.use(driver, "", "word " * 600 + "[MASK]")
         with pictures.served(tmp_path / "minigpt-tiny") as address:
             driver.get(address)
             pictures.use(driver, "", PROMPT)

@@ -69,6 +69,8 @@ def test_words_are_filled_in_with_their_probabilities(encoder: page.Checkpoint):
     assert [share for number, _, share in rows if number == 1] == sorted((r[2] for r in rows[:5]), reverse=True)
     with pytest.raises(ValueError, match=r"Write \[MASK\] where"):
         page.fill(encoder, "No mask.")
+    with pytest.raises(ValueError, match=r"reads 512 tokens of this text, and \[MASK\] stands behind them"):
+        page.fill(encoder, "word " * 600 + "[MASK]")
     with pytest.raises(ValueError, match="Write some text first"):
         page.fill(encoder, "  ")
     assert titles(encoder) == ["Fill in words", "Attention", "Nearest sentences"]

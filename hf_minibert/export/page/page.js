@@ -33,6 +33,12 @@ function showBars(pairs) {
   }
 }
 
+function refuseLong(encoded) {
+  const length = encoded.input_ids.dims.at(-1);
+  if (length > settings.max_length)
+    throw new Error(`The text has ${length.toLocaleString()} tokens, and the model reads ${settings.max_length} at most.`);
+}
+
 const uses = {
   "fill-mask": {
     prompt: `Text with one ${settings.mask_token}`,
@@ -40,6 +46,7 @@ const uses = {
     async run(model, text) {
       const masks = text.split(settings.mask_token).length - 1;
       if (masks !== 1) throw new Error(`Write ${settings.mask_token} once, where a word is missing; it stands there ${masks} times.`);
+      refuseLong(model.tokenizer(text, { truncation: false }));
       const guesses = await model(text, { top_k: 8 });
       showBars(guesses.map((guess) => [guess.token_str.trim() || JSON.stringify(guess.token_str), guess.score]));
     },
@@ -67,6 +74,7 @@ const uses = {
     prompt: "Text to classify",
     button: "Classify",
     async run(model, text) {
+      refuseLong(model.tokenizer(text, { truncation: false }));
       const labels = await model(text, { top_k: null });
       showBars(labels.map(({ label, score }) => [label, score]));
     },
@@ -94,6 +102,7 @@ async function attempt(work) {
   } catch (error) {
     element("trouble").textContent = String(error.message ?? error);
     element("trouble").hidden = false;
+    element("result").replaceChildren(); // which answered another text
     button.disabled = model === null;
   }
 }
