@@ -583,7 +583,7 @@ def test_the_kept_results_have_the_names_that_their_commands_write(
     monkeypatch.setattr(module, "machine", list)
     monkeypatch.setattr(torch, "set_num_threads", nothing)
     kept = [*(REPOSITORY / "benchmarks" / "results").glob("inference_speed*.json")]
-    assert len(kept) == 4
+    assert kept
     for file in kept:
         command = shlex.split(json.loads(file.read_text())["command"])
         arguments = parse(module.Arguments, command[2:])
