@@ -93,7 +93,7 @@ def fill(checkpoint: Checkpoint, text: str, count: int = 5) -> list[list[str | f
     tokenizer, model = checkpoint.tokenizer, checkpoint.model
     row = _encoded(checkpoint, text)
     places = (row["input_ids"][0] == tokenizer.mask_token_id).nonzero().flatten().tolist()
-    if not places and tokenizer.mask_token in text:
+    if not places and tokenizer.mask_token and tokenizer.mask_token in text:
         length = row["input_ids"].shape[1]
         raise ValueError(
             f"The model reads {length} tokens of this text, and {tokenizer.mask_token} stands behind them."

@@ -43,7 +43,7 @@ FILE = "model.gguf"
 POOLING = {"mean": 1, "cls": 2, "lasttoken": 3}
 """The poolings of llama.cpp, by the names of ours."""
 TOKENIZERS = {
-    "ids": ("llama.cpp cannot read text as this tokenizer does: give it ids, from tokenizer.json, as below."),
+    "ids": "llama.cpp cannot read text as this tokenizer does: give it ids, from tokenizer.json, as below.",
     "bert": "llama.cpp reads the tokens itself, as BERT's WordPiece.",
     "gpt2": "llama.cpp reads the tokens itself, as GPT-2's byte-pair encoding.",
 }
