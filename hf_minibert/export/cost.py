@@ -68,7 +68,7 @@ def labelled(
 ) -> Iterator[tuple[dict[str, Tensor], Tensor, Tensor]]:
     """Texts and their labels, a row each; pairs if there is a column `text_pair`, or the model compares two texts."""
     known = {name: index for index, name in (config.id2label or {}).items()}
-    is_pair = getattr(config, "classifier_pooling", None) == "pair" or "text_pair" in column_names(Path(file))
+    is_pair = getattr(config, "compares_texts", False) or "text_pair" in column_names(Path(file))
     columns = ["text", "text_pair"] if is_pair else ["text"]
     table = read_file(Path(file), {column: column for column in (*columns, "label")})
     for column in columns:

@@ -204,7 +204,7 @@ def named_stock(model: PreTrainedModel, mask_token_id: int | None) -> PreTrained
 
 def is_pair_classifier(model: PreTrainedModel) -> bool:
     """Whether a model compares two texts."""
-    return getattr(model.config, "classifier_pooling", None) == "pair" and head_of(model) == "ForSequenceClassification"
+    return getattr(model.config, "compares_texts", False) and head_of(model) == "ForSequenceClassification"
 
 
 def head_of(model: PreTrainedModel) -> str:

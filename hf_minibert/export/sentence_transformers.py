@@ -107,8 +107,10 @@ def own_pooling(model: PreTrainedModel) -> str | None:
         return None
     if has_causal_mask(model):
         return "lasttoken"
+    if getattr(model.config, "compares_texts", False):
+        return "mean"
     own = getattr(model.config, "classifier_pooling", "cls")  # BERT has no other
-    return {"pair": "mean"}.get(own) or {theirs: ours for ours, theirs in POOLING.items()}.get(own, own)
+    return {theirs: ours for ours, theirs in POOLING.items()}.get(own, own)
 
 
 def without_pooler(model: PreTrainedModel) -> PreTrainedModel:

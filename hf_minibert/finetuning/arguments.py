@@ -123,7 +123,7 @@ class ModelArguments:
     """Folder or Hub name of a tokenizer. Default: the pre-trained model's own; with --model, the package's."""
     hidden_dropout_prob: float = 0.1
     """Dropout in the layers and before the classifier."""
-    classifier_pooling: Literal["cls", "mean", "max", "pair"] | None = None
+    classifier_pooling: Literal["cls", "mean", "max", "pair", "siamese"] | None = None
     """How MiniBERT makes one vector of a text. MiniGPT takes its last token. Default: mean, and pair for two texts or
     for choices: the means of both, compared, which stock classes cannot do (mean can be exported). In the classic
     architecture what the model has, cls unless it says otherwise, as in BERT, to which others cannot be exported."""

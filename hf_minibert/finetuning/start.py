@@ -16,7 +16,7 @@ from hf_minibert.errors import UserError
 from hf_minibert.export.convert import CLASSES, open_checkpoint
 from hf_minibert.export.stock import from_stock
 from hf_minibert.finetuning.arguments import FinetuneArguments
-from hf_minibert.models.configuration_minibert import MiniBertConfig
+from hf_minibert.models.configuration_minibert import COMPARING, MiniBertConfig
 from hf_minibert.presets import Config, build_config, load_config, load_pretrained
 from hf_minibert.tokenization import OWN_TOKENIZER, adapt_tokenizer, ends_of_text, load_tokenizer
 
@@ -158,27 +158,28 @@ def pooling_fields(arguments: FinetuneArguments, start: Start, *, is_pair: bool)
     """How a text, or a pair of texts, becomes one vector, in the configuration of the model.
 
     Raises:
-        UserError: the model has one way only, and another is asked for; or `pair` is, and there are no pairs, or no
-            token ends the first text.
+        UserError: the model has one way only, and another is asked for; or one that compares two texts is, and there
+            are no pairs, or no token ends the first text.
     """
     config = start.config
     if isinstance(config, MiniBertConfig):
         knows_ends = config.eos_token_id in start.tokenizer("one", "two").input_ids[1:-1]
-        if arguments.classifier_pooling == "pair" and not is_pair:
+        asked, compares = arguments.classifier_pooling, arguments.classifier_pooling in COMPARING
+        if compares and not is_pair:
             raise UserError(
-                "--classifier_pooling pair is for two texts; name the second one's column (--text_pair_column), or use "
+                f"--classifier_pooling {asked} is for two texts; name the second one's column (--text_pair_column), or use "
                 "cls, mean or max"
             )
-        if arguments.classifier_pooling == "pair" and not knows_ends:
+        if compares and not knows_ends:
             raise UserError(
-                f"--classifier_pooling pair needs a tokenizer that ends the first text with the model's eos_token_id, "
+                f"--classifier_pooling {asked} needs a tokenizer that ends the first text with the model's eos_token_id, "
                 f"{config.eos_token_id}, and that of {start.name} does not; use cls, mean or max"
             )
         is_classifier = any(each.endswith(POOLED) for each in config.architectures or ())
-        usual = "pair" if is_pair and knows_ends else "mean"
+        usual = "siamese" if is_pair and knows_ends else "mean"
         if is_classifier or config.norm_placement == "post":
             usual = config.classifier_pooling
-        return {"classifier_pooling": arguments.classifier_pooling or usual}
+        return {"classifier_pooling": asked or usual}
     if arguments.classifier_pooling is not None:
         raise UserError("--classifier_pooling is for MiniBERT; MiniGPT classifies by its last token")
     return {}

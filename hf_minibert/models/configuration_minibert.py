@@ -8,7 +8,9 @@ from transformers.activations import ACT2FN
 
 from .configuration_transformer import TransformerConfig
 
-POOLINGS = ("cls", "mean", "max", "pair")
+COMPARING = ("pair", "siamese")
+"""Those that compare two texts."""
+POOLINGS = ("cls", "mean", "max", *COMPARING)
 
 HEADS = {
     "AutoModel": "MiniBertModel",
@@ -44,7 +46,7 @@ class MiniBertConfig(TransformerConfig):
     prediction: GPT-BERT, Charpentier and Samuel 2024, arXiv:2410.24159), not from its own."""
     classifier_pooling: str = "cls"
     """How a sequence becomes one vector: the first token's state, the mean or maximum over its tokens, or, for a pair
-    of texts, the means of both beside each other (see `Pooler`)."""
+    of texts, the means of both, compared (see `Pooler`): in `pair` the texts are read together, in `siamese` alone."""
     classifier_activation: str = "gelu"
 
     def __post_init__(self, **kwargs: Any) -> None:
@@ -58,9 +60,9 @@ class MiniBertConfig(TransformerConfig):
             raise ValueError(
                 f"classifier_pooling must be one of {', '.join(POOLINGS)}; got {self.classifier_pooling!r}"
             )
-        if self.classifier_pooling == "pair" and not isinstance(self.eos_token_id, int):
+        if self.compares_texts and not isinstance(self.eos_token_id, int):
             raise ValueError(
-                "classifier_pooling 'pair' needs an eos_token_id, the token that ends the first text (the tokenizer's "
+                f"classifier_pooling {self.classifier_pooling!r} needs an eos_token_id, the token that ends the first text (the tokenizer's "
                 f"sep_token_id); got {self.eos_token_id}"
             )
         if self.classifier_activation not in ACT2FN:
@@ -70,6 +72,11 @@ class MiniBertConfig(TransformerConfig):
             )
         if self.type_vocab_size < 0:
             raise ValueError(f"type_vocab_size must not be negative, got {self.type_vocab_size}")
+
+    @property
+    def compares_texts(self) -> bool:
+        """Whether a classifier compares two texts."""
+        return self.classifier_pooling in COMPARING
 
     @classmethod
     def modern(cls, **fields: Any) -> "MiniBertConfig":

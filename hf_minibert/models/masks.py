@@ -36,6 +36,7 @@ def bidirectional_mask(
     attention_mask: Tensor | None,
     packed: Tensor | None = None,
     causal_rows: Tensor | None = None,
+    texts: Tensor | None = None,
 ) -> Mask:
     """Every token sees every other.
 
@@ -45,9 +46,10 @@ def bidirectional_mask(
         attention_mask: (batch, sequence), 0 for padding; or (batch, 1, sequence, sequence).
         packed: (batch, sequence), positions that restart with every document of a row, if rows may hold several.
         causal_rows: (batch,), true for rows in which no token sees a later one, as in hybrid pre-training.
+        texts: (batch, sequence), a number for each text of a row; none sees another.
 
     Raises:
-        ValueError: the attention function, or a whole mask that is given, cannot show `causal_rows`.
+        ValueError: the attention function, or a whole mask that is given, cannot show `causal_rows` or `texts`.
     """
     limits = []
     if packed is not None:
@@ -55,12 +57,19 @@ def bidirectional_mask(
         if documents is not None:
             limits.append(packed_sequence_mask_function(documents))
     if causal_rows is not None:
-        if config._attn_implementation not in LIMITED or (attention_mask is not None and attention_mask.ndim == 4):
-            raise ValueError(
-                f"causal_rows need attn_implementation {', '.join(LIMITED)} (not {config._attn_implementation!r}) and "
-                "no attention_mask of (batch, 1, sequence, sequence)"
-            )
         limits.append(causal_rows_mask_function(causal_rows))
+    if texts is not None:
+        limits.append(packed_sequence_mask_function(texts))
+    if causal_rows is not None or texts is not None:
+        what = "siamese pooling" if causal_rows is None else "a mask with causal_rows"
+        if config._attn_implementation not in LIMITED:
+            raise ValueError(
+                f"{what} needs attn_implementation {', '.join(LIMITED)}, got {config._attn_implementation!r}"
+            )
+        if attention_mask is not None and attention_mask.ndim != 2:
+            raise ValueError(
+                f"{what} needs an attention_mask of (batch, sequence) or none, got {tuple(attention_mask.shape)}"
+            )
     limit = and_masks(*limits) if limits else None
     if limit is not None and attention_mask is None and config._attn_implementation in BY_INDEX:
         return mask_by_index(limit, hidden_states)

@@ -66,9 +66,10 @@ class MiniBertModelKwargs(ForwardKwargs, total=False):
 class Pooler(nn.Module):
     """One vector for a sequence: a token or an average, through a dense layer and an activation (BERT's pooler).
 
-    `pair` is for two texts that are read together. It puts the means of both, their difference without its sign and
-    their product beside each other (InferSent: Conneau et al. 2017, arXiv:1705.02364). A short pre-training does not
-    teach attention to compare texts, and a few thousand pairs do not either.
+    `pair` and `siamese` are for two texts. They put the means of both, their difference without its sign and their
+    product beside each other (InferSent: Conneau et al. 2017, arXiv:1705.02364). In `pair` both texts are read
+    together, in `siamese` neither sees the other (SBERT: Reimers and Gurevych 2019, arXiv:1908.10084). A short
+    pre-training does not teach attention to compare texts, and a few thousand pairs do not either.
     """
 
     def __init__(self, config: MiniBertConfig, starts_alike: bool) -> None:
@@ -76,7 +77,8 @@ class Pooler(nn.Module):
         self.pooling = config.classifier_pooling
         self.end_id = config.eos_token_id
         width = config.hidden_size
-        if self.pooling == "pair":  # by a name of its own, or a pooler of another width would load here
+        self.compares_texts = config.compares_texts
+        if self.compares_texts:  # by a name of its own, or a pooler of another width would load here
             self.compare = PoolerProjection(4 * width, width)
         else:
             self.dense = PoolerProjection(width, width)
@@ -86,7 +88,19 @@ class Pooler(nn.Module):
     @property
     def project(self) -> PoolerProjection:
         """The dense layer."""
-        return self.compare if self.pooling == "pair" else self.dense
+        return self.compare if self.compares_texts else self.dense
+
+    def is_second(self, input_ids: Tensor | None) -> Tensor:
+        """Which tokens are the second text's, (batch, sequence): those behind the first one's end.
+
+        Raises:
+            ValueError: there are no (batch, sequence) `input_ids`.
+        """
+        if input_ids is None:
+            raise ValueError(f"{self.pooling} pooling needs input_ids, which say where the first text ends")
+        assert isinstance(self.end_id, int)  # or the configuration would not hold
+        is_end = torch.eq(input_ids, self.end_id).int()
+        return is_end.cumsum(dim=1) > is_end
 
     def forward(self, hidden_states: Tensor, attention_mask: Tensor | None, input_ids: Tensor | None = None) -> Tensor:
         """(batch, sequence, hidden) -> (batch, hidden); padding (0 in the 2-D mask) does not count.
@@ -110,12 +124,8 @@ class Pooler(nn.Module):
             lowest = torch.finfo(hidden_states.dtype).min
             pooled = hidden_states.masked_fill(real[..., None] == 0, lowest).amax(dim=1)
             pooled = pooled * (real != 0).any(dim=1, keepdim=True)  # as the others, 0 where nothing is real
-        elif input_ids is None:
-            raise ValueError("pair pooling needs input_ids, which say where the first text ends")
         else:
-            assert isinstance(self.end_id, int)  # or the configuration would not hold
-            is_end = torch.eq(input_ids, self.end_id).int()
-            is_second = is_end.cumsum(dim=1) > is_end  # behind the first of them
+            is_second = self.is_second(input_ids)
             first = weighted_mean(hidden_states, real * ~is_second)
             second = weighted_mean(hidden_states, real * is_second)
             pooled = torch.cat((first, second, (first - second).abs(), first * second), dim=-1)
@@ -175,9 +185,15 @@ class MiniBertModel(MiniBertPreTrainedModel, TransformerBackbone):
         self.refuse_unknown(kwargs)
         self.take_documents(kwargs, position_ids)
         packed = position_ids if attention_mask is None else None
-        position_ids = self.positions(input_ids, inputs_embeds, position_ids)
+        texts = None
+        if self.pooler is not None and self.pooler.pooling == "siamese":
+            texts = self.pooler.is_second(input_ids).long()
+        counted = self.positions(input_ids, inputs_embeds, position_ids)
+        if texts is not None and position_ids is None:  # each text has a first position
+            counted = counted - texts * (1 - texts).sum(dim=1, keepdim=True)
+        position_ids = counted
         hidden_states = self.embed(input_ids, inputs_embeds, position_ids, token_type_ids)
-        mask = bidirectional_mask(self.config, hidden_states, attention_mask, packed, causal_rows)
+        mask = bidirectional_mask(self.config, hidden_states, attention_mask, packed, causal_rows, texts)
         hidden_states = self.transform(hidden_states, mask, position_ids, packed=packed, **kwargs)
         pooled = None if self.pooler is None else self.pooler(hidden_states, attention_mask, input_ids)
         return BaseModelOutputWithPooling(last_hidden_state=hidden_states, pooler_output=pooled)

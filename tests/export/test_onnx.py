@@ -111,9 +111,10 @@ def test_heads_have_the_names_that_runtimes_know(save, name, architecture, outpu
         torch.testing.assert_close(found[output][real], expected[output][real], rtol=0, atol=1e-4)
 
 
-def test_a_classifier_of_pairs_compares_them_in_its_graph(save, tmp_path):
+@pytest.mark.parametrize("pooling", ["pair", "siamese"])
+def test_a_classifier_of_pairs_compares_them_in_its_graph(save, tmp_path, pooling):
     """Though no stock class pools as it does."""
-    model, folder = save("MiniBertForSequenceClassification", classifier_pooling="pair", num_labels=3)
+    model, folder = save("MiniBertForSequenceClassification", classifier_pooling=pooling, num_labels=3)
     record = export(str(folder), str(tmp_path / "out"))
     assert "text_pair" in onnx_export.opening(record, '"."'), "the card opens it with two texts"
     inputs = AutoTokenizer.from_pretrained(tmp_path / "out")(TEXTS, TEXTS[::-1], padding=True, return_tensors="pt")

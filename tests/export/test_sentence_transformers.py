@@ -72,6 +72,7 @@ def test_it_opens_without_the_package_and_computes_the_same(save, tmp_path: Path
         ("MiniBertForSequenceClassification", {"classifier_pooling": "cls"}, "cls"),
         ("MiniBertForSequenceClassification", {"classifier_pooling": "mean"}, "mean"),
         ("MiniBertForSequenceClassification", {"classifier_pooling": "pair"}, "mean"),
+        ("MiniBertForSequenceClassification", {"classifier_pooling": "siamese"}, "mean"),
         ("MiniGPTForSequenceClassification", {}, "lasttoken"),
         ("MiniBertForMaskedLM", {}, "mean"),
     ],

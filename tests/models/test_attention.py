@@ -155,11 +155,11 @@ def test_documents_on_a_device_are_those_that_transformers_finds(lengths):
 
 def test_rows_that_cannot_be_made_causal_are_refused(make_model, tokens):
     rows, whole = torch.tensor([True, False, True]), torch.ones(3, 1, 12, 12, dtype=torch.bool)
-    with pytest.raises(ValueError, match=r"causal_rows need .* no attention_mask of \(batch, 1, sequence, sequence\)"):
+    with pytest.raises(ValueError, match=r"causal_rows needs .* \(batch, sequence\) or none, got \(3, 1, 12, 12\)"):
         make_model("MiniBertModel")(tokens, attention_mask=whole, causal_rows=rows)
     model = make_model("MiniBertModel")
     model.config._attn_implementation = "flash_attention_2"
-    with pytest.raises(ValueError, match="causal_rows need attn_implementation eager, sdpa, flex_attention"):
+    with pytest.raises(ValueError, match="causal_rows needs attn_implementation eager, sdpa, flex_attention"):
         model(tokens, causal_rows=rows)
 
 

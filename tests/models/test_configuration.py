@@ -89,7 +89,7 @@ def test_wrong_types_are_refused(config_class, fields):
 @pytest.mark.parametrize(
     ("fields", "message"),
     [
-        ({"classifier_pooling": "last"}, "classifier_pooling must be one of cls, mean, max, pair; got 'last'"),
+        ({"classifier_pooling": "last"}, "classifier_pooling must be one of cls, mean, max, pair, siamese; got 'last'"),
         ({"classifier_pooling": "pair", "eos_token_id": None}, r"needs an eos_token_id, .* sep_token_id\); got None"),
         ({"type_vocab_size": -1}, "type_vocab_size must not be negative, got -1"),
         ({"classifier_activation": "jelu"}, "classifier_activation 'jelu' is unknown; transformers has .*tanh"),

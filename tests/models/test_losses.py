@@ -215,7 +215,7 @@ def test_pooling(make_model, tokens, pooling, is_masked):
     torch.testing.assert_close(model(tokens, attention_mask=mask).logits, expected, rtol=0, atol=1e-5)
 
 
-@pytest.mark.parametrize("pooling", ["mean", "max", "pair"])
+@pytest.mark.parametrize("pooling", ["mean", "max", "pair", "siamese"])
 def test_a_row_without_real_tokens_is_pooled_to_nothing(make_model, tokens, pooling):
     """As a choice that a question does not have; in bfloat16, the lowest number would become infinity."""
     model = make_model("MiniBertForSequenceClassification", classifier_pooling=pooling, eos_token_id=3)
@@ -227,11 +227,12 @@ def test_a_row_without_real_tokens_is_pooled_to_nothing(make_model, tokens, pool
     assert all(one.grad.isfinite().all() for one in model.parameters() if one.grad is not None)
 
 
+@pytest.mark.parametrize("pooling", ["pair", "siamese"])
 @pytest.mark.parametrize("is_masked", [False, True])
-def test_a_pair_is_compared_by_the_means_of_both(make_model, tokens, is_masked):
+def test_a_pair_is_compared_by_the_means_of_both(make_model, tokens, is_masked, pooling):
     tokens = tokens.masked_fill(tokens == 3, 4)
     tokens[0, 5] = tokens[0, 11] = tokens[1, 2] = tokens[1, 8] = 3  # the last row has one text only
-    model = make_model("MiniBertForSequenceClassification", classifier_pooling="pair", eos_token_id=3)
+    model = make_model("MiniBertForSequenceClassification", classifier_pooling=pooling, eos_token_id=3)
     mask = (torch.arange(12) < torch.tensor([[12], [9], [5]])).long() if is_masked else None
     states = model.model(tokens, attention_mask=mask).last_hidden_state
     vectors = []
@@ -241,8 +242,36 @@ def test_a_pair_is_compared_by_the_means_of_both(make_model, tokens, is_masked):
     pooler = model.model.pooler
     expected = model.classifier(pooler.activation(pooler.compare(torch.stack(vectors))))
     torch.testing.assert_close(model(tokens, attention_mask=mask).logits, expected, rtol=0, atol=1e-5)
-    with pytest.raises(ValueError, match="pair pooling needs input_ids"):
+    with pytest.raises(ValueError, match=f"{pooling} pooling needs input_ids"):
         model(inputs_embeds=model.get_input_embeddings()(tokens), attention_mask=mask)
+
+
+@pytest.mark.parametrize("implementation", ["eager", "sdpa"])
+def test_siamese_reads_each_text_alone(make_model, tokens, implementation):
+    """Also beside padding, in front (where positions are relative) or behind; and the classifier judges what it read."""
+    tokens = tokens[:1].masked_fill(tokens[:1] == 3, 4)
+    tokens[0, 4] = tokens[0, 9] = 3
+    model = make_model(
+        "MiniBertForSequenceClassification",
+        attention=implementation,
+        classifier_pooling="siamese",
+        eos_token_id=3,
+    )
+    is_relative = model.config.position_embedding_type == "rotary"
+    alone = [model.model(tokens[:, some]).last_hidden_state for some in (slice(0, 5), slice(5, 10))]
+    for left, right in ((0, 0), (0, 3), (3 * is_relative, 0)):
+        padded = F.pad(tokens[:, :10], (left, right), value=0)
+        mask = F.pad(torch.ones(1, 10, dtype=torch.long), (left, right))
+        found = model.model(padded, attention_mask=mask if left or right else None).last_hidden_state
+        torch.testing.assert_close(found[:, left : left + 10], torch.cat(alone, dim=1), rtol=0, atol=1e-5)
+        torch.testing.assert_close(model(padded, attention_mask=mask).logits, model(tokens[:, :10]).logits)
+
+
+def test_siamese_refuses_attention_that_takes_no_mask(make_model, tokens):
+    model = make_model("MiniBertForSequenceClassification", classifier_pooling="siamese", eos_token_id=3)
+    model.config._attn_implementation = "flash_attention_2"
+    with pytest.raises(ValueError, match="siamese pooling needs attn_implementation eager, sdpa, flex_attention"):
+        model(tokens)
 
 
 def test_classification_losses():
@@ -401,6 +430,7 @@ def test_a_classifier_remembers_what_its_labels_were(make_model, tokens, name, n
         ("MiniBertForSequenceClassification", {"classifier_pooling": "mean"}),
         ("MiniBertForSequenceClassification", {"classifier_pooling": "max"}),
         ("MiniBertForSequenceClassification", {"classifier_pooling": "pair", "eos_token_id": 3}),
+        ("MiniBertForSequenceClassification", {"classifier_pooling": "siamese", "eos_token_id": 3}),
         ("MiniGPTForSequenceClassification", {}),
     ],
 )
