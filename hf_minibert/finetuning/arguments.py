@@ -124,9 +124,10 @@ class ModelArguments:
     hidden_dropout_prob: float = 0.1
     """Dropout in the layers and before the classifier."""
     classifier_pooling: Literal["cls", "mean", "max", "pair", "siamese"] | None = None
-    """How MiniBERT makes one vector of a text. MiniGPT takes its last token. Default: mean, and pair for two texts or
-    for choices: the means of both, compared, which stock classes cannot do (mean can be exported). In the classic
-    architecture what the model has, cls unless it says otherwise, as in BERT, to which others cannot be exported."""
+    """How MiniBERT makes one vector of a text. MiniGPT takes its last token. Default: mean, and siamese for two texts
+    or for choices: each is read by itself, and their means are compared, which stock classes cannot do (mean can be
+    exported); pair compares them where they are read together. In the classic architecture what the model has, cls
+    unless it says otherwise, as in BERT, to which others cannot be exported."""
     class_weights: Literal["balanced"] | None = None
     """Weights of the labels in the loss: `balanced` makes rare labels count as much as common ones; where a text may
     have several, the texts that have a label as much as those that have not."""

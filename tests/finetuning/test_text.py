@@ -129,7 +129,7 @@ def test_each_kind_of_label(
             expected = metrics.RegressionMetrics().compute(predictions=mine, references=right)
             assert {name: found[f"{split}_{name}"] for name in expected} == pytest.approx(expected, abs=1e-4)
             assert "columns: text sentence1, second text sentence2, label score" in said
-            assert json.loads((folder / "config.json").read_text())["classifier_pooling"] == "pair"
+            assert json.loads((folder / "config.json").read_text())["classifier_pooling"] == "siamese"
     for name, (low, high) in results["intervals"].items():
         assert name.startswith("test_")
         assert low <= high
@@ -145,9 +145,10 @@ def test_each_kind_of_label(
     assert len(answers) == (3 if kind == "several" else 1)
 
 
-def test_one_text_is_no_pair(models: Path, tmp_path: Path) -> None:
-    single = asked(models, tmp_path, KINDS["single"], classifier_pooling="pair")
-    with pytest.raises(UserError, match=r"pair is for two texts; name the second one's column \(--text_pair_column\)"):
+@pytest.mark.parametrize("pooling", ["pair", "siamese"])
+def test_one_text_is_no_pair(models: Path, tmp_path: Path, pooling: str) -> None:
+    single = asked(models, tmp_path, KINDS["single"], classifier_pooling=pooling)
+    with pytest.raises(UserError, match=rf"{pooling} is for two texts; name the second one's column \(--text_pair_column\)"):
         finetune(single)
     with pytest.raises(UserError, match="--lm_loss_weight is for MiniGPT, which goes on learning to write"):
         finetune(asked(models, tmp_path, KINDS["single"], lm_loss_weight=2.0))
@@ -158,7 +159,7 @@ def test_a_tokenizer_that_parts_no_texts_gives_no_pairs() -> None:
     """A pooling that finds the end of the first text nowhere would compare it with nothing."""
     start = from_preset("minibert-tiny")
     arguments = FinetuneArguments(output_dir="x", model="minibert-tiny")
-    assert pooling_fields(arguments, start, is_pair=True) == {"classifier_pooling": "pair"}
+    assert pooling_fields(arguments, start, is_pair=True) == {"classifier_pooling": "siamese"}
     ends = [("[CLS]", start.tokenizer.cls_token_id), ("[SEP]", start.tokenizer.sep_token_id)]
     start.tokenizer.backend_tokenizer.post_processor = processors.TemplateProcessing(
         single="[CLS] $A [SEP]", pair="[CLS] $A $B [SEP]", special_tokens=ends
