@@ -167,13 +167,13 @@ def pooling_fields(arguments: FinetuneArguments, start: Start, *, is_pair: bool)
         asked, compares = arguments.classifier_pooling, arguments.classifier_pooling in COMPARING
         if compares and not is_pair:
             raise UserError(
-                f"--classifier_pooling {asked} is for two texts; name the second one's column (--text_pair_column), or use "
-                "cls, mean or max"
+                f"--classifier_pooling {asked} is for two texts; name the second one's column (--text_pair_column), or "
+                "use cls, mean or max"
             )
         if compares and not knows_ends:
             raise UserError(
-                f"--classifier_pooling {asked} needs a tokenizer that ends the first text with the model's eos_token_id, "
-                f"{config.eos_token_id}, and that of {start.name} does not; use cls, mean or max"
+                f"--classifier_pooling {asked} needs a tokenizer that ends the first text with the model's "
+                f"eos_token_id, {config.eos_token_id}, and that of {start.name} does not; use cls, mean or max"
             )
         is_classifier = any(each.endswith(POOLED) for each in config.architectures or ())
         usual = "siamese" if is_pair and knows_ends else "mean"

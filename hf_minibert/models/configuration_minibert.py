@@ -62,8 +62,8 @@ class MiniBertConfig(TransformerConfig):
             )
         if self.compares_texts and not isinstance(self.eos_token_id, int):
             raise ValueError(
-                f"classifier_pooling {self.classifier_pooling!r} needs an eos_token_id, the token that ends the first text (the tokenizer's "
-                f"sep_token_id); got {self.eos_token_id}"
+                f"classifier_pooling {self.classifier_pooling!r} needs an eos_token_id, the token that ends the first "
+                f"text (the tokenizer's sep_token_id); got {self.eos_token_id}"
             )
         if self.classifier_activation not in ACT2FN:
             known = ", ".join(sorted(ACT2FN))

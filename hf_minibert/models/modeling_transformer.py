@@ -21,6 +21,7 @@ from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS, PreTrainedModel
 from transformers.utils.generic import is_flash_attention_requested
 
 from .caches import CACHE_NAME, AnyCache, is_watched, one_cache
+from .compiling import in_memory
 from .configuration_transformer import TransformerConfig
 from .losses import is_plain
 from .masks import Mask
@@ -116,7 +117,7 @@ class RotaryEmbedding(nn.Module):
         frequencies, factor = self.frequencies(position_ids)
         angles = position_ids[:, None, :, None].float() * frequencies
         angles = torch.cat((angles, angles), dim=-1)
-        return (angles.cos() * factor).to(dtype), (angles.sin() * factor).to(dtype)
+        return in_memory((angles.cos() * factor).to(dtype)), in_memory((angles.sin() * factor).to(dtype))
 
 
 def rotate(states: Tensor, rotation: Rotation) -> Tensor:

@@ -71,7 +71,7 @@ from hf_minibert.pretraining.schedule import (
     share_seconds,
 )
 from hf_minibert.runs.curves import plot_curves
-from hf_minibert.runs.hardware import flops_per_token, matrix_product_rate
+from hf_minibert.runs.hardware import flops_per_token, keep_memory, matrix_product_rate
 from hf_minibert.runs.stopping import StopSignal
 from hf_minibert.tokenization import save_tokenizer
 
@@ -223,6 +223,7 @@ class Pretraining:
             places=self.plan.objective.places,
             is_stopped=lambda: stop.received,
         )
+        keep_memory(accelerator.device)
         clock = Clock(state)
         progress, saved, is_first = self.end.progress(state), state.seconds, True
         line, held_out = dict[str, float](), dict[str, float]()

@@ -148,7 +148,7 @@ def test_each_kind_of_label(
 @pytest.mark.parametrize("pooling", ["pair", "siamese"])
 def test_one_text_is_no_pair(models: Path, tmp_path: Path, pooling: str) -> None:
     single = asked(models, tmp_path, KINDS["single"], classifier_pooling=pooling)
-    with pytest.raises(UserError, match=rf"{pooling} is for two texts; name the second one's column \(--text_pair_column\)"):
+    with pytest.raises(UserError, match=rf"{pooling} is for two texts; .* second one's column \(--text_pair_column\)"):
         finetune(single)
     with pytest.raises(UserError, match="--lm_loss_weight is for MiniGPT, which goes on learning to write"):
         finetune(asked(models, tmp_path, KINDS["single"], lm_loss_weight=2.0))

@@ -50,6 +50,21 @@ def test_a_training_step_is_one_graph(make_model, tokens, name):
     torch.testing.assert_close(*results, rtol=0, atol=1e-5)
 
 
+def test_the_rotation_is_computed_once_in_a_compiled_model(make_model, tokens):
+    """And a model that is not compiled has no such views: exports need none."""
+    views = []
+
+    def keep(graph, _):
+        views.append(sum("as_strided" in str(node.target) for node in graph.graph.nodes))
+        return graph.forward
+
+    model = make_model("MiniBertModel", position_embedding_type="rotary")
+    torch.compile(model, backend=keep, fullgraph=True)(tokens)
+    assert views == [2], "one of cosines, one of sines"
+    program = torch.export.export(model, (tokens,), strict=False)
+    assert not any("as_strided" in str(node.target) for node in program.graph.nodes)
+
+
 @pytest.mark.filterwarnings("ignore:.*should not be instantiated:DeprecationWarning")  # torch 2.13 does, for masks
 @pytest.mark.parametrize("is_hybrid", [False, True])
 def test_one_graph_takes_any_number_of_predicted_tokens(make_model, tokens, is_hybrid):

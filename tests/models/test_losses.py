@@ -248,7 +248,7 @@ def test_a_pair_is_compared_by_the_means_of_both(make_model, tokens, is_masked, 
 
 @pytest.mark.parametrize("implementation", ["eager", "sdpa"])
 def test_siamese_reads_each_text_alone(make_model, tokens, implementation):
-    """Also beside padding, in front (where positions are relative) or behind; and the classifier judges what it read."""
+    """Also beside padding, in front (where positions are relative) or behind; the classifier judges what it read."""
     tokens = tokens[:1].masked_fill(tokens[:1] == 3, 4)
     tokens[0, 4] = tokens[0, 9] = 3
     model = make_model(

@@ -1,6 +1,7 @@
-"""How many threads a run takes."""
+"""How many threads a run takes, and what it does with memory."""
 
 import os
+import platform
 import subprocess
 import sys
 from collections.abc import Callable
@@ -56,3 +57,27 @@ def test_the_hardware_of_a_run_is_the_cores_that_it_may_use(monkeypatch: pytest.
     for cores, words in (({2}, "1 CPU core"), ({0, 2, 5}, "3 CPU cores")):
         monkeypatch.setattr(os, "sched_getaffinity", lambda _, cores=cores: cores)
         assert hardware.hardware(torch.device("cpu")) == words
+
+
+FAULTS = """
+import resource, sys, torch
+from hf_minibert.runs.hardware import keep_memory
+keep_memory(torch.device("cpu"), is_kept=sys.argv[1] == "kept")
+for step in range(12):
+    if step == 2:  # by then it has all that it needs
+        before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+    pieces = [torch.ones(10_000_000) for _ in range(3)]
+    del pieces
+print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
+"""
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="glibc's memory")
+def test_a_step_uses_the_memory_of_the_one_before() -> None:
+    """Pages that the system has to give anew: hardly any, in place of all in each step."""
+    kept, given_back = (
+        int(subprocess.run([sys.executable, "-c", FAULTS, word], capture_output=True, text=True, check=True).stdout)
+        for word in ("kept", "given back")
+    )
+    assert kept < 30_000
+    assert given_back > 200_000
