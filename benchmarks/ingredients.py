@@ -17,6 +17,7 @@ from hf_minibert.pretraining import loop
 from hf_minibert.pretraining.hybrid import HybridRows
 from hf_minibert.pretraining.loop import Pretraining
 from hf_minibert.pretraining.optimization import build_optimizers
+from hf_minibert.runs import muon
 
 
 def before_each_step(change: Callable[[Pretraining, float], None]) -> None:
@@ -88,6 +89,45 @@ def averaged_weights(decay: float) -> None:
         return metrics
 
     Pretraining.step, Pretraining.measure = changed, measured  # type: ignore[method-assign, assignment]
+
+
+def directions_kept(steps: int) -> None:
+    """Orthogonalise once in so many steps; in those between, Muon goes on in the same directions."""
+    orthogonalize, kept = muon.orthogonalize, dict[torch.Size, tuple[int, Tensor]]()
+
+    def changed(matrices: Tensor) -> Tensor:
+        age, update = kept.get(matrices.shape, (steps, matrices))
+        age, update = (1, orthogonalize(matrices)) if age == steps else (age + 1, update)
+        kept[matrices.shape] = age, update
+        return update
+
+    muon.orthogonalize = changed
+
+
+def normalised_rows(decay: float) -> None:
+    """Divide the rows of Muon's steps by their usual size, and keep the step's whole (NorMuon: arXiv:2510.05491)."""
+    orthogonalize, means = muon.orthogonalize, dict[torch.Size, Tensor]()
+
+    def changed(matrices: Tensor) -> Tensor:
+        update = orthogonalize(matrices).float()
+        squares = update.square().mean(dim=2, keepdim=True)
+        mean = means.setdefault(matrices.shape, squares.clone()).lerp_(squares, 1 - decay)
+        even = update / mean.sqrt().clamp(min=1e-8)
+        sizes: Tensor = update.norm(dim=(1, 2), keepdim=True) / even.norm(dim=(1, 2), keepdim=True).clamp(min=1e-8)
+        return (even * sizes).to(matrices.dtype)
+
+    muon.orthogonalize = changed
+
+
+def rate_falls(share: float, end: float) -> None:
+    """Hold the peak of the rate after the warm-up, and lower it over the last share of the run to a part of it."""
+    plain = loop.learning_rate_factor  # type: ignore[attr-defined]
+
+    def changed(kind: str, warmup_steps: float, step: int, progress: float) -> float:
+        falling = end + (1 - end) * min(1.0, (1 - progress) / share)
+        return falling if progress > 1 - share else plain(kind, warmup_steps, step, progress)
+
+    loop.learning_rate_factor = changed  # type: ignore[attr-defined]
 
 
 def norms_without_weights() -> None:

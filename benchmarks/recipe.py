@@ -77,6 +77,16 @@ BOTH: dict[str, dict[str, Any]] = {
     "Muon's steps twice as long": {"learning_rate": 1.2e-2, "EMBEDDINGS_RATE": 4.0},
     "AdamW's steps half as long": {"EMBEDDINGS_RATE": 4.0},
     "AdamW's steps twice as long": {"EMBEDDINGS_RATE": 16.0},
+    "directions of Muon kept for two steps": {"ingredients.directions_kept": (2,)},
+    "rows of Muon's steps normalised": {"ingredients.normalised_rows": (0.95,)},
+    "rate falls over three quarters, to 5%": {
+        "lr_scheduler_type": "warmup_stable_decay",
+        "ingredients.rate_falls": (0.75, 0.05),
+    },
+    "rate falls to 5%": {
+        "lr_scheduler_type": "warmup_stable_decay",
+        "ingredients.rate_falls": (0.95, 0.05),
+    },
     "norms without weights": {"ingredients.norms_without_weights": ()},
     "1,024 tokens a step": {"tokens_per_step": 1024},
     "1,024 tokens a step, lr 4e-3": {"tokens_per_step": 1024, "learning_rate": 4e-3},
