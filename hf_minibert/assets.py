@@ -39,6 +39,11 @@ def model_folder(name_or_path: str) -> str:
     )
 
 
+def without_model(place: str) -> str:
+    """What to say of a place that `model_folder` gave and that cannot be opened."""
+    return "holds no model" if Path(place).exists() else "is no folder here, and no model on the Hub"
+
+
 def require_tokenizer(path: str | Path) -> None:
     """Check that a path could be that of a tokenizer, before anything is loaded.
 

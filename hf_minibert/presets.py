@@ -2,13 +2,12 @@
 
 import difflib
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from huggingface_hub.errors import StrictDataclassError
 from transformers import AutoConfig
 
-from hf_minibert.assets import model_folder
+from hf_minibert.assets import model_folder, without_model
 from hf_minibert.errors import UserError, reason_of
 from hf_minibert.models.configuration_minibert import MiniBertConfig
 from hf_minibert.models.configuration_minigpt import MiniGPTConfig
@@ -109,9 +108,8 @@ def load_config(name_or_path: str) -> Config:
     try:
         config = AutoConfig.from_pretrained(name_or_path, trust_remote_code=False)
     except Exception as error:  # a config.json may hold anything, and each part of transformers stumbles in its own way
-        reason = reason_of(error)
-        trouble = "holds no model" if Path(name_or_path).is_dir() else "is no folder here, and no model on the Hub"
-        raise UserError(f"model_name_or_path {name_or_path!r} {trouble}: {reason}") from error
+        trouble = without_model(name_or_path)
+        raise UserError(f"model_name_or_path {name_or_path!r} {trouble}: {reason_of(error)}") from error
     if not isinstance(config, (MiniBertConfig, MiniGPTConfig)):
         raise UserError(f"{name_or_path} is a {config.model_type}; give a MiniBERT or a MiniGPT")
     ours = type(config)().auto_map or {}

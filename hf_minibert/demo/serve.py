@@ -11,6 +11,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+from hf_minibert.assets import without_model
 from hf_minibert.errors import UserError, needs_extra
 from hf_minibert.files import TARGET_TOKENIZER, shown, write_json
 from hf_minibert.output_folder import check_folder, replaced_folder
@@ -49,8 +50,7 @@ def may_run_code(name: str, *, trusts: bool, ask: Callable[[str], str] = input) 
     try:
         config, _ = PreTrainedConfig.get_config_dict(name)
     except (OSError, ValueError) as error:
-        lacks = "holds no model" if Path(name).exists() else "is no folder, and the Hub gave no model of that name"
-        raise UserError(f"{shown(name)} {lacks}: {' '.join(str(error).split())[:300]}") from error
+        raise UserError(f"{shown(name)} {without_model(name)}: {' '.join(str(error).split())[:300]}") from error
     if not config.get("model_type"):
         raise UserError(f"{shown(name)} holds no model: its config.json is missing, or has no model_type")
     if not config.get("auto_map") or config.get("model_type") in CONFIG_MAPPING:

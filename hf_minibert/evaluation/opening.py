@@ -4,7 +4,6 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -20,7 +19,7 @@ from transformers import (
 from transformers.modeling_outputs import BaseModelOutputWithPoolingAndCrossAttentions
 from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING, MODEL_FOR_MASKED_LM_MAPPING
 
-from hf_minibert.assets import model_folder
+from hf_minibert.assets import model_folder, without_model
 from hf_minibert.errors import UserError, reason_of
 from hf_minibert.evaluation.arguments import Backend
 from hf_minibert.models.modeling_minibert import MiniBertForMaskedLM
@@ -234,8 +233,7 @@ def open_config(name: str, *, trust_remote_code: bool = False) -> Any:
             raise UserError(
                 f"{name} brings code of its own, which is not run; read it, and to trust it give --trust_remote_code"
             ) from error
-        trouble = "holds no model" if Path(place).is_dir() else "is no folder here, and no model on the Hub"
-        raise UserError(f"{name} {trouble}: {reason}") from error
+        raise UserError(f"{name} {without_model(place)}: {reason}") from error
 
 
 def open_tokenizer(name: str, *, trust_remote_code: bool = False) -> PreTrainedTokenizerBase:

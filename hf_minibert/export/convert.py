@@ -15,7 +15,7 @@ from torch import Tensor
 from transformers import AutoConfig, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 
 from hf_minibert import MiniGPTConfig
-from hf_minibert.assets import model_folder
+from hf_minibert.assets import model_folder, without_model
 from hf_minibert.errors import UserError, reason_of
 from hf_minibert.export.folder import describe, exported_folder, shown_name
 from hf_minibert.export.stock import COUNTERPARTS, from_stock, to_stock
@@ -91,9 +91,8 @@ def open_checkpoint(name_or_path: str) -> tuple[PreTrainedModel, PreTrainedToken
     try:
         config = AutoConfig.from_pretrained(name_or_path, trust_remote_code=False)
     except Exception as error:  # a config.json may hold anything
-        is_there = Path(name_or_path).exists()
-        lacks = "holds no model" if is_there else "is no folder, and the Hub gave no model of that name"
-        raise UserError(f"model_name_or_path {name_or_path!r} {lacks}: {reason_of(error)}") from error
+        trouble = without_model(name_or_path)
+        raise UserError(f"model_name_or_path {name_or_path!r} {trouble}: {reason_of(error)}") from error
     architecture = (config.architectures or [f"{config.model_type} of unknown class"])[0]
     if architecture not in CLASSES:
         known = ", ".join(CLASSES)
