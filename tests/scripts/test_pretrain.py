@@ -66,6 +66,7 @@ def test_a_run_leaves_everything_that_it_promises(minibert: tuple[Path, Any]) ->
     assert {path.name for path in run.glob("*.py")} == {
         "answering.py",
         "caches.py",
+        "compiling.py",
         "masks.py",
         "configuration_minibert.py",
         "configuration_transformer.py",
