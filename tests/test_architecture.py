@@ -47,7 +47,7 @@ ALLOWED = {
         "tokenization",
     }
     | {"demo", "document_encoder", "runs", "assets", "files", "output_folder", "markdown", "errors"},
-    "demo": {"models", "files", "output_folder", "errors"},
+    "demo": {"models", "assets", "files", "output_folder", "errors"},
     "cli": {"command_line", "verbs"},
     "__main__": {"cli"},
     "tokenization": {"assets", "errors"},
