@@ -5,14 +5,14 @@
     python benchmarks/step_speed.py                              (CPU: mini)
     python benchmarks/step_speed.py --sizes medium --compile     (GPU)
 
-A step is forward, backward, clipping and optimizer on a batch in memory. All variants of a table take turns, one step
-each, first the stock ones and then ours, and who begins changes, so that other work on the machine slows all of them
-alike. A variant's speed is that of its median step. Ours keep the memory of a step for the next one, as pre-training
-does on a CPU; the others have glibc's ways. BERT and GPT-2 train as `Trainer` does by default: dropout 0.1, SDPA, fused
-AdamW, float32. EuroBERT, ModernBERT and Llama have no dropout, as in `peers.py`, whose nanoGPT is beside them. With
-`--compile`, the best of the stock parts are compiled, too: they are what ours is compared with. Ours train as
-`scripts/pretrain.py` does, on packed rows whose documents do not attend to each other; they use AdamW, and the script's
-default Muon only where a variant says so.
+A step is forward, backward, clipping and optimizer on a batch in memory. Each variant has a process of its own, as in
+life: what one keeps or frees is not another's. All of a table take turns, one step each, and who begins changes, so
+that other work on the machine slows all of them alike. A variant's speed is that of its median step. Ours keep the
+memory of a step for the next one, as pre-training does on a CPU. BERT and GPT-2 train as `Trainer` does by default:
+dropout 0.1, SDPA, fused AdamW, float32. EuroBERT, ModernBERT and Llama have no dropout, as in `peers.py`, whose nanoGPT
+is beside them. With `--compile`, the best of the stock parts are compiled, too: they are what ours is compared with.
+Ours train as `scripts/pretrain.py` does, on packed rows whose documents do not attend to each other; they use AdamW,
+and the script's default Muon only where a variant says so.
 
 Utilisation is the model's arithmetic per second, as a share of that of a feed-forward layer's matrix product alone, the
 median over the same run and precision. It counts 6 floating-point operations per weight and token, attention, and the
@@ -25,6 +25,8 @@ from collections.abc import Callable, Iterable
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field, replace
 from functools import partial
+from multiprocessing import get_context
+from multiprocessing.connection import Connection
 from typing import Any, Literal, cast
 
 import numpy as np
@@ -207,29 +209,57 @@ def profile(step: Step, device: torch.device) -> dict[str, float]:
     return {name: round(times[name] / total, 3) for name in first}
 
 
+def work(connection: Connection, family: str, size: str, length: int, arguments: Arguments, index: int) -> None:
+    """The process of a variant, where its memory is its own: answer "step" with a step's seconds, until "end"."""
+    torch.set_flush_denormal(True)
+    device = this_device()
+    variant = variants(family, size, length, with_compile=arguments.compile)[index]
+    if variant.is_ours:
+        keep_memory(device)
+    step = make_step(variant, make_batch(family, arguments.tokens_per_step, length), device)
+    for _ in range(3):
+        step()
+    connection.send("ready")
+    while (wish := connection.recv()) != "end":
+        if wish == "profile":
+            connection.send(profile(step, device))
+            continue
+        begin = now(device)
+        step()
+        connection.send(now(device) - begin)
+
+
+def this_device() -> torch.device:
+    """What is measured."""
+    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+
+
 def measure(family: str, size: str, length: int, arguments: Arguments, device: torch.device) -> dict[str, Any]:
     """One table: all variants of a family at a sequence length."""
     batch = make_batch(family, arguments.tokens_per_step, length)
     found = variants(family, size, length, with_compile=arguments.compile)
-    steps = [make_step(variant, batch, device) for variant in found]
-    for step in tqdm(steps, desc=f"{family}-{size}, {length} tokens a row: warm-up"):
-        for _ in range(3):
-            step()
+    workers = list[Connection]()
+    for index in tqdm(range(len(found)), desc=f"{family}-{size}, {length} tokens a row: warm-up"):
+        here, there = get_context("spawn").Pipe()
+        what = (family, size, length, arguments, index)
+        get_context("spawn").Process(target=work, args=(there, *what), daemon=True).start()
+        there.close()
+        here.recv()
+        workers.append(here)
     width = SIZES[size]["hidden_size"]
     times: list[list[float]] = [[] for _ in found]
     rates: dict[str, list[float]] = {variant.precision: [] for variant in found}
     for number in tqdm(range(arguments.rounds), desc=f"{family}-{size}, {length} tokens a row"):
         for precision, measured in rates.items():
             measured.append(matrix_product_rate(device, DTYPES[precision], arguments.tokens_per_step, width))
-        for is_ours in (False, True):
-            keep_memory(device, is_kept=is_ours)
-            turn = rotated([index for index, variant in enumerate(found) if variant.is_ours == is_ours], number)
-            steps[turn[-1]]()  # not measured: it gets the memory, or gives it back
-            for index in turn:
-                begin = now(device)
-                steps[index]()
-                times[index].append(now(device) - begin)
-    keep_memory(device)
+        for index in rotated(range(len(found)), number):
+            workers[index].send("step")
+            times[index].append(workers[index].recv())
+    default = next(index for index, variant in enumerate(found) if "Muon" in variant.name)
+    workers[default].send("profile")
+    shares = workers[default].recv()
+    for worker in workers:
+        worker.send("end")
     speeds = [arguments.tokens_per_step / statistics.median(some) for some in times]
     rows = []
     for variant, speed, some in zip(found, speeds, times, strict=True):
@@ -246,13 +276,12 @@ def measure(family: str, size: str, length: int, arguments: Arguments, device: t
                 "spread": round((max(some) - min(some)) / statistics.median(some), 2),
             }
         )
-    default = next(index for index, variant in enumerate(found) if "Muon" in variant.name)
     return {
         "model": f"{family}-{size}",
         "sequence_length": length,
         "rows": rows,
         "matrix_product_gflops": {kind: round(statistics.median(some) / 1e9) for kind, some in rates.items()},
-        "profile": {found[default].name: profile(steps[default], device)},
+        "profile": {found[default].name: shares},
     }
 
 
@@ -287,7 +316,7 @@ def table(figures: dict[str, Any]) -> list[str]:
 def main(arguments: Arguments) -> int:
     """All tables, printed and written."""
     torch.set_flush_denormal(True)
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    device = this_device()
     lengths = {"minibert": (128, 512), "minigpt": (256,)}
     tables = [
         measure(family, size, length, arguments, device)

@@ -21,11 +21,9 @@ from transformers import PreTrainedModel
 SECONDS_THAT_COMPILING_NEEDS = {"bf16": 300, "fp32": 900}
 LONGEST_ROW_THAT_COMPILING_SPEEDS = {"bf16": 512, "fp32": 256}
 TOKENS_PER_BATCH = {"cpu": 2_048, "cuda": 16_384}
-M_TRIM_THRESHOLD, M_MMAP_THRESHOLD, M_MMAP_MAX = -1, -3, -4
-"""Settings of glibc's mallopt(3): how much free memory may stay; which pieces are large; how many of these may come
-from the system one by one."""
-LARGEST_PIECE = 2**25
-"""Up to which size glibc by itself learns to keep pieces."""
+M_TRIM_THRESHOLD, M_MMAP_MAX = -1, -4
+"""Settings of glibc's mallopt(3): how much free memory may stay, and how many large pieces may come one by one from the
+system, which gets them back at once."""
 WATTS_OF_A_CPU_CORE = 12
 """What Green Algorithms takes for a CPU that it does not know (Lannelongue et al. 2021, doi:10.1002/advs.202100707)."""
 WATTS_OF_A_GPU = {
@@ -121,22 +119,17 @@ def use_all_cores(device: torch.device) -> None:
         torch.set_num_threads(max(1, cores() // int(os.environ.get("LOCAL_WORLD_SIZE", "1"))))
 
 
-def keep_memory(device: torch.device, is_kept: bool = True) -> None:
+def keep_memory(device: torch.device) -> None:
     """On a CPU, keep the memory of freed tensors for those of the next step, where the C library is glibc.
 
     glibc gives large pieces back to the system and gets them again at once, page by page and filled with zeros. That
     takes a tenth of a training step of a small model, or more (benchmarks/step_speed.py). A process keeps the most that
     it ever needed, so call this once the text is prepared.
-
-    Args:
-        device: on others than CPUs, nothing happens.
-        is_kept: False: do as glibc does by itself, once a program has freed large pieces.
     """
     if device.type == "cpu" and platform.libc_ver()[0] == "glibc":
         library = ctypes.CDLL(None)
-        library.mallopt(M_MMAP_MAX, 0 if is_kept else 2**16)
-        library.mallopt(M_TRIM_THRESHOLD, -1 if is_kept else 2 * LARGEST_PIECE)
-        library.mallopt(M_MMAP_THRESHOLD, LARGEST_PIECE)
+        library.mallopt(M_MMAP_MAX, 0)
+        library.mallopt(M_TRIM_THRESHOLD, -1)
 
 
 def _are_threads_chosen() -> bool:

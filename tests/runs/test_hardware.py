@@ -62,7 +62,8 @@ def test_the_hardware_of_a_run_is_the_cores_that_it_may_use(monkeypatch: pytest.
 FAULTS = """
 import resource, sys, torch
 from hf_minibert.runs.hardware import keep_memory
-keep_memory(torch.device("cpu"), is_kept=sys.argv[1] == "kept")
+if sys.argv[1] == "kept":
+    keep_memory(torch.device("cpu"))
 for step in range(12):
     if step == 2:  # by then it has all that it needs
         before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
