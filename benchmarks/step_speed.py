@@ -22,7 +22,7 @@ head where it is computed.
 import statistics
 import sys
 from collections.abc import Callable, Iterable
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager, nullcontext, suppress
 from dataclasses import dataclass, field, replace
 from functools import partial
 from multiprocessing import get_context
@@ -220,13 +220,14 @@ def work(connection: Connection, family: str, size: str, length: int, arguments:
     for _ in range(3):
         step()
     connection.send("ready")
-    while (wish := connection.recv()) != "end":
-        if wish == "profile":
-            connection.send(profile(step, device))
-            continue
-        begin = now(device)
-        step()
-        connection.send(now(device) - begin)
+    with suppress(EOFError):  # whoever asks was stopped
+        while (wish := connection.recv()) != "end":
+            if wish == "profile":
+                connection.send(profile(step, device))
+                continue
+            begin = now(device)
+            step()
+            connection.send(now(device) - begin)
 
 
 def this_device() -> torch.device:
