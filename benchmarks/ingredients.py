@@ -125,7 +125,7 @@ def rate_falls(share: float, end: float) -> None:
 
     def changed(kind: str, warmup_steps: float, step: int, progress: float) -> float:
         falling = end + (1 - end) * min(1.0, (1 - progress) / share)
-        return falling if progress > 1 - share else plain(kind, warmup_steps, step, progress)
+        return min(falling, plain(kind, warmup_steps, step, min(progress, 0.5)))  # by then it has warmed up
 
     loop.learning_rate_factor = changed  # type: ignore[attr-defined]
 
