@@ -38,7 +38,8 @@ def shorter_rows_first(parts: int, share: float) -> None:
     def changed(self: Pretraining, batch: Batch, counts: dict[str, Tensor]) -> dict[str, Tensor]:
         if self.end.progress(self.state) < share:
             length = self.arguments.max_seq_length // parts
-            batch = {name: tensor.reshape(-1, length) for name, tensor in batch.items()}
+            # Places of predictions are numbered through all rows, and stay.
+            batch = {name: tensor.reshape(-1, length) if tensor.ndim == 2 else tensor for name, tensor in batch.items()}
         return forward(self, batch, counts)
 
     Pretraining.forward = changed  # type: ignore[method-assign]
