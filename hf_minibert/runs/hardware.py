@@ -122,9 +122,9 @@ def use_all_cores(device: torch.device) -> None:
 def keep_memory(device: torch.device) -> None:
     """On a CPU, keep the memory of freed tensors for those of the next step, where the C library is glibc.
 
-    glibc gives large pieces back to the system and gets them again at once, page by page and filled with zeros. That
-    takes a tenth of a training step of a small model, or more (benchmarks/step_speed.py). A process keeps the most that
-    it ever needed, so call this once the text is prepared.
+    glibc gives large pieces back to the system and gets them again at once, page by page and filled with zeros, which
+    takes a good part of a training step of a small model. A process keeps the most that it ever needed, so call this
+    once the text is prepared.
     """
     if device.type == "cpu" and platform.libc_ver()[0] == "glibc":
         library = ctypes.CDLL(None)

@@ -73,7 +73,9 @@ print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
 """
 
 
-@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="glibc's memory")
+@pytest.mark.skipif(
+    platform.libc_ver()[0] != "glibc", reason="other C libraries have no such setting, and are left as they are"
+)
 def test_a_step_uses_the_memory_of_the_one_before() -> None:
     """Pages that the system has to give anew: few, in place of all in each step."""
     kept, given_back = (
