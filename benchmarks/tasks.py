@@ -203,9 +203,12 @@ def settings_of(arguments: Arguments, folders: list[Path]) -> dict[str, Any]:
             "stock_learning_rate": arguments.stock_learning_rate,
         }
     elif (folders[0] / "results.json").exists():
-        results = results_of(folders[0])
+        results, given = results_of(folders[0]), folders[0] / "arguments.json"
         minutes = round(results["training"]["seconds"] / 60, 1)
-        made = {"model": results["preset"], "budget": f"{minutes:g}m", "corpus": [results["corpus"]["name"]]}
+        corpus = [results["corpus"]["name"]]  # of several texts, their names as one
+        if given.exists():
+            corpus = [last_two_parts(source) for source in json.loads(given.read_text(encoding="utf-8"))["corpus"]]
+        made = {"model": results["preset"], "budget": f"{minutes:g}m", "corpus": corpus}
     else:
         made = {"model": None, "budget": None, "corpus": ["not known"]}
     return {

@@ -458,7 +458,7 @@ def test_models_of_other_settings_are_not_taken(results: Path, tmp_path: Path, m
     arguments.pretrained = [str(ours)]
     given = module.settings_of(arguments, [ours])
     results_of_it = json.loads((ours / "results.json").read_text())
-    assert given["model"] == "minibert-tiny"
+    assert (given["model"], given["corpus"]) == ("minibert-tiny", ["text/train.jsonl"])
     assert float(given["budget"].removesuffix("m")) == pytest.approx(results_of_it["training"]["seconds"] / 60, abs=0.1)
     (ours / "results.json").unlink()
     with (ours / "model.safetensors").open("ab") as file:

@@ -40,8 +40,8 @@ class DataArguments:
     """Licence of the text, by the Hub's identifier, such as cc-by-sa-4.0; several, where its parts differ. The card
     says it. The weights' own licence is a matter of `push`."""
     document: DocumentUnit = "file"
-    """What a document of a .txt or .md file is: the file (cut after some 10,000 characters), what stands between
-    blank lines, or a line."""
+    """What a document of a .txt or .md file is: the file (a long one is divided every 10,000 characters or so), what
+    stands between blank lines, or a line."""
     streaming: bool = False
     """Train on a Hub data set while it is read, in parts of some 16 million tokens. At most one part is read ahead. The
     parts stay in the Hugging Face cache (hf_minibert/stores) and take half a byte for each byte of text."""

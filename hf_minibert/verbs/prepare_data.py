@@ -28,8 +28,8 @@ class Arguments:
     text_column: str = "text"
     """The column or key that holds the text."""
     document: DocumentUnit = "file"
-    """What a document of a .txt or .md file is: the file (cut after some 10,000 characters), what stands between
-    blank lines, or a line."""
+    """What a document of a .txt or .md file is: the file (a long one is divided every 10,000 characters or so), what
+    stands between blank lines, or a line."""
     streaming: bool = False
     """Read a Hub data set without downloading all of it first."""
     tokenizer: str | None = None

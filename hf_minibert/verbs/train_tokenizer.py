@@ -43,8 +43,8 @@ class Arguments:
     text_column: str = "text"
     """The column or key that holds the text."""
     document: DocumentUnit = "file"
-    """What a document of a .txt or .md file is: the file (cut after some 10,000 characters), what stands between
-    blank lines, or a line. Of a document, a piece of the vocabulary counts eight times at most."""
+    """What a document of a .txt or .md file is: the file (a long one is divided every 10,000 characters or so), what
+    stands between blank lines, or a line. Of a document, a piece of the vocabulary counts eight times at most."""
     vocab_size: int = 8192
     """Entries of the vocabulary, special tokens and the 511 byte pieces included."""
     max_bytes: int = 100_000_000
