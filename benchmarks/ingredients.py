@@ -147,9 +147,9 @@ def z_loss(weight: float) -> None:
     plain = losses.vocabulary_cross_entropy
 
     def changed(
-        states: Tensor, decoder: nn.Linear, labels: Tensor, num_items_in_batch: Tensor | int | None = None
+        states: Tensor, decoder: nn.Linear, labels: Tensor, num_items_in_batch: Tensor | int | None = None, *rest: Any
     ) -> Tensor:
-        loss = plain(states, decoder, labels, num_items_in_batch)
+        loss = plain(states, decoder, labels, num_items_in_batch, *rest)
         if not torch.is_grad_enabled():
             return loss
         is_predicted = labels != IGNORE_INDEX

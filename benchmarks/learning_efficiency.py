@@ -366,7 +366,8 @@ def efficiency() -> list[str]:
         f"| Shakespeare by character, {characters['budget']} on {characters['hardware']}, nats | **{of_ours}** "
         f"|{' |' * shown.index('nanogpt')} {of_nanogpt} | its last tenth |",
         "",
-        f"Same time, same text ({', '.join(bert['corpus'])}; last row: Shakespeare), their numbers of parameters differ by at most {apart}%. "
+        f"Same time, same text ({', '.join(bert['corpus'])}; last row: Shakespeare); their numbers of "
+        f"parameters differ by at most {apart}%. "
         f"On a CPU {precisions(gpt)}. On a GPU nanogpt computes in {on_gpu}, and ours has its defaults for a GPU: "
         f"{TOKENS_PER_BATCH['cuda']:,} tokens a step (its peers: eight rows), prepared by a process beside it. "
         f"A peer's learning rate is the best of four after {tried} each. Shakespeare: nanoGPT has its own settings; "

@@ -198,6 +198,7 @@ def train(arguments: Arguments, folder: Path) -> int:
             max_seq_length=length,
             seed=arguments.seeds[0],
             max_eval_samples=EVALUATED_ROWS,
+            dataloader_num_workers=0,  # a process that loads would keep the rows as they were before an ingredient
             output_dir=str(folder),
             overwrite_output_dir=True,
             **settings,

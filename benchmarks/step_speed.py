@@ -7,12 +7,12 @@
 
 A step is forward, backward, clipping and optimizer on a batch in memory. Each variant has a process of its own, as in
 life: what one keeps or frees is not another's. All of a table take turns, one step each, and who begins changes, so
-that other work on the machine slows all of them alike. A variant's speed is that of its median step. Ours keep the
-memory of a step for the next one, as pre-training does on a CPU. BERT and GPT-2 train as `Trainer` does by default:
-dropout 0.1, SDPA, fused AdamW, float32. EuroBERT, ModernBERT and Llama have no dropout, as in `peers.py`, whose nanoGPT
-is beside them. With `--compile`, the best of the stock parts are compiled, too: they are what ours is compared with.
-Ours train as `scripts/pretrain.py` does, on packed rows whose documents do not attend to each other; they use AdamW,
-and the script's default Muon only where a variant says so.
+that other work on the machine slows all of them alike. A variant's speed is that of its median step. Ours, and
+compiled peers, keep the memory of a step for the next one, as pre-training does on a CPU. BERT and GPT-2 train as
+`Trainer` does by default: dropout 0.1, SDPA, fused AdamW, float32. EuroBERT, ModernBERT and Llama have no dropout, as
+in `peers.py`, whose nanoGPT is beside them. With `--compile`, the best of the stock parts are compiled, too: they are
+what ours is compared with. Ours train as `scripts/pretrain.py` does, on packed rows whose documents do not attend to
+each other; they use AdamW, and the script's default Muon only where a variant says so.
 
 Utilisation is the model's arithmetic per second, as a share of that of a feed-forward layer's matrix product alone, the
 median over the same run and precision. It counts 6 floating-point operations per weight and token, attention, and the
@@ -24,7 +24,6 @@ import sys
 from collections.abc import Callable, Iterable
 from contextlib import AbstractContextManager, nullcontext, suppress
 from dataclasses import dataclass, field, replace
-from functools import partial
 from multiprocessing import get_context
 from multiprocessing.connection import Connection
 from typing import Any, Literal, cast
@@ -33,7 +32,9 @@ import numpy as np
 import torch
 from torch import nn
 from tqdm import tqdm
+from transformers import PreTrainedModel
 
+import runs
 from hf_minibert import MiniBertForMaskedLM, MiniGPTForCausalLM
 from hf_minibert.command_line import invocation, run
 from hf_minibert.data.rows import Batch, CausalRows, MaskedRows, Masking
@@ -118,8 +119,13 @@ def variants(family: str, size: str, length: int, *, with_compile: bool) -> list
     best = precisions[-1]
 
     def of_peer(peer: str, **settings: Any) -> Variant:
-        model = partial(peer_model, peer, family, size, VOCABULARY)
-        return Variant(peers[peer], model, is_ours=False, is_sparse=peer == "modernbert", **settings)
+        def make() -> nn.Module:
+            model = peer_model(peer, family, size, VOCABULARY)
+            if isinstance(model, PreTrainedModel) and settings.get("compiled"):
+                model.set_attn_implementation(fastest_attention(length, is_compiled=True))
+            return model
+
+        return Variant(peers[peer], make, is_ours=False, is_sparse=peer == "modernbert", **settings)
 
     def of_ours(words: str, architecture: str, attention: str | None = None, **settings: Any) -> Variant:
         fastest_of_it = fastest_attention(length, is_compiled=bool(settings.get("compiled")))
@@ -202,8 +208,13 @@ def profile(step: Step, device: torch.device) -> dict[str, float]:
         for _ in range(3):
             step()
         now(device)
-    key = "self_device_time_total" if device.type == "cuda" else "self_cpu_time_total"
-    times = {event.key: float(getattr(event, key)) for event in profiler.key_averages()}
+    on_gpu = device.type == "cuda"
+    key = "self_device_time_total" if on_gpu else "self_cpu_time_total"
+    times = {
+        event.key: float(getattr(event, key))
+        for event in profiler.key_averages()
+        if not on_gpu or (event.device_type.name == "CUDA" and not event.is_user_annotation)  # kernels, each once
+    }
     total = sum(times.values())
     first = sorted(times, key=lambda name: -times[name])[:10]
     return {name: round(times[name] / total, 3) for name in first}
@@ -212,9 +223,9 @@ def profile(step: Step, device: torch.device) -> dict[str, float]:
 def work(connection: Connection, family: str, size: str, length: int, arguments: Arguments, index: int) -> None:
     """The process of a variant, where its memory is its own: answer "step" with a step's seconds, until "end"."""
     torch.set_flush_denormal(True)
-    device = this_device()
+    device = runs.device()
     variant = variants(family, size, length, with_compile=arguments.compile)[index]
-    if variant.is_ours:
+    if variant.is_ours or variant.compiled:  # who compiles also knows how to keep memory
         keep_memory(device)
     step = make_step(variant, make_batch(family, arguments.tokens_per_step, length), device)
     for _ in range(3):
@@ -228,11 +239,6 @@ def work(connection: Connection, family: str, size: str, length: int, arguments:
             begin = now(device)
             step()
             connection.send(now(device) - begin)
-
-
-def this_device() -> torch.device:
-    """What is measured."""
-    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
 
 def measure(family: str, size: str, length: int, arguments: Arguments, device: torch.device) -> dict[str, Any]:
@@ -317,7 +323,7 @@ def table(figures: dict[str, Any]) -> list[str]:
 def main(arguments: Arguments) -> int:
     """All tables, printed and written."""
     torch.set_flush_denormal(True)
-    device = this_device()
+    device = runs.device()
     lengths = {"minibert": (128, 512), "minigpt": (256,)}
     tables = [
         measure(family, size, length, arguments, device)

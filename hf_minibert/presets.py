@@ -11,10 +11,12 @@ from hf_minibert.assets import model_folder, without_model
 from hf_minibert.errors import UserError, reason_of
 from hf_minibert.models.configuration_minibert import MiniBertConfig
 from hf_minibert.models.configuration_minigpt import MiniGPTConfig
+from hf_minibert.models.configuration_transformer import NOT_FIELDS
 from hf_minibert.models.modeling_minibert import MiniBertForMaskedLM, MiniBertForPreTraining
 from hf_minibert.models.modeling_minigpt import MiniGPTForCausalLM
 
 Config = MiniBertConfig | MiniGPTConfig
+NO_OVERRIDES = {*NOT_FIELDS} - {"num_labels", "rope_theta", "rope_scaling", "use_cache"}
 PretrainingModel = MiniBertForMaskedLM | MiniBertForPreTraining | MiniGPTForCausalLM
 
 # The shapes of the published BERT miniatures (Turc et al. 2019, arXiv:1908.08962).
@@ -163,13 +165,15 @@ def parse_overrides(text: str | None) -> dict[str, Any]:
     """``"hidden_size=384,hidden_act=gelu"`` as a mapping; numbers and booleans become what they look like.
 
     Raises:
-        UserError: a part is not ``name=value``.
+        UserError: a part is not ``name=value``, or its name is one that transformers takes although it is no field.
     """
     fields: dict[str, Any] = {}
     for part in (text or "").split(",") if text else []:
         name, equals, value = (piece.strip() for piece in part.partition("="))
         if not equals or not name or not value:
             raise UserError(f"config_overrides takes name=value pairs separated by commas, got {part!r}")
+        if name in NO_OVERRIDES or name.startswith("_"):
+            raise UserError(f"config_overrides sets fields of the model's configuration, and {name} is none")
         fields[name] = _literal(value)
     return fields
 

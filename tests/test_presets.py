@@ -153,6 +153,12 @@ def test_overrides_that_are_no_pairs(text):
         parse_overrides(text)
 
 
+@pytest.mark.parametrize("name", ["attn_implementation", "experts_implementation", "_name", "torch_dtype"])
+def test_overrides_of_what_is_no_field(name):
+    with pytest.raises(UserError, match=f"sets fields of the model's configuration, and {name} is none"):
+        parse_overrides(f"hidden_size=3,{name}=sdpa")
+
+
 def test_unknown_fields_are_refused_with_a_suggestion(architecture):
     with pytest.raises(UserError, match="unknown config field 'hiden_size'; did you mean hidden_size"):
         build_config("minibert-mini", architecture, hiden_size=3)

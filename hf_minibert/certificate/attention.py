@@ -56,6 +56,8 @@ def no_later_token(checkpoint: Checkpoint) -> str:
 def every_other_token(checkpoint: Checkpoint) -> str:
     """Every token of an encoder sees every other: each state changes, whichever token does."""
     encoder = checkpoint.encoder
+    if getattr(getattr(encoder, "pooler", None), "pooling", None) == "siamese":
+        raise NotApplicable("it compares two texts in a row, of which neither sees the other")
     row = checkpoint.rows()
     length = row.shape[1]
     others = checkpoint.rows(seed=1)[0]

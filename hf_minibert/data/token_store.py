@@ -257,7 +257,8 @@ def encoding_processes() -> int:
     """How many processes may encode: as many as `tokenizers` would use threads. Only Linux starts them quickly."""
     if sys.platform != "linux" or os.environ.get("TOKENIZERS_PARALLELISM", "true").lower() in ("false", "0", "off"):
         return 1
-    threads = int(os.environ.get("RAYON_NUM_THREADS", "0")) or len(os.sched_getaffinity(0))
+    asked = os.environ.get("RAYON_NUM_THREADS", "")
+    threads = int(asked) if asked.isdecimal() and int(asked) else len(os.sched_getaffinity(0))
     return min(threads, MOST_PROCESSES)
 
 

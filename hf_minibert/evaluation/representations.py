@@ -259,9 +259,10 @@ class Encoder:
         return outputs.hidden_states if all_layers else [outputs.last_hidden_state]
 
     def _can_pack(self) -> bool:
-        """Whether texts in one row get the states that they get alone: ours do, and others are tried."""
+        """Whether texts in one row get the states that they get alone: ours do, nearly all, and others are tried."""
         if isinstance(self.model.config, TransformerConfig):
-            return True
+            pooler = getattr(self.model, "pooler", None)  # of a classifier; one that compares two texts needs a mask
+            return pooler is None or pooler.pooling != "siamese"
         if not self.model._supports_attention_backend or self.model.dtype != torch.float32:
             return False
         most = min(len(self.tokenizer), int(self.model.config.vocab_size))

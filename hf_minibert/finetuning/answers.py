@@ -83,6 +83,20 @@ class QuestionAnswering(Task):
             self.baseline_names, self.baseline_words = {"f1": "no_answer_f1"}, NO_ANSWER
         return TaskData(name=arguments.dataset, hub_id=data.hub_id, splits=data.splits, notes=data.notes)
 
+    def _check_kinds(self, examples: Dataset) -> None:
+        """Check that the metric that chooses the best epoch has questions to be measured on.
+
+        Raises:
+            UserError: it is of questions that have an answer, or of those that have none, and none is there.
+        """
+        chosen = self.arguments.best_metric or ""
+        for kind, has_answer in (("answerable", True), ("unanswerable", False)):
+            if chosen.startswith(f"{kind}_") and not any(bool(one) is has_answer for one in examples["answers"]):
+                raise UserError(
+                    f"best_metric {chosen} is of {kind} questions, and none of the {len(examples):,} questions to "
+                    "measure is one; choose f1, or measure more of them"
+                )
+
     def describe(self, data: TaskData, examples: dict[str, Dataset]) -> list[str]:
         """How many questions there are, about how many texts, and how many have no answer."""
         rows = {
@@ -114,6 +128,8 @@ class QuestionAnswering(Task):
 
     def encode(self, examples: Dataset, split: str, tokenizer: PreTrainedTokenizerFast, max_length: int) -> Dataset:
         """A row a window, with the first and the last token of the answer; without it there, the token for none."""
+        if split == "eval":
+            self._check_kinds(examples)
         tokenizer.model_max_length = max_length  # windows are as long where it answers later
         rows = dict[str, list[Any]]()
         found, several, longest = list[list[Window]](), 0, max_length // 2 - 2

@@ -28,7 +28,7 @@ from hf_minibert.data.tables import Table, listed, shown
 from hf_minibert.errors import UserError
 from hf_minibert.evaluation.metrics import confidence_intervals
 from hf_minibert.finetuning.pictures import draw_reliability
-from hf_minibert.finetuning.start import Start, pooling_fields
+from hf_minibert.finetuning.start import Start, early_ends, end_between, pooling_fields
 from hf_minibert.finetuning.task import Task, TaskData, Usage
 from hf_minibert.runs.scores import score_of
 
@@ -85,6 +85,7 @@ class MultipleChoice(Task):
                 f"no evaluation split: {len(splits['eval']):,} of {len(train):,} questions are held out, by their hash"
             )
         self._said: dict[str, NDArray[Any]] = {}
+        self._end: str | None = None
         self._examples: dict[str, Dataset] = {}
         return TaskData(name=arguments.dataset, hub_id=read.hub_id, splits=splits, notes=notes)
 
@@ -98,7 +99,9 @@ class MultipleChoice(Task):
     def config_fields(self, start: Start, data: TaskData) -> dict[str, Any]:
         """How a pair becomes one vector; a head for choices has no names for them."""
         start.keep_pairs_apart()
-        return pooling_fields(self.arguments, start, is_pair=True)
+        fields = pooling_fields(self.arguments, start, is_pair=True)
+        self._end = end_between(fields, start)
+        return fields
 
     def encode(self, examples: Dataset, split: str, tokenizer: PreTrainedTokenizerFast, max_length: int) -> Dataset:
         """A row a question, with a pair of texts for each choice; of a pair that is too long, the longer one is cut."""
@@ -118,6 +121,7 @@ class MultipleChoice(Task):
             return grouped | {"labels": batch["label"], "length": lengths}
 
         rows = examples.map(encoded, batched=True, remove_columns=examples.column_names, desc="tokenizing")
+        self.notes += early_ends(examples["first"], split, self._end)
         if at_limit := sum(length == max_length for length in rows["length"]):
             self.notes.append(
                 f"{split}: {at_limit:,} of {len(rows):,} questions fill {max_length:,} tokens; what is more is cut"

@@ -106,6 +106,14 @@ class DurableTrainer(ProportionateTrainer):
         if self.state.best_global_step is not None:  # the folder may lie elsewhere now
             self.state.best_model_checkpoint = str(self.unfinished.folder / f"checkpoint-{self.state.best_global_step}")
 
+    def _get_num_items_in_batch(self, batch_samples: list[Any], device: torch.device) -> Any:
+        """As `Trainer`, but -100 is a number as any other where labels are numbers."""
+        counted = [dict(batch) for batch in batch_samples]
+        for batch in counted:
+            if isinstance(labels := batch.get("labels"), torch.Tensor) and labels.is_floating_point():
+                batch["labels"] = torch.zeros_like(labels)
+        return super()._get_num_items_in_batch(counted, device)
+
     def _remove_unused_columns(self, dataset: Any, description: str | None = None) -> Any:
         """As `Trainer`, and note how long rows are, for the samplers: the model takes no column that says it."""
         self._lengths = row_lengths(dataset)

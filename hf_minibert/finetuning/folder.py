@@ -28,6 +28,9 @@ logger = logging.getLogger(__name__)
 
 VERB = "finetune"
 
+READ = (*SOURCES, "decoder_name_or_path")
+"""Arguments that name what is read."""
+
 
 def folder_rules(arguments: FinetuneArguments) -> dict[str, Any]:
     """The rules for a fine-tuning's folder, as arguments of `check_folder` and `kept_folder`.
@@ -48,7 +51,7 @@ def folder_rules(arguments: FinetuneArguments) -> dict[str, Any]:
         "kind": "an earlier fine-tuning",
         "replaces": arguments.overwrite_output_dir or goes_on,
         "remedy": "give another, or --overwrite_output_dir to replace what an earlier fine-tuning wrote there",
-        "inputs": [each for name in SOURCES if (each := getattr(arguments, name)) is not None],
+        "inputs": [each for name in READ if (each := getattr(arguments, name)) is not None],
     }
 
 

@@ -41,6 +41,7 @@ TEXT_COLUMNS = ("text", "sentence", "review", "content", "document", "tweet", "c
 LABEL_COLUMNS = ("label", "labels", "score", "class", "category", "target", "answer")
 """What columns of texts and of labels are called; the first name goes before the others."""
 PAIRS = (
+    ("text", "text_pair"),
     ("sentence1", "sentence2"),
     ("premise", "hypothesis"),
     ("question1", "question2"),
@@ -191,7 +192,7 @@ def choose_columns(there: Sequence[str], where: str, given: dict[str, str | None
     """
     chosen, in_sentences = dict[str, str](), dict[str, str]()
     for option, column in given.items():
-        if column is not None and column not in there and is_sentence(column):
+        if column is not None and column not in there and is_sentence(column) and option != "label_column":
             in_sentences |= {f"{option}:{name}": name for name in _IN_BRACES.findall(column)}
         elif column is not None:
             chosen[option] = column
@@ -202,9 +203,11 @@ def choose_columns(there: Sequence[str], where: str, given: dict[str, str | None
         chosen["label_column"] = choose_column(there, where, "label_column", LABEL_COLUMNS)
     free = [name for name in there if name not in chosen.values()]
     is_named = chosen.keys() | {option.partition(":")[0] for option in in_sentences}
-    if not is_named & {"text_column", "text_pair_column"} and TEXT_COLUMNS[0] not in map(str.lower, free):
+    if not is_named & {"text_column", "text_pair_column"}:
         own = {name.lower(): name for name in free}
         pairs = [pair for pair in PAIRS if own.keys() >= set(pair)]
+        if TEXT_COLUMNS[0] in own:  # then other pairs are no news
+            pairs = [pair for pair in pairs if TEXT_COLUMNS[0] in pair]
         if len(pairs) == 1:
             chosen |= {"text_column": own[pairs[0][0]], "text_pair_column": own[pairs[0][1]]}
     if "text_column" not in is_named | chosen.keys():

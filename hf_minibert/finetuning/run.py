@@ -198,6 +198,17 @@ def sample(rows: Dataset, limit: int | None, seed: int) -> Dataset:
     return rows if limit is None else rows.shuffle(seed=seed).select(range(min(limit, len(rows))))
 
 
+def settings_of(config: Any) -> Any:
+    """A configuration, or a part of one, without what says by which version and from which place it was read."""
+    if not isinstance(config, dict):
+        return config
+    return {
+        name: settings_of(value)
+        for name, value in sorted(config.items())
+        if name not in ("transformers_version", "_name_or_path")
+    }
+
+
 def fingerprint(run: Run) -> dict[str, Any]:
     """All that decides the result: the arguments, the content of what they name, and the number of processes."""
     weights = run.model.state_dict()
@@ -207,6 +218,7 @@ def fingerprint(run: Run) -> dict[str, Any]:
         "tokenizer": content_hash(
             tokenizer.backend_tokenizer.to_str() for tokenizer in (run.tokenizer, *run.task.more_tokenizers())
         ),
+        "configuration": content_hash([settings_of(run.model.config.to_dict())]),
         "model": content_hash(part for name, tensor in weights.items() for part in (name, tensor.numpy().tobytes())),
         "number of processes": run.processes.num_processes,
     }

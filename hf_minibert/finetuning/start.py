@@ -3,6 +3,7 @@
 import shutil
 import tempfile
 import weakref
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -150,6 +151,26 @@ def from_preset(model: str, tokenizer: str | None = None) -> Start:
     return Start(model, None, config, adapted, None)
 
 
+def end_between(fields: Mapping[str, Any], start: Start) -> str | None:
+    """The token that ends the first of two texts that are compared; None where a model reads both as one.
+
+    Args:
+        fields: what `pooling_fields` gave.
+        start: whose tokenizer reads them.
+    """
+    if fields.get("classifier_pooling") not in COMPARING:
+        return None
+    assert isinstance(start.config.eos_token_id, int)  # or the configuration would not hold
+    return str(start.tokenizer.convert_ids_to_tokens(start.config.eos_token_id))
+
+
+def early_ends(firsts: Iterable[str], split: str, end: str | None) -> list[str]:
+    """A line if some of the first texts hold what `end_between` gave, and so would end there."""
+    number = sum(end in text for text in firsts) if end is not None else 0
+    words = f"{number:,} first texts hold {end}, which ends a text: what stands behind it is read as the second text"
+    return [f"{split}: {words}"] if number else []
+
+
 POOLED = ("ForSequenceClassification", "ForMultipleChoice")
 """How the names of heads end that classify by one vector."""
 
@@ -179,6 +200,8 @@ def pooling_fields(arguments: FinetuneArguments, start: Start, *, is_pair: bool)
         usual = "siamese" if is_pair and knows_ends else "mean"
         if is_classifier or config.norm_placement == "post":
             usual = config.classifier_pooling
+        if usual in COMPARING and not (is_pair and knows_ends):  # of a model that compared two texts
+            usual = "mean"
         return {"classifier_pooling": asked or usual}
     if arguments.classifier_pooling is not None:
         raise UserError("--classifier_pooling is for MiniBERT; MiniGPT classifies by its last token")

@@ -35,7 +35,7 @@ from hf_minibert.finetuning.arguments import ProblemType
 from hf_minibert.finetuning.durable import DurableTrainer
 from hf_minibert.finetuning.labelled import each_id, label_counts, load_labelled, score_summary
 from hf_minibert.finetuning.pictures import draw_confusion, draw_scatter, draw_shares
-from hf_minibert.finetuning.start import Start, pooling_fields
+from hf_minibert.finetuning.start import Start, early_ends, end_between, pooling_fields
 from hf_minibert.finetuning.task import Task, TaskData, Usage
 from hf_minibert.models.configuration_minibert import MiniBertConfig
 from hf_minibert.runs.scores import score_of
@@ -128,6 +128,7 @@ class TextClassification(Task):
         self._kept: dict[str, tuple[NDArray[Any], NDArray[Any]]] = {}
         splits = {"train": data.train, "eval": data.eval} | ({} if data.test is None else {"test": data.test})
         self._rows: dict[str, list[int]] = {}
+        self._end: str | None = None
         return TaskData(name=data.name, hub_id=data.hub_id, splits=splits, labels=data.labels, notes=data.notes)
 
     def describe(self, data: TaskData, examples: dict[str, Dataset]) -> list[str]:
@@ -159,7 +160,9 @@ class TextClassification(Task):
             raise UserError("--lm_loss_weight is for MiniGPT, which goes on learning to write; leave it out")
         if self._is_pair:
             start.keep_pairs_apart()
-        return fields | pooling_fields(arguments, start, is_pair=self._is_pair)
+        fields |= pooling_fields(arguments, start, is_pair=self._is_pair)
+        self._end = end_between(fields, start)
+        return fields
 
     def encode(self, examples: Dataset, split: str, tokenizer: PreTrainedTokenizerFast, max_length: int) -> Dataset:
         """Texts as token ids, cut to `max_length`; the collator pads them. Of a pair, the longer text is cut first."""
@@ -180,6 +183,8 @@ class TextClassification(Task):
             return found | {"labels": labels, "whole_length": whole}
 
         rows = examples.map(encoded, batched=True, remove_columns=examples.column_names, desc="tokenizing")
+        if self._is_pair:
+            self.notes += early_ends(examples["text"], split, self._end)
         cut = sum(length > max_length for length in rows["whole_length"])
         if cut:
             self.notes.append(

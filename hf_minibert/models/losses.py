@@ -57,9 +57,12 @@ def is_plain(layer: nn.Module) -> bool:
     return not hooks and not hasattr(layer, "_hf_hook") and "forward" not in layer.__dict__
 
 
-def chunk_size(hidden_states: Tensor) -> int:
-    """How many tokens' logits are made at once: few enough for a CPU's caches, or enough to keep a GPU busy."""
-    return 512 if hidden_states.device.type == "cpu" else 16_384
+def chunk_size(hidden_states: Tensor, vocabulary: int) -> int:
+    """How many tokens' logits are made at once: few enough for a CPU's caches, or enough to keep a GPU busy.
+
+    A GPU gets at most about 2^27 logits, which take a gigabyte with their gradients.
+    """
+    return 512 if hidden_states.device.type == "cpu" else min(16_384, max(1_024, 2**27 // vocabulary))
 
 
 class FusedCrossEntropy(torch.autograd.Function):
@@ -89,8 +92,9 @@ class FusedCrossEntropy(torch.autograd.Function):
         matrix, offset = weight.to(dtype), None if bias is None else bias.to(dtype)
         spread = label_smoothing / len(weight)
         with torch.autocast(hidden_states.device.type, enabled=False):
-            for start in range(0, len(hidden_states), chunk_size(hidden_states)):
-                chunk = slice(start, start + chunk_size(hidden_states))
+            size = chunk_size(hidden_states, len(weight))
+            for start in range(0, len(hidden_states), size):
+                chunk = slice(start, start + size)
                 counts = (labels[chunk] != IGNORE_INDEX)[:, None]
                 if weights is not None:
                     counts = counts * weights[chunk, None].float()
@@ -132,7 +136,7 @@ def _without_ignored(labels: Tensor) -> Tensor:
 
 def chunked_losses(hidden_states: Tensor, decoder: nn.Linear, labels: Tensor, label_smoothing: float = 0.0) -> Tensor:
     """`token_losses`, chunk by chunk; for a compiler, in one piece."""
-    size = chunk_size(hidden_states)
+    size = chunk_size(hidden_states, decoder.out_features)
     if torch.compiler.is_compiling() or len(hidden_states) <= size:
         return token_losses(hidden_states, decoder, labels, label_smoothing)
     parts = zip(hidden_states.split(size), labels.split(size), strict=True)
@@ -152,13 +156,18 @@ def token_losses(hidden_states: Tensor, decoder: nn.Linear, labels: Tensor, labe
     return F.cross_entropy(logits, labels, ignore_index=IGNORE_INDEX, reduction="none", label_smoothing=label_smoothing)
 
 
+def is_counted(labels: Tensor) -> Tensor:
+    """Which labels enter a loss: of class ids those that are not IGNORE_INDEX, and of numbers all."""
+    return labels != IGNORE_INDEX if not labels.is_floating_point() else torch.ones_like(labels, dtype=torch.bool)
+
+
 def item_count(labels: Tensor, num_items_in_batch: Tensor | int | None) -> Tensor | int:
     """The divisor of a summed loss: the caller's count, else the number of labels that are predicted here.
 
     At least 1: a step without anything to predict has a loss of 0, and so have its gradients.
     """
     if num_items_in_batch is None:
-        num_items_in_batch = (labels != IGNORE_INDEX).sum()
+        num_items_in_batch = is_counted(labels).sum()
     if isinstance(num_items_in_batch, Tensor):
         return num_items_in_batch.to(labels.device).clamp(min=1)
     return max(1, num_items_in_batch)
@@ -196,7 +205,7 @@ def classification_loss(
     if problem_type == "single_label_classification":
         total = F.cross_entropy(logits, labels.flatten(), ignore_index=IGNORE_INDEX, reduction="sum")
         return total / item_count(labels, num_items_in_batch)
-    items = item_count(labels, labels.numel() if num_items_in_batch is None else num_items_in_batch)
+    items = item_count(labels.float(), num_items_in_batch)
     if problem_type == "regression":
         return F.mse_loss(logits.flatten(), labels.float().flatten(), reduction="sum") / items
     if problem_type == "multi_label_classification":

@@ -90,8 +90,10 @@ class Pooler(nn.Module):
         """The dense layer."""
         return self.compare if self.compares_texts else self.dense
 
-    def is_second(self, input_ids: Tensor | None) -> Tensor:
+    def is_second(self, input_ids: Tensor | None, attention_mask: Tensor | None) -> Tensor:
         """Which tokens are the second text's, (batch, sequence): those behind the first one's end.
+
+        Padding (0 in a 2-D mask) ends no text: some tokenizers pad with the token that does.
 
         Raises:
             ValueError: there are no (batch, sequence) `input_ids`.
@@ -99,7 +101,10 @@ class Pooler(nn.Module):
         if input_ids is None:
             raise ValueError(f"{self.pooling} pooling needs input_ids, which say where the first text ends")
         assert isinstance(self.end_id, int)  # or the configuration would not hold
-        is_end = torch.eq(input_ids, self.end_id).int()
+        is_end = torch.eq(input_ids, self.end_id)
+        if attention_mask is not None and attention_mask.ndim == 2:
+            is_end = is_end & attention_mask.bool()
+        is_end = is_end.int()
         return is_end.cumsum(dim=1) > is_end
 
     def forward(self, hidden_states: Tensor, attention_mask: Tensor | None, input_ids: Tensor | None = None) -> Tensor:
@@ -125,7 +130,7 @@ class Pooler(nn.Module):
             pooled = hidden_states.masked_fill(real[..., None] == 0, lowest).amax(dim=1)
             pooled = pooled * (real != 0).any(dim=1, keepdim=True)  # as the others, 0 where nothing is real
         else:
-            is_second = self.is_second(input_ids)
+            is_second = self.is_second(input_ids, attention_mask)
             first = weighted_mean(hidden_states, real * ~is_second)
             second = weighted_mean(hidden_states, real * is_second)
             pooled = torch.cat((first, second, (first - second).abs(), first * second), dim=-1)
@@ -187,7 +192,7 @@ class MiniBertModel(MiniBertPreTrainedModel, TransformerBackbone):
         packed = position_ids if attention_mask is None else None
         texts = None
         if self.pooler is not None and self.pooler.pooling == "siamese":
-            texts = self.pooler.is_second(input_ids).long()
+            texts = self.pooler.is_second(input_ids, attention_mask).long()
         counted = self.positions(input_ids, inputs_embeds, position_ids)
         if texts is not None and position_ids is None:  # each text has a first position
             counted = counted - texts * (1 - texts).sum(dim=1, keepdim=True)

@@ -30,6 +30,7 @@ from .losses import (
     IGNORE_INDEX,
     classification_loss,
     infer_problem_type,
+    is_counted,
     item_count,
     next_token_labels,
     vocabulary_cross_entropy,
@@ -398,8 +399,8 @@ class MiniGPTForSequenceClassification(MiniGPTPreTrainedModel):
             )
             if self.config.lm_loss_weight and input_ids is not None:
                 targets = next_token_labels(input_ids.masked_fill(~real, IGNORE_INDEX)).masked_fill(~real, IGNORE_INDEX)
-                share = (labels != IGNORE_INDEX).sum() / item_count(labels, num_items_in_batch)
-                is_labelled = labels.reshape(len(labels), -1)[:, 0] != IGNORE_INDEX
+                share = is_counted(labels).sum() / item_count(labels, num_items_in_batch)
+                is_labelled = is_counted(labels.reshape(len(labels), -1)[:, 0])
                 weights = is_labelled / (targets != IGNORE_INDEX).sum(dim=1).clamp(min=1)  # each row's mean counts
                 lm_loss = share * vocabulary_cross_entropy(
                     hidden_states.flatten(0, 1),

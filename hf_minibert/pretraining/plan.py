@@ -75,6 +75,11 @@ def make_plan(arguments: PretrainArguments) -> Plan:
     objective = OBJECTIVES[decided.objective]
     if decided.attn_implementation == "flash_attention_2" and not is_flash_attn_2_available():
         raise UserError("attn_implementation flash_attention_2 needs a GPU and its package: pip install flash-attn")
+    if decided.attn_implementation == "flash_attention_2" and decided.mixed_precision != "bf16":
+        raise UserError(
+            f"attn_implementation flash_attention_2 computes in bf16, and this run in {decided.mixed_precision}; give "
+            "--mixed_precision bf16, or use sdpa"
+        )
     if decided.attn_implementation == "flex_attention" and not torch.accelerator.is_available():
         raise UserError("attn_implementation flex_attention has no gradient on a CPU; use sdpa or eager")
     if decided.compile and not has_compiler():

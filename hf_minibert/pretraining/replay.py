@@ -25,7 +25,8 @@ def replay(plan: Plan, step: int) -> int:
     """Show the worst rows of a step, by loss, under the newest saved weights from before the step; write nothing.
 
     Raises:
-        UserError: there are several processes.
+        UserError: there are several processes; or the run was resumed with other batches beside the step, so that
+            nothing tells which rows it had.
     """
     arguments = plan.arguments
     accelerator = Accelerator(cpu=not torch.accelerator.is_available(), mixed_precision=arguments.mixed_precision)
@@ -34,7 +35,7 @@ def replay(plan: Plan, step: int) -> int:
     data = read_data(plan, accelerator)
     torch.manual_seed(arguments.seed)
     model = build_model(plan)
-    state = TrainState()
+    state, after = TrainState(), None
     origin = "the weights that the run began with"
     processes = read_arguments(plan.folder).get(NUM_PROCESSES, 1)
     rows_per_step = arguments.per_device_train_batch_size * arguments.gradient_accumulation_steps * processes
@@ -43,7 +44,13 @@ def replay(plan: Plan, step: int) -> int:
             load_weights(model, checkpoint)
             state, origin = load_state(checkpoint), str(checkpoint)
             break
-        rows_per_step = load_state(checkpoint).rows_per_step or rows_per_step  # of the step, if it was resumed since
+        after = load_state(checkpoint)
+        rows_per_step = after.rows_per_step or rows_per_step  # of the step, if it was resumed since
+    if after is not None and after.rows - state.rows != (after.step - state.step) * rows_per_step:
+        raise UserError(
+            f"between step {state.step} and step {after.step} the run changed how many rows a step has, so that those "
+            f"of step {step} are not known; give a step after {after.step}"
+        )
     model.to(accelerator.device).train()
     first = state.rows + (step - 1 - state.step) * rows_per_step
     rows = training_batches(data.train, batch_size=1, first_row=first, last_row=first + rows_per_step)

@@ -282,6 +282,13 @@ def test_a_tokenizer_that_promises_nothing_is_told_apart(encoder):
     holds("offsets", encoder)
 
 
+def test_a_model_that_compares_two_texts_does_not_promise_that_they_see_each_other(encoder):
+    model = hf_minibert.MiniBertForSequenceClassification.from_pretrained(encoder, classifier_pooling="siamese")
+    model.save_pretrained(encoder)
+    with pytest.raises(NotApplicable, match="compares two texts in a row"):
+        holds("bidirectional", encoder)
+
+
 @pytest.mark.parametrize("shift", [1, -1])
 def test_offsets_beside_the_words_are_found(encoder, monkeypatch, shift):
     holds("offsets", encoder)

@@ -81,6 +81,14 @@ def test_packed_vectors_are_those_of_each_text_alone(make_model, tokenizer, name
         np.testing.assert_allclose(vectors, one_by_one(model, tokenizer, TEXTS, pooling, layer), rtol=0, atol=1e-5)
 
 
+def test_a_classifier_of_two_texts_gives_the_vectors_of_its_encoder(make_model, tokenizer):
+    settings = {"classifier_pooling": "siamese", "eos_token_id": tokenizer.eos_token_id or tokenizer.sep_token_id}
+    model = make_model("MiniBertForSequenceClassification", vocab_size=len(tokenizer), **settings).model
+    expected = one_by_one(model, tokenizer, TEXTS, "mean", None)
+    (vectors,) = Encoder(model, tokenizer, batch_tokens=64).pooled(TEXTS, [("mean", None)])
+    np.testing.assert_allclose(vectors, expected, rtol=0, atol=1e-5)
+
+
 @pytest.mark.parametrize("name", STOCK)
 def test_stock_models_too_packed_where_that_is_the_same(tokenizer, name):
     model = stock(name)

@@ -48,6 +48,15 @@ def task_of(folder: Path, rows: list[Question] = CITIES, **more: Any) -> Questio
     return QuestionAnswering(FinetuneArguments(**arguments | more))
 
 
+@pytest.mark.parametrize("metric", ["unanswerable_accuracy", "answerable_f1"])
+def test_a_metric_of_questions_that_are_not_measured_is_refused_at_once(tmp_path: Path, metric: str) -> None:
+    task, kind = task_of(tmp_path, best_metric=metric), metric.partition("_")[0]
+    rows = [row for row in CITIES if bool(row["answers"]["text"]) is (kind == "unanswerable")]
+    write(tmp_path / "dev.jsonl", rows)
+    with pytest.raises(UserError, match=f"best_metric {metric} is of {kind} questions, and none of the {len(rows)} "):
+        task.encode(task.read().splits["eval"], "eval", tokenizer_of("minibert"), 48)
+
+
 @pytest.mark.parametrize("kind", ["minibert", "minigpt"])
 def test_rows_point_at_the_answer_or_at_none(tmp_path: Path, kind: str) -> None:
     task, tokenizer = task_of(tmp_path), tokenizer_of(kind)

@@ -16,7 +16,7 @@ from test_inputs import ROWS, arguments_of, write
 from transformers import AutoModelForCausalLM, AutoModelForMaskedLM, AutoModelForSequenceClassification
 
 from hf_minibert.errors import UserError
-from hf_minibert.files import Manifest, write_text
+from hf_minibert.files import Manifest, write_json, write_text
 from hf_minibert.finetuning.arguments import FinetuneArguments, TaskName
 from hf_minibert.finetuning.durable import Watch
 from hf_minibert.finetuning.finetune import finetune
@@ -200,6 +200,11 @@ def test_it_does_not_go_on_with_something_else(
     resumed = replace(arguments, resume=True)
     with pytest.raises(UserError, match="begun with other arguments: learning_rate was 0.0003, now 0.1; restore it"):
         finetune(replace(resumed, learning_rate=0.1))
+    config = json.loads((model / "config.json").read_text())
+    write_json(model / "config.json", config | {"norm_eps": 0.1, "transformers_version": "5.0"})
+    with pytest.raises(UserError, match="begun with another configuration; restore it"):
+        finetune(resumed)
+    write_json(model / "config.json", config | {"transformers_version": "5.0"})
     lines = texts.read_text().splitlines()
     texts.write_text("\n".join([lines[1], lines[0], *lines[2:]]))
     with pytest.raises(UserError, match="begun with another data; restore it"):

@@ -475,12 +475,19 @@ def test_counts_of_labels():
         (["premise", "hypothesis", "label", "idx"], "premise", "hypothesis", "label"),
         (["question", "title", "answer", "passage"], "question", "passage", "answer"),
         (["text", "sentence1", "sentence2", "label"], "text", None, "label"),
+        (["Text", "text_pair", "label"], "Text", "text_pair", "label"),
     ],
 )
 def test_columns_with_usual_names_are_found(columns, text, pair, label):
     given = dict.fromkeys(["text_column", "text_pair_column", "label_column"])
     expected = {"text_column": text, "label_column": label} | ({"text_pair_column": pair} if pair else {})
     assert labelled.choose_columns(columns, "t.csv", given) == expected
+
+
+def test_a_label_is_a_column_and_no_sentence(tmp_path):
+    (tmp_path / "t.csv").write_text("text,stars,label\na,1,x\nb,2,y\n")
+    with pytest.raises(UserError, match=r"no column '\{stars\}'"):
+        labelled.load_labelled(str(tmp_path / "t.csv"), label_column="{stars}")
 
 
 @pytest.mark.parametrize(

@@ -181,6 +181,11 @@ WRONG: dict[str, tuple[dict[str, str], dict[str, Any], str]] = {
         {"label_names": ["O", "B-X"]},
         "has the class id 3; the names are for 0 to 1",
     ),
+    "a name twice": (
+        {"train.jsonl": '{"tokens": ["a", "b"], "tags": [0, 2]}'},
+        {"label_names": ["O", "B-X", "B-X"]},
+        "--label_names gives the name 'B-X' twice; name each tag once",
+    ),
     "not among the names": (
         {"train.jsonl": '{"tokens": ["a"], "tags": ["B-Y"]}'},
         {"label_names": ["O", "B-X"]},

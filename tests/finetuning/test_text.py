@@ -169,6 +169,33 @@ def test_a_tokenizer_that_parts_no_texts_gives_no_pairs() -> None:
         pooling_fields(replace(arguments, classifier_pooling="pair"), start, is_pair=True)
 
 
+@pytest.mark.parametrize("pooling", ["pair", "siamese"])
+def test_a_model_that_compared_texts_does_not_compare_one_with_nothing(pooling: str) -> None:
+    start = from_preset("minibert-tiny")
+    start.config.architectures, start.config.classifier_pooling = ["MiniBertForSequenceClassification"], pooling
+    arguments = FinetuneArguments(output_dir="x", model="minibert-tiny")
+    assert pooling_fields(arguments, start, is_pair=True) == {"classifier_pooling": pooling}
+    assert pooling_fields(arguments, start, is_pair=False) == {"classifier_pooling": "mean"}
+
+
+@pytest.mark.parametrize(("column", "notes"), [("text", 1), ("text_pair", 0)])
+def test_an_end_of_text_in_the_first_of_two_texts_is_said(tmp_path: Path, column: str, notes: int) -> None:
+    rows = [{"text": "red", "text_pair": "blue", "label": "ab"[at % 2]} for at in range(4)]
+    rows[1][column] = "red [SEP] green"
+    path = tmp_path / "pairs.jsonl"
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    arguments = FinetuneArguments(
+        output_dir=str(tmp_path / "out"), model="minibert-tiny", dataset=str(path), eval_dataset=str(path)
+    )
+    task, start = TextClassification(arguments), from_preset("minibert-tiny")
+    data = task.read()
+    assert "columns: text text, second text text_pair, label label" in data.notes
+    assert task.config_fields(start, data)["classifier_pooling"] == "siamese"
+    task.encode(data.splits["train"], "train", start.tokenizer, 64)
+    assert len(task.notes) == notes
+    assert all("train: 1 first texts hold [SEP], which ends a text" in note for note in task.notes)
+
+
 def test_a_tokenizer_with_tokens_around_two_texts_but_none_between_is_refused() -> None:
     start = from_preset("minigpt-tiny")
     start.tokenizer.backend_tokenizer.post_processor = processors.TemplateProcessing(

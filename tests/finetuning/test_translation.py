@@ -19,6 +19,7 @@ from hf_minibert.evaluation.translate import longest_translation
 from hf_minibert.export.stock import to_stock
 from hf_minibert.finetuning.arguments import FinetuneArguments
 from hf_minibert.finetuning.finetune import build_trainer, finetune
+from hf_minibert.finetuning.folder import folder_rules
 from hf_minibert.finetuning.run import Run, fingerprint, read
 from hf_minibert.finetuning.translation import Translation
 from hf_minibert.finetuning.unfinished import Unfinished
@@ -162,6 +163,11 @@ def test_two_checkpoints_keep_what_they_know(folder: Path, tmp_path: Path) -> No
     assert all(".cross_att" in name for name in run.new_weights)
     assert run.model.encoder.embed_tokens.weight is not run.model.decoder.lm_head.weight
     assert run.new_weights <= {name for name, _ in run.model.named_parameters()}
+
+
+def test_the_folder_of_the_decoder_is_read_and_not_written_over(folder: Path, tmp_path: Path) -> None:
+    asked = arguments(folder, tmp_path / "out", decoder_name_or_path="letters")
+    assert folder_rules(asked)["inputs"] == [str(folder), "letters"]
 
 
 def test_a_new_decoder_takes_over_the_encoders_embeddings(folder: Path, tmp_path: Path) -> None:

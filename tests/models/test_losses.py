@@ -88,7 +88,7 @@ def test_the_loss_is_the_same_fused_or_not_and_in_chunks_of_any_size(make_model,
     found = []
     for is_fused, tokens_per_chunk in ((True, size), (False, size), (False, 10_000)):
         monkeypatch.setattr(losses, "is_plain", lambda _, is_fused=is_fused: is_fused)
-        monkeypatch.setattr(losses, "chunk_size", lambda _, tokens_per_chunk=tokens_per_chunk: tokens_per_chunk)
+        monkeypatch.setattr(losses, "chunk_size", lambda *_, tokens_per_chunk=tokens_per_chunk: tokens_per_chunk)
         loss = model(tokens, labels=masked_labels(tokens), num_items_in_batch=torch.tensor(20)).loss
         found.append((loss.detach(), gradient(model, loss)))
     for loss, gradients in found[:-1]:
@@ -101,7 +101,7 @@ def test_the_loss_is_the_same_fused_or_not_and_in_chunks_of_any_size(make_model,
 @pytest.mark.parametrize("smoothing", [0.0, 0.1])
 @pytest.mark.parametrize("is_weighted", [False, True])
 def test_the_fused_loss_and_its_gradients_by_hand(monkeypatch, bias, is_frozen, smoothing, is_weighted):
-    monkeypatch.setattr(losses, "chunk_size", lambda _: 7)
+    monkeypatch.setattr(losses, "chunk_size", lambda *_: 7)
     torch.manual_seed(0)
     decoder, states = torch.nn.Linear(8, 99, bias=bias).double(), torch.randn(20, 8, dtype=torch.float64)
     decoder.requires_grad_(not is_frozen)
@@ -267,11 +267,30 @@ def test_siamese_reads_each_text_alone(make_model, tokens, implementation):
         torch.testing.assert_close(model(padded, attention_mask=mask).logits, model(tokens[:, :10]).logits)
 
 
+def test_padding_with_the_token_that_ends_a_text_ends_none(make_model, tokens):
+    tokens = tokens[:1, :10].masked_fill(tokens[:1, :10] == 3, 4)
+    tokens[0, 4] = tokens[0, 9] = 3
+    model = make_model("MiniBertForSequenceClassification", classifier_pooling="siamese", eos_token_id=3)
+    is_relative = model.config.position_embedding_type == "rotary"
+    for left, right in ((0, 3), (3 * is_relative, 0)):
+        padded = F.pad(tokens, (left, right), value=3)
+        mask = F.pad(torch.ones_like(tokens), (left, right))
+        torch.testing.assert_close(model(padded, attention_mask=mask).logits, model(tokens).logits)
+
+
 def test_siamese_refuses_attention_that_takes_no_mask(make_model, tokens):
     model = make_model("MiniBertForSequenceClassification", classifier_pooling="siamese", eos_token_id=3)
     model.config._attn_implementation = "flash_attention_2"
     with pytest.raises(ValueError, match="siamese pooling needs attn_implementation eager, sdpa, flex_attention"):
         model(tokens)
+
+
+def test_a_number_that_looks_like_no_label_is_a_number(make_model, tokens):
+    scores, numbers = torch.tensor([[1.0], [2.0]]), torch.tensor([-100.0, 4.0])
+    torch.testing.assert_close(classification_loss(scores, numbers, 1, "regression"), torch.tensor((101**2 + 4) / 2))
+    model = make_model("MiniGPTForSequenceClassification", num_labels=1, problem_type="regression")
+    loss = [model(tokens[:2], labels=torch.tensor(some)).lm_loss for some in ([-100.0, 4.0], [3.0, 4.0])]
+    torch.testing.assert_close(*loss)
 
 
 def test_classification_losses():

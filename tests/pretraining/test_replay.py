@@ -39,6 +39,9 @@ def test_rows_are_those_of_a_run_that_was_resumed_with_another_batch(
     capsys.readouterr()
     assert call("replay.py", monkeypatch, *flags({"output_dir": output, "step": 4})) == 0
     assert "step 4: rows 10 to 11, with " in capsys.readouterr().out
+    shutil.rmtree(output / "checkpoint-2")  # which says where the change was
+    assert call("replay.py", monkeypatch, *flags({"output_dir": output, "step": 1})) == 2
+    assert "between step 0 and step 4 the run changed how many rows a step has" in capsys.readouterr().err
 
 
 def test_the_first_module_whose_output_is_not_finite_is_named():
