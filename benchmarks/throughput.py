@@ -6,7 +6,8 @@
     python benchmarks/throughput.py --models minibert-tiny --max_steps 12 --profiled_steps 2      (to try it on a CPU)
 
 Each model is a run of `hf-minibert pretrain` with its defaults, but compiled, as a user starts it: with its loader, its
-optimizer, clipping and logging. Its speed is the median of the lines that it logs in the second half of its steps.
+optimizer, clipping and logging. Its speed is that of the second half of its steps. Each run has a process of its own,
+since what one compiles or sets would change the next.
 `Trainer` trains BERT or GPT-2 of the same shape on rows of the same length, as many tokens a step, in bfloat16 where
 the device computes in it, compiled, with fused AdamW and two processes that load; its speed is that of the second half
 of its steps. In a second run of ours, the profiler notes in some steps when the GPU computes: what is left of the time
@@ -17,9 +18,11 @@ in dense bfloat16 by default.
 import statistics
 import tempfile
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
@@ -113,10 +116,18 @@ def trained(settings: PretrainArguments) -> Path:
     return Path(settings.output_dir)
 
 
-def speed_of(folder: Path) -> float:
-    """Tokens a second of our run, from the second half of what it has logged."""
-    logged: list[float] = [line["tokens_per_second"] for line in log_of(folder) if "tokens_per_second" in line]
-    return statistics.median(logged[len(logged) // 2 :])
+def alone(function: Callable[..., float | None], *given: Any) -> float | None:
+    """What a function returns in a new process."""
+    with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:
+        return pool.submit(function, *given).result()
+
+
+def speed(settings: PretrainArguments) -> float:
+    """Tokens a second of our run, from the second half of what it has logged, in lines of as many steps."""
+    logged: list[float] = [
+        line["tokens_per_second"] for line in log_of(trained(settings)) if "tokens_per_second" in line
+    ]
+    return statistics.harmonic_mean(logged[len(logged) // 2 :])
 
 
 def trainer_speed(settings: PretrainArguments, folder: Path) -> float:
@@ -191,19 +202,25 @@ def waiting_share(kernels: Iterable[tuple[float, float]]) -> float | None:
     return 1 - busy / (until - spans[0][0])
 
 
-def measured(model: str, arguments: Arguments, folder: Path) -> dict[str, Any]:
-    """The figures of a model."""
-    settings = arguments_of(model, arguments, folder / "ours", arguments.max_steps)
-    speed = speed_of(trained(settings))
-    stock = trainer_speed(settings, folder / "stock")
-    begin = arguments.max_steps // 4  # beyond what is made at the start
-    with watched(begin, arguments.profiled_steps) as profiler:
-        trained(arguments_of(model, arguments, folder / "profiled", begin + arguments.profiled_steps))
-    kernels = [
+def waiting(settings: PretrainArguments, first: int, steps: int) -> float | None:
+    """The `waiting_share` of so many steps of our run, from a first one on."""
+    with watched(first, steps) as profiler:
+        trained(settings)
+    return waiting_share(
         (event.time_range.start, event.time_range.end)
         for event in profiler.events() or ()  # type: ignore[no-untyped-call]
         if event.device_type.name == "CUDA"
-    ]
+    )
+
+
+def measured(model: str, arguments: Arguments, folder: Path) -> dict[str, Any]:
+    """The figures of a model."""
+    settings = arguments_of(model, arguments, folder / "ours", arguments.max_steps)
+    ours, stock = alone(speed, settings), alone(trainer_speed, settings, folder / "stock")
+    assert ours is not None
+    assert stock is not None
+    begin, steps = arguments.max_steps // 4, arguments.profiled_steps  # beyond what is made at the start
+    share = alone(waiting, arguments_of(model, arguments, folder / "profiled", begin + steps), begin, steps)
     plan = make_plan(settings)
     length = plan.arguments.max_seq_length
     with torch.device("meta"):
@@ -214,11 +231,11 @@ def measured(model: str, arguments: Arguments, folder: Path) -> dict[str, Any]:
         "model": model,
         "sequence_length": length,
         "rows": plan.arguments.per_device_train_batch_size,
-        "tokens_per_second": round(speed),
+        "tokens_per_second": round(ours),
         "trainer_tokens_per_second": round(stock),
-        "ratio": round(speed / stock, 2),
-        "share_of_peak": round(speed * flops / arguments.peak_tflops / 1e12, 4),
-        "waiting_share": None if (share := waiting_share(kernels)) is None else round(share, 4),
+        "ratio": round(ours / stock, 2),
+        "share_of_peak": round(ours * flops / arguments.peak_tflops / 1e12, 4),
+        "waiting_share": None if share is None else round(share, 4),
     }
 
 
