@@ -82,6 +82,15 @@ def metadata_of(card: str) -> dict[str, Any] | None:
         return None
 
 
+def stated_metadata(card: str) -> dict[str, Any]:
+    """The metadata of a card, to read and not to write again; empty if they cannot be read."""
+    found = _METADATA.match(card.replace("\r\n", "\n"))
+    try:
+        return _mapping((found[1] if found else "") or "")
+    except (yaml.YAMLError, ValueError):
+        return {}
+
+
 def is_generated(text: str) -> bool:
     """Whether a card is just as it was generated, so that it may be replaced as a whole."""
     if (words := own_words(text)) is not None:

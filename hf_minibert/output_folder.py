@@ -9,7 +9,7 @@ import stat
 import sys
 import time
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from glob import glob
 from pathlib import Path
 
@@ -429,17 +429,21 @@ def move_into(staged: Path, folder: Path, *, last: str, replaces: bool = False) 
     share(staged)
     manifest = Manifest.read(folder)
     assert manifest is not None, "a folder is filled by whoever holds it"
-    if (staged / CARD).exists() and os.path.lexists(folder / CARD) and not manifest.fitting(CARD):
-        _keep_own_words(staged, folder)
-    coming = {name: digest(staged / name) for name in files_below(staged)}
-    earlier = list(manifest.files) if replaces else []
-    manifest.make_way(coming)
-    exchange(staged, folder, coming=coming, gone=earlier, last=last)
+    with ExitStack() as until_exchanged:
+        if (staged / CARD).exists() and os.path.lexists(folder / CARD) and not manifest.fitting(CARD):
+            _keep_own_words(staged, folder, until_exchanged)
+        coming = {name: digest(staged / name) for name in files_below(staged)}
+        earlier = list(manifest.files) if replaces else []
+        manifest.make_way(coming)
+        exchange(staged, folder, coming=coming, gone=earlier, last=last)
     return set(coming)
 
 
-def _keep_own_words(staged: Path, folder: Path) -> None:
-    """Make a staged card one with the words that a person wrote into the card that is there; or set it beside it."""
+def _keep_own_words(staged: Path, folder: Path, until_exchanged: ExitStack) -> None:
+    """Make a staged card one with the words that a person wrote into the card that is there; or set it beside it.
+
+    The one card takes the other's place when `until_exchanged` ends without an error: not before the model does.
+    """
     card = folder / CARD
     earlier = card.read_text(encoding="utf-8", errors="replace") if is_plain_file(card) else ""
     renewed = merged(earlier, (staged / CARD).read_text(encoding="utf-8"))
@@ -447,8 +451,8 @@ def _keep_own_words(staged: Path, folder: Path) -> None:
         (staged / CARD).replace(staged / GENERATED_CARD)
         logger.warning("%s was edited by hand and is kept; the new one is %s", card, GENERATED_CARD)
         return
-    with replaced_file(card, is_listed=False) as unfinished:
-        unfinished.write_text(renewed, encoding="utf-8", newline="\n")
+    unfinished = until_exchanged.enter_context(replaced_file(card, is_listed=False))
+    unfinished.write_text(renewed, encoding="utf-8", newline="\n")
     (staged / CARD).unlink()
 
 

@@ -93,11 +93,6 @@ def fill(checkpoint: Checkpoint, text: str, count: int = 5) -> list[list[str | f
     tokenizer, model = checkpoint.tokenizer, checkpoint.model
     row = _encoded(checkpoint, text)
     places = (row["input_ids"][0] == tokenizer.mask_token_id).nonzero().flatten().tolist()
-    if not places and tokenizer.mask_token and tokenizer.mask_token in text:
-        length = row["input_ids"].shape[1]
-        raise ValueError(
-            f"The model reads {length} tokens of this text, and {tokenizer.mask_token} stands behind them."
-        )
     if not places:
         raise ValueError(f"Write {tokenizer.mask_token} where a word is to be filled in.")
     with torch.no_grad():
@@ -160,7 +155,7 @@ def classify(checkpoint: Checkpoint, text: str, second: str = "") -> dict[str, f
 
 def mark(checkpoint: Checkpoint, text: str) -> list[tuple[str, str | None]]:
     """A text in pieces, each with its entity's label or None; together they are the text."""
-    encoded = checkpoint.tokenizer(text, return_tensors="pt", return_offsets_mapping=True, truncation=True)
+    encoded = _whole(checkpoint, text, return_offsets_mapping=True)
     offsets = encoded.pop("offset_mapping")[0].tolist()
     with torch.no_grad():
         row = {key: value.to(checkpoint.model.device) for key, value in encoded.items()}
@@ -251,8 +246,21 @@ def nearest(checkpoint: Checkpoint, text: str, others: str) -> list[list[str | f
 def _encoded(checkpoint: Checkpoint, text: str, second: str | None = None) -> dict[str, torch.Tensor]:
     if not text.strip() and checkpoint.auto_class != "AutoModelForCausalLM":
         raise ValueError("Write some text first.")
-    row = checkpoint.tokenizer(text, second, return_tensors="pt", truncation=True)
+    row = _whole(checkpoint, text, second)
     return {key: value.to(checkpoint.model.device) for key, value in row.items()}
+
+
+def _whole(checkpoint: Checkpoint, *texts: str | None, **options: Any) -> Any:
+    """A text, or two, as a row of tokens.
+
+    Raises:
+        ValueError: it is longer than the model reads.
+    """
+    row = checkpoint.tokenizer(*texts, return_tensors="pt", verbose=False, **options)
+    length, most = row["input_ids"].shape[1], checkpoint.tokenizer.model_max_length
+    if length > most:
+        raise ValueError(f"The text has {length:,} tokens, and the model reads {most:,} at most.")
+    return row
 
 
 def _literal(text: str) -> str:

@@ -6,13 +6,14 @@ In: a checkpoint of ours or a stock one. Out: a server on loopback, or a folder 
 import json
 import shutil
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 from hf_minibert.assets import without_model
-from hf_minibert.errors import UserError, needs_extra
+from hf_minibert.errors import UserError, needs_extra, reason_of
 from hf_minibert.files import TARGET_TOKENIZER, shown, write_json
 from hf_minibert.output_folder import check_folder, replaced_folder
 
@@ -80,7 +81,9 @@ def serve(name: str, *, trust_remote_code: bool, port: int | None) -> int:
     from hf_minibert.demo.page import build_page, open_checkpoint
     from hf_minibert.models.answering import answers
 
-    page = build_page(open_checkpoint(name, answers, title=Path(name).name, trust_remote_code=trusts))
+    with opening(name):
+        checkpoint = open_checkpoint(name, answers, title=Path(name).name, trust_remote_code=trusts)
+    page = build_page(checkpoint)
     try:
         page.launch(server_name="127.0.0.1", server_port=port, show_error=True)
     except OSError as error:
@@ -100,7 +103,8 @@ def write_space(name: str, folder: str, *, trust_remote_code: bool) -> int:
     from hf_minibert.models import answering
 
     title = Path(name).name
-    checkpoint = page.open_checkpoint(name, answering.answers, trust_remote_code=trusts)
+    with opening(name):
+        checkpoint = page.open_checkpoint(name, answering.answers, trust_remote_code=trusts)
     with replaced_folder(folder, VERB, "a Space", inputs=[name], last="app.py") as staged:
         checkpoint.model.save_pretrained(staged / "model")
         checkpoint.tokenizer.save_pretrained(staged / "model")
@@ -133,12 +137,22 @@ def write_space(name: str, folder: str, *, trust_remote_code: bool) -> int:
     return 0
 
 
+@contextmanager
+def opening(name: str) -> Iterator[None]:
+    """Say in one line why a checkpoint cannot be opened: transformers and safetensors each have their own errors."""
+    try:
+        yield
+    except Exception as error:
+        raise UserError(f"cannot open {shown(name)}: {reason_of(error)[:300]}") from error
+
+
 def code_files(*configs: dict[str, Any]) -> list[str]:
     """The files of code that a checkpoint's configurations name, and the repository of those that lie elsewhere."""
     entries = [
         one
         for config in configs
-        for value in (config.get("auto_map") or {}).values()
+        for values in [config.get("auto_map") or {}]
+        for value in (values.values() if isinstance(values, dict) else [values])  # a list, in old tokenizers
         for one in ([value] if isinstance(value, str) else value)
     ]
     found = set()

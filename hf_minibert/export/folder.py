@@ -5,9 +5,10 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from huggingface_hub import ModelCard, ModelCardData
+from huggingface_hub import ModelCardData
 from transformers.utils.logging import disable_progress_bar
 
+from hf_minibert.card_parts import stated_metadata
 from hf_minibert.errors import UserError
 from hf_minibert.files import write_json, write_text
 from hf_minibert.markdown import code
@@ -75,7 +76,7 @@ def describe(
         from_hub: how that code changes for a folder on the Hub.
     """
     source = Path(name_or_path) / "README.md"
-    known = ModelCard.load(source, ignore_metadata_errors=True).data if source.is_file() else ModelCardData()
+    known = stated_metadata(source.read_text(encoding="utf-8", errors="replace")) if source.is_file() else {}
     metadata = ModelCardData(
         license=known.get("license"),
         language=known.get("language"),

@@ -6,6 +6,7 @@ tokens and returns the new ones. Names and files are those of optimum and transf
 """
 
 import functools
+import json
 import logging
 import math
 import warnings
@@ -124,7 +125,7 @@ def fill(
     if measure_on and PIPELINES.get(head_of(model)) not in MEASURED:
         raise UserError(f"measure_on is for {', '.join(MEASURED)}, not for a {type(model).__name__}; leave it out")
     stock = named_stock(model, tokenizer.mask_token_id)
-    if classes and getattr(model.config, "problem_type", None) == "regression":
+    if classes and gives_a_number(model):
         raise UserError(
             f"{name_or_path} gives a number, which the page would show as a share; show it without --static, or export "
             "it to onnx"
@@ -156,6 +157,7 @@ def fill(
         "to": f"{type(stock).__name__} in ONNX",
         "pipeline": PIPELINES.get(head_of(model)),
         "reads_pairs": is_pair_classifier(model),
+        "gives_a_number": gives_a_number(model),
         "mask_token": tokenizer.mask_token,
         "inputs": graph.names,
         "outputs": graph.output_names,
@@ -205,6 +207,12 @@ def named_stock(model: PreTrainedModel, mask_token_id: int | None) -> PreTrained
 def is_pair_classifier(model: PreTrainedModel) -> bool:
     """Whether a model compares two texts."""
     return getattr(model.config, "compares_texts", False) and head_of(model) == "ForSequenceClassification"
+
+
+def gives_a_number(model: PreTrainedModel) -> bool:
+    """Whether a classifier has one output, of which transformers.js would make a share of 100%."""
+    is_one = model.config.num_labels == 1 and model.config.problem_type != "multi_label_classification"
+    return head_of(model) == "ForSequenceClassification" and (is_one or model.config.problem_type == "regression")
 
 
 def head_of(model: PreTrainedModel) -> str:
@@ -259,8 +267,14 @@ class Graph(nn.Module):
         return [f"past_key_values.{name}" for name in self.caches]
 
     def example(self, batch: int, length: int, earlier: int) -> dict[str, Tensor]:
-        """Inputs of a shape, with padding at the end of the last of several rows, or at a decoder's beginning."""
+        """Inputs of a shape, with padding at the end of the last of several rows, or at a decoder's beginning.
+
+        A model with learned positions gets no more tokens than it has of them.
+        """
         config, generator = self.model.config, torch.Generator().manual_seed(0)
+        if config.position_embedding_type == "absolute":
+            length = min(length, config.max_position_embeddings)
+            earlier = min(earlier, config.max_position_embeddings - length)
         earlier = earlier if self.has_cache else 0
         mask = torch.ones(batch, earlier + length, dtype=torch.long)
         if batch > 1 and mask.shape[1] > 1:
@@ -396,18 +410,20 @@ def opening(record: dict[str, Any], name: str) -> str:
 
 const session = await ort.InferenceSession.create({name} + "/{FILE}");
 """
-    if record.get("reads_pairs"):
+    if record.get("reads_pairs") or record.get("gives_a_number"):
+        second = ', { text_pair: "The streets are wet." }' if record.get("reads_pairs") else ""
         return f"""import {{ resolve }} from "node:path";
 import {{ AutoModelForSequenceClassification, AutoTokenizer, env }} from "@huggingface/transformers";
 
 env.localModelPath = "/"; // the folder lies here, not on the Hub
 const tokenizer = await AutoTokenizer.from_pretrained(resolve({name}));
 const model = await AutoModelForSequenceClassification.from_pretrained(resolve({name}), {{ dtype: "{dtype}" }});
-const inputs = tokenizer("It is raining.", {{ text_pair: "The streets are wet." }});
+const inputs = tokenizer("It is raining."{second});
 console.log((await model(inputs)).logits.tolist(), model.config.id2label);
 """
     types = "\nrun.tokenizer.return_token_type_ids = true;" if "token_type_ids" in record["inputs"] else ""
-    texts = {"fill-mask": '"He opened the [MASK] and went in."', "question-answering": '"Who sat?", "The cat sat."'}
+    blank = json.dumps(f"He opened the {record.get('mask_token')} and went in.", ensure_ascii=False)
+    texts = {"fill-mask": blank, "question-answering": '"Who sat?", "The cat sat."'}
     return f"""import {{ resolve }} from "node:path";
 import {{ pipeline, env }} from "@huggingface/transformers";
 

@@ -338,6 +338,11 @@ def from_stock(stock: PreTrainedModel) -> PreTrainedModel:
             f"use {type(stock).__name__} itself"
         ) from error
 
+    if counterpart.config is MiniGPTConfig and getattr(theirs, "is_causal", True) is False:
+        raise UserError(
+            f"{type(theirs).__name__}.is_causal=False has no counterpart, since no token sees a later one here; "
+            f"use {type(stock).__name__} itself"
+        )
     if set(getattr(theirs, "layer_types", None) or ()) - {"full_attention"}:
         raise UserError(
             f"{type(theirs).__name__}.layer_types has no counterpart, since each token sees all before it here; "
@@ -378,6 +383,8 @@ def obstacles(model: PreTrainedModel, counterpart: Counterpart) -> list[str]:
     rules = counterpart.always | (counterpart.always_pooled if is_pooled else {})
     values = {name: getattr(config, name) for name in rules}
     found = [f"{name}={values[name]!r} where it has {rule!r}" for name, rule in rules.items() if values[name] != rule]
+    if counterpart.config is MiniGPTConfig and getattr(config, "is_causal", True) is False:
+        found.append("is_causal=False where no token sees a later one")
     if counterpart is BERT and not config.type_vocab_size:
         found.append("type_vocab_size=0 where it needs at least one token type")
     if counterpart is BERT and type(model) is MiniBertForQuestionAnswering and config.num_labels != 2:

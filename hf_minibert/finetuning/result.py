@@ -7,6 +7,7 @@ from statistics import fmean, stdev
 from typing import Any
 
 from hf_minibert.data.sources import BUILTIN
+from hf_minibert.data.splits import named
 from hf_minibert.files import CARD, GENERATED_CARD, write_json, write_text
 from hf_minibert.finetuning.durable import DurableTrainer
 from hf_minibert.finetuning.lora import is_adapted, merged, save_adapters
@@ -175,6 +176,7 @@ def finetuning_results(run: Run, kept_seed: Outcome, outcomes: dict[int, Outcome
     kept = {name: metrics[name] for name in names if name in metrics}
     begun = Unfinished(arguments.output_dir).begun()
     assert begun is not None
+    given = named(arguments.eval_dataset, arguments.test_dataset)
     results = {
         "kind": "finetune",
         "inputs": {name: begun[name] for name in INPUTS},
@@ -195,6 +197,7 @@ def finetuning_results(run: Run, kept_seed: Outcome, outcomes: dict[int, Outcome
             "train_examples": len(examples["train"]),
             "eval_examples": len(examples["eval"]),
             "labels": data.labels,
+            "files": {split: Path(file).name for split, file in given.items()},
         }
         | ({"test_examples": len(examples["test"])} if "test" in examples else {}),
         "num_parameters": model.num_parameters(),

@@ -91,7 +91,12 @@ _NOT_ARCHITECTURE = re.compile(
 )
 
 
-def _read_json(folder: Path, name: str) -> dict[str, Any]:
+def read_object(folder: Path, name: str) -> dict[str, Any]:
+    """The JSON object in a file of a run's folder.
+
+    Raises:
+        UserError: it is missing or damaged.
+    """
     path = folder / name
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
@@ -222,7 +227,7 @@ def shareable_arguments(folder: Path) -> dict[str, Any]:
 
     A folder of one's own that is called as something of this package is, such as `builtin`, stays `./builtin`.
     """
-    arguments = _read_json(folder, "arguments.json")
+    arguments = read_object(folder, "arguments.json")
     kept = {
         name: value for name, value in arguments.items() if name not in SHARING
     }  # whoever repeats it publishes none
@@ -231,13 +236,13 @@ def shareable_arguments(folder: Path) -> dict[str, Any]:
 
 def shareable_adapter(folder: Path) -> dict[str, Any]:
     """The ``adapter_config.json`` of a model with adapters, where the base model is named without its folders."""
-    config = _read_json(folder, "adapter_config.json")
+    config = read_object(folder, "adapter_config.json")
     return config | {"base_model_name_or_path": _shareable(folder, config.get("base_model_name_or_path"))}
 
 
 def _shareable(folder: Path, given: Any) -> Any:
     """What an argument of a run says, without the folders of local paths."""
-    results = _read_json(folder, "results.json")
+    results = read_object(folder, "results.json")
     hub_ids = {results.get(part, {}).get("hub_id") for part in ("corpus", "dataset", "tokenizer")}
     hub_ids.add(results.get("base_model_hub_id"))
     taken = {BUILTIN, *references()}
@@ -275,7 +280,7 @@ def code_files(folder: Path, *, may_be_links: bool = False) -> list[Path]:
     Raises:
         UserError: one of them is missing, or a link, unless they may be links, as in the Hub's cache.
     """
-    auto_map = _read_json(folder, "config.json").get("auto_map") or {}
+    auto_map = read_object(folder, "config.json").get("auto_map") or {}
     references = auto_map.values() if isinstance(auto_map, dict) else [auto_map]
     references = [one for entry in references for one in (entry if isinstance(entry, list) else [entry]) if one]
     for reference in references:
@@ -385,13 +390,13 @@ def _metadata(results: dict[str, Any], model_name: str, license_id: str | None) 
     is_pretrained = results["kind"] == "pretrain"
     data = results["corpus"] if is_pretrained else results["dataset"]
     data_name, data_hub_id = str(data["name"]), data.get("hub_id")
-    pipeline_tag = _pipeline_tag(results)
+    pipeline_tag, files = _pipeline_tag(results), data.get("files", {})
     evaluations = [
         EvalResult(
             task_type=pipeline_tag,
-            dataset_type=data_name,
-            dataset_name=data_name,
-            dataset_split=_SPLITS[split],
+            dataset_type=files.get(split, data_name),
+            dataset_name=files.get(split, data_name),
+            dataset_split=None if split in files else _SPLITS[split],
             metric_type=score_of(metric).hub_name or metric,
             metric_name=score_of(metric).label,
             metric_value=float(_figure(value)),
@@ -432,14 +437,14 @@ def render_card(
         UserError: a file or a figure that the card needs is missing, or a figure is not finite.
     """
     place = place or folder
-    config = _read_json(folder, "config.json")
+    config = read_object(folder, "config.json")
     arguments = {
         name: value
         for name, value in shareable_arguments(folder).items()
         # How a run was started does not say what it computes.
         if value is not None and name not in _NOT_COMPUTING
     }
-    results = _read_json(folder, "results.json")
+    results = read_object(folder, "results.json")
     _refuse_non_finite(results, str(folder / "results.json"))
     try:
         template = {"pretrain": "pretrained.md.jinja", "finetune": "finetuned.md.jinja"}[results["kind"]]
@@ -480,10 +485,10 @@ def render_card(
                 training_rows=_training_rows(results["training"]),
                 code_files=[path.name for path in code_files(folder)],
                 certificates=[
-                    _read_json(place, CERTIFICATE)
+                    read_object(place, CERTIFICATE)
                     for place in (folder, folder / DECODER)
                     if (place / CERTIFICATE).is_file()
-                    and _read_json(place, CERTIFICATE).get("sha256") == weights_digest(place)  # not of earlier ones
+                    and read_object(place, CERTIFICATE).get("sha256") == weights_digest(place)  # not of earlier ones
                 ],
                 has_curves=(folder / "curves.png").is_file(),
                 has_decoder=(folder / DECODER).is_dir(),

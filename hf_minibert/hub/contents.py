@@ -14,7 +14,14 @@ from hf_minibert.errors import UserError
 from hf_minibert.exchange import NEXT
 from hf_minibert.files import CARD, DECODER, TARGET_TOKENIZER, damage, shown
 from hf_minibert.hub.arguments import require_license
-from hf_minibert.hub.card import code_files, refuse_link, render_card, shareable_adapter, shareable_arguments
+from hf_minibert.hub.card import (
+    code_files,
+    read_object,
+    refuse_link,
+    render_card,
+    shareable_adapter,
+    shareable_arguments,
+)
 from hf_minibert.hub.evaluations import evaluation_files
 
 logger = logging.getLogger(__name__)
@@ -160,7 +167,7 @@ def prepare_upload(folder: Path, repo_id: str, license_id: str | None = None) ->
         if name in content:
             content[name] = f"{json.dumps(shareable(folder), indent=2, ensure_ascii=False)}\n".encode()
     if RESULTS in content:
-        content |= evaluation_files(json.loads((folder / RESULTS).read_text(encoding="utf-8")))
+        content |= evaluation_files(read_object(folder, RESULTS))
     content[CARD] = _card(folder, repo_id, license_id)
     return dict(sorted(content.items()))
 

@@ -16,11 +16,12 @@ FOLDER = ".eval_results"
 
 
 def evaluation_files(results: dict[str, Any]) -> dict[str, bytes]:
-    """The files for a finished run, by name: one for a fine-tuning on a data set of the Hub, else none."""
+    """The files for a finished run, by name: one for a fine-tuning that was measured on a data set of the Hub."""
     if results.get("kind") != "finetune" or (hub_id := results["dataset"].get("hub_id")) is None:
         return {}
     dataset, metrics, best = results["dataset"], results["metrics"], results.get("best_metric", "accuracy")
-    measured = [split for split in ("test", "eval") if f"{split}_{best}" in metrics]
+    elsewhere = dataset.get("files", {})  # figures on these are not of the data set
+    measured = [split for split in ("test", "eval") if f"{split}_{best}" in metrics and split not in elsewhere]
     if not measured:
         return {}
     examples = dataset.get(f"{measured[0]}_examples")

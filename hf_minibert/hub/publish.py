@@ -73,11 +73,11 @@ def publish(
     conversation = _Conversation(repo_id, checked_token(token))
     try:
         conversation.make_ready(private, revision, tag, create_pr)
-        address = conversation.upload(folder, content, revision, commit_message, license_id, tag, create_pr)
+        address, made = conversation.upload(folder, content, revision, commit_message, license_id, tag, create_pr)
         for name, files in tqdm(earlier.items(), desc="checkpoints", disable=not earlier):
             conversation.upload_checkpoint(name, files)
         if tag is not None:  # when all is there that a second try would have to send again
-            conversation.make_tag(tag, revision)
+            conversation.make_tag(tag, made)
     except UserError:
         raise
     except (HTTPError, OSError, RuntimeError, ValueError) as error:  # the Hub's client raises them all
@@ -191,8 +191,11 @@ class _Conversation:
         license_id: str | None,
         tag: str | None,
         create_pr: bool,
-    ) -> str:
-        """The run's commit, which the tag must be free for; arguments as those of `publish`."""
+    ) -> tuple[str, str]:
+        """Make the run's commit, which the tag must be free for; returns its address and its name.
+
+        Arguments as those of `publish`.
+        """
         hub, repo_id = self.hub, self.repo_id
         info = self.keep_trying(lambda: hub.model_info(repo_id, revision=revision))
         address = f"{hub.endpoint}/{repo_id}/{revision or 'main'}"
@@ -207,7 +210,7 @@ class _Conversation:
             gone = left_of_a_run(self.keep_trying(lambda: self._read(RESULTS, info.sha)), there, content)
             if gone:
                 logger.info("what only an earlier run had goes from %s: %s", repo_id, ", ".join(gone))
-        url = self._commit(content, revision, commit_message, info.sha, create_pr=create_pr, gone=gone)
+        made = self._commit(content, revision, commit_message, info.sha, create_pr=create_pr, gone=gone)
         manifest = Manifest.read(folder)
         if manifest is not None and CARD in content:
             manifest.cards[address] = hashlib.sha256(_bytes(content[CARD])).hexdigest()
@@ -215,7 +218,7 @@ class _Conversation:
                 manifest.write()
             except OSError as error:  # what is published is published
                 logger.warning("%s takes no note of the card that is on the Hub now (%s)", folder, error.strerror)
-        return url
+        return made
 
     def upload_checkpoint(self, name: str, content: Content) -> None:
         """A commit on a branch of its own, which begins where the repository does, without the files of the run."""
@@ -243,18 +246,19 @@ class _Conversation:
         *,
         create_pr: bool,
         gone: Sequence[str] = (),
-    ) -> str:
+    ) -> tuple[str, str]:
         """Send the files, then the commit. Its operations remember what has been sent, and are tried again as they are.
 
         `gone` are files that it removes.
 
         Returns:
-            The address of the commit or the pull request.
+            The address of the commit or the pull request, and the commit's name; of a pull request made earlier, its
+            branch.
         """
         operations: list[Any] = [CommitOperationAdd(name, source) for name, source in content.items()]
         operations += [CommitOperationDelete(name, is_folder=False) for name in gone]
 
-        def commit() -> str:
+        def commit() -> tuple[str, str]:
             made = self.hub.create_commit(
                 self.repo_id,
                 operations=operations,
@@ -263,23 +267,23 @@ class _Conversation:
                 parent_commit=parent,
                 create_pr=create_pr,
             )
-            return made.pr_url or made.commit_url
+            return made.pr_url or made.commit_url, made.oid
 
-        def made_after_all() -> str | None:
-            """The address, if only the answer was lost."""
+        def made_after_all() -> tuple[str, str] | None:
+            """The same, if only the answer was lost."""
             if create_pr:
                 proposals = self.hub.get_repo_discussions(
                     self.repo_id, discussion_type="pull_request", discussion_status="open"
                 )
                 ours = (one for one in proposals if one.title == message and self._holds(content, one.git_reference))
-                return next((one.url for one in ours), None)
+                return next(((one.url, str(one.git_reference)) for one in ours), None)
             sha = self.hub.model_info(self.repo_id, revision=revision).sha
-            if sha == parent or not self._holds(content, sha):
+            if sha is None or sha == parent or not self._holds(content, sha):
                 return None
-            return f"{self.hub.endpoint}/{self.repo_id}/commit/{sha}"
+            return f"{self.hub.endpoint}/{self.repo_id}/commit/{sha}", sha
 
-        if create_pr and (address := self.keep_trying(made_after_all)) is not None:  # by an earlier try
-            return address
+        if create_pr and (proposal := self.keep_trying(made_after_all)) is not None:  # by an earlier try
+            return proposal
         return self.keep_trying(commit, made_after_all)
 
     def _holds(self, content: Mapping[str, Path | bytes], revision: str | None) -> bool:
@@ -291,12 +295,11 @@ class _Conversation:
         }
         return all(found.get(name) in _names_of(_bytes(source)) for name, source in content.items())
 
-    def make_tag(self, tag: str, revision: str | None) -> None:
-        """Name the newest commit of a branch, unless an earlier try has."""
+    def make_tag(self, tag: str, sha: str) -> None:
+        """Name a commit, unless an earlier try has."""
         hub, repo_id = self.hub, self.repo_id
         if self.commit_of(tag) is not None:
             return
-        sha = self.keep_trying(lambda: hub.model_info(repo_id, revision=revision)).sha
 
         def tagged_after_all() -> bool | None:
             refs = hub.list_repo_refs(repo_id).tags

@@ -39,6 +39,10 @@ WATTS_OF_A_GPU = {
 """The most that a device takes by its maker's data sheet, by a part of its name."""
 
 
+OTHER_FORMS = ("PCIe", "PCIE", "NVL", "MIG", "Ti", "SUPER", "Super", "Laptop", "Max")
+"""Words in the names of devices that take less, or of parts of one."""
+
+
 def hardware(device: torch.device) -> str:
     """The kind of device that a run computes on, in words."""
     if device.type == "cuda":
@@ -66,6 +70,8 @@ def nominal_watts(kind: str, num_devices: int) -> float | None:
     if cores := re.fullmatch(r"(\d+) CPU cores?", kind):
         return int(cores[1]) * WATTS_OF_A_CPU_CORE
     words = f" {re.sub(r'[ -]', ' ', kind)} "
+    if any(f" {form} " in words for form in OTHER_FORMS):
+        return None
     found = [watts for name, watts in WATTS_OF_A_GPU.items() if f" {name} " in words]
     return found[0] * num_devices if found else None
 

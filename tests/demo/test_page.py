@@ -69,7 +69,7 @@ def test_words_are_filled_in_with_their_probabilities(encoder: page.Checkpoint):
     assert [share for number, _, share in rows if number == 1] == sorted((r[2] for r in rows[:5]), reverse=True)
     with pytest.raises(ValueError, match=r"Write \[MASK\] where"):
         page.fill(encoder, "No mask.")
-    with pytest.raises(ValueError, match=r"reads 512 tokens of this text, and \[MASK\] stands behind them"):
+    with pytest.raises(ValueError, match="The text has 604 tokens, and the model reads 512 at most"):
         page.fill(encoder, "word " * 600 + "[MASK]")
     with pytest.raises(ValueError, match="Write some text first"):
         page.fill(encoder, "  ")
@@ -307,3 +307,29 @@ def test_a_space_opens_without_the_package(tmp_path: Path, monkeypatch: pytest.M
     serve.write_space(model_folder("minigpt-tiny"), str(folder), trust_remote_code=False)
     assert (folder / "notes.txt").read_text() == "mine"
     shutil.rmtree(folder)
+
+
+def test_what_cannot_be_opened_is_one_line(tmp_path: Path) -> None:
+    folder = Path(shutil.copytree(model_folder("minibert-tiny"), tmp_path / "model"))
+    os.truncate(folder / "model.safetensors", 1_000)
+    with pytest.raises(UserError, match="cannot open .*model"):
+        serve.write_space(str(folder), str(tmp_path / "space"), trust_remote_code=False)
+    assert not (tmp_path / "space").exists()
+
+
+def test_the_code_of_old_tokenizers_is_named() -> None:
+    assert serve.code_files({"auto_map": ["a.B", None]}, {"auto_map": {"AutoModel": "me/x--c.D"}}) == [
+        "a.py",
+        "c.py of me/x",
+    ]
+
+
+def test_a_text_that_is_too_long_is_said_and_not_cut(encoder: page.Checkpoint, decoder: page.Checkpoint) -> None:
+    long = "a word " * 600
+    for attempt in (
+        lambda: list(page.go_on(decoder, long, 10, 0)),
+        lambda: page.mark(encoder, long),
+        lambda: page.nearest(encoder, long, "a"),
+    ):
+        with pytest.raises(ValueError, match="and the model reads 512 at most"):
+            attempt()

@@ -133,6 +133,31 @@ def test_a_classifier_of_pairs_compares_them_in_its_graph(save, tmp_path, poolin
     assert measured["loss"] == pytest.approx(sum(losses) / len(losses), abs=1e-5)
 
 
+def test_a_number_is_read_as_one(save, tmp_path):
+    """transformers.js would make a share of 100% of it."""
+    _, folder = save("MiniBertForSequenceClassification", num_labels=1)
+    record = export(str(folder), str(tmp_path / "out"))
+    assert record["gives_a_number"]
+    assert "logits" in (opened := onnx_export.opening(record, '"."'))
+    assert "text_pair" not in opened
+    _, folder = save("MiniBertForSequenceClassification", num_labels=1, problem_type="multi_label_classification")
+    assert "pipeline(" in onnx_export.opening(export(str(folder), str(tmp_path / "several")), '"."')
+
+
+def test_a_model_of_few_positions_is_compared_with_as_many(save, tmp_path):
+    for name in ("MiniBertForMaskedLM", "MiniGPTForCausalLM"):
+        _, folder = save(name, "classic", max_position_embeddings=16)
+        assert export(str(folder), str(tmp_path / name))["largest_difference"] < 1e-4
+
+
+@pytest.mark.parametrize("card", [b"---\nlicense: mit\nlicense_name: foo: bar\n---\n", b"\xff\xfe broken"])
+def test_a_card_that_cannot_be_read_stands_in_nobodys_way(save, tmp_path, card):
+    _, folder = save("MiniBertForMaskedLM")
+    (folder / "README.md").write_bytes(card)
+    export(str(folder), str(tmp_path / "out"))
+    assert "license" not in (tmp_path / "out" / "README.md").read_text().split("---")[1]
+
+
 def test_the_cost_of_8_bits_is_measured_on_the_users_file(save, tmp_path, monkeypatch, capsys):
     """As a loop over the file does it, with the graph that was written."""
     _, folder = save("MiniBertForSequenceClassification", id2label={0: "bad", 1: "good"})

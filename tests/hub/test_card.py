@@ -290,6 +290,10 @@ def test_the_licence_of_the_text_is_the_one_that_was_stated(tmp_path: Path):
         ("NVIDIA A100-SXM4-80GB", 1, "about 33 Wh (400 W "),
         ("Tesla T4", 1, "about 5.8 Wh (70 W "),
         ("NVIDIA L40S", 1, "not known"),
+        ("NVIDIA H100 PCIe", 1, "not known"),
+        ("NVIDIA A100-PCIE-40GB", 1, "not known"),
+        ("NVIDIA A100-SXM4-40GB MIG 1g.5gb", 1, "not known"),
+        ("NVIDIA GeForce RTX 3090 Ti", 1, "not known"),
     ],
 )
 def test_energy_is_that_of_the_time_on_the_class_of_hardware(tmp_path: Path, hardware: str, devices: int, said: str):

@@ -24,8 +24,10 @@ from hf_minibert.assets import model_folder
 from hf_minibert.errors import UserError
 from hf_minibert.files import Manifest
 from hf_minibert.hub import patience
+from hf_minibert.hub import publish as publish_module
 from hf_minibert.hub.card import render_card, write_card
 from hf_minibert.hub.contents import files_to_publish, left_of_a_run, prepare_upload
+from hf_minibert.hub.evaluations import evaluation_files
 from hf_minibert.hub.publish import publish
 
 # of huggingface_hub itself, which sends large files so
@@ -599,6 +601,23 @@ def test_a_tag_names_the_commit(hub: LoopbackHub, folder: Path):
     assert len(hub.commits()) == 1
 
 
+def test_a_tag_names_the_runs_commit_and_not_a_later_one(
+    hub: LoopbackHub, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    make_tag = publish_module._Conversation.make_tag
+    ours = list[str]()
+
+    def after_another(self: Any, tag: str, sha: str) -> None:
+        repository = hub.repositories["me/model"]
+        ours.append(repository.branches["main"])
+        repository.branches["main"] = "0" * 40  # somebody edits the card on the website
+        make_tag(self, tag, sha)
+
+    monkeypatch.setattr(publish_module._Conversation, "make_tag", after_another)
+    upload(folder, tag="v1")
+    assert hub.repositories["me/model"].tags == {"v1": ours[0]}
+
+
 def test_a_lost_answer_to_a_tag_is_no_failure(hub: LoopbackHub, folder: Path, waits: list):
     hub.failures = [Failure("/tag/", times=1, is_done=True)]
     upload(folder, tag="v1")
@@ -652,6 +671,16 @@ def test_checkpoints_are_branches_without_the_files_of_the_run(hub: LoopbackHub,
 
 
 # ---- figures for the Hub's pages
+
+
+def test_figures_on_a_file_of_ones_own_are_none_of_the_data_set() -> None:
+    dataset = {"name": "me/reviews", "hub_id": "me/reviews", "eval_examples": 9, "test_examples": 5}
+    results = {"kind": "finetune", "dataset": dataset, "metrics": {"eval_accuracy": 0.5, "test_accuracy": 0.25}}
+    assert b"test split (5)" in evaluation_files(results)[".eval_results/me_reviews.yaml"]
+    dataset["files"] = {"test": "mine.jsonl"}
+    assert b"kept out of training (9)" in evaluation_files(results)[".eval_results/me_reviews.yaml"]
+    dataset["files"] = {"eval": "dev.jsonl", "test": "mine.jsonl"}
+    assert evaluation_files(results) == {}
 
 
 def test_figures_on_a_data_set_of_the_hub_are_in_its_format(hub: LoopbackHub, tmp_path: Path):

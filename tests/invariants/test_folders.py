@@ -1,5 +1,6 @@
 """Nobody's files are lost: what a verb may replace in its folder, and what it must leave alone, for all the verbs."""
 
+import errno
 import hashlib
 import itertools
 import json
@@ -22,7 +23,8 @@ import pytest
 from commands import SCRIPTS, TINY_RUN, call, flags, write_corpus
 from transformers import AutoConfig, AutoModel, AutoModelForCausalLM, AutoTokenizer, PreTrainedModel
 
-from hf_minibert import exchange
+from hf_minibert import exchange, output_folder
+from hf_minibert.card_parts import assembled
 from hf_minibert.errors import UserError
 from hf_minibert.exchange import NEXT
 from hf_minibert.files import MANIFEST, Manifest, append_text, write_json
@@ -394,6 +396,10 @@ def run_in(folder: Path, number: int) -> None:
         write_json(folder / "results.json", {"run": number})
 
 
+def fail(error: Exception) -> None:
+    raise error
+
+
 def convert_in(folder: Path, number: int) -> None:
     """The way an export writes: all at once, over an earlier one."""
     with replaced_folder(str(folder), "export", "an export", inputs=[], last="config.json") as staged:
@@ -438,6 +444,27 @@ def test_defaults_of_generation_that_a_person_wrote_are_kept(tmp_path: Path, is_
     assert model_in(tmp_path) == (2, 2)
     assert (tmp_path / f"{name}.kept").read_text() == '{"mine": 1}'
     assert not (tmp_path / name).exists(), "a model without a decoder would be opened with it"
+
+
+def test_a_card_with_own_words_stays_if_the_exchange_fails(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Or its new figures would stand beside the old model."""
+
+    def write(layers: int) -> None:
+        with replaced_folder(str(tmp_path), "export", "an export", inputs=[], last="config.json") as staged:
+            write_model(staged, layers)
+            (staged / "README.md").write_text(assembled("license: mit", f"It has {layers} layers."))
+
+    write(1)
+    card = (tmp_path / "README.md").read_text() + "\nTo all, thanks.\n"
+    (tmp_path / "README.md").write_text(card)
+    with monkeypatch.context() as broken:
+        broken.setattr(output_folder, "exchange", lambda *_, **__: fail(OSError(errno.ENOSPC, "No space left")))
+        with pytest.raises(UserError, match="No space left"):
+            write(2)
+    assert (tmp_path / "README.md").read_text() == card
+    write(2)
+    assert "It has 2 layers." in (renewed := (tmp_path / "README.md").read_text())
+    assert renewed.endswith("To all, thanks.\n")
 
 
 @pytest.mark.parametrize("work", [run_in, convert_in, finetune_in])

@@ -208,6 +208,7 @@ def test_what_no_stock_class_computes_is_refused_by_name(name, make, fields, rea
         (transformers.BertForQuestionAnswering, "bert", {"num_labels": 3}, "num_labels=3"),
         (transformers.Qwen3Model, "qwen3", {"attention_bias": True}, "attention_bias=True"),
         (transformers.Qwen3Model, "qwen3", {"layer_types": ["full_attention", "sliding_attention"]}, "layer_types"),
+        (transformers.LlamaModel, "llama", {"is_causal": False}, "is_causal=False"),
         (transformers.ApertusModel, "apertus", {"num_key_value_heads": 2}, "num_key_value_heads=2"),
     ],
 )

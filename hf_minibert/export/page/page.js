@@ -55,6 +55,7 @@ const uses = {
     prompt: "How the text begins",
     button: "Go on",
     async run(model, text) {
+      refuseLong(model.tokenizer(text, { truncation: false }));
       const result = element("result");
       result.replaceChildren();
       const shown = add(result, "p", text, "text");
