@@ -116,7 +116,7 @@ def column_names(path: Path) -> list[str]:
 
 
 def table_files(sources: Sequence[str]) -> list[Path]:
-    """The files that the user named, one by one or by a pattern, and those of a folder, by name.
+    """The files that the user named, one by one or by a pattern, and those of a folder, by name; each once.
 
     Raises:
         UserError: there is no such file or folder, or none of its files is a table.
@@ -124,7 +124,7 @@ def table_files(sources: Sequence[str]) -> list[Path]:
     files: list[Path] = []
     for source in sources:
         path = Path(source)
-        if not path.exists() and (matches := sorted(map(Path, glob(source)))):
+        if not path.exists() and (matches := sorted(map(Path, glob(source, recursive=True)))):
             files += matches
             continue
         if not path.exists():
@@ -140,7 +140,7 @@ def table_files(sources: Sequence[str]) -> list[Path]:
             files += found
         else:
             files.append(path)
-    return files
+    return list({path.resolve(): path for path in files}.values())
 
 
 def require_texts(table: Table, option: str, column: str, *, blank: bool = True) -> None:

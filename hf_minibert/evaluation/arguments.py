@@ -167,8 +167,8 @@ class EvaluateArguments(
     compare: list[str] | None = None
     """Several models, in place of one: one table, one chart."""
     dataset: list[str] | None = None
-    """Files, also compressed, or folders of them: tables (.jsonl .csv .tsv .parquet), and for likelihood texts (.txt
-    .md)."""
+    """Files, also compressed, or folders of them: .txt .md .jsonl .parquet for likelihood, tables (.jsonl .json .csv
+    .tsv .parquet) for the others."""
     output_dir: str
     """Folder for results.json, the chart and the predictions; an earlier evaluation there is replaced."""
     trust_remote_code: bool = False

@@ -12,12 +12,16 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
+from transformers.models.auto.tokenization_auto import get_tokenizer_config
 
+from hf_minibert.assets import model_folder
 from hf_minibert.errors import UserError
 from hf_minibert.evaluation.arguments import AttentionKind, EvaluateArguments
-from hf_minibert.evaluation.opening import open_tokenizer
+from hf_minibert.evaluation.opening import max_length, open_tokenizer
 from hf_minibert.evaluation.representations import open_body
 from hf_minibert.evaluation.suites import Result
+from hf_minibert.files import TARGET_TOKENIZER
+from hf_minibert.models.modeling_encoder_decoder import MiniEncoderDecoderModel
 from hf_minibert.runs.attention import attention_function
 
 COLUMNS = 4
@@ -46,6 +50,7 @@ def attention_map(
     *,
     target: str | None = None,
     kind: AttentionKind | None = None,
+    target_tokenizer: PreTrainedTokenizerBase | None = None,
 ) -> AttentionMap:
     """The attention of a model that reads a text.
 
@@ -56,6 +61,7 @@ def attention_map(
         target: what the decoder beside an encoder reads; default, what it writes.
         kind: of an encoder with a decoder, whose attention: "encoder", "decoder", or "cross", that of the decoder to
             the encoder, which is the default. None for other models, which have one kind.
+        target_tokenizer: that of the decoder beside an encoder, if it is another.
 
     Raises:
         UserError: the text has no tokens or too many, the model has no such attention, or does not tell it.
@@ -65,7 +71,7 @@ def attention_map(
         raise UserError(f"a {model.config.model_type} has one kind of attention; leave attention_kind ({kind}) out")
     if target is not None and not is_both:
         raise UserError(f"a {model.config.model_type} has no decoder beside an encoder; leave target out")
-    ids = _ids(tokenizer, text, "text")
+    ids = _ids(model, tokenizer, text, "text")
     was_training = model.training
     model.eval()
     try:
@@ -73,24 +79,33 @@ def attention_map(
             if not is_both:
                 settings = {"use_cache": False} if model.can_generate() else {}
                 outputs = model(input_ids=ids.to(model.device), output_attentions=True, return_dict=True, **settings)
-                return _map(tokenizer, outputs.attentions, ids, ids)
-            return _of_both(model, tokenizer, ids, target, kind or "cross")
+                return _map(outputs.attentions, (tokenizer, ids), (tokenizer, ids))
+            return _of_both(model, tokenizer, target_tokenizer or tokenizer, ids, target, kind or "cross")
     finally:
         model.train(was_training)
 
 
-def _of_both(model: Any, tokenizer: PreTrainedTokenizerBase, ids: Any, target: str | None, kind: str) -> AttentionMap:
+def _of_both(
+    model: Any,
+    tokenizer: PreTrainedTokenizerBase,
+    target_tokenizer: PreTrainedTokenizerBase,
+    ids: Any,
+    target: str | None,
+    kind: str,
+) -> AttentionMap:
     source = ids.to(model.device)
+    begin = model.generation_config.decoder_start_token_id
+    begin = model.config.decoder_start_token_id if begin is None else begin
+    if begin is None and (target is not None or model.generation_config.bos_token_id is None):
+        raise UserError("the model's configuration has no decoder_start_token_id, so a target cannot begin; set it")
     if target is None:
         written = model.generate(
             source, attention_mask=torch.ones_like(source), max_new_tokens=NEW_TOKENS, do_sample=False
         )
-    else:
-        begin = model.generation_config.decoder_start_token_id
-        begin = model.config.decoder_start_token_id if begin is None else begin
-        if begin is None:
-            raise UserError("the model's configuration has no decoder_start_token_id, so a target cannot begin; set it")
-        written = torch.cat((torch.tensor([[begin]]), _ids(tokenizer, target, "target")), dim=1).to(model.device)
+    else:  # ours begin a target with one token alone
+        given = {"add_special_tokens": False} if isinstance(model, MiniEncoderDecoderModel) else {}
+        theirs = _ids(model, target_tokenizer, target, "target", **given)
+        written = torch.cat((torch.tensor([[begin]]), theirs), dim=1).to(model.device)
     outputs = model(
         input_ids=source,
         attention_mask=torch.ones_like(source),
@@ -99,26 +114,32 @@ def _of_both(model: Any, tokenizer: PreTrainedTokenizerBase, ids: Any, target: s
         use_cache=False,
         return_dict=True,
     )
+    own, others = (tokenizer, ids), (target_tokenizer, written.cpu())
     name, queries, keys = {
-        "encoder": ("encoder_attentions", ids, ids),
-        "decoder": ("decoder_attentions", written.cpu(), written.cpu()),
-        "cross": ("cross_attentions", written.cpu(), ids),
+        "encoder": ("encoder_attentions", own, own),
+        "decoder": ("decoder_attentions", others, others),
+        "cross": ("cross_attentions", others, own),
     }[kind]
-    return _map(tokenizer, outputs[name], queries, keys)
+    return _map(outputs[name], queries, keys)
 
 
-def _ids(tokenizer: PreTrainedTokenizerBase, text: str, name: str) -> torch.Tensor:
-    ids = torch.tensor([tokenizer(text, verbose=False).input_ids], dtype=torch.long)
-    if not 0 < ids.shape[1] <= MOST_TOKENS:
-        raise UserError(f"{name} has {ids.shape[1]} tokens; a picture takes 1 to {MOST_TOKENS}: give another")
+def _ids(model: Any, tokenizer: PreTrainedTokenizerBase, text: str, name: str, **options: Any) -> torch.Tensor:
+    ids = torch.tensor([tokenizer(text, verbose=False, **options).input_ids], dtype=torch.long)
+    most = min(MOST_TOKENS, max_length(model) or MOST_TOKENS)
+    if not 0 < ids.shape[1] <= most:
+        raise UserError(f"{name} has {ids.shape[1]} tokens; a picture takes 1 to {most}: give another")
     return ids
 
 
-def _map(tokenizer: PreTrainedTokenizerBase, layers: Any, queries: torch.Tensor, keys: torch.Tensor) -> AttentionMap:
+Tokens = tuple[PreTrainedTokenizerBase, torch.Tensor]
+"""Ids, (1, tokens), and the tokenizer that made them."""
+
+
+def _map(layers: Any, queries: Tokens, keys: Tokens) -> AttentionMap:
     if not layers or any(layer is None for layer in layers):
         raise UserError("this model does not tell its attention weights; no picture can be drawn of it")
     weights = torch.stack([layer[0].float().cpu() for layer in layers]).numpy()
-    names = [[_shown(tokenizer, token) for token in ids[0].tolist()] for ids in (queries, keys)]
+    names = [[_shown(tokenizer, token) for token in ids[0].tolist()] for tokenizer, ids in (queries, keys)]
     return AttentionMap(weights, *names)
 
 
@@ -226,11 +247,23 @@ def measure(name: str, texts: Sequence[str], arguments: EvaluateArguments) -> Re
     """Draw the attention for each text, and say what each head of the layer looks at."""
     model = open_body(name, trust_remote_code=arguments.trust_remote_code)
     tokenizer = open_tokenizer(name, trust_remote_code=arguments.trust_remote_code)
+    target_tokenizer = None
+    if model.config.is_encoder_decoder and get_tokenizer_config(model_folder(name), subfolder=TARGET_TOKENIZER):
+        target_tokenizer = open_tokenizer(
+            name, subfolder=TARGET_TOKENIZER, trust_remote_code=arguments.trust_remote_code
+        )
     figures, bars, most = list[dict[str, Any]](), dict[str, float](), 0.0
     files: dict[str, str | bytes] = {}
     rows: dict[str, float | None] = {}
     for number, text in enumerate(texts, start=1):
-        found = attention_map(model, tokenizer, text, target=arguments.target, kind=arguments.attention_kind)
+        found = attention_map(
+            model,
+            tokenizer,
+            text,
+            target=arguments.target,
+            kind=arguments.attention_kind,
+            target_tokenizer=target_tokenizer,
+        )
         layer = -1 if arguments.attention_layer is None else arguments.attention_layer
         files[f"attention-{number}.png"] = draw(found, layer=layer, head=arguments.attention_head)
         told = summary(found)

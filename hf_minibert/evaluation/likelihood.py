@@ -6,6 +6,7 @@ perplexities per token do not. A masked model is asked for the same 15% of the t
 model with BERT's second head is also asked whether segment B follows segment A.
 """
 
+import logging
 import math
 import re
 from collections.abc import Iterator
@@ -28,11 +29,13 @@ from hf_minibert.data.sources import TEXT_FORMATS, suffix_of
 from hf_minibert.data.token_store import Documents
 from hf_minibert.errors import UserError
 from hf_minibert.evaluation.arguments import EvaluateArguments
-from hf_minibert.evaluation.opening import LanguageModel, open_config, open_language_model
+from hf_minibert.evaluation.opening import NOT_NUMBERS, LanguageModel, open_config, open_language_model
 from hf_minibert.evaluation.scores import Spelt, special_ids, token_scores, tokens_at_once
 from hf_minibert.evaluation.suites import Result
 from hf_minibert.models.losses import IGNORE_INDEX
 from hf_minibert.presets import load_pretrained
+
+logger = logging.getLogger(__name__)
 
 LONGEST_WINDOW = 1_024
 """The default window of models that read more, or anything."""
@@ -66,6 +69,8 @@ def read(arguments: EvaluateArguments) -> tuple[list[str], list[Path]]:
     """
     corpus = open_corpus(arguments.dataset or [], text_column=arguments.text_column, document=arguments.document)
     files = corpus.files if isinstance(corpus, FileCorpus) else []
+    if isinstance(corpus, FileCorpus) and corpus.skipped:
+        logger.warning("%s", corpus.skipped)
     whole = {
         label for label, path in files if suffix_of(path).startswith(TEXT_FORMATS) and arguments.document == "file"
     }
@@ -204,6 +209,8 @@ def causal_figures(
     if begin is None:
         nats += math.log(model.vocab_size) * sum(len(text) > 0 for text in spelling.ids)
     tokens = sum(map(len, spelling.ids))
+    if not tokens:
+        raise UserError(f"the tokenizer of {model.name} has no token for these texts; give others")
     return {
         "bits_per_byte": nats / math.log(2) / spelling.num_bytes,
         "nats_per_token": nats / tokens,
@@ -249,6 +256,8 @@ def masked_figures(model: LanguageModel, spelling: Spelling, window: int, batch_
         count += len(rows)
     if not count:
         raise UserError("the text is so short that none of its tokens is hidden; give more text")
+    if math.isnan(total):
+        raise UserError(NOT_NUMBERS.format(model.name))
     return {"masked_lm_loss": total / count, "masked_lm_accuracy": 100 * correct / count, "masked_tokens": count}
 
 

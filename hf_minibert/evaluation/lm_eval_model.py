@@ -8,6 +8,7 @@ folder; `--model hf` reads a MiniGPT. `scripts/configs/minimal_pairs.yaml` is a 
 """
 
 import importlib
+import sys
 from collections.abc import Iterable
 from functools import cache
 from typing import Any
@@ -89,10 +90,14 @@ def register() -> type[Any]:
 
 
 def main() -> None:
-    """lm-eval's command line."""
-    register()
-    importlib.import_module("hf_minibert.models")  # so that --model hf knows ours, too
-    importlib.import_module("lm_eval.__main__").cli_evaluate()
+    """lm-eval's command line; a mistake is one line, and the status 2."""
+    try:
+        register()
+        importlib.import_module("hf_minibert.models")  # so that --model hf knows ours, too
+        importlib.import_module("lm_eval.__main__").cli_evaluate()
+    except UserError as error:
+        sys.stderr.write(f"lm_eval_model: error: {error}\n")
+        sys.exit(2)
 
 
 if __name__ == "__main__":

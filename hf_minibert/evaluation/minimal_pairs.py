@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from hf_minibert.data.tables import column_names, format_of, read_file, require_texts, table_files
+from hf_minibert.data.tables import MayLack, column_names, format_of, read_file, require_texts, table_files
 from hf_minibert.errors import UserError
 from hf_minibert.evaluation.arguments import EvaluateArguments
 from hf_minibert.evaluation.opening import LanguageModel, open_language_model
@@ -88,7 +88,7 @@ def read_pairs(
         if paradigm_column is not None or PARADIGM_COLUMN in names:
             columns["paradigm_column"] = paradigm_column or PARADIGM_COLUMN
         groups = {name: column for name, column in groups.items() if name in names}
-        table = read_file(path, columns | {name: name for name in groups})
+        table = read_file(path, columns | {name: MayLack(name) for name in groups})
         for option, column in columns.items():
             require_texts(table, option, column, blank=False)
         good += table.columns[good_column]
@@ -97,7 +97,7 @@ def read_pairs(
         paradigms += table.columns[columns["paradigm_column"]] if "paradigm_column" in columns else own_name
         for name, values in groups.items():
             values += (SAME_GROUP.get(value, value) for value in map(str, table.columns[name]))
-    first = Path(sources[0])
+    first = Path(sources[0]) if Path(sources[0]).is_dir() else table_files(sources)[0]
     return Pairs(first.resolve().stem if first.is_dir() else format_of(first)[0], good, bad, paradigms, groups)
 
 

@@ -29,6 +29,7 @@ from hf_minibert.presets import load_pretrained
 
 MASKED_HEADS = ("ForMaskedLM", "ForPreTraining")
 CAUSAL_HEADS = ("ForCausalLM", "LMHeadModel", "LMHead")
+NOT_NUMBERS = "what {} computes is no number (NaN): its weights are damaged, or too large; nothing is measured"
 HEAD_TOLERANCE = 1e-3
 """How far a head's logits for single states may be from those that the model makes of a whole text."""
 
@@ -236,14 +237,16 @@ def open_config(name: str, *, trust_remote_code: bool = False) -> Any:
         raise UserError(f"{name} {without_model(place)}: {reason}") from error
 
 
-def open_tokenizer(name: str, *, trust_remote_code: bool = False) -> PreTrainedTokenizerBase:
-    """The tokenizer of any model.
+def open_tokenizer(name: str, *, subfolder: str = "", trust_remote_code: bool = False) -> PreTrainedTokenizerBase:
+    """The tokenizer of any model, or the one in a subfolder.
 
     Raises:
         UserError: there is none.
     """
     try:
-        return AutoTokenizer.from_pretrained(model_folder(name), trust_remote_code=trust_remote_code)
+        return AutoTokenizer.from_pretrained(
+            model_folder(name), subfolder=subfolder, trust_remote_code=trust_remote_code
+        )
     except Exception as error:  # tokenizers raises nothing narrower for a damaged file
         reason = reason_of(error)[:300]
         raise UserError(f"{name} has no tokenizer that opens: {reason}; save it into the model's folder") from error

@@ -27,8 +27,8 @@ from transformers.utils.logging import disable_progress_bar
 from hf_minibert.assets import model_folder
 from hf_minibert.errors import UserError
 from hf_minibert.evaluation.arguments import EvaluateArguments, PoolingName
+from hf_minibert.evaluation.opening import NOT_NUMBERS, open_config, open_tokenizer
 from hf_minibert.evaluation.opening import max_length as longest_input
-from hf_minibert.evaluation.opening import open_config, open_tokenizer
 from hf_minibert.models.configuration_transformer import TransformerConfig
 from hf_minibert.presets import load_pretrained
 from hf_minibert.runs.attention import attention_function
@@ -125,10 +125,13 @@ class Encoder:
         if max_length is not None and max_length < least:
             raise UserError(f"max_length must be {least} or more, special tokens and one of a text, got {max_length}")
         if device is not None:
-            nn.Module.to(self.model, device)
+            nn.Module.to(opened, device)
         self.device = self.model.device
         self.max_length = _longest(self.model, tokenizer, max_length)
         self.batch_tokens = batch_tokens or BATCH_TOKENS["cpu" if self.device.type == "cpu" else "other"]
+        rope = getattr(self.model.config, "rope_parameters", None) or {}
+        if rope.get("rope_type") in ("dynamic", "longrope"):  # whose rotations depend on the longest text beside it
+            self.batch_tokens = 1
         self._takes_cache = "use_cache" in inspect.signature(self.model.forward).parameters
         self.is_decoder = is_decoder(self.model)
         with _evaluating(self.model):
@@ -166,6 +169,8 @@ class Encoder:
                     vectors = self._vectors([ids[place] for place in places], ways)
                     if start == 0 and not found[0].size:
                         found = [np.empty((len(texts), each.shape[1]), np.float32) for each in vectors]
+                    if any(bool(each.isnan().any()) for each in vectors):
+                        raise UserError(NOT_NUMBERS.format(self.model.config.model_type))
                     for whole, part in zip(found, vectors, strict=True):
                         whole[start + np.array(places)] = part.numpy(force=True)
                     bar.update(len(places))
@@ -390,10 +395,10 @@ def open_encoder(name: str, arguments: EvaluateArguments) -> Encoder:
     Raises:
         UserError: it or its tokenizer does not open, or it has no such layer or pooling.
     """
-    trust = {"trust_remote_code": arguments.trust_remote_code}
+    trust = arguments.trust_remote_code
     encoder = Encoder(
-        open_body(name, **trust),
-        open_tokenizer(name, **trust),
+        open_body(name, trust_remote_code=trust),
+        open_tokenizer(name, trust_remote_code=trust),
         batch_tokens=arguments.batch_tokens,
         device="cuda" if torch.cuda.is_available() else "cpu",
     )

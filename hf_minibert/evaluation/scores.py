@@ -19,7 +19,7 @@ from tqdm import tqdm
 
 from hf_minibert.data.tables import shown
 from hf_minibert.errors import UserError
-from hf_minibert.evaluation.opening import LanguageModel
+from hf_minibert.evaluation.opening import NOT_NUMBERS, LanguageModel
 
 TOKENS_PER_BATCH = {"cpu": 4_096, "cuda": 65_536}
 
@@ -143,6 +143,9 @@ def token_scores(
             arXiv:2305.10588).
         batch_tokens: tokens that are computed at once; default, by the device.
         words: what the progress bar says; None: no bar.
+
+    Raises:
+        UserError: a score is no number.
     """
     is_masked = model.backend != "causal"
     limit = tokens_at_once(model, batch_tokens, all_logits=not model.reads_states)
@@ -152,6 +155,8 @@ def token_scores(
     with tqdm(total=total, desc=words, unit=" tokens", unit_scale=True, disable=None if words else True) as bar:
         for batch in _batches(spelt, limit, is_masked):
             found, are_best = _score(model, spelt, batch, within_word=within_word)
+            if np.isnan(found).any():
+                raise UserError(NOT_NUMBERS.format(model.name))
             start = 0
             for text, first, last in batch:
                 scores[text][first:last] = found[start : start + last - first]

@@ -4,6 +4,7 @@ Semantic textual similarity as Reimers and Gurevych (2019, arXiv:1908.10084) mea
 cosines with people's scores, in percent, here for every pooling, every layer, and the average of the layers.
 """
 
+import logging
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -15,11 +16,14 @@ from numpy.typing import NDArray
 from scipy.stats import ConstantInputWarning, spearmanr
 from tqdm import tqdm
 
+from hf_minibert.data.labels import SECRET_LABEL
 from hf_minibert.data.tables import read_file, require_texts, table_files
 from hf_minibert.errors import UserError
 from hf_minibert.evaluation.arguments import EvaluateArguments
 from hf_minibert.evaluation.representations import Encoder, Layer, Pooling, normalized, open_encoder
 from hf_minibert.evaluation.suites import Result
+
+logger = logging.getLogger(__name__)
 
 PAIRS_AT_ONCE = 4_096
 Way = tuple[Pooling, Layer]
@@ -46,18 +50,26 @@ def read(arguments: EvaluateArguments) -> tuple[ScoredPairs, list[Path]]:
         "score_column": arguments.score_column,
     }
     first, second, scores = list[str](), list[str](), list[float]()
-    files = table_files(arguments.dataset or [])
+    files, measured = table_files(arguments.dataset or []), list[Path]()
     for path in files:
         table = read_file(path, columns)
         for option in ("first_column", "second_column"):
             require_texts(table, option, columns[option])
+        own = [
+            _number(value, f"{table.where(index)}: {columns['score_column']}")
+            for index, value in enumerate(table.columns[columns["score_column"]])
+        ]
+        if set(own) == {float(SECRET_LABEL)} and len(files) > 1:
+            logger.warning("not measured: %s, whose scores are all %s", path, SECRET_LABEL)
+            continue
+        measured.append(path)
+        scores += own
         first += table.columns[columns["first_column"]]
         second += table.columns[columns["second_column"]]
-        for index, value in enumerate(table.columns[columns["score_column"]]):
-            scores.append(_number(value, f"{table.where(index)}: {columns['score_column']}"))
     if len(set(scores)) < 2:
-        raise UserError(f"all {len(scores)} scores are {scores[0]}, so there is nothing to rank; give other pairs")
-    return ScoredPairs(first, second, np.array(scores)), files
+        same = f"all {len(scores)} scores are {scores[0]}" if scores else f"all scores are {SECRET_LABEL}"
+        raise UserError(f"{same}, so there is nothing to rank; give other pairs")
+    return ScoredPairs(first, second, np.array(scores)), measured
 
 
 def _number(value: Any, where: str) -> float:

@@ -242,6 +242,8 @@ def answers(
     threshold = model.config.to_dict().get("no_answer_threshold")  # which stock configurations do not declare
     if threshold is not None:
         spans = sorted([*spans, (found.none - threshold, 0, 0)], key=lambda one: (-one[0], one[1:]))
+    if not spans:
+        raise ValueError("no part of the context can be an answer: it has no token that stands for something visible")
     scores = np.array([score for score, _, _ in spans])
     probabilities = np.exp(scores - scores.max())
     probabilities /= probabilities.sum()

@@ -5,6 +5,9 @@ from dataclasses import dataclass
 from hf_minibert.assets import model_folder
 from hf_minibert.errors import UserError
 
+LEAST = 1e-3
+"""Of a temperature or a penalty: smaller ones make numbers that are too large."""
+
 
 @dataclass(kw_only=True)
 class Arguments:
@@ -30,12 +33,14 @@ class Arguments:
     """Decides which tokens are drawn: the same seed gives the same text."""
 
     def __post_init__(self) -> None:
-        for name in ("max_new_tokens", "top_k", "repetition_penalty", "num_return_sequences"):
+        for name in ("max_new_tokens", "top_k", "num_return_sequences"):
             value = getattr(self, name)
             if value is not None and not value > 0:
                 raise UserError(f"{name} must be positive, got {value}")
-        if not self.temperature >= 0:
-            raise UserError(f"temperature must not be negative, got {self.temperature}")
+        if not (self.temperature == 0 or self.temperature >= LEAST):
+            raise UserError(f"temperature must be 0, or {LEAST} or more, got {self.temperature}")
+        if not self.repetition_penalty >= LEAST:
+            raise UserError(f"repetition_penalty must be {LEAST} or more, got {self.repetition_penalty}")
         if self.top_p is not None and not 0 < self.top_p <= 1:
             raise UserError(f"top_p must be in (0, 1], got {self.top_p}")
         if not 0 <= self.seed < 2**32:

@@ -11,9 +11,10 @@ from commands import call
 from stock_models import stir
 from transformers import BertConfig, BertModel, EncoderDecoderModel, LlamaConfig, LlamaForCausalLM
 
+from hf_minibert import MiniEncoderDecoderModel
 from hf_minibert.errors import UserError
 from hf_minibert.evaluation.attention import AttentionMap, attention_map, draw, summary
-from hf_minibert.tokenization import adapt_tokenizer, save_tokenizer
+from hf_minibert.tokenization import adapt_tokenizer, save_tokenizer, train_wordpiece
 
 TEXT = "The cat sat on the mat."
 SHAPE = {"vocab_size": 8192, "hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4}
@@ -72,6 +73,28 @@ def test_a_translators_three_kinds(translator, tokenizer):
     assert written.weights.shape[3] == source
     assert len(written.queries) == written.weights.shape[2] > 1
     assert set(summary(written)) == {"entropy", "first"}
+
+
+def test_a_translator_of_ours_reads_its_target_as_it_was_taught(translator, tokenizer):
+    ours = MiniEncoderDecoderModel(encoder=translator.encoder, decoder=translator.decoder).eval()
+    ours.config.decoder_start_token_id = ours.generation_config.decoder_start_token_id = 2
+    found = attention_map(ours, tokenizer, TEXT, target="Die Katze.")
+    assert found.queries == ["[CLS]", *(shown(tokenizer, "Die Katze."))]
+    other = train_wordpiece(["die Katze sitzt da"] * 9, vocab_size=529)
+    found = attention_map(ours, tokenizer, TEXT, target="Die Katze.", target_tokenizer=other)
+    assert found.queries == ["[CLS]", *(shown(other, "Die Katze."))]
+    assert found.keys == shown(tokenizer, TEXT, add_special_tokens=True)
+
+
+def shown(tokenizer, text, **options):
+    ids = tokenizer(text, **{"add_special_tokens": False} | options).input_ids
+    return [tokenizer.decode([token]).replace(" ", "\u00b7") for token in ids]
+
+
+def test_a_text_of_more_tokens_than_positions_is_refused(make_model, tokenizer):
+    model = make_model("MiniBertModel", **SHAPE | {"max_position_embeddings": 8})
+    with pytest.raises(UserError, match="a picture takes 1 to 8"):
+        attention_map(model, tokenizer, "a " * 12)
 
 
 def test_pictures_show_all_heads_or_one(make_model, tokenizer, tmp_path):

@@ -244,6 +244,23 @@ def test_predictions_are_the_bytes_that_the_pipeline_writes_where_it_looks_for_t
     assert list(json.loads((output / "results.json").read_text())["field"]) == ["syntax/semantics"]
 
 
+def test_a_pattern_is_named_after_its_first_file_and_columns_of_groups_may_lack(tmp_path: Path) -> None:
+    write(tmp_path / "a.jsonl", [PAIRS[0] | {"field": "syntax"}, PAIRS[1]])
+    write(tmp_path / "b.jsonl", [PAIRS[2] | {"field": "syntax"}])
+    given: dict[str, Any] = {"good_column": "sentence_good", "bad_column": "sentence_bad"}
+    assert read_pairs([str(tmp_path / "*.jsonl")], **given).name == "a"
+    assert len(read_pairs([str(tmp_path / "*.jsonl")], **given)) == 3
+
+
+def test_scores_that_are_no_numbers_are_refused(tmp_path: Path, model_folder: Folder) -> None:
+    model = AutoModelForCausalLM.from_pretrained(model_folder("minigpt"))
+    torch.nn.init.constant_(model.model.layers[0].mlp.down_proj.weight, float("nan"))
+    model.save_pretrained(tmp_path)
+    AutoTokenizer.from_pretrained(model_folder("minigpt")).save_pretrained(tmp_path)
+    with pytest.raises(UserError, match="is no number"):
+        text_scores(open_language_model(str(tmp_path)), SENTENCES)
+
+
 BAD = {
     "no pairs": ("", "pairs.jsonl is empty"),
     "an empty sentence": ('{"sentence_good": "a", "sentence_bad": " "}', "line 1: sentence_bad is empty"),

@@ -125,6 +125,32 @@ def test_an_encoder_with_a_decoder_gives_its_encoder(make_model, tokenizer):
     np.testing.assert_allclose(found, expected, rtol=0, atol=1e-5)
 
 
+def test_a_given_model_is_moved_as_a_whole(make_model, tokenizer):
+    model = make_model("MiniBertForSequenceClassification", vocab_size=8192, max_position_embeddings=80)
+    with pytest.raises((NotImplementedError, RuntimeError), match="meta"):  # which holds no numbers to compute with
+        encode(["a"], model, tokenizer, device="meta")
+    assert {parameter.device.type for parameter in model.parameters()} == {"meta"}
+
+
+def test_vectors_that_are_no_numbers_are_refused(make_model, tokenizer):
+    model = ours(make_model, "MiniBertModel")
+    torch.nn.init.constant_(model.layers[0].mlp.down_proj.weight, float("nan"))
+    with pytest.raises(UserError, match="is no number"):
+        encode(["a"], model, tokenizer)
+
+
+def test_rotations_that_depend_on_a_longer_text_are_those_of_each_text_alone(make_model, tokenizer):
+    rope = {"rope_type": "dynamic", "rope_theta": 10_000.0, "factor": 4.0}
+    model = ours(make_model, "MiniBertModel")
+    if model.config.position_embedding_type != "rotary":
+        return  # which has no rotations
+    model = make_model("MiniBertModel", vocab_size=8192, max_position_embeddings=12, rope_parameters=rope)
+    model.config.max_position_embeddings = 80  # the rotations were made for 12
+    encoder = Encoder(model, tokenizer)
+    (vectors,) = encoder.pooled(TEXTS, [("mean", None)])
+    np.testing.assert_allclose(vectors, one_by_one(model, tokenizer, TEXTS, "mean"), rtol=0, atol=1e-5)
+
+
 def test_what_is_cut_is_counted_and_said(make_model, tokenizer, caplog):
     model = ours(make_model, "MiniBertModel")
     with caplog.at_level(logging.WARNING):

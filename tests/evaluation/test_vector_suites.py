@@ -12,6 +12,8 @@ from sklearn.linear_model import LogisticRegression
 from stock_models import stir
 from transformers import BertConfig, BertModel, GPT2Config, GPT2Model
 
+from hf_minibert.evaluation import sts
+from hf_minibert.evaluation.arguments import EvaluateArguments
 from hf_minibert.evaluation.representations import encode
 from hf_minibert.tokenization import adapt_tokenizer, save_tokenizer
 
@@ -95,6 +97,20 @@ def test_similarity_is_the_correlation_of_cosines_for_each_pooling_and_layer(pai
         assert found["by_layer"][pooling][str(layer)] == pytest.approx(expected, abs=0.5)
     assert f"{found['spearman']:.2f}" in capsys.readouterr().out
     assert (tmp_path / "out" / "chart.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_files_count_once_and_secret_scores_not_at_all(pairs, tmp_path):
+    path, rows = pairs
+    folder = tmp_path / "stsb"
+    (folder / "deeper" / "still").mkdir(parents=True)
+    for place, some in (("train", rows[:3]), ("deeper/still/dev", rows[3:])):
+        write(folder / f"{place}.jsonl", some)
+    write(folder / "deeper" / "test.jsonl", [row | {"score": -1} for row in rows])
+    named = [str(folder / "train.jsonl"), str(folder / "**" / "*.jsonl"), str(folder)]
+    arguments = EvaluateArguments(suite="sts", model_name_or_path="x", dataset=named, output_dir="x")
+    found, files = sts.read(arguments)
+    assert sorted(found.scores.tolist()) == sorted(float(row["score"]) for row in rows)
+    assert sorted(path.name for path in files) == ["dev.jsonl", "train.jsonl"]
 
 
 def test_the_headline_is_that_of_the_flags_and_models_stand_side_by_side(pairs, stock, tmp_path, monkeypatch):

@@ -14,11 +14,12 @@ from transformers import (
     AutoConfig,
     AutoModelForQuestionAnswering,
     AutoTokenizer,
+    BertTokenizer,
     EvalPrediction,
     PreTrainedTokenizerFast,
 )
 
-from hf_minibert import answer
+from hf_minibert import MiniBertConfig, MiniBertForQuestionAnswering, answer
 from hf_minibert.errors import UserError
 from hf_minibert.evaluation.spans import answer_scores
 from hf_minibert.export.convert import export
@@ -46,6 +47,14 @@ def task_of(folder: Path, rows: list[Question] = CITIES, **more: Any) -> Questio
         write(folder / f"{name}.jsonl", rows)
     arguments = {"task": "question-answering", "model": "minibert-tiny", "dataset": str(folder), "output_dir": "none"}
     return QuestionAnswering(FinetuneArguments(**arguments | more))
+
+
+def test_a_text_in_which_nothing_can_be_seen_has_no_answer() -> None:
+    words = {word: place for place, word in enumerate(["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "who", "?"])}
+    tokenizer = BertTokenizer(vocab=words, do_lower_case=True)
+    config = MiniBertConfig(vocab_size=7, hidden_size=32, num_hidden_layers=1, num_attention_heads=2)
+    with pytest.raises(ValueError, match="no part of the context can be an answer"):
+        answer("Who?", "\u200b", MiniBertForQuestionAnswering(config), tokenizer)
 
 
 @pytest.mark.parametrize("metric", ["unanswerable_accuracy", "answerable_f1"])

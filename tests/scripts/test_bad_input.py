@@ -201,6 +201,8 @@ GENERATE = {
     "not a decoder": ([], "does not generate"),
     "no model": (["--model_name_or_path", "{}/foreign"], "holds no model"),
     "nonsense temperature": (["--temperature", "-1"], "temperature"),
+    "a temperature too small": (["--temperature", "1e-40"], "temperature must be 0, or 0.001 or more, got 1e-40"),
+    "a penalty too small": (["--repetition_penalty", "1e-9"], "repetition_penalty must be 0.001 or more, got 1e-09"),
     "nonsense top_p": (["--top_p", "2"], "top_p"),
 }
 
