@@ -56,7 +56,17 @@ ALLOWED = {
     # of the models, which label is not predicted
     "data": {"models", "tokenization", "document_encoder", "files", "signals", "errors"},
     "presets": {"models", "assets", "errors"},
-    "export": {"data", "models", "tokenization", "assets", "files", "output_folder", "markdown", "errors"},
+    "export": {
+        "data",
+        "models",
+        "tokenization",
+        "assets",
+        "files",
+        "output_folder",
+        "card_parts",
+        "markdown",
+        "errors",
+    },
     "hub": {"models", "runs", "card_parts", "assets", "exchange", "files", "markdown", "errors"},
     "evaluation": {"data", "models", "presets", "tokenization", "runs", "assets", "files", "output_folder", "errors"},
     "runs": {"files", "signals", "errors"},
