@@ -125,8 +125,11 @@ def downloaded_library() -> Path:
         unpack(npm_pack(f"{LIBRARY}@{LIBRARY_VERSION}", staged), (*FILES[LIBRARY], "package.json"), staged)
         version = json.loads((staged / "package.json").read_text(encoding="utf-8"))["dependencies"][RUNTIME]
         unpack(npm_pack(f"{RUNTIME}@{version}", staged), FILES[RUNTIME], staged)
-        if not folder.is_dir():  # another process may have been faster
+        try:
             staged.replace(folder)
+        except OSError:
+            if not folder.is_dir():  # else another process was faster
+                raise
     finally:
         shutil.rmtree(staged, ignore_errors=True)
     return folder

@@ -92,6 +92,14 @@ class Backend:
 
     def __init__(self, accelerator: Accelerator) -> None:
         self.accelerator = accelerator
+        has_group = accelerator.num_processes > 1 and accelerator.device.type != "cpu"
+        self._on_cpu = torch.distributed.new_group(backend="gloo", timeout=STORE_TIMEOUT) if has_group else None
+
+    def sum_on_cpu(self, mine: Tensor) -> Tensor:
+        """The sum of a tensor over all processes, which stays on the CPU, so that nobody waits for a GPU."""
+        if self.accelerator.num_processes > 1:
+            torch.distributed.all_reduce(mine, group=self._on_cpu)
+        return mine
 
     def prepare(self, model: PretrainingModel, optimizers: list[torch.optim.Optimizer]) -> None:
         """Divide or copy the model over the processes; from here on, `wrapped` computes and `optimizers` step."""

@@ -244,7 +244,7 @@ class Pretraining:
                         break
                     raise
                 begin = state.seconds
-                state.seconds, state.training_seconds = share_seconds(clock, accelerator)
+                state.seconds, state.training_seconds = share_seconds(clock, self.backend)
                 if arguments.compile and is_first:
                     state.compile_seconds += state.seconds - begin
                 is_first = False
@@ -366,19 +366,17 @@ class Pretraining:
         totals = [sum(int(count(batch)) for batch in micro_batches) for count in counts.values()]
         is_stopped = isinstance(broken, StreamStoppedError)
         own = [sum(map(real_tokens, micro_batches)), stop.received, is_stopped, broken is not None and not is_stopped]
-        everyones = torch.tensor([*totals, *map(int, own)], pin_memory=torch.cuda.is_available())
-        everyones = everyones.to(self.accelerator.device, non_blocking=True)
-        if self.accelerator.num_processes > 1:
-            everyones = self.accelerator.reduce(everyones, reduction="sum")
-            own = everyones[len(totals) :].tolist()
-        tokens, stops, stopped, broke = own
+        mine = torch.tensor([*totals, *map(int, own)], pin_memory=torch.cuda.is_available())
+        everyones = self.backend.sum_on_cpu(mine)
+        tokens, stops, stopped, broke = everyones[len(totals) :].tolist()
         stop.agreed = stops > 0
         if broke:
             elsewhere = StreamError("another process could not read the stream; its message says why")
             raise elsewhere if broken is None or is_stopped else broken
         if stopped:
             raise broken or StreamStoppedError("another process was stopped while it waited for the stream")
-        return dict(zip(counts, everyones[: len(totals)].clamp(min=1), strict=True)), tokens
+        shared = everyones.to(self.accelerator.device, non_blocking=True)
+        return dict(zip(counts, shared[: len(totals)].clamp(min=1), strict=True)), tokens
 
     def forward(self, batch: Batch, counts: dict[str, Tensor]) -> dict[str, Tensor]:
         """One batch's share of the step's mean loss, and of its parts by name; `counts` comes from `count`."""

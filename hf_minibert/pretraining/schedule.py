@@ -12,6 +12,7 @@ from accelerate import Accelerator
 from torch import Tensor
 
 from hf_minibert.pretraining.arguments import PretrainArguments, parse_duration
+from hf_minibert.pretraining.backend import Backend
 from hf_minibert.pretraining.checkpoint import TrainState, load_state, stable_checkpoint
 
 logger = logging.getLogger(__name__)
@@ -168,13 +169,10 @@ class Clock:
         self._training_begin += pause
 
 
-def share_seconds(clock: Clock, accelerator: Accelerator) -> tuple[float, float]:
+def share_seconds(clock: Clock, backend: Backend) -> tuple[float, float]:
     """Seconds of the run and of its training, by the first process's clock: all processes must decide alike."""
-    seconds = (clock.seconds(), clock.training_seconds())
-    if accelerator.num_processes == 1:
-        return seconds
-    mine = torch.tensor(seconds if accelerator.is_main_process else (0.0, 0.0), device=accelerator.device)
-    total, training = accelerator.reduce(mine, reduction="sum").tolist()
+    seconds = (clock.seconds(), clock.training_seconds()) if backend.accelerator.is_main_process else (0.0, 0.0)
+    total, training = backend.sum_on_cpu(torch.tensor(seconds, dtype=torch.float64)).tolist()
     return total, training
 
 

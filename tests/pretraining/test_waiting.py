@@ -20,6 +20,7 @@ from hf_minibert.pretraining.checkpoint import TrainState, load_state
 from hf_minibert.pretraining.loop import Pretraining
 from hf_minibert.pretraining.objectives import OBJECTIVES
 from hf_minibert.pretraining.optimization import build_optimizers
+from hf_minibert.pretraining.schedule import Clock, share_seconds
 from hf_minibert.runs.stopping import StopSignal
 
 META = torch.device("meta")
@@ -49,9 +50,18 @@ def test_steps_are_left_out_on_the_device_as_on_the_host(
     assert json.loads((tmp_path / "device/results.json").read_text())["training"]["skipped_steps"] == 3
 
 
+@pytest.mark.parametrize("num_processes", [1, 2])
 @pytest.mark.parametrize("name", ["clm", "mlm", "mlm+nsp", "hybrid"])
-def test_a_step_waits_for_no_device(make_model: Any, monkeypatch: pytest.MonkeyPatch, name: Any) -> None:
-    """A tensor on the meta device has no numbers: to read one, as a GPU would be waited for, fails."""
+def test_a_step_waits_for_no_device(
+    make_model: Any, monkeypatch: pytest.MonkeyPatch, name: Any, num_processes: int
+) -> None:
+    """A tensor on the meta device has no numbers: to read one, as a GPU would be waited for, fails.
+
+    What several processes tell each other in each step goes through a group of their CPUs.
+    """
+    told = list[str]()
+    monkeypatch.setattr(torch.distributed, "new_group", lambda backend, **_: backend)
+    monkeypatch.setattr(torch.distributed, "all_reduce", lambda one, group: told.append(f"{one.device} {group}"))
     adam = importlib.import_module("torch.optim.adam")
     monkeypatch.setattr(adam, "_device_dtype_check_for_fused", lambda *_, **__: None)
     monkeypatch.setattr(torch, "is_autocast_enabled", lambda _: False)  # which does not know the device, nor does this:
@@ -64,7 +74,8 @@ def test_a_step_waits_for_no_device(make_model: Any, monkeypatch: pytest.MonkeyP
     )
     accelerator = SimpleNamespace(
         device=META,
-        num_processes=1,
+        num_processes=num_processes,
+        is_main_process=True,
         is_fsdp2=False,
         accumulate=lambda _: nullcontext(),
         backward=lambda loss: loss.backward(),
@@ -97,6 +108,8 @@ def test_a_step_waits_for_no_device(make_model: Any, monkeypatch: pytest.MonkeyP
         losses = Pretraining.step(run, iter([batch, batch]), 0.5, StopSignal())
         assert losses["loss"].device == META
         assert [one for one, _, _ in run.unsettled] == list(range(1, step + 1))
+        share_seconds(Clock(TrainState()), backend)
+    assert told == (["cpu gloo"] * 4 if num_processes > 1 else [])
 
 
 @pytest.mark.parametrize("name", ["mlm", "hybrid"])
