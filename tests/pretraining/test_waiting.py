@@ -99,6 +99,8 @@ def test_a_step_waits_for_no_device(
     batch = {"input_ids": ids, "labels": ids, "position_ids": torch.arange(12).expand(2, 12) % 7}
     if name == "mlm+nsp":
         batch["next_sentence_label"] = torch.tensor([0, 1])
+        batch["attention_mask"] = (torch.arange(12) < torch.tensor([[12], [9]])).long()
+        del batch["position_ids"]
     if name == "hybrid":
         batch["causal_rows"] = torch.tensor([False, True])
     if name != "clm":
