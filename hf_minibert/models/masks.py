@@ -73,10 +73,9 @@ def bidirectional_mask(
     limit = and_masks(*limits) if limits else None
     if limit is not None and attention_mask is None and config._attn_implementation in BY_INDEX:
         return mask_by_index(limit, hidden_states)
-    waits = (
-        hidden_states.device.type != "cpu" and torch.is_grad_enabled()
-    )  # transformers looks whether it hides anything
-    if waits and limit is None and attention_mask is not None and config._attn_implementation in BY_INDEX:
+    # transformers looks whether a mask hides anything, which in training would make the computer wait for a GPU.
+    would_wait = hidden_states.device.type != "cpu" and torch.is_grad_enabled()
+    if would_wait and limit is None and attention_mask is not None and config._attn_implementation in BY_INDEX:
         return attention_mask.bool()[:, None, None] if attention_mask.ndim == 2 else attention_mask
     return create_bidirectional_mask(config, hidden_states, attention_mask, and_mask_function=limit)
 
