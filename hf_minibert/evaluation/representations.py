@@ -130,7 +130,7 @@ class Encoder:
         self.max_length = _longest(self.model, tokenizer, max_length)
         self.batch_tokens = batch_tokens or BATCH_TOKENS["cpu" if self.device.type == "cpu" else "other"]
         rope = getattr(self.model.config, "rope_parameters", None) or {}
-        if rope.get("rope_type") in ("dynamic", "longrope"):  # whose rotations depend on the longest text beside it
+        if rope.get("rope_type") == "longrope":  # whose rotations depend on the longest text of a batch
             self.batch_tokens = 1
         self._takes_cache = "use_cache" in inspect.signature(self.model.forward).parameters
         self.is_decoder = is_decoder(self.model)

@@ -140,14 +140,14 @@ def test_vectors_that_are_no_numbers_are_refused(make_model, tokenizer):
 
 
 def test_rotations_that_depend_on_a_longer_text_are_those_of_each_text_alone(make_model, tokenizer):
-    rope = {"rope_type": "dynamic", "rope_theta": 10_000.0, "factor": 4.0}
     model = ours(make_model, "MiniBertModel")
     if model.config.position_embedding_type != "rotary":
         return  # which has no rotations
-    model = make_model("MiniBertModel", vocab_size=8192, max_position_embeddings=12, rope_parameters=rope)
-    model.config.max_position_embeddings = 80  # the rotations were made for 12
-    encoder = Encoder(model, tokenizer)
-    (vectors,) = encoder.pooled(TEXTS, [("mean", None)])
+    half = model.config.head_dim // 2
+    factors = {"short_factor": [1.0] * half, "long_factor": [4.0] * half}
+    rope = {"rope_type": "longrope", "rope_theta": 10_000.0, "original_max_position_embeddings": 12} | factors
+    model = make_model("MiniBertModel", vocab_size=8192, max_position_embeddings=80, rope_parameters=rope)
+    (vectors,) = Encoder(model, tokenizer).pooled(TEXTS, [("mean", None)])
     np.testing.assert_allclose(vectors, one_by_one(model, tokenizer, TEXTS, "mean"), rtol=0, atol=1e-5)
 
 
