@@ -32,7 +32,6 @@ import numpy as np
 import torch
 from torch import nn
 from tqdm import tqdm
-from transformers import PreTrainedModel
 
 import runs
 from hf_minibert import MiniBertForMaskedLM, MiniGPTForCausalLM
@@ -53,7 +52,7 @@ from hf_minibert.runs.hardware import (
     now,
 )
 from hf_minibert.runs.results import environment
-from peers import peer_model
+from peers import attend_fast, peer_model
 from runs import Benchmark, machine, unless_usual, write_results
 
 VOCABULARY = 8192
@@ -121,9 +120,7 @@ def variants(family: str, size: str, length: int, *, with_compile: bool) -> list
     def of_peer(peer: str, **settings: Any) -> Variant:
         def make() -> nn.Module:
             model = peer_model(peer, family, size, VOCABULARY)
-            if isinstance(model, PreTrainedModel) and settings.get("compiled"):
-                model.set_attn_implementation(fastest_attention(length, is_compiled=True))
-            return model
+            return attend_fast(model, length) if settings.get("compiled") else model
 
         return Variant(peers[peer], make, is_ours=False, is_sparse=peer == "modernbert", **settings)
 

@@ -5,6 +5,7 @@ white space around a label does not count. A number is a class id only where the
 """
 
 import math
+from collections import Counter
 from collections.abc import Sequence
 from typing import Any
 
@@ -15,6 +16,17 @@ SECRET_LABEL = "-1"
 """Stands in place of labels that are kept secret, as in GLUE's test splits."""
 Written = str | tuple[str, ...] | None
 """A label as text, or several; None where there is none."""
+
+
+def require_different(names: Sequence[str]) -> None:
+    """Check the names of labels that the user gives.
+
+    Raises:
+        UserError: one is empty, or given twice.
+    """
+    for name, count in Counter(names).items():
+        if count > 1 or not name:
+            raise UserError(f"--label_names gives the name {name!r}{' twice' * (count > 1)}; name each label once")
 
 
 def label_of(table: Table, column: str, index: int, value: Any) -> str | None:

@@ -19,7 +19,7 @@ from datasets import Dataset
 
 from hf_minibert.data.corpus import open_corpus
 from hf_minibert.data.documents import document_hash
-from hf_minibert.data.labels import SECRET_LABEL, Written, checked_labels, label_of
+from hf_minibert.data.labels import SECRET_LABEL, Written, checked_labels, label_of, require_different
 from hf_minibert.data.splits import (
     Choice,
     Source,
@@ -368,9 +368,7 @@ def _label_ids(
 
 def _given_ids(there: set[str], own_names: list[str] | None, column: str, given: list[str]) -> dict[str, int]:
     """The class ids of `_label_ids` where the user gives the labels: the written ones, or names for class ids."""
-    for name, count in Counter(given).items():
-        if count > 1 or not name:
-            raise UserError(f"--label_names gives the name {name!r}{' twice' * (count > 1)}; name each label once")
+    require_different(given)
     begin = f"--label_names gives {len(given)} names ({listed(given)}), but"
     by_name, by_number = _numbered(given), _numbered(map(str, range(len(given))))
     ids = by_name if by_name.keys() & by_number.keys() else by_name | by_number  # a name that is a number is a name

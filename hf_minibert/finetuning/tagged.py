@@ -7,7 +7,6 @@ become IOB2, whichever scheme they are written in: IOB1 or IOB2 (Ramshaw and Mar
 """
 
 import re
-from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +14,7 @@ from pathlib import Path
 from datasets import Dataset
 
 from hf_minibert.data import conll
+from hf_minibert.data.labels import require_different
 from hf_minibert.data.splits import Source, choose_column, held_out, named, read_source, split_files, tell_files
 from hf_minibert.data.tables import SUFFIXES, Table, format_of, listed, shown
 from hf_minibert.errors import UserError
@@ -69,9 +69,7 @@ def load_tagged(
     Raises:
         UserError: a file, column, word or tag is missing, unreadable or not acceptable.
     """
-    for name, count in Counter(label_names or ()).items():
-        if count > 1 or not name:
-            raise UserError(f"--label_names gives the name {name!r}{' twice' * (count > 1)}; name each tag once")
+    require_different(label_names or ())
     read = _read(source, eval_source, test_source, words_column, tags_column)
     notes = [f"not read: {listed(read.not_read)}"] if read.not_read else []
     sentences = {split: _sentences(table, read.columns, label_names) for split, table in read.tables.items()}

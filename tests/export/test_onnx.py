@@ -140,6 +140,8 @@ def test_a_number_is_read_as_one(save, tmp_path):
     assert record["gives_a_number"]
     assert "logits" in (opened := onnx_export.opening(record, '"."'))
     assert "text_pair" not in opened
+    with pytest.raises(UserError, match="gives a number, which the page would show as a share"):
+        onnx_export.fill(tmp_path, str(folder), classes=("EuroBertForSequenceClassification",))
     _, folder = save("MiniBertForSequenceClassification", num_labels=1, problem_type="multi_label_classification")
     assert "pipeline(" in onnx_export.opening(export(str(folder), str(tmp_path / "several")), '"."')
 

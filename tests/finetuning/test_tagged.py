@@ -184,7 +184,7 @@ WRONG: dict[str, tuple[dict[str, str], dict[str, Any], str]] = {
     "a name twice": (
         {"train.jsonl": '{"tokens": ["a", "b"], "tags": [0, 2]}'},
         {"label_names": ["O", "B-X", "B-X"]},
-        "--label_names gives the name 'B-X' twice; name each tag once",
+        "--label_names gives the name 'B-X' twice; name each label once",
     ),
     "not among the names": (
         {"train.jsonl": '{"tokens": ["a"], "tags": ["B-Y"]}'},

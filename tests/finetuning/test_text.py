@@ -42,6 +42,7 @@ from hf_minibert.finetuning.task import TaskData
 from hf_minibert.finetuning.tasks import TASKS
 from hf_minibert.finetuning.text import TextClassification, WeightedTrainer
 from hf_minibert.finetuning.trainer import ProportionateTrainer
+from hf_minibert.models import modeling_minibert
 from hf_minibert.presets import build_config
 from hf_minibert.tokenization import load_tokenizer
 
@@ -153,6 +154,24 @@ def test_one_text_is_no_pair(models: Path, tmp_path: Path, pooling: str) -> None
     with pytest.raises(UserError, match="--lm_loss_weight is for MiniGPT, which goes on learning to write"):
         finetune(asked(models, tmp_path, KINDS["single"], lm_loss_weight=2.0))
     assert not (tmp_path / "out").exists()
+
+
+def test_numbers_that_look_like_no_label_are_counted(
+    models: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Or a batch that holds many would have many times its loss."""
+    counted = list[tuple[int, float]]()
+    loss_of = modeling_minibert.classification_loss
+
+    def noted(logits: Any, labels: Any, *rest: Any) -> Any:
+        counted.append((labels.numel(), float(rest[-1] if rest[-1] is not None else labels.numel())))
+        return loss_of(logits, labels, *rest)
+
+    monkeypatch.setattr(modeling_minibert, "classification_loss", noted)
+    rows = [{"text": text, "label": -100 if place % 2 else place / 7} for place, text in enumerate(TEXTS)]
+    assert finetune(asked(models, tmp_path, rows, problem_type="regression", write_predictions=False)) == 0
+    assert len(counted) > 2
+    assert all(there == taken for there, taken in counted)
 
 
 def test_a_tokenizer_that_parts_no_texts_gives_no_pairs() -> None:
