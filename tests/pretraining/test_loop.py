@@ -95,7 +95,8 @@ def test_counts_are_known_without_waiting_for_the_device(objective: str):
     batch = {"input_ids": torch.ones_like(labels), "labels": labels, "next_sentence_label": torch.tensor([0, 1])}
     run = SimpleNamespace(
         plan=SimpleNamespace(objective=OBJECTIVES[objective]),
-        accelerator=SimpleNamespace(device=torch.device("meta"), num_processes=1),
+        accelerator=SimpleNamespace(device=torch.device("meta")),
+        backend=SimpleNamespace(sum_on_cpu=lambda own: own),
     )
     counts, tokens = loop.Pretraining.count(run, [batch, batch], StopSignal())
     assert tokens == 16
@@ -119,8 +120,11 @@ def test_a_stream_that_one_process_cannot_read_ends_the_step_of_all(
     ids = torch.ones((2, 4), dtype=torch.int64)
     batches = [] if mine else [{"input_ids": ids, "labels": ids}]
     theirs = torch.tensor([8 if sum(other) == 0 else 0] * 2 + [0, *other])
-    accelerator = SimpleNamespace(device=torch.device("cpu"), num_processes=2, reduce=lambda own, **_: own + theirs)
-    run: Any = SimpleNamespace(plan=SimpleNamespace(objective=OBJECTIVES["clm"]), accelerator=accelerator)
+    run: Any = SimpleNamespace(
+        plan=SimpleNamespace(objective=OBJECTIVES["clm"]),
+        accelerator=SimpleNamespace(device=torch.device("cpu")),
+        backend=SimpleNamespace(sum_on_cpu=lambda own: own + theirs),
+    )
     with pytest.raises(StreamError, match=message) as caught:
         loop.Pretraining.count(run, batches, StopSignal(), mine)
     assert type(caught.value) is expected
