@@ -372,6 +372,7 @@ def efficiency() -> list[str]:
         f"{TOKENS_PER_BATCH['cuda']:,} tokens a step (its peers: eight rows), prepared by a process beside it. "
         f"A peer's learning rate is the best of four after {tried} each. Shakespeare: nanoGPT has its own settings; "
         "the shape and the rate of ours were chosen on the training text. "
+        "On the GPU larger batches would help the peers, too. Short trials hardly tell stock BERT's rates apart. "
         '"Documents held out" also tuned our defaults; "other texts" tuned nothing. '
         f"Runs behind each row, each with a seed of its own: {seeds}.",
     ]

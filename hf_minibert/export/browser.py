@@ -35,7 +35,7 @@ EXAMPLES = {
 }
 CLASSES = (
     *("BertForMaskedLM", "EuroBertForMaskedLM", "BertForSequenceClassification", "EuroBertForSequenceClassification"),
-    *("GPT2LMHeadModel", "LlamaForCausalLM", "Qwen3ForCausalLM"),
+    *("GPT2LMHeadModel", "LlamaForCausalLM", "Qwen3ForCausalLM", "ArceeForCausalLM"),
 )
 """The stock classes that the page and transformers.js both know."""
 

@@ -116,7 +116,7 @@ class ModelArguments:
     """What to learn."""
     model_name_or_path: str | None = None
     """Folder of a pre-trained MiniBERT or MiniGPT, or of a stock BERT, EuroBERT, GPT-2 or Llama, which is converted; or
-    its name on the Hub."""
+    its name on the Hub; or `minibert-tiny` or `minigpt-tiny`, which travel with the package."""
     model: str | None = None
     """In place of a pre-trained model: a named one with new weights, such as minibert-mini."""
     tokenizer_name_or_path: str | None = None
@@ -191,7 +191,8 @@ class TrainingArguments:
     weight_decay: float = 0.01
     """AdamW's decay."""
     best_metric: str | None = None
-    """The metric on the evaluation split that chooses the best epoch, or `loss`. Default: the task's usual one."""
+    """The metric on the evaluation split that chooses the best epoch, or `loss`. Default: the first of the task's
+    metrics (docs/finetuning.md lists them)."""
     early_stopping_patience: int = 3
     """End after so many epochs without a better one."""
     seed: int = 42

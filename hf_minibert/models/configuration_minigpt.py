@@ -18,7 +18,8 @@ HEADS = {
 }
 
 
-# How transformers and vLLM split the matrices of Llama's block, the one that `modern` has, over devices.
+# How transformers and vLLM split the matrices of Llama's block, the one that `modern` has, over devices; without a
+# gate, one is missing.
 TENSOR_PARALLEL = {
     **{f"layers.*.self_attn.{name}_proj": "colwise" for name in "qkv"},
     "layers.*.self_attn.o_proj": "rowwise",
@@ -57,9 +58,10 @@ class MiniGPTConfig(TransformerConfig):
     def __post_init__(self, **kwargs: Any) -> None:
         modeling = {head: f"modeling_minigpt.{name}" for head, name in HEADS.items()}
         self.auto_map = {"AutoConfig": "configuration_minigpt.MiniGPTConfig", **modeling, **(self.auto_map or {})}
-        if self.gated_mlp and not self.use_bias:
+        if not self.use_bias:
             plan = TENSOR_PARALLEL | (NORMS_TENSOR_PARALLEL if self.qk_norm else {})
-            vars(self)["base_model_tp_plan"] = plan  # which `config.json` leaves out
+            has_part = {name: how for name, how in plan.items() if self.gated_mlp or "gate_proj" not in name}
+            vars(self)["base_model_tp_plan"] = has_part  # which `config.json` leaves out
         super().__post_init__(**kwargs)
 
     def validate_causality(self) -> None:

@@ -33,7 +33,7 @@ class DataArguments:
 
     corpus: list[str] = field(default_factory=lambda: ["builtin"])
     """`builtin` (documentation of the installed packages), files, globs or folders (.txt .md .jsonl .parquet, also
-    .gz .xz .zst), or a data set on the Hub, as NAME or NAME:CONFIG."""
+    .gz .xz .zst), or a data set on the Hub, as NAME, NAME:CONFIG or NAME:CONFIG@REVISION."""
     text_column: str = "text"
     """The column or key that holds the text."""
     corpus_license: list[str] | None = None
@@ -129,7 +129,8 @@ class HardwareArguments:
     compile: bool | None = None
     """Compile the model with torch.compile. The run starts later, and its steps are faster (benchmarks/README.md says
     by how much). On a CPU it needs a C++ compiler. Default: yes on a CPU that has one, for rows of up to 512 tokens
-    and a --budget of five minutes or more; 256 and fifteen minutes if the CPU does not compute in bfloat16. Else no."""
+    and at least five minutes by the clock (also without an end); 256 and fifteen minutes if the CPU does not compute in
+    bfloat16. Else no."""
     gradient_checkpointing: bool = False
     """Compute each layer again for its gradient instead of storing its values: slower, but needs less memory."""
     dataloader_num_workers: int | None = None

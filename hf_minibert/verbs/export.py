@@ -17,7 +17,8 @@ class Arguments:
     """Convert a checkpoint to the stock class that computes the same, to another format, or back."""
 
     model_name_or_path: str
-    """Folder or Hub name of a MiniBERT or MiniGPT, or of a BERT, EuroBERT, GPT-2 or Llama."""
+    """Folder or Hub name of a MiniBERT or MiniGPT (also `minibert-tiny` and `minigpt-tiny`, which travel with the
+    package), or of a BERT, EuroBERT, GPT-2, Llama, Qwen3, Arcee or Apertus."""
     output_dir: str
     """Folder to write. Of an earlier export there, what nobody has changed is replaced, and the rest kept."""
     to: str | None = None
@@ -33,7 +34,7 @@ class Arguments:
     """For onnx: also write a graph whose matrices are 8-bit numbers."""
     measure_on: str | None = None
     """For onnx with quantize: a file on which to measure the accuracy of both graphs. For a language model, any text;
-    for a classifier, a table with the columns text and label."""
+    for a classifier, a table with the columns text and label, and for pairs text_pair."""
 
     def __post_init__(self) -> None:
         if self.to is not None and self.to not in TARGETS:

@@ -1,8 +1,4 @@
-"""Publish a finished run on the Hugging Face Hub: model, code, tokenizer, model card and the record of the run.
-
-This needs a token with write access (``hf auth login``, or the environment variable ``HF_TOKEN``); --dry_run needs
-none.
-"""
+"""Publish a finished run on the Hugging Face Hub: model, code, tokenizer, model card and the record of the run."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,7 +9,10 @@ from hf_minibert.errors import UserError
 
 @dataclass(frozen=True, kw_only=True)
 class Arguments:
-    """Publish a finished run on the Hugging Face Hub, in one commit."""
+    """Publish a finished run on the Hugging Face Hub, in one commit.
+
+    Log in first with `hf auth login`, or set HF_TOKEN, with write access; --dry_run needs neither.
+    """
 
     model_name_or_path: str
     """Folder of the finished run."""

@@ -75,6 +75,7 @@ def test_an_encoder_computes_the_same_and_so_does_its_quantized_form_nearly(save
     [
         ("modern", {}, "llama"),
         pytest.param("modern", {"qk_norm": True}, "qwen3", marks=pytest.mark.slow),
+        pytest.param("modern", {"gated_mlp": False, "hidden_act": "relu2"}, "arcee", marks=pytest.mark.slow),
         pytest.param("classic", {}, "gpt2", marks=pytest.mark.slow),
     ],
 )

@@ -34,9 +34,10 @@ def test_a_server_attends_over_tokens_in_one_dimension(make_model, tokens, name)
     torch.testing.assert_close(states, make_model(name)(row).last_hidden_state, rtol=0, atol=1e-6)
 
 
+@pytest.mark.parametrize("gated", [True, False])
 @pytest.mark.parametrize("normalised", [False, True])
-def test_the_plan_for_several_devices_names_every_matrix_of_the_block(make_model, architecture, normalised):
-    model = make_model("MiniGPTForCausalLM", qk_norm=normalised)
+def test_the_plan_for_several_devices_names_every_matrix_of_the_block(make_model, architecture, normalised, gated):
+    model = make_model("MiniGPTForCausalLM", qk_norm=normalised, gated_mlp=gated)
     plan = model.config.base_model_tp_plan
     if architecture == "classic":  # GPT-2 has none either
         assert plan is None
