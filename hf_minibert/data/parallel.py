@@ -12,11 +12,13 @@ from pathlib import Path
 from typing import Any
 
 from hf_minibert.data.sources import COMPRESSIONS, TABLE_FORMATS
-from hf_minibert.data.splits import SPLITS, held_out, named, read_source
+from hf_minibert.data.splits import SPLITS, held_out, named, read_source, split_of
 from hf_minibert.data.tables import Table, listed, shown, text_lines
 from hf_minibert.errors import UserError
 
 Pair = tuple[str, str]
+Numbered = list[tuple[int, Pair]]
+"""Pairs, each with its line or its row."""
 
 TRANSLATION = "translation"
 """The column whose values are dictionaries of languages, as `datasets` has them."""
@@ -29,6 +31,8 @@ class Pairs:
 
     splits: dict[str, list[Pair]]
     """`train`, `eval` and perhaps `test`."""
+    rows: dict[str, list[int]]
+    """Of each pair of a split, its line or its row in its file."""
     languages: Pair
     """What the source and the target are called: the end of a file's name, or a column's name."""
     hub_id: str | None
@@ -83,7 +87,7 @@ def _parallel_files(path: Path) -> dict[str, dict[str, Path]]:
         compression = next((end for end in COMPRESSIONS if file.name.lower().endswith(end)), "")
         plain = file.name[: len(file.name) - len(compression)]
         stem, _, language = plain.rpartition(".")
-        if beginning is None and f".{language.lower()}" in TABLE_FORMATS:
+        if beginning is None and f".{language.lower()}" in TABLE_FORMATS and split_of(re.split(r"[._-]", stem)[0]):
             return {}
         if not stem or beginning not in (None, stem):
             continue
@@ -117,14 +121,14 @@ def _from_text(
         }
         not_read = sorted(path.name for path in Path(dataset).iterdir() if path not in read and path.name[0] != ".")
         notes += [f"not read: {listed(not_read)}"] if not_read else []
-    splits = {}
+    numbered = dict[str, Numbered]()
     for split, by_language in files.items():
         missing = [language for language in languages if language not in by_language]
         if missing:
             there = listed(path.name for path in by_language.values())
             raise UserError(f"{dataset} has no {split} file in {missing[0]}; it has {there}")
-        splits[split] = _read_lines(by_language[languages[0]], by_language[languages[1]], notes)
-    return _with_held_out(Pairs(splits, languages, None, notes), dataset)
+        numbered[split] = _read_lines(by_language[languages[0]], by_language[languages[1]], notes)
+    return _with_held_out(numbered, languages, None, notes, dataset)
 
 
 def _split_stems(folder: str, stems: list[str], beside: Mapping[str, str]) -> dict[str, str]:
@@ -170,7 +174,7 @@ def _directions(where: str, languages: Sequence[str], given: tuple[str | None, s
     return source or others[0], target or others[0]
 
 
-def _read_lines(source: Path, target: Path, notes: list[str]) -> list[Pair]:
+def _read_lines(source: Path, target: Path, notes: list[str]) -> Numbered:
     """The lines of two files as pairs; those without text on a side are left out, and counted in `notes`."""
     sides = [[line.removesuffix("\r").strip() for _, line in text_lines(path)] for path in (source, target)]
     for path, lines in zip((source, target), sides, strict=True):
@@ -181,11 +185,12 @@ def _read_lines(source: Path, target: Path, notes: list[str]) -> list[Pair]:
             f"{source} has {len(sides[0]):,} lines, but {target} has {len(sides[1]):,}; each line must be the "
             "translation of the same line of the other file"
         )
-    return _with_text(list(zip(*sides, strict=True)), f"{source} and {target.name}", notes)
+    pairs = list(enumerate(zip(*sides, strict=True), start=1))
+    return _with_text(pairs, f"{source} and {target.name}", notes)
 
 
-def _with_text(pairs: list[Pair], where: str, notes: list[str]) -> list[Pair]:
-    kept = [pair for pair in pairs if all(pair)]
+def _with_text(pairs: Numbered, where: str, notes: list[str]) -> Numbered:
+    kept = [(number, pair) for number, pair in pairs if all(pair)]
     if not kept:
         raise UserError(f"{where} have no pair with text on both sides")
     if len(kept) < len(pairs):
@@ -214,8 +219,8 @@ def _from_tables(dataset: str, beside: Mapping[str, str], given: tuple[str | Non
         )
     notes = [f"source: {languages[0]}, target: {languages[1]}"]
     notes += [f"not read: {listed(read.not_read)}"] if read.not_read else []
-    splits = {split: _rows(table, languages, notes) for split, table in read.tables.items()}
-    return _with_held_out(Pairs(splits, languages, read.hub_id, notes), dataset)
+    numbered = {split: _rows(table, languages, notes) for split, table in read.tables.items()}
+    return _with_held_out(numbered, languages, read.hub_id, notes, dataset)
 
 
 def _texts(table: Table, row: int, value: Any) -> Mapping[str, Any]:
@@ -227,7 +232,7 @@ def _texts(table: Table, row: int, value: Any) -> Mapping[str, Any]:
     return value
 
 
-def _rows(table: Table, languages: Pair, notes: list[str]) -> list[Pair]:
+def _rows(table: Table, languages: Pair, notes: list[str]) -> Numbered:
     """The pairs of a table."""
     sides: list[list[str]] = []
     for language in languages:
@@ -244,15 +249,20 @@ def _rows(table: Table, languages: Pair, notes: list[str]) -> list[Pair]:
                 raise UserError(f"{table.where(row)}: {language} is {shown(repr(value))}, not a text")
             values.append((value or "").strip())
         sides.append(values)
-    return _with_text(list(zip(*sides, strict=True)), table.name, notes)
+    pairs = list(zip(map(int, table.numbers), zip(*sides, strict=True), strict=True))
+    return _with_text(pairs, table.name, notes)
 
 
-def _with_held_out(pairs: Pairs, dataset: str) -> Pairs:
-    """Hold some training pairs out where there is no evaluation split, by the hash of the source."""
-    if "eval" not in pairs.splits:
-        train = pairs.splits.pop("train")
-        is_out = held_out([source for source, _ in train], dataset)
+def _with_held_out(
+    numbered: dict[str, Numbered], languages: Pair, hub_id: str | None, notes: list[str], dataset: str
+) -> Pairs:
+    """The pairs; without an evaluation split, some of the training pairs are held out, by the hash of the source."""
+    if "eval" not in numbered:
+        train = numbered.pop("train")
+        is_out = held_out([source for _, (source, _) in train], dataset)
         for split, wanted in (("train", False), ("eval", True)):
-            pairs.splits[split] = [pair for pair, out in zip(train, is_out, strict=True) if out == wanted]
-        pairs.notes.append("no evaluation split: a tenth of the training pairs is held out")
-    return pairs
+            numbered[split] = [pair for pair, out in zip(train, is_out, strict=True) if out == wanted]
+        notes.append("no evaluation split: a tenth of the training pairs is held out")
+    splits = {split: [pair for _, pair in pairs] for split, pairs in numbered.items()}
+    rows = {split: [number for number, _ in pairs] for split, pairs in numbered.items()}
+    return Pairs(splits, rows, languages, hub_id, notes)

@@ -13,7 +13,7 @@ import datasets
 from datasets import ClassLabel, Dataset
 
 from hf_minibert.data.bounded import DECOMPRESSORS
-from hf_minibert.data.documents import is_held_out
+from hf_minibert.data.documents import document_hash, is_held_out
 from hf_minibert.data.sources import as_path
 from hf_minibert.data.tables import (
     SUFFIXES,
@@ -30,8 +30,10 @@ from hf_minibert.errors import UserError
 
 logger = logging.getLogger(__name__)
 
-SPLITS = {"train": ("train",), "eval": ("validation", "valid", "dev", "val"), "test": ("test",)}
+SPLITS = {"train": ("train",), "eval": ("validation", "valid", "dev", "val", "eval"), "test": ("test",)}
 """The names of each split: of its file in a folder, without suffixes and in any case, or on the Hub."""
+SECRET = ("label_column", "answers_column")
+"""The options of columns that test splits often come without."""
 _PART = re.compile(r"(.*[._-])(?:part(?:[._-]\w+|\d+)|\d+-of-(\d+))")
 _HUB_NAME = re.compile(r"[A-Za-z0-9][\w.-]*(/[\w.-]+)?(:[\w.+-]+)?")
 
@@ -82,15 +84,32 @@ def choose_column(there: Sequence[str], where: str, option: str, usual: Sequence
 def held_out(texts: Sequence[str], source: str, *, fraction: float = 0.1) -> list[bool]:
     """Which examples to hold out where there is no evaluation split: by the hash of a text, so copies stay together.
 
+    Of a few texts, of which that would choose none or all, it is the one with the least hash.
+
     Raises:
-        UserError: all or none would be; the message names `source`.
+        UserError: they are all alike; the message names `source`.
     """
     chosen = [is_held_out(text, fraction) for text in texts]
     if all(chosen) or not any(chosen):
+        first = min(texts, key=document_hash)
+        chosen = [text == first for text in texts]
+    if all(chosen):
         raise UserError(
-            f"{source} has {len(texts):,} texts, {len(set(texts)):,} of them different: too few different ones to hold "
-            "some out (copies of a text stay together); give an evaluation split"
+            f"{source} has {len(texts):,} texts, 1 of them different: too few different ones to hold some out (copies "
+            "of a text stay together); give an evaluation split"
         )
+    return chosen
+
+
+def different_columns(chosen: dict[str, str]) -> dict[str, str]:
+    """The same columns.
+
+    Raises:
+        UserError: two options name one column.
+    """
+    for option, column in chosen.items():
+        if (other := next(each for each in chosen if chosen[each] == column)) != option:
+            raise UserError(f"{other} and {option} are both {column!r}; they are two columns")
     return chosen
 
 
@@ -122,7 +141,7 @@ def read_source(
             tell_files(files)
         if callable(columns):
             columns = columns(column_names(files["train"][0]), str(files["train"][0]))
-        tables = {split: _read_parts(parts, columns) for split, parts in files.items()}
+        tables = {split: _read_parts(parts, columns_of(split, columns)) for split, parts in files.items()}
         read = [path for parts in files.values() for path in parts]
     elif path.suffix.lower() in (*SUFFIXES, *DECOMPRESSORS) or not _HUB_NAME.fullmatch(source):
         raise UserError(f"dataset {source} does not exist; give a file, a folder, or the name of a data set on the Hub")
@@ -134,11 +153,19 @@ def read_source(
             columns = columns(rows.column_names, f"the {own} split of {source}")
         not_read += [loaded.pop(split)[0] for split in given if split in loaded]
         tables = {
-            split: table_of(rows, f"the {own} split of {source}", columns) for split, (own, rows) in loaded.items()
+            split: table_of(rows, f"the {own} split of {source}", columns_of(split, columns))
+            for split, (own, rows) in loaded.items()
         }
     for split, file in given.items():
         tables[split] = read_extra_file(file, columns, f"{split}_dataset")
     return Source(tables, hub_id, not_read, columns, [*read, *map(Path, given.values())])
+
+
+def columns_of(split: str, columns: Mapping[str, str]) -> Mapping[str, str]:
+    """The columns to read of a split of a folder or of the Hub: a test split may lack what is kept secret there."""
+    if split != "test":
+        return columns
+    return {option: MayLack(column) if option in SECRET else column for option, column in columns.items()}
 
 
 def named(eval_source: str | None, test_source: str | None) -> dict[str, str]:
@@ -175,7 +202,8 @@ def table_of(rows: Dataset, name: str, columns: Mapping[str, str]) -> Table:
     return Table(name, values, range(1, len(rows) + 1), class_names=names)
 
 
-def _split_of(name: str) -> str | None:
+def split_of(name: str) -> str | None:
+    """The split that a file's name, without its suffixes, or the Hub's name of a split means; None if none."""
     return next((split for split, names in SPLITS.items() if name.lower() in names), None)
 
 
@@ -198,15 +226,15 @@ def split_files(
     found, others = dict[str, list[tuple[str, Path]]](), list[Path]()
     for path in sorted(path for path in folder.iterdir() if not path.name.startswith(".")):
         stem, suffix = format_of(path, suffixes)
-        split = _split_of(re.split(r"[._-]", stem)[0])
+        split = split_of(re.split(r"[._-]", stem)[0])
         if suffix is None or split is None or split in beside or path.is_dir():
             others.append(path)
         else:
             found.setdefault(split, []).append((stem, path))
-    goes_on = not any(_split_of(stem) for stem, _ in found.get("train", []))
+    goes_on = not any(split_of(stem) for stem, _ in found.get("train", []))
     files = dict[str, list[Path]]()
     for split, candidates in found.items():
-        chosen = [one for one in candidates if _split_of(one[0])] or (candidates if goes_on else [])
+        chosen = [one for one in candidates if split_of(one[0])] or (candidates if goes_on else [])
         others += [path for one, path in candidates if (one, path) not in chosen]
         wholes = {None if (part := _PART.fullmatch(stem)) is None else part[1] for stem, _ in chosen}
         if len(chosen) > 1 and (not takes_parts or None in wholes or len(wholes) > 1):
@@ -229,7 +257,7 @@ def split_files(
 def tell_files(files: Mapping[str, Sequence[Path]]) -> None:
     """Say which files are read for the splits whose names go on."""
     for split, parts in files.items():
-        if not _split_of(parts[0].name.partition(".")[0]):
+        if not split_of(parts[0].name.partition(".")[0]):
             logger.info("%s: %s", split, listed(path.name for path in parts))
 
 
@@ -260,7 +288,7 @@ def read_hub(name: str) -> tuple[dict[str, tuple[str, Dataset]], list[str]]:
         raise UserError(f"dataset {name!r} is neither a path nor a data set that the Hub gives: {reason}") from error
     found, not_read = dict[str, str](), list[str]()
     for each in loaded:
-        split = _split_of(each)
+        split = split_of(each)
         if split is None:
             not_read.append(each)
         elif split in found:

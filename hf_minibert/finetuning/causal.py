@@ -59,7 +59,7 @@ class LanguageModelTrainer(DurableTrainer):
         own = whole(self.model)
         assert isinstance(own, MiniGPTForCausalLM)
         batch = self._prepare_inputs(inputs)
-        with torch.no_grad(), self.compute_loss_context_manager():
+        with torch.no_grad(), self.accelerator.autocast():
             states = own.model(batch["input_ids"], position_ids=batch["position_ids"], use_cache=False)[0]
             targets = next_token_labels(batch["labels"])
             losses = chunked_losses(states.flatten(0, 1), own.lm_head, targets.flatten()).view_as(targets)

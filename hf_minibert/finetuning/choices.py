@@ -334,7 +334,7 @@ class _Form:
             labels.append(table.columns[self._chosen["label_column"]][index])
         if is_train:
             self._are_choices = self._labels_are_choices(table.name, labels, rows, names_of)
-            numbers = [_number(label) for label in labels]
+            numbers = [_number(_without_fraction(label)) for label in labels]
             # No name, number or letter goes beyond the last choice, which the number of choices would do from 0 on.
             is_beyond = any(number == len(row["choices"]) for number, row in zip(numbers, rows, strict=True))
             self._first_number = int(is_beyond and not {0, None} & set(numbers) and not self._are_choices)
@@ -399,8 +399,8 @@ class _Form:
             return _letter(text)
         if isinstance(text, str) and list(choices).count(text) == 1:
             return list(choices).index(text)
-        if isinstance(text, str) and re.fullmatch(r"[0-9]{1,3}\.0+", text):  # of a column of floats
-            return self._place(float(text), choices, names, where)
+        if (whole := _without_fraction(text)) != text:
+            return self._place(whole, choices, names, where)
         raise UserError(
             f"{where}: the label {shown(repr(label))} is none of the {len(choices)} choices; give a number from 0 on, "
             "a letter, or the choice itself"
@@ -409,6 +409,11 @@ class _Form:
 
 def _letter(text: str) -> int:
     return _LETTERS.index(text.upper())
+
+
+def _without_fraction(label: Any) -> Any:
+    """1.0, which a column of floats has in place of 1, as a number where it is text; all else as it is."""
+    return float(label) if isinstance(label, str) and re.fullmatch(r"\s*[0-9]{1,3}\.0+\s*", label) else label
 
 
 def _number(label: Any) -> int | None:

@@ -24,6 +24,7 @@ from hf_minibert.data.splits import (
     Choice,
     Source,
     choose_column,
+    different_columns,
     held_out,
     named,
     read_extra_file,
@@ -199,8 +200,12 @@ def choose_columns(there: Sequence[str], where: str, given: dict[str, str | None
     for option, column in in_sentences.items():
         if column not in there:
             raise missing_column(where, option, column, there)
+    taken = {*chosen.values(), *in_sentences.values()}
     if "label_column" not in chosen:
-        chosen["label_column"] = choose_column(there, where, "label_column", LABEL_COLUMNS)
+        others = [name for name in there if name not in taken]  # a label that the text holds would teach nothing
+        chosen["label_column"] = choose_column(others, where, "label_column", LABEL_COLUMNS)
+    elif chosen["label_column"] in in_sentences.values():
+        raise UserError(f"label_column {chosen['label_column']!r} also stands in the text; take it out of the sentence")
     free = [name for name in there if name not in chosen.values()]
     is_named = chosen.keys() | {option.partition(":")[0] for option in in_sentences}
     if not is_named & {"text_column", "text_pair_column"}:
@@ -212,10 +217,7 @@ def choose_columns(there: Sequence[str], where: str, given: dict[str, str | None
             chosen |= {"text_column": own[pairs[0][0]], "text_pair_column": own[pairs[0][1]]}
     if "text_column" not in is_named | chosen.keys():
         chosen["text_column"] = choose_column(there, where, "text_column", TEXT_COLUMNS)
-    for option, column in chosen.items():
-        if (other := next(each for each in chosen if chosen[each] == column)) != option:
-            raise UserError(f"{other} and {option} are both {column!r}; they are two columns")
-    return chosen | in_sentences
+    return different_columns(chosen) | in_sentences
 
 
 _IN_BRACES = re.compile(r"\{([^{}]+)\}")

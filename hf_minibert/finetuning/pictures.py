@@ -52,7 +52,8 @@ def draw_confusion(path: Path, true: NDArray[Any], said: NDArray[Any], labels: l
         labels: the name of every class id.
     """
     drawn = _commonest(np.bincount(true, minlength=len(labels)))
-    counts = confusion_matrix(true, said, labels=np.arange(len(labels)))[np.ix_(drawn, drawn)]
+    among = np.isin(true, drawn) & np.isin(said, drawn)  # a matrix of all labels may not fit into memory
+    counts = confusion_matrix(true[among], said[among], labels=drawn)
     shares = counts / np.maximum(np.bincount(true, minlength=len(labels))[drawn, None], 1)
     names = [_written(labels[place]) for place in drawn]
     side = max(3.2, 1.6 + 0.38 * len(names))

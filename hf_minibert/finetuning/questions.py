@@ -12,7 +12,7 @@ from typing import Any
 
 from datasets import Dataset, Features, List, Value
 
-from hf_minibert.data.splits import SPLITS, choose_column, held_out, read_source
+from hf_minibert.data.splits import SPLITS, choose_column, different_columns, held_out, read_source
 from hf_minibert.data.tables import MayLack, Table, listed, shown
 from hf_minibert.errors import UserError
 
@@ -88,7 +88,7 @@ def load_questions(
         if PARAGRAPHS in there and not {name for name, _ in given.values()} & set(there):
             return {"context_column": PARAGRAPHS}
         chosen = {option: name or choose_column(there, where, option, usual) for option, (name, usual) in given.items()}
-        return chosen | {name: MayLack(name) for name in (ID, ANSWER_START, IS_IMPOSSIBLE)}
+        return different_columns(chosen) | {name: MayLack(name) for name in (ID, ANSWER_START, IS_IMPOSSIBLE)}
 
     if source == "builtin":
         raise UserError("there is no builtin data with questions; give a file, a folder or a name on the Hub")
@@ -159,6 +159,8 @@ def _questions(table: Table, columns: Mapping[str, str]) -> Iterator[tuple[str, 
         for index, (name, start, mark, question, context, answers) in enumerate(each):
             if _is_impossible(mark, table.where(index), may_be_text=True):
                 answers = []  # those that stand there are only plausible
+            elif isinstance(answers, str) and not answers.strip():
+                answers = []  # an empty cell
             elif start is not None and isinstance(answers, str | list):
                 answers = _with_start(answers, start)
             yield table.where(index), int(table.numbers[index]), name, question, context, answers

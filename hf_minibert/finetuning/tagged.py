@@ -15,7 +15,16 @@ from datasets import Dataset
 
 from hf_minibert.data import conll
 from hf_minibert.data.labels import require_different
-from hf_minibert.data.splits import Source, choose_column, held_out, named, read_source, split_files, tell_files
+from hf_minibert.data.splits import (
+    Source,
+    choose_column,
+    different_columns,
+    held_out,
+    named,
+    read_source,
+    split_files,
+    tell_files,
+)
 from hf_minibert.data.tables import SUFFIXES, Table, format_of, listed, shown
 from hf_minibert.errors import UserError
 
@@ -72,6 +81,10 @@ def load_tagged(
     require_different(label_names or ())
     read = _read(source, eval_source, test_source, words_column, tags_column)
     notes = [f"not read: {listed(read.not_read)}"] if read.not_read else []
+    if "test" in read.tables and _lacks_tags(read.tables["test"], read.columns["label_column"]):
+        if test_source is not None:
+            raise UserError(f"test_dataset {test_source} has no tags, only -1 or none; leave it out")
+        notes.append(f"not measured: {read.tables.pop('test').name}, which has no tags, only -1 or none")
     sentences = {split: _sentences(table, read.columns, label_names) for split, table in read.tables.items()}
     if read.columns["text_column"] not in (words_column, conll.WORDS, WORD_COLUMNS[0]) or (
         read.columns["label_column"] not in (tags_column, conll.TAGS, TAG_COLUMNS[0])
@@ -105,7 +118,7 @@ def load_tagged(
                     "others as B-PER; write those of both alike"
                 )
             some[:] = [(words, to_iob2(tags), place) for words, tags, place in some]
-    labels = label_order({tag for _, tags, _ in sentences["train"] for tag in tags}, scheme)
+    labels = label_order({tag for _, tags, _ in sentences["train"] for tag in tags}, scheme, label_names)
     if scheme is not None:
         read_as = "" if scheme == "IOB2" else ", read as IOB2"
         notes.append(f"tags: {scheme}{read_as}, entities: {listed(types_of(labels))}")
@@ -129,10 +142,12 @@ def _read(
     """The tables of every split."""
 
     def choose(there: Sequence[str], where: str) -> Mapping[str, str]:
-        return {
-            "text_column": words_column or choose_column(there, where, "text_column", WORD_COLUMNS),
-            "label_column": tags_column or choose_column(there, where, "label_column", TAG_COLUMNS),
-        }
+        return different_columns(
+            {
+                "text_column": words_column or choose_column(there, where, "text_column", WORD_COLUMNS),
+                "label_column": tags_column or choose_column(there, where, "label_column", TAG_COLUMNS),
+            }
+        )
 
     if source == "builtin":
         raise UserError("there is no builtin data with tags; give a file, a folder or a name on the Hub with --dataset")
@@ -158,13 +173,19 @@ def _read(
     tell_files({split: [file] for split, file in files.items()} if path.is_dir() else {})
     for split, name in given.items():
         files[split] = Path(name)
-    columns = {"text_column": words_column or conll.WORDS, "label_column": tags_column or conll.TAGS}
+    columns = different_columns({"text_column": words_column or conll.WORDS, "label_column": tags_column or conll.TAGS})
     tables = dict[str, Table]()
     for split, file in files.items():
         if not conll.is_conll(file):
             raise UserError(f"{file} is no CoNLL file, but another split is one; give all in one form")
         tables[split] = conll.read_conll(file, columns)
     return Source(tables, None, not_read, columns)
+
+
+def _lacks_tags(table: Table, column: str) -> bool:
+    """Whether no word of a table has a tag, as where those of a test split are kept secret."""
+    found = table.columns[column]
+    return all(tags is None or (isinstance(tags, list) and {*map(str, tags)} == {"-1"}) for tags in found)
 
 
 Sentence = tuple[list[str], list[str], int]
@@ -174,7 +195,8 @@ Sentence = tuple[list[str], list[str], int]
 def _sentences(table: Table, columns: Mapping[str, str], label_names: list[str] | None) -> list[Sentence]:
     """The sentences that have words; raises a UserError for what is no list of words and as many tags."""
     words_of, tags_of = table.columns[columns["text_column"]], table.columns[columns["label_column"]]
-    names = label_names or table.class_names.get(columns["label_column"])
+    typed = table.class_names.get(columns["label_column"])
+    names = label_names or typed
     found = list[Sentence]()
     for index, (words, tags) in enumerate(zip(words_of, tags_of, strict=True)):
         for option, values in (("text_column", words), ("label_column", tags)):
@@ -192,17 +214,17 @@ def _sentences(table: Table, columns: Mapping[str, str], label_names: list[str] 
             if not isinstance(word, str) or not word.strip():
                 raise UserError(f"{table.where(index)} has the word {shown(repr(word))}; a word is a visible text")
         if words:
-            found.append((words, [_tag(table, index, tag, names) for tag in tags], index))
+            found.append((words, [_tag(table, index, tag, names, typed is not None) for tag in tags], index))
     return found
 
 
-def _tag(table: Table, index: int, value: object, names: list[str] | None) -> str:
-    """A tag as text; a class id by its name."""
+def _tag(table: Table, index: int, value: object, names: list[str] | None, is_typed: bool) -> str:
+    """A tag as text; a class id by its name. In a column whose type has names, every number is a class id."""
     is_id = isinstance(value, int) and not isinstance(value, bool)
     text = value.strip() if isinstance(value, str) else str(value)
     if not (is_id or isinstance(value, str)) or not text:
         raise UserError(f"{table.where(index)} has the tag {shown(repr(value))}; a tag is a text or a class id")
-    if names is not None and text in names:
+    if names is not None and text in names and not (is_id and is_typed):
         return text
     if is_id or _NUMBER.fullmatch(text):
         if names is None:
@@ -295,10 +317,13 @@ def to_iob2(tags: Sequence[str]) -> list[str]:
     return found
 
 
-def label_order(there: set[str], scheme: str | None) -> list[str]:
-    """All labels that a model needs, in the order of their class ids: of entities O, then B- and I- of each type."""
+def label_order(there: set[str], scheme: str | None, given: list[str] | None = None) -> list[str]:
+    """All labels that a model needs, in the order of their class ids: of entities O, then B- and I- of each type.
+
+    Of other tags, the order of the names that the user gives.
+    """
     if scheme is None:
-        return sorted(there)
+        return sorted(there) if given is None else [name for name in given if name in there]
     types = sorted({tag[2:] for tag in there if tag != OUTSIDE})
     return [OUTSIDE, *(f"{prefix}-{kind}" for kind in types for prefix in "BI")]
 

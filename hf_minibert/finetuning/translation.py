@@ -132,7 +132,9 @@ class Translation(Task):
         )
         self.languages = read.languages
         splits = {
-            split: Dataset.from_dict({"source": [pair[0] for pair in pairs], "target": [pair[1] for pair in pairs]})
+            split: Dataset.from_dict(
+                {"row": read.rows[split], "source": [pair[0] for pair in pairs], "target": [pair[1] for pair in pairs]}
+            )
             for split, pairs in read.splits.items()
         }
         return TaskData(name=arguments.dataset, hub_id=read.hub_id, splits=splits, notes=read.notes)
@@ -235,7 +237,7 @@ class Translation(Task):
             lengths = [max(map(len, both)) for both in zip(sources["input_ids"], labels, strict=True)]
             return {**sources, "labels": labels, "length": lengths}
 
-        found = examples.map(rows, batched=True, remove_columns=["source", "target"], desc="tokenizing")
+        found = examples.map(rows, batched=True, remove_columns=examples.column_names, desc="tokenizing")
         too_long = sum(length > max_length for length in found["length"])
         if split == "train":
             found = found.filter(lambda length: length <= max_length, input_columns="length")
@@ -294,7 +296,7 @@ class Translation(Task):
     # ---- the result
 
     def predictions(self, split: str) -> Iterator[dict[str, Any]]:
-        """The source, the target and the translation of each pair."""
+        """Of each pair the place in its file, the source, the target and the translation."""
         for pair, translation in zip(self.examples[split], self.translations[split], strict=True):
             yield {**pair, "prediction": translation}
 

@@ -45,9 +45,10 @@ class Unfinished:
         return [self.of_seed(int(number)) for number in numbers if number.isdecimal()]
 
     def outcome(self) -> dict[str, Any] | None:
-        """What `finish` noted of a seed; None if it is not finished."""
+        """What `finish` noted of a seed; None if it is not finished, or its best weights are not whole any more."""
         try:
-            return dict(json.loads((self.folder / OUTCOME).read_text(encoding="utf-8")))
+            found = dict(json.loads((self.folder / OUTCOME).read_text(encoding="utf-8")))
+            return found if self._is_whole(self.folder / found["best"]) else None
         except DAMAGED:
             return None
 

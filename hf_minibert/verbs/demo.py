@@ -10,8 +10,7 @@ from hf_minibert.errors import UserError
 
 @dataclass(kw_only=True)
 class Arguments:
-    """Try a checkpoint in the browser: masked words, texts that go on, labels, entities, answers,
-    translations, attention.
+    """Try a checkpoint in the browser: masked words, texts that go on, labels, entities, answers, and more.
 
     The page has a tab for each thing that the checkpoint's head can do. It needs the extra `demo`, which is Gradio.
     With --static a smaller page is written, which any server of files shows, since it computes in the browser.

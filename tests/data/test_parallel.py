@@ -146,3 +146,15 @@ def test_a_value_that_is_no_text(tmp_path: Path) -> None:
     path.write_text('{"translation": {"en": "a", "de": "b"}}\n{"translation": {"en": "a"}}\n')
     with pytest.raises(UserError, match="line 2 has no de; it has en"):
         read_pairs(str(path), source_lang="en")
+
+
+def test_each_pair_knows_its_line_or_its_row(tmp_path: Path) -> None:
+    write_text(tmp_path, "train", [("a", "x"), ("", "y"), ("c", "z"), ("d", "w")])
+    write_text(tmp_path, "val", [("", "x"), ("b", "y")])
+    (tmp_path / "dataset_info.json").write_text("{}")  # which is no table of a split
+    read = read_pairs(str(tmp_path), source_lang="en")
+    assert read.rows == {"train": [1, 3, 4], "eval": [2]}
+    assert "not read: dataset_info.json" in read.notes
+    (tmp_path / "t.csv").write_text("source,target\na,x\n,y\nc,z\n")
+    table = str(tmp_path / "t.csv")
+    assert read_pairs(table, eval_dataset=table).rows == {"train": [2, 4], "eval": [2, 4]}

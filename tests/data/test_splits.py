@@ -32,7 +32,7 @@ def error_of(folder: Path) -> str:
     "others",
     [
         ("train.old.csv", "train.csv.bak", "my train.csv", "train.txt", "README.md", "training.csv"),
-        ("TRAIN.OLD.CSV", "eval.csv", "train-00000-of-00001.parquet", "train"),
+        ("TRAIN.OLD.CSV", "evals.csv", "train-00000-of-00001.parquet", "train"),
     ],
 )
 def test_the_file_of_a_split_has_its_name_and_all_others_are_told(tmp_path: Path, others: tuple[str, ...]) -> None:

@@ -118,6 +118,18 @@ def test_a_label_is_a_number_a_letter_or_the_choice(tmp_path: Path, label: Any) 
     assert task_of(tmp_path).read().splits["eval"]["label"][:] == [0]
 
 
+@pytest.mark.parametrize("label", ["{}", "{}.0"])
+def test_numbers_from_one_on_are_so_also_as_a_table_of_floats_writes_them(tmp_path: Path, label: str) -> None:
+    for split in ("train", "dev"):
+        write(
+            tmp_path / f"{split}.jsonl",
+            lambda question, choices, right: plain(question, choices, right) | {"answer": label.format(right + 1)},
+        )
+    data = task_of(tmp_path).read()
+    assert data.splits["eval"]["label"][:] == [right for _, _, right in ASKED]
+    assert "labels count from 1" in data.notes[0]
+
+
 def test_labels_that_are_choices_are_no_numbers_of_others(tmp_path: Path) -> None:
     """Also where some of them could be: of 1, 2, 3 the label "2" is the second."""
     asked = [("3 - 1", ["1", "2", "3"], "2"), ("6 * 7", ["40", "41", "42"], "42"), ("1 - 1", ["1", "b", "0"], "b")]

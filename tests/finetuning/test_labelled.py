@@ -440,11 +440,35 @@ def test_an_empty_text_is_a_text(tmp_path):
         assert ("", 0) in rows_of(data.train, data.eval)
 
 
-def test_too_few_different_texts_to_hold_some_out(tmp_path):
-    texts = [text for text in (f"text {number}" for number in range(50)) if document_hash(text) > 2**64 // 10][:2]
-    rows = [{"text": text, "label": label} for label, text in enumerate(texts)]
-    message = error_of(write(tmp_path / "rows.jsonl", rows * 1_000))
-    assert "has 2,000 texts, 2 of them different: too few different ones to hold some out" in message
+def test_of_a_few_texts_one_is_held_out_with_its_copies(tmp_path):
+    texts = [text for text in (f"text {number}" for number in range(50)) if document_hash(text) > 2**64 // 10][:5]
+    rows = [{"text": text, "label": "ab"[number % 2]} for number, text in enumerate(texts)]
+    data = load_labelled(write(tmp_path / "rows.jsonl", rows * 2))
+    assert data.eval["text"][:] == [min(texts, key=document_hash)] * 2
+    assert len(data.train) == 8
+    message = error_of(write(tmp_path / "rows.jsonl", [rows[0], rows[0] | {"label": "b"}] * 1_000))
+    assert "has 2,000 texts, 1 of them different: too few different ones to hold some out" in message
+
+
+def test_a_test_file_without_a_column_of_labels_is_not_measured(tmp_path):
+    for split in ("train", "eval"):
+        write(tmp_path / f"{split}.csv", labelled_rows(["a", "b"]))
+    (tmp_path / "test.csv").write_text("text\none\ntwo\n")
+    data = load_labelled(str(tmp_path))
+    assert data.test is None
+    assert len(data.eval) == len(data.train)
+    assert f"not measured: {tmp_path / 'test.csv'}, which has no labels" in data.notes[0]
+    named = error_of(str(tmp_path), test_source=str(tmp_path / "test.csv"))
+    assert "test.csv has no column 'label'" in named
+
+
+def test_a_column_in_the_text_is_no_label(tmp_path):
+    rows = [{"question": f"Who {n}?", "answer": f"me {n % 3}", "is_right": n % 2} for n in range(40)]
+    source = write(tmp_path / "rows.jsonl", rows)
+    asked = {"eval_source": source, "text_column": "{question} {answer}"}
+    assert "has no column 'label'; it has is_right" in error_of(source, **asked)
+    assert "label_column 'answer' also stands in the text" in error_of(source, label_column="answer", **asked)
+    assert load_labelled(source, label_column="is_right", **asked).labels == ["0", "1"]
 
 
 # ---------------------------------------------------------------- what a person sees

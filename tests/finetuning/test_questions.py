@@ -156,6 +156,21 @@ def test_a_question_of_a_table_may_be_marked_as_one_without_an_answer(
             load_questions(str(tmp_path))
 
 
+@pytest.mark.parametrize("place", ["", ",answer_start"])
+def test_an_empty_cell_is_no_answer(tmp_path: Path, place: str) -> None:
+    gap = "," if place else ""
+    rows = [
+        f"question,context,answer{place}",
+        f"Who?,The king saw it.,king{gap and ',4'}",
+        f"Who else?,The king.,{gap}",
+    ]
+    for name in ("train", "dev"):
+        (tmp_path / f"{name}.csv").write_text("\n".join(rows) + "\n")
+    data = load_questions(str(tmp_path))
+    assert data.splits["eval"]["answers"][:] == [["king"], []]
+    assert data.may_lack
+
+
 def test_other_columns_and_no_ids(tmp_path: Path) -> None:
     rows = [{"query": "Where?", "passage": ONE, "answer": "Zürich", "nr": number} for number in range(2)]
     for name in ("train", "dev"):

@@ -102,6 +102,26 @@ def test_several_seeds_stopped_between_and_within(
     assert (folder / "model.safetensors").read_bytes() == (Path(alone.output_dir) / "model.safetensors").read_bytes()
 
 
+def test_a_seed_whose_weights_were_damaged_is_trained_again(
+    arguments: FinetuneArguments, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    many = replace(arguments, seeds=2, best_metric="loss")
+    with pytest.MonkeyPatch.context() as patch:
+        stop_at(7, 2, patch)
+        assert finetune(many) == 143
+    (weights,) = (tmp_path / "out" / UNFINISHED / "seed-42").glob("checkpoint-*/model.safetensors")
+    content = bytearray(weights.read_bytes())
+    content[-1] ^= 64
+    weights.write_bytes(content)
+    capsys.readouterr()
+    assert finetune(replace(many, resume=True)) == 0
+    assert "seed 42, 1 of 2" in capsys.readouterr().out
+    whole = replace(many, output_dir=str(tmp_path / "whole"))
+    assert finetune(whole) == 0
+    results = [json.loads((tmp_path / name / "results.json").read_text()) for name in ("out", "whole")]
+    assert results[0]["seeds"] == results[1]["seeds"]
+
+
 def test_it_ends_early_and_keeps_the_best(arguments: FinetuneArguments, tmp_path: Path) -> None:
     """At a rate that overfits, the loss is best after some epochs; none of the later ones counts."""
     eager = replace(arguments, best_metric="loss", learning_rate=3e-3, num_train_epochs=30, early_stopping_patience=2)

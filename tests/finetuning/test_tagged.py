@@ -216,6 +216,11 @@ WRONG: dict[str, tuple[dict[str, str], dict[str, Any], str]] = {
     "builtin": ({}, {"source": "builtin"}, "no builtin data with tags"),
     "nothing there": ({}, {"source": "nowhere.conll"}, "nowhere.conll does not exist or is no file"),
     "too few": ({"train.conll": "a B-X\nb O\n"}, {}, "too few different"),
+    "one column for both": (
+        {"train.conll": "a B-X\nb O\n"},
+        {"words_column": "1", "tags_column": "1"},
+        "text_column and label_column are both '1'; they are two columns",
+    ),
     "empty": ({"train.conll": ""}, {}, "is empty"),
 }
 
@@ -235,3 +240,33 @@ def test_a_file_of_unknown_form_says_what_it_may_be_called(tmp_path: Path) -> No
     (tmp_path / "eng.train").write_text("EU I-ORG\nrejects O\n")
     with pytest.raises(UserError, match=r"eng.train is none of .conll, .*; a file with a word a line may be called \*"):
         load_tagged(str(tmp_path / "eng.train"))
+
+
+def test_class_ids_mean_the_names_of_the_column_also_where_these_are_numbers(tmp_path: Path) -> None:
+    names = ["1", "2", "3"]
+    sentences = [([f"word {at}"], [tag]) for at, tag in enumerate(names)]
+    for split in ("train", "dev"):
+        write(tmp_path / f"{split}.parquet", sentences, names=names)
+    data = load_tagged(str(tmp_path))
+    assert [data.labels[tag] for (tag,) in data.splits["train"]["tags"]] == names
+
+
+def test_plain_tags_have_the_order_of_the_names_that_are_given(tmp_path: Path) -> None:
+    for split in ("train", "dev"):
+        (tmp_path / f"{split}.jsonl").write_text('{"tokens": ["a", "b", "c"], "tags": [0, 2, 1]}\n')
+    data = load_tagged(str(tmp_path), label_names=["NOUN", "ADJ", "VERB"])
+    assert data.labels == ["NOUN", "ADJ", "VERB"]
+    assert data.splits["train"]["tags"][:] == [[0, 2, 1]]
+
+
+@pytest.mark.parametrize("row", ['{"tokens": ["a", "b"]}', '{"tokens": ["a", "b"], "tags": [-1, -1]}'])
+def test_a_test_split_whose_tags_are_secret_is_not_measured(tmp_path: Path, row: str) -> None:
+    for split in ("train", "dev"):
+        (tmp_path / f"{split}.jsonl").write_text('{"tokens": ["a", "b"], "tags": [0, 1]}\n')
+    (tmp_path / "test.jsonl").write_text(row + "\n")
+    data = load_tagged(str(tmp_path), label_names=["O", "B-X"])
+    assert "test" not in data.splits
+    assert f"not measured: {tmp_path / 'test.jsonl'}, which has no tags, only -1 or none" in data.notes
+    named = str(tmp_path / "test.jsonl")
+    with pytest.raises(UserError, match="test_dataset .* has no tags|has no column 'tags'"):
+        load_tagged(str(tmp_path), test_source=named, label_names=["O", "B-X"])

@@ -1,5 +1,6 @@
 """Text classification end to end: pairs, several labels, numbers, weights of labels, and where models come from."""
 
+import itertools
 import json
 import re
 import shutil
@@ -20,6 +21,7 @@ from transformers import (
     AutoTokenizer,
     BertConfig,
     BertForMaskedLM,
+    BertForSequenceClassification,
     EvalPrediction,
     GPT2Config,
     GPT2LMHeadModel,
@@ -36,6 +38,7 @@ from hf_minibert.finetuning import finetune as finetune_module
 from hf_minibert.finetuning import run as run_module
 from hf_minibert.finetuning.arguments import FinetuneArguments
 from hf_minibert.finetuning.finetune import finetune
+from hf_minibert.finetuning.pictures import draw_confusion
 from hf_minibert.finetuning.run import usual_epochs
 from hf_minibert.finetuning.start import from_checkpoint, from_preset, pooling_fields
 from hf_minibert.finetuning.task import TaskData
@@ -362,6 +365,54 @@ def test_new_weights_and_stock_models(tmp_path: Path, models: Path) -> None:
     results = json.loads((tmp_path / "new" / "results.json").read_text())
     assert (results["base_model"], results["from_scratch"]) == ("minibert-tiny", True)
     assert "trained from new weights for" in (tmp_path / "new" / "README.md").read_text()
+
+
+def test_numbers_that_are_all_alike_choose_no_epoch_by_a_correlation(
+    models: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    rows = [{"text": text, "score": place / 7 if place < 40 else 2.5} for place, text in enumerate(TEXTS)]
+    arguments = asked(models, tmp_path, rows, problem_type="regression", num_train_epochs=2)
+    with pytest.raises(UserError, match="best_metric pearson: the numbers of the evaluation split are all alike"):
+        finetune(replace(arguments, best_metric="pearson"))
+    assert finetune(arguments) == 0
+    assert "are all alike, so that correlations with them are 0: the mean squared error" in capsys.readouterr().out
+    lines = [json.loads(line) for line in (tmp_path / "out" / "metrics.jsonl").read_text().splitlines()]
+    errors = [line["eval_mse"] for line in lines if "eval_mse" in line]
+    results = json.loads((tmp_path / "out" / "results.json").read_text())
+    assert results["metrics"]["eval_mse"] == pytest.approx(min(errors), rel=1e-4)
+
+
+def test_the_best_constant_labels_are_found_by_counting(models: Path, tmp_path: Path) -> None:
+    task = TextClassification(asked(models, tmp_path, KINDS["several"]))
+    data = task.read()
+    true = np.array([[one in labels for one in range(3)] for labels in data.splits["eval"]["label"]], dtype=int)
+    tried = [
+        metrics.multi_label_scores(true, np.tile(said, (len(true), 1)))["micro_f1"]
+        for said in itertools.product((0, 1), repeat=3)
+    ]
+    assert task.baselines(data.splits) == {"constant_micro_f1": pytest.approx(max(tried))}
+
+
+def test_the_picture_of_very_many_labels_needs_little_memory(tmp_path: Path) -> None:
+    """A matrix of all labels would take 80 GB."""
+    labels = [f"label {number}" for number in range(100_000)]
+    true, said = np.arange(200) % 50, np.arange(200) % 60 * 1_000
+    draw_confusion(tmp_path / "picture.png", true, said, labels)
+    assert (tmp_path / "picture.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_a_stock_classifier_that_does_not_say_its_kind_goes_on(models: Path, tmp_path: Path) -> None:
+    tokenizer = load_tokenizer(REPOSITORY / "tokenizer")
+    shape = {"vocab_size": len(tokenizer), "intermediate_size": 64, "hidden_act": "gelu", **SMALL}
+    bert = BertForSequenceClassification(BertConfig(**shape, id2label=dict(enumerate(sorted(COLORS)))))
+    assert bert.config.problem_type is None
+    bert.save_pretrained(tmp_path / "bert")
+    tokenizer.save_pretrained(tmp_path / "bert")
+    assert finetune(asked(models, tmp_path, KINDS["single"], model_name_or_path=str(tmp_path / "bert"))) == 0
+    with pytest.raises(UserError, match="tells blue, green, red apart already, but the data has numbers to predict"):
+        finetune(
+            asked(models, tmp_path, KINDS["number"], model_name_or_path=str(tmp_path / "bert"), output_dir="elsewhere")
+        )
 
 
 def test_decoders_read_two_texts_with_an_end_between_them() -> None:
