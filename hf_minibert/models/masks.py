@@ -19,6 +19,7 @@ from transformers.masking_utils import (
     find_packed_sequence_indices,
     packed_sequence_mask_function,
 )
+from transformers.utils.generic import is_flash_attention_requested
 
 from .configuration_transformer import TransformerConfig
 
@@ -98,13 +99,14 @@ def causal_mask(
     """
     if packed is not None and not getattr(config, "is_causal", True):  # a decoder that is asked to see later tokens
         return bidirectional_mask(config, hidden_states, attention_mask, packed)
-    is_alone = attention_mask is None and cache is None
-    if packed is not None and is_alone and config._attn_implementation in BY_INDEX:
+    if packed is not None and attention_mask is None and cache is None:  # transformers would wait for a GPU
+        if is_flash_attention_requested(config):
+            return None  # it is told where documents end
         documents = documents_of(packed.expand(hidden_states.shape[0], -1))
-        if documents is not None:
-            limit = and_masks(causal_mask_function, packed_sequence_mask_function(documents))
-            return mask_by_index(limit, hidden_states)
-        packed = None
+        limit = None if documents is None else packed_sequence_mask_function(documents)
+        if limit is not None and config._attn_implementation in BY_INDEX:
+            return mask_by_index(and_masks(causal_mask_function, limit), hidden_states)
+        return create_causal_mask(config, hidden_states, None, None, None, and_mask_function=limit)
     return create_causal_mask(config, hidden_states, attention_mask, cache, packed)
 
 

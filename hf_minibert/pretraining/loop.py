@@ -29,6 +29,7 @@ from hf_minibert.evaluation.held_out import evaluate
 from hf_minibert.files import CARD, Manifest, disk_errors, write_json
 from hf_minibert.hub.card import write_card
 from hf_minibert.models.losses import IGNORE_INDEX
+from hf_minibert.models.modeling_transformer import document_bounds
 from hf_minibert.output_folder import move_into, staged_folder
 from hf_minibert.presets import PretrainingModel
 from hf_minibert.pretraining.arguments import PretrainArguments
@@ -256,17 +257,23 @@ class Pretraining:
                     line["utilisation"] = line["tokens_per_second"] / self.tokens_per_second_limit
                     line["skipped_steps"] = state.skipped_steps_in_all
                     self.log.write(state, line)
+                if progress >= 1:  # now the device has done all of it
+                    state.seconds, state.training_seconds = share_seconds(clock, self.backend)
                 bar.show(progress, state, line, held_out)
-                clock.pause()
                 is_milestone = is_due(state.step, arguments.eval_steps, ends_part(state, before, progress))
                 may_pause = arguments.eval_steps is not None or has_time_to_pause(state, self.end)
-                if (is_milestone and may_pause) or progress >= 1:
-                    held_out = self.measure()
-                    bar.show(progress, state, line, held_out)
+                measures = (is_milestone and may_pause) or progress >= 1
                 is_late = state.seconds - saved >= SECONDS_BETWEEN_SAVES
                 is_last = stop.agreed or progress >= 1
                 falls_next = is_trapezoid and before < 1 - DECAY_SHARE <= progress
-                if is_due(state.step, arguments.save_steps, is_milestone or is_late) or falls_next or is_last:
+                saves = is_due(state.step, arguments.save_steps, is_milestone or is_late) or falls_next or is_last
+                if measures or saves:  # else steps that the device has yet to do would be part of the pause
+                    self.settle()
+                clock.pause()
+                if measures:
+                    held_out = self.measure()
+                    bar.show(progress, state, line, held_out)
+                if saves:
                     self.save(held_out["eval_loss"] if progress >= 1 else None)
                     saved = state.seconds
                 clock.go_on()
@@ -299,7 +306,11 @@ class Pretraining:
                 group["lr"] = group["initial_lr"] * factor
         sums: dict[str, Tensor] = {}
         for on_host in micro_batches:
-            batch = {name: tensor.to(accelerator.device, non_blocking=True) for name, tensor in on_host.items()}
+            batch: Batch = {name: tensor.to(accelerator.device, non_blocking=True) for name, tensor in on_host.items()}
+            if arguments.attn_implementation == "flash_attention_2" and "position_ids" in on_host:
+                bounds = document_bounds(on_host["position_ids"])  # here, since a GPU would have to be waited for
+                ends = bounds["cu_seq_lens_q"].to(accelerator.device, non_blocking=True)
+                batch |= bounds | {"cu_seq_lens_q": ends, "cu_seq_lens_k": ends}
             if arguments.compile:
                 for name in self.plan.objective.places:  # or their second number would be compiled anew
                     torch._dynamo.maybe_mark_dynamic(batch[name], 0)

@@ -80,6 +80,30 @@ def test_pauses_count_as_time_but_not_as_training(monkeypatch: pytest.MonkeyPatc
     assert (clock.seconds(), clock.training_seconds()) == (66.0, 51.0)
 
 
+def test_no_pause_holds_steps_that_the_device_has_yet_to_do(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """A GPU computes later than it is asked to; what it is asked for between two lines of the log is training, too."""
+    events = list[str]()
+
+    def noted(name: str, original: Any) -> Any:
+        return lambda *given: events.append(name) or original(*given)
+
+    for owner, name in (
+        *((loop.Pretraining, each) for each in ("step", "settle", "measure", "save")),
+        *((Clock, each) for each in ("pause", "go_on")),
+    ):
+        monkeypatch.setattr(owner, name, noted(name, getattr(owner, name)))
+    corpus = write_corpus(tmp_path / "corpus.jsonl", documents=40)
+    options = {"corpus": corpus, "output_dir": tmp_path / "run", "max_steps": 8, "logging_steps": 100}
+    options |= {"eval_steps": 3, "save_steps": 5}
+    assert call("pretrain.py", monkeypatch, *flags(TINY_RUN | options)) == 0
+    steps = " ".join(events[events.index("step") :]).split("step ")[1:]
+    assert [step.split() for step in steps[2:5]] == [
+        ["settle", "pause", "measure", "go_on"],
+        ["pause", "go_on"],
+        ["settle", "pause", "save", "go_on"],
+    ]
+
+
 def test_a_run_that_is_seldom_evaluated_is_saved_by_the_clock(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(loop, "SECONDS_BETWEEN_SAVES", 0)
     corpus = write_corpus(tmp_path / "corpus.jsonl", documents=40)

@@ -1,6 +1,7 @@
 """A GPU computes ahead: a step is left out where its gradient is not finite, and nobody waits to know it."""
 
 import importlib
+import itertools
 import json
 from contextlib import nullcontext
 from functools import partial
@@ -12,6 +13,7 @@ import numpy as np
 import pytest
 import torch
 from commands import TINY_RUN, call, flags, metrics, write_corpus
+from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
 from hf_minibert.data.loader import training_batches
 from hf_minibert.pretraining.arguments import PretrainArguments
@@ -50,15 +52,29 @@ def test_steps_are_left_out_on_the_device_as_on_the_host(
     assert json.loads((tmp_path / "device/results.json").read_text())["training"]["skipped_steps"] == 3
 
 
-@pytest.mark.parametrize("num_processes", [1, 2])
-@pytest.mark.parametrize("name", ["clm", "mlm", "mlm+nsp", "hybrid"])
+@pytest.mark.parametrize(
+    ("name", "num_processes", "attention"),
+    [
+        *itertools.product(["clm", "mlm", "mlm+nsp", "hybrid"], [1, 2], ["sdpa"]),
+        *itertools.product(["clm", "mlm"], [1], ["flash_attention_2"]),
+    ],
+)
 def test_a_step_waits_for_no_device(
-    make_model: Any, monkeypatch: pytest.MonkeyPatch, name: Any, num_processes: int
+    make_model: Any, monkeypatch: pytest.MonkeyPatch, name: Any, num_processes: int, attention: Any
 ) -> None:
     """A tensor on the meta device has no numbers: to read one, as a GPU would be waited for, fails.
 
-    What several processes tell each other in each step goes through a group of their CPUs.
+    What several processes tell each other in each step goes through a group of their CPUs. FlashAttention is told where
+    documents end, and gets no mask.
     """
+    ends = list[int]()
+
+    def attend(module: Any, query: Any, key: Any, value: Any, mask: None, cu_seq_lens_q: Any, **options: Any) -> Any:
+        assert mask is None
+        ends.append(len(cu_seq_lens_q))
+        return ALL_ATTENTION_FUNCTIONS["sdpa"](module, query, key, value, mask, **options)
+
+    monkeypatch.setitem(ALL_ATTENTION_FUNCTIONS._global_mapping, "flash_attention_2", attend)
     told = list[str]()
     monkeypatch.setattr(torch.distributed, "new_group", lambda backend, **_: backend)
     monkeypatch.setattr(torch.distributed, "all_reduce", lambda one, group: told.append(f"{one.device} {group}"))
@@ -69,8 +85,14 @@ def test_a_step_waits_for_no_device(
     objective = OBJECTIVES[name]
     base = {"clm": "MiniGPTForCausalLM", "mlm+nsp": "MiniBertForPreTraining"}.get(name, "MiniBertForMaskedLM")
     model = objective.model_class(make_model(base, **objective.config).config).train().to(META)
+    model.config._attn_implementation = attention
     arguments = PretrainArguments(
-        corpus=["x"], output_dir="x", gradient_accumulation_steps=2, weight_decay=0.1, learning_rate=1e-3
+        corpus=["x"],
+        output_dir="x",
+        gradient_accumulation_steps=2,
+        weight_decay=0.1,
+        learning_rate=1e-3,
+        attn_implementation=attention,
     )
     accelerator = SimpleNamespace(
         device=META,
@@ -112,6 +134,7 @@ def test_a_step_waits_for_no_device(
         assert [one for one, _, _ in run.unsettled] == list(range(1, step + 1))
         share_seconds(Clock(TrainState()), backend)
     assert told == (["cpu gloo"] * 4 if num_processes > 1 else [])
+    assert ends == ([5] * 8 if attention == "flash_attention_2" else [])  # two rows of 7 and 5, 2 layers, 4 batches
 
 
 @pytest.mark.parametrize("name", ["mlm", "hybrid"])
