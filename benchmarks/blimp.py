@@ -20,8 +20,7 @@ from typing import Any
 
 from hf_minibert.command_line import invocation, run
 from hf_minibert.presets import FAMILIES
-from hf_minibert.runs.results import environment
-from runs import Benchmark, last_two_parts, results_of, results_so_far, script, write_results
+from runs import Benchmark, environment, last_two_parts, results_of, results_so_far, script, write_results
 
 OPTIMIZERS = ("muon", "adamw")
 TOKENS_PER_STEP = 2_048

@@ -32,9 +32,8 @@ from hf_minibert.data.loader import training_batches
 from hf_minibert.data.rows import CausalRows, MaskedRows, Masking, NextSentenceRows, Rows
 from hf_minibert.data.token_store import open_token_store
 from hf_minibert.runs.hardware import cores, hardware
-from hf_minibert.runs.results import environment
 from hf_minibert.tokenization import load_tokenizer
-from runs import REPOSITORY, Benchmark, machine, write_results
+from runs import REPOSITORY, Benchmark, environment, machine, write_results
 
 LENGTH = 128
 ROUNDS = 3

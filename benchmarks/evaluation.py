@@ -21,8 +21,7 @@ from hf_minibert.evaluation.arguments import EvaluateArguments, SuiteName
 from hf_minibert.evaluation.report import RESULTS as FIGURES
 from hf_minibert.evaluation.report import evaluate
 from hf_minibert.runs.hardware import hardware
-from hf_minibert.runs.results import environment
-from runs import Benchmark, device, last_two_parts, results_so_far, write_results
+from runs import Benchmark, device, environment, last_two_parts, results_so_far, write_results
 
 SUITES: dict[str, SuiteName] = {
     "sts": "sts",

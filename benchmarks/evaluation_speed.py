@@ -23,8 +23,7 @@ from hf_minibert.evaluation.opening import LanguageModel, open_language_model
 from hf_minibert.evaluation.scores import special_ids, text_scores
 from hf_minibert.files import write_json
 from hf_minibert.runs.hardware import hardware
-from hf_minibert.runs.results import environment
-from runs import Benchmark
+from runs import Benchmark, environment
 
 
 @dataclass(kw_only=True)

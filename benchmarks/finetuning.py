@@ -31,8 +31,7 @@ from hf_minibert.finetuning.labelled import load_labelled
 from hf_minibert.finetuning.text import TextClassification
 from hf_minibert.pretraining.arguments import PretrainArguments
 from hf_minibert.pretraining.optimization import build_optimizers
-from hf_minibert.runs.results import environment
-from runs import RESULTS, Benchmark, last_two_parts, machine, results_of, results_so_far, write_results
+from runs import RESULTS, Benchmark, environment, last_two_parts, machine, results_of, results_so_far, write_results
 
 TRIED = ("finetuning-minibert", "finetuning-minigpt", "finetuning-minilm")
 

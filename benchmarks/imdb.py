@@ -36,8 +36,7 @@ from hf_minibert.command_line import invocation, run
 from hf_minibert.errors import UserError
 from hf_minibert.finetuning.labelled import load_labelled
 from hf_minibert.pretraining.arguments import parse_duration
-from hf_minibert.runs.results import environment
-from runs import Benchmark, curves, last_two_parts, log_of, results_of, script, write_results
+from runs import Benchmark, curves, environment, last_two_parts, log_of, results_of, script, write_results
 
 LABELS = ["negative", "positive"]
 POOLINGS = ("cls", "mean", "max")

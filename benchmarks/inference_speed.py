@@ -51,10 +51,9 @@ from hf_minibert.evaluation.samples import SENTENCE
 from hf_minibert.export.stock import to_stock
 from hf_minibert.presets import build_config
 from hf_minibert.runs.hardware import hardware, now
-from hf_minibert.runs.results import environment
 from hf_minibert.tokenization import OWN_TOKENIZER, adapt_tokenizer, load_tokenizer, save_tokenizer
 from peers import peer_model
-from runs import Benchmark, device, machine, unless_usual, write_results
+from runs import Benchmark, device, environment, machine, unless_usual, write_results
 from step_speed import rotated
 
 SEED = 0

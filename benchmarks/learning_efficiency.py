@@ -11,9 +11,10 @@ schedule without warm-up (here over the budget), dropout 0.1, float32. The stock
 MiniBERT also `modernbert`, are the stronger peers; `peers.py` says how they train. MiniGPT has nanoGPT beside it: the
 model and the optimizer of `peers.py`, gradients clipped at 1, a twentieth of the budget for the warm-up. On a GPU it
 computes in bfloat16, as nanoGPT does, but it is not compiled and does not have nanoGPT's larger batch. A peer's
-learning rate is the best of its four in `peers.py`, each tried for `--search_budget`; on a GPU all at once, which share
-it alike. With `--blimp`, ours and all peers but nanoGPT, which is no class of transformers, also choose between
-sentences (BLiMP: Warstadt et al. 2020) at the end.
+learning rate is the best of its four in `peers.py`, each tried for `--search_budget`; on a GPU those of peers that are
+not compiled are tried at once, and share it alike. The clock of a compiled peer starts when it is compiled; ours
+compiles within its time. With `--blimp`, ours and all peers but nanoGPT, which is no class of transformers, also choose
+between sentences (BLiMP: Warstadt et al. 2020) at the end.
 
 Runs take turns, and who begins changes with the seed. Then all models are measured on the same rows, masked alike, in
 float32: rows of `--test_corpus`, which tuned nothing, or of what is held out of the corpus. Seeds that the result file
@@ -51,14 +52,14 @@ from hf_minibert.pretraining.arguments import PretrainArguments, parse_duration
 from hf_minibert.pretraining.data import RunData, held_out_rows, read_data
 from hf_minibert.pretraining.plan import Plan, make_plan
 from hf_minibert.runs.hardware import TOKENS_PER_BATCH, computes_in_bfloat16, hardware
-from hf_minibert.runs.results import environment
 from hf_minibert.tokenization import OWN_TOKENIZER, load_tokenizer, save_tokenizer
-from peers import PEERS, RATES, train_peer, without_private_arguments
+from peers import ON_OUR_ROWS, PEERS, RATES, train_peer, without_private_arguments
 from runs import (
     RESULTS,
     Benchmark,
     curves,
     device,
+    environment,
     last_two_parts,
     log_of,
     machine,
@@ -233,7 +234,8 @@ def search(arguments: Arguments, peer: str, output: Path) -> dict[str, float]:
     rates = arguments.learning_rates or RATES[peer]
     open_token_store(open_corpus(arguments.corpus), load_tokenizer(OWN_TOKENIZER))  # not by all of them at once
     with ThreadPoolExecutor(len(rates)) as pool:
-        each = pool.map if device().type == "cuda" else map
+        is_shared = device().type == "cuda" and peer not in ON_OUR_ROWS  # these compile, each for a time of its own
+        each = pool.map if is_shared else map
         return dict(zip(map(str, rates), each(loss, rates), strict=True))
 
 
@@ -369,7 +371,7 @@ def efficiency() -> list[str]:
         f"Same time, same text ({', '.join(bert['corpus'])}; last row: Shakespeare); their numbers of "
         f"parameters differ by at most {apart}%. "
         f"On a CPU {precisions(gpt)}. On a GPU nanogpt computes in {on_gpu}, and ours has its defaults for a GPU: "
-        f"{TOKENS_PER_BATCH['cuda']:,} tokens a step (its peers: eight rows), prepared by a process beside it. "
+        f"{TOKENS_PER_BATCH['cuda']:,} tokens a step (stock and nanoGPT: eight rows), prepared by a process beside it. "
         f"A peer's learning rate is the best of four after {tried} each. Shakespeare: nanoGPT has its own settings; "
         "the shape and the rate of ours were chosen on the training text. "
         "On the GPU larger batches would help the peers, too. Short trials hardly tell stock BERT's rates apart. "

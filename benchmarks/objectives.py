@@ -18,8 +18,7 @@ from matplotlib.figure import Figure
 
 import charts
 from hf_minibert.command_line import invocation, run
-from hf_minibert.runs.results import environment
-from runs import Benchmark, curves, last_two_parts, log_of, results_of, script, write_results
+from runs import Benchmark, curves, environment, last_two_parts, log_of, results_of, script, write_results
 
 OBJECTIVES = {
     "mlm": "minibert",

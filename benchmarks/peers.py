@@ -277,6 +277,8 @@ def train_peer(
         callbacks=[clock],
     )
     trainer.train()
+    # `Trainer` has wrapped `forward` in autocast, and all models are measured in float32.
+    model = trainer.accelerator.unwrap_model(model, keep_fp32_wrapper=False)
     tokens = trainer.args.train_batch_size * length
     lines = [line | {"tokens": line["step"] * tokens} for line in trainer.state.log_history]
     write_text(folder / "metrics.jsonl", "".join(json.dumps(line) + "\n" for line in lines))

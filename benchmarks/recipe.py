@@ -26,11 +26,11 @@ from hf_minibert.presets import FAMILIES, LEARNING_RATES, SIZES, START
 from hf_minibert.pretraining import optimization
 from hf_minibert.pretraining.arguments import PretrainArguments
 from hf_minibert.runs.hardware import TOKENS_PER_BATCH, hardware
-from hf_minibert.runs.results import environment
 from runs import (
     Benchmark,
     curves,
     device,
+    environment,
     last_two_parts,
     log_of,
     machine,
@@ -221,7 +221,8 @@ def table(figures: dict[str, Any]) -> list[str]:
     ]
     losses = [(row["metrics"].get("eval_mlm_loss", row["metrics"][key]), row) for row in rows]
     for loss, row in sorted(losses, key=lambda pair: pair[0]):
-        lines.append(f"| {row['variant']} | {row['seed']} | {loss:.3f} | {loss - baselines[row['seed']]:+.3f} |")
+        beside = f"{loss - baselines[row['seed']]:+.3f}" if row["seed"] in baselines else ""
+        lines.append(f"| {row['variant']} | {row['seed']} | {loss:.3f} | {beside} |")
     return [*lines, "", f"(held-out text of {', '.join(figures['corpus'])})"]
 
 

@@ -17,6 +17,7 @@ from hf_minibert.files import write_text
 from hf_minibert.pretraining.arguments import PretrainArguments
 from hf_minibert.pretraining.loop import pretrain
 from hf_minibert.runs.hardware import computes_in_bfloat16
+from hf_minibert.runs.results import environment as versions
 from hf_minibert.runs.stopping import StopSignal
 
 REPOSITORY = Path(__file__).parents[1]
@@ -127,6 +128,10 @@ def results_so_far(file: Path, settings: dict[str, Any]) -> dict[str, Any]:
         return {}
     figures: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
     require_same(figures, settings, file, "move it away first")
+    for one in (figures, *figures.get("runs", ())):
+        if "environment" in one:  # figures of two kinds of CPU are no seeds of one measurement
+            now = {"cpu": instructions()}
+            require_same(one["environment"], now, file, "move it away first")
     return figures
 
 
@@ -140,9 +145,24 @@ def write_results(file: Path, figures: dict[str, Any]) -> None:
     write_text(file, re.sub(r'\[\n([^][{}"]*)\]', on_one_line, text) + "\n")
 
 
+def instructions() -> str:
+    """What the CPU has for products of matrices, which decides its speed."""
+    more = {
+        "AMX": torch.cpu._is_amx_tile_supported(),
+        "bfloat16": torch.cpu._is_avx512_bf16_supported(),
+        "VNNI": torch.cpu._is_vnni_supported(),
+    }
+    return " ".join([torch.backends.cpu.get_cpu_capability(), *(name for name, is_there in more.items() if is_there)])
+
+
+def environment() -> dict[str, str]:
+    """The versions and the kind of CPU that a figure depends on."""
+    return {"cpu": instructions()} | versions()
+
+
 def device() -> torch.device:
     """The device that the scripts will compute on."""
-    return torch.accelerator.current_accelerator() or torch.device("cpu")
+    return torch.accelerator.current_accelerator(check_available=True) or torch.device("cpu")
 
 
 def machine() -> list[str]:

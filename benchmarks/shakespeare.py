@@ -31,10 +31,9 @@ from hf_minibert.command_line import invocation, run
 from hf_minibert.document_encoder import DocumentEncoder
 from hf_minibert.errors import UserError
 from hf_minibert.pretraining.arguments import parse_duration
-from hf_minibert.runs.results import environment
 from hf_minibert.tokenization import load_tokenizer
 from peers import PlainGPT, nanogpt_optimizer, nanogpt_schedule
-from runs import Benchmark, curves, log_of, machine, results_of, script, write_results
+from runs import Benchmark, curves, environment, log_of, machine, results_of, script, write_results
 
 LENGTH = 64
 WARMUP_STEPS = 100
@@ -193,18 +192,19 @@ def main(arguments: Arguments) -> int:
                 },
             }
         )
-    losses = {who: statistics.mean(one[who]["loss"] for one in runs) for who in ("ours", "nanogpt")}  # type: ignore[index]
-    write_results(
-        arguments.results / f"{'-'.join(('shakespeare', *machine()))}.json",
-        {
-            "command": invocation(),
-            "budget": arguments.budget,
-            "hardware": results["training"]["hardware"],
-            "nats_per_character": losses,
-            "runs": runs,
-            "environment": environment(),
-        },
-    )
+        losses = {who: statistics.mean(one[who]["loss"] for one in runs) for who in ("ours", "nanogpt")}  # type: ignore[index]
+        budget = [] if arguments.budget == Arguments.budget else [arguments.budget]
+        write_results(
+            arguments.results / f"{'-'.join(('shakespeare', *budget, *machine()))}.json",
+            {
+                "command": invocation(),
+                "budget": arguments.budget,
+                "hardware": results["training"]["hardware"],
+                "nats_per_character": losses,
+                "runs": runs,
+                "environment": environment(),
+            },
+        )
     print(f"nats per character: ours {losses['ours']:.3f}, nanoGPT {losses['nanogpt']:.3f}")
     return 0
 

@@ -19,6 +19,7 @@ median over the same run and precision. It counts 6 floating-point operations pe
 head where it is computed.
 """
 
+import itertools
 import statistics
 import sys
 from collections.abc import Callable, Iterable
@@ -50,13 +51,15 @@ from hf_minibert.runs.hardware import (
     keep_memory,
     matrix_product_rate,
     now,
+    tokens_per_batch,
 )
-from hf_minibert.runs.results import environment
 from peers import attend_fast, peer_model
-from runs import Benchmark, machine, unless_usual, write_results
+from runs import Benchmark, environment, machine, unless_usual, write_results
 
 VOCABULARY = 8192
 SEED = 0
+BATCHES = 4
+"""Different ones, which take turns: in training no step masks as many tokens as the one before."""
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
 Step = Callable[[], torch.Tensor]
 
@@ -69,8 +72,8 @@ class Arguments(Benchmark):
     """Shapes: tiny, mini, small, medium."""
     families: list[str] = field(default_factory=lambda: ["minibert", "minigpt"])
     """minibert, minigpt or both."""
-    tokens_per_step: int = 2_048
-    """Tokens of a batch."""
+    tokens_per_step: int = field(default_factory=tokens_per_batch)
+    """Tokens of a batch. Default: as in pre-training on this device."""
     rounds: int = 15
     """Measured steps of each variant."""
     compile: bool = False
@@ -142,37 +145,43 @@ def variants(family: str, size: str, length: int, *, with_compile: bool) -> list
     return found
 
 
-def make_batch(family: str, tokens_per_step: int, length: int) -> Batch:
-    """Rows as the pre-training loop reads them, of random tokens in documents with a median of 110 tokens."""
+def make_batches(family: str, tokens_per_step: int, length: int) -> list[Batch]:
+    """Steps of rows as the pre-training loop reads them; the numbers of masked tokens differ.
+
+    They are random tokens in documents with a median of 110 tokens.
+    """
     random = np.random.default_rng(SEED)
     lengths = np.clip(random.lognormal(np.log(110), 1.2, size=2_000), 1, 4_000).astype(np.int64)
     tokens = random.integers(5, VOCABULARY, size=lengths.sum()).astype(np.uint16)
     places = np.stack((np.zeros_like(lengths), np.cumsum(lengths) - lengths, lengths), axis=1)
     documents = Documents([tokens], places)
     shape: dict[str, Any] = {"length": length, "cls_id": 2, "sep_id": 3, "seed": SEED}
-    rows = np.arange(tokens_per_step // length)
+    count = tokens_per_step // length
+    steps = [np.arange(start, start + count) for start in range(0, BATCHES * count, count)]
     if family == "minigpt":
-        return CausalRows(documents, **shape).batch(0, rows)
+        return [CausalRows(documents, **shape).batch(0, rows) for rows in steps]
     share = PretrainArguments(output_dir="").mlm_probability
     masking = Masking(probability=share, mask_id=4, special_ids=[0, 1, 2, 3, 4], vocab_size=VOCABULARY, seed=SEED)
-    return MaskedRows(documents, masking=masking, **shape).batch(0, rows)
+    return [MaskedRows(documents, masking=masking, **shape).batch(0, rows) for rows in steps]
 
 
-def make_step(variant: Variant, batch: Batch, device: torch.device) -> Step:
-    """A closure that takes one training step and returns its loss."""
+def make_step(variant: Variant, batches: list[Batch], device: torch.device) -> Step:
+    """A closure that takes one training step, of each batch in turn, and returns its loss."""
     torch.manual_seed(SEED)
     model = variant.model().to(device).train()
-    inputs = {name: tensor.to(device) for name, tensor in batch.items()}
+    each = [{name: tensor.to(device) for name, tensor in batch.items()} for batch in batches]
     optimizers: list[torch.optim.Optimizer]
     if variant.is_ours:
         settings = PretrainArguments(output_dir="", optimizer=variant.optimizer, weight_decay=0.1)
         optimizers = build_optimizers(model, settings, 1e-4)
         if isinstance(model, MiniBertForMaskedLM):  # as the loader and the loop do
-            places = (batch["labels"].flatten() != IGNORE_INDEX).nonzero()[:, 0].to(device)
-            torch._dynamo.maybe_mark_dynamic(places, 0)
-            inputs["predicted_places"] = places
+            for inputs in each:
+                places = (inputs["labels"].flatten() != IGNORE_INDEX).nonzero()[:, 0]
+                torch._dynamo.maybe_mark_dynamic(places, 0)
+                inputs["predicted_places"] = places
     else:
-        del inputs["position_ids"]  # the stock scripts let documents see each other
+        for inputs in each:
+            del inputs["position_ids"]  # the stock scripts let documents see each other
         optimizers = [torch.optim.AdamW(model.parameters(), lr=1e-4, fused=True)]
     config: Any = model.config
     config.use_cache = False
@@ -181,10 +190,11 @@ def make_step(variant: Variant, batch: Batch, device: torch.device) -> Step:
     precision: AbstractContextManager[Any] = nullcontext()
     if variant.precision == "bf16":
         precision = torch.autocast(device.type, torch.bfloat16)
+    turns = itertools.cycle(each)
 
     def step() -> torch.Tensor:
         with precision:
-            loss: torch.Tensor = model(**inputs).loss
+            loss: torch.Tensor = model(**next(turns)).loss
         torch.autograd.backward(loss)
         nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         for optimizer in optimizers:
@@ -224,8 +234,8 @@ def work(connection: Connection, family: str, size: str, length: int, arguments:
     variant = variants(family, size, length, with_compile=arguments.compile)[index]
     if variant.is_ours or variant.compiled:  # who compiles also knows how to keep memory
         keep_memory(device)
-    step = make_step(variant, make_batch(family, arguments.tokens_per_step, length), device)
-    for _ in range(3):
+    step = make_step(variant, make_batches(family, arguments.tokens_per_step, length), device)
+    for _ in range(BATCHES):  # a peer that compiles for each number of tokens first, has then done so
         step()
     connection.send("ready")
     with suppress(EOFError):  # whoever asks was stopped
@@ -240,7 +250,7 @@ def work(connection: Connection, family: str, size: str, length: int, arguments:
 
 def measure(family: str, size: str, length: int, arguments: Arguments, device: torch.device) -> dict[str, Any]:
     """One table: all variants of a family at a sequence length."""
-    batch = make_batch(family, arguments.tokens_per_step, length)
+    batches = make_batches(family, arguments.tokens_per_step, length)
     found = variants(family, size, length, with_compile=arguments.compile)
     workers = list[Connection]()
     for index in tqdm(range(len(found)), desc=f"{family}-{size}, {length} tokens a row: warm-up"):
@@ -265,9 +275,10 @@ def measure(family: str, size: str, length: int, arguments: Arguments, device: t
     for worker in workers:
         worker.send("end")
     speeds = [arguments.tokens_per_step / statistics.median(some) for some in times]
+    predicted = float(torch.stack([batch["labels"] != IGNORE_INDEX for batch in batches]).float().mean())
     rows = []
     for variant, speed, some in zip(found, speeds, times, strict=True):
-        share = float((batch["labels"] != IGNORE_INDEX).float().mean()) if variant.is_sparse else 1.0
+        share = predicted if variant.is_sparse else 1.0
         arithmetic = flops_per_token(variant.model(), length, head_share=share)
         rate = statistics.median(rates[variant.precision])
         rows.append(

@@ -3,7 +3,7 @@
 ::
 
     python benchmarks/throughput.py --corpus wikipedia_en/train.jsonl.xz
-    python benchmarks/throughput.py --models minibert-tiny --max_steps 12 --profiled_steps 2      (to try it on a CPU)
+    python benchmarks/throughput.py --models minibert-tiny --max_steps 20 --profiled_steps 2      (to try it on a CPU)
 
 Each model is a run of `hf-minibert pretrain` with its defaults, but compiled, as a user starts it: with its loader, its
 optimizer, clipping and logging. Its speed is that of the second half of its steps. Each run has a process of its own,
@@ -39,12 +39,11 @@ from hf_minibert.pretraining.data import read_data
 from hf_minibert.pretraining.loop import Pretraining
 from hf_minibert.pretraining.plan import build_model, make_plan
 from hf_minibert.runs.hardware import computes_in_bfloat16, flops_per_token, hardware, now
-from hf_minibert.runs.results import environment
 from peers import peer_model, stock_rows
-from runs import Benchmark, device, last_two_parts, log_of, machine, pretrain_alone, write_results
+from runs import Benchmark, device, environment, last_two_parts, log_of, machine, pretrain_alone, write_results
 
 SEED = 42
-LOGGING_STEPS = 5
+LOGGING_STEPS = PretrainArguments(output_dir="").logging_steps
 COMPILED = True
 
 
@@ -97,7 +96,6 @@ def arguments_of(model: str, arguments: Arguments, folder: Path, steps: int) -> 
         max_steps=steps,
         eval_steps=steps,
         save_steps=steps,
-        logging_steps=LOGGING_STEPS,
         compile=COMPILED,
         report_to=["none"],
         seed=SEED,

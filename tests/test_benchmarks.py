@@ -698,6 +698,45 @@ def test_the_reference_checkpoints_are_measured_with_each_suite_once(
     assert module.main(arguments) == 0
 
 
+def test_figures_of_two_kinds_of_cpu_are_no_seeds_of_one_measurement(
+    results: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    runs = importlib.import_module("runs")
+    file = results / "figures.json"
+    runs.write_results(file, {"budget": "1s", "runs": [{"seed": 1, "environment": runs.environment()}]})
+    assert runs.results_so_far(file, {"budget": "1s"})["runs"][0]["seed"] == 1
+    monkeypatch.setattr(runs, "instructions", lambda: "AVX512 AMX")
+    with pytest.raises(UserError, match=r"figures.json was made with another cpu: .*, not AVX512 AMX; move it away"):
+        runs.results_so_far(file, {"budget": "1s"})
+
+
+@pytest.mark.usefixtures("results")
+def test_a_cpu_is_the_device_where_torch_could_use_a_gpu_and_there_is_none(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As a build for CUDA does on a machine without a GPU, or with CUDA_VISIBLE_DEVICES empty."""
+    runs = importlib.import_module("runs")
+
+    def current_accelerator(*, check_available: bool = False) -> torch.device | None:
+        return None if check_available else torch.device("cuda")
+
+    monkeypatch.setattr(torch.accelerator, "current_accelerator", current_accelerator)
+    assert runs.device() == torch.device("cpu")
+
+
+@pytest.mark.usefixtures("results")
+def test_a_seed_without_a_baseline_has_nothing_beside_it() -> None:
+    recipe = importlib.import_module("recipe")
+    rows = [
+        {"variant": variant, "seed": seed, "metrics": {"eval_loss": loss, "eval_bits_per_byte": loss}}
+        for variant, seed, loss in (("baseline", 1, 2.0), ("QK-norm", 1, 1.5), ("QK-norm", 2, 1.25))
+    ]
+    figures = {"family": "minigpt", "size": "tiny", "end": {"max_tokens": 1_000_000}, "corpus": ["text"], "rows": rows}
+    assert recipe.table(figures)[2:5] == [
+        "| QK-norm | 2 | 1.250 |  |",
+        "| QK-norm | 1 | 1.500 | -0.500 |",
+        "| baseline | 1 | 2.000 | +0.000 |",
+    ]
+
+
 def test_the_throughput_of_whole_runs(results: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """On a CPU, uncompiled: that each figure comes from where it should."""
     module = importlib.import_module("throughput")
