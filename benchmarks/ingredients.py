@@ -105,6 +105,11 @@ def directions_kept(steps: int) -> None:
     muon.orthogonalize = changed
 
 
+def quintics(*coefficients: tuple[float, float, float]) -> None:
+    """Orthogonalise with other polynomials, or with fewer of them."""
+    muon.COEFFICIENTS = coefficients  # type: ignore[assignment]
+
+
 def normalised_rows(decay: float) -> None:
     """Divide the rows of Muon's steps by their usual size, and keep the step's whole (NorMuon: arXiv:2510.05491)."""
     orthogonalize, means = muon.orthogonalize, dict[torch.Size, Tensor]()
