@@ -370,7 +370,8 @@ def efficiency() -> list[str]:
         "",
         f"Same time, same text ({', '.join(bert['corpus'])}; last row: Shakespeare); their numbers of "
         f"parameters differ by at most {apart}%. "
-        f"On a CPU {precisions(gpt)}. On a GPU nanogpt computes in {on_gpu}, and ours has its defaults for a GPU: "
+        f"On a CPU {precisions(gpt)}. On a GPU nanogpt computes in {on_gpu}, in which it was also measured, "
+        "and ours has its defaults for a GPU: "
         f"{TOKENS_PER_BATCH['cuda']:,} tokens a step (stock and nanoGPT: eight rows), prepared by a process beside it. "
         f"A peer's learning rate is the best of four after {tried} each. Shakespeare: nanoGPT has its own settings; "
         "the shape and the rate of ours were chosen on the training text. "
@@ -416,7 +417,7 @@ def kept_results(file: Path, settings: dict[str, Any], arguments: Arguments) -> 
     Raises:
         UserError: its settings are others, its peers had other rates to choose from, or its runs lack a peer.
     """
-    before = results_so_far(file, settings)
+    before = results_so_far(file, settings, is_timed=True)
     if before:
         tried = {peer: [float(rate) for rate in losses] for peer, losses in before["peers"].items()}
         today = {peer: arguments.learning_rates or RATES[peer] for peer in tried}
@@ -454,6 +455,7 @@ def main(arguments: Arguments) -> int:
         else None,
     }
     before = kept_results(file, figures, arguments)
+    figures["environment"] = environment()
     figures["search"] = {"budget": arguments.search_budget, "learning_rates": arguments.learning_rates}
     figures |= {"peers": before.get("peers", {}), "runs": before.get("runs", [])}
     for peer in PEERS[arguments.family]:

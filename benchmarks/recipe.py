@@ -287,7 +287,7 @@ def main(arguments: Arguments) -> int:
         "corpus": [last_two_parts(name) for name in arguments.corpus],
         "baseline": BASELINES[arguments.family],
     }
-    rows: list[dict[str, Any]] = results_so_far(file, figures).get("rows", [])
+    rows: list[dict[str, Any]] = results_so_far(file, figures, is_timed=arguments.budget is not None).get("rows", [])
     for seed in arguments.seeds:
         for variant in arguments.variants or list(known):
             if any((row["variant"], row["seed"]) == (variant, seed) for row in rows):

@@ -3,7 +3,7 @@ r"""Train the reference checkpoints by the default recipe, measure them, and wri
 ::
 
     python benchmarks/references.py --output_dir checkpoints \
-        --corpus wikipedia_en/train.jsonl.xz books_en/train.jsonl.xz
+        --corpus wikipedia_en/train.jsonl.xz books_en/train.jsonl.xz --corpus_license cc-by-sa-3.0 other
     python benchmarks/references.py --models minibert-mini minigpt-mini --budget 1h --data data \
         --cards_dir model_cards --output_dir runs/references \
         --corpus wikipedia_en/train.jsonl.xz books_en/train.jsonl.xz --corpus_license cc-by-sa-3.0 other

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from hf_minibert.data.sources import COMPRESSIONS, TABLE_FORMATS
-from hf_minibert.data.splits import SPLITS, held_out, named, read_source, split_of
+from hf_minibert.data.splits import SPLITS, held_out, is_spare, named, read_source, split_of
 from hf_minibert.data.tables import Table, listed, shown, text_lines
 from hf_minibert.errors import UserError
 
@@ -140,8 +140,9 @@ def _split_stems(folder: str, stems: list[str], beside: Mapping[str, str]) -> di
     for split, names in SPLITS.items():
         if split in beside:
             continue
-        exact = [stem for stem in stems if stem.lower() in names]
         longer = [stem for stem in stems if re.split(r"[._-]", stem.lower())[0] in names]
+        longer = [stem for stem in longer if not is_spare(stem)] or longer
+        exact = [stem for stem in longer if stem.lower() in names]
         chosen = exact or longer
         if len(chosen) > 1:
             raise UserError(
@@ -256,13 +257,13 @@ def _rows(table: Table, languages: Pair, notes: list[str]) -> Numbered:
 def _with_held_out(
     numbered: dict[str, Numbered], languages: Pair, hub_id: str | None, notes: list[str], dataset: str
 ) -> Pairs:
-    """The pairs; without an evaluation split, some of the training pairs are held out, by the hash of the source."""
+    """The pairs; without an evaluation split, some of the training pairs become it, by the hash of the source."""
     if "eval" not in numbered:
         train = numbered.pop("train")
         is_out = held_out([source for _, (source, _) in train], dataset)
         for split, wanted in (("train", False), ("eval", True)):
             numbered[split] = [pair for pair, out in zip(train, is_out, strict=True) if out == wanted]
-        notes.append("no evaluation split: a tenth of the training pairs is held out")
+        notes.append(f"no evaluation split: {sum(is_out):,} of {len(train):,} pairs are held out, by their hash")
     splits = {split: [pair for _, pair in pairs] for split, pairs in numbered.items()}
     rows = {split: [number for number, _ in pairs] for split, pairs in numbered.items()}
     return Pairs(splits, rows, languages, hub_id, notes)

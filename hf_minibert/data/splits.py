@@ -5,6 +5,7 @@ In: what the user names, and the columns that a task asks for. Out: a `Table` fo
 
 import logging
 import re
+from collections import Counter
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -32,6 +33,8 @@ logger = logging.getLogger(__name__)
 
 SPLITS = {"train": ("train",), "eval": ("validation", "valid", "dev", "val", "eval"), "test": ("test",)}
 """The names of each split: of its file in a folder, without suffixes and in any case, or on the Hub."""
+SPARE = "eval"
+"""The name that counts only where a split has no other."""
 SECRET = ("label_column", "answers_column")
 """The options of columns that test splits often come without."""
 _PART = re.compile(r"(.*[._-])(?:part(?:[._-]\w+|\d+)|\d+-of-(\d+))")
@@ -84,20 +87,21 @@ def choose_column(there: Sequence[str], where: str, option: str, usual: Sequence
 def held_out(texts: Sequence[str], source: str, *, fraction: float = 0.1) -> list[bool]:
     """Which examples to hold out where there is no evaluation split: by the hash of a text, so copies stay together.
 
-    Of a few texts, of which that would choose none or all, it is the one with the least hash.
+    Of a few texts, of which that would choose none or all, it is the one with the fewest copies.
 
     Raises:
-        UserError: they are all alike; the message names `source`.
+        UserError: that would be half of them or more; the message names `source`.
     """
     chosen = [is_held_out(text, fraction) for text in texts]
     if all(chosen) or not any(chosen):
-        first = min(texts, key=document_hash)
-        chosen = [text == first for text in texts]
-    if all(chosen):
-        raise UserError(
-            f"{source} has {len(texts):,} texts, 1 of them different: too few different ones to hold some out (copies "
-            "of a text stay together); give an evaluation split"
-        )
+        counts = Counter(texts)
+        rarest = min(counts, key=lambda text: (counts[text], document_hash(text)))
+        chosen = [text == rarest for text in texts]
+        if 2 * sum(chosen) >= len(texts):
+            raise UserError(
+                f"{source} has {len(texts):,} texts, {len(counts):,} of them different: too few different ones to hold "
+                "some out (copies of a text stay together); give an evaluation split"
+            )
     return chosen
 
 
@@ -207,6 +211,11 @@ def split_of(name: str) -> str | None:
     return next((split for split, names in SPLITS.items() if name.lower() in names), None)
 
 
+def is_spare(name: str) -> bool:
+    """Whether a name of a split counts only where there is no other."""
+    return re.split(r"[._-]", name.lower())[0] == SPARE
+
+
 def split_files(
     folder: Path, suffixes: Sequence[str] = SUFFIXES, *, beside: Collection[str] = (), takes_parts: bool = False
 ) -> tuple[dict[str, list[Path]], list[str]]:
@@ -234,7 +243,8 @@ def split_files(
     goes_on = not any(split_of(stem) for stem, _ in found.get("train", []))
     files = dict[str, list[Path]]()
     for split, candidates in found.items():
-        chosen = [one for one in candidates if split_of(one[0])] or (candidates if goes_on else [])
+        usual = [one for one in candidates if not is_spare(one[0])] or candidates
+        chosen = [one for one in usual if split_of(one[0])] or (usual if goes_on else [])
         others += [path for one, path in candidates if (one, path) not in chosen]
         wholes = {None if (part := _PART.fullmatch(stem)) is None else part[1] for stem, _ in chosen}
         if len(chosen) > 1 and (not takes_parts or None in wholes or len(wholes) > 1):
@@ -287,9 +297,10 @@ def read_hub(name: str) -> tuple[dict[str, tuple[str, Dataset]], list[str]]:
         reason = " ".join(str(error).split())
         raise UserError(f"dataset {name!r} is neither a path nor a data set that the Hub gives: {reason}") from error
     found, not_read = dict[str, str](), list[str]()
+    has_other = any(split_of(each) == "eval" and not is_spare(each) for each in loaded)
     for each in loaded:
         split = split_of(each)
-        if split is None:
+        if split is None or (has_other and is_spare(each)):
             not_read.append(each)
         elif split in found:
             raise UserError(f"dataset {name!r} has two splits for one, {found[split]} and {each}; save one as a file")

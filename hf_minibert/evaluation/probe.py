@@ -61,7 +61,8 @@ def read(arguments: EvaluateArguments) -> tuple[Labelled, list[Path]]:
         table = tables[split]
         require_texts(table, "text_column", arguments.text_column)
         written = [label_of(table, column, index, value) for index, value in enumerate(table.columns[column])]
-        if split == "test" and set(written) <= {SECRET_LABEL, None} and SECRET_LABEL not in data.labels["train"]:
+        is_secret = set(written) <= {SECRET_LABEL, None} and SECRET_LABEL not in data.labels.get("train", ())
+        if split == "test" and (is_secret or set(written) == {None}):
             logger.warning("not measured: %s, which has no labels, only -1 or none in every row", table.name)
             continue
         labels = [str(label) for label in checked_labels(table, written, column)]

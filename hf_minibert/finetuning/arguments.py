@@ -191,8 +191,8 @@ class TrainingArguments:
     weight_decay: float = 0.01
     """AdamW's decay."""
     best_metric: str | None = None
-    """The metric on the evaluation split that chooses the best epoch, or `loss`. Default: the first of the task's
-    metrics (docs/finetuning.md lists them)."""
+    """The metric on the evaluation split that chooses the best epoch, or `loss`. Default: the task's usual one, such
+    as accuracy, F1 or BLEU; for causal-lm, loss."""
     early_stopping_patience: int = 3
     """End after so many epochs without a better one."""
     seed: int = 42

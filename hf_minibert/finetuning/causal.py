@@ -131,7 +131,9 @@ class LanguageModelling(Task):
             is_out = held_out(train["text"][:], arguments.dataset)
             for split, wanted in (("eval", True), ("train", False)):
                 splits[split] = train.select([place for place, out in enumerate(is_out) if out == wanted])
-            notes.append("no evaluation split: a tenth of the documents is held out")
+            notes.append(
+                f"no evaluation split: {sum(is_out):,} of {len(train):,} documents are held out, by their hash"
+            )
         return TaskData(name=arguments.dataset, hub_id=source.hub_id, splits=splits, notes=notes)
 
     def describe(self, data: TaskData, examples: dict[str, Dataset]) -> list[str]:

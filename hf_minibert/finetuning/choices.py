@@ -23,7 +23,7 @@ from transformers import (
     PreTrainedTokenizerFast,
 )
 
-from hf_minibert.data.splits import choose_column, held_out, read_source
+from hf_minibert.data.splits import choose_column, different_columns, held_out, read_source
 from hf_minibert.data.tables import Table, listed, shown
 from hf_minibert.errors import UserError
 from hf_minibert.evaluation.metrics import confidence_intervals
@@ -275,6 +275,7 @@ class _Form:
                 chosen["context_column"] = self._context
             elif self._question is None and about:
                 chosen["context_column"] = choose_column(about, where, "context_column", CONTEXT_COLUMNS)
+        different_columns(chosen)
         choices = self._choices or self._usual_choices(rest, where)
         if len(choices) > len(set(choices)) or set(choices) & set(chosen.values()):
             raise UserError(f"{where}: the columns {listed([*chosen.values(), *choices])} are not all different")
@@ -399,7 +400,7 @@ class _Form:
             return _letter(text)
         if isinstance(text, str) and list(choices).count(text) == 1:
             return list(choices).index(text)
-        if (whole := _without_fraction(text)) != text:
+        if isinstance(text, str) and (whole := _without_fraction(text)) != text:
             return self._place(whole, choices, names, where)
         raise UserError(
             f"{where}: the label {shown(repr(label))} is none of the {len(choices)} choices; give a number from 0 on, "

@@ -124,7 +124,8 @@ def load_labelled(
         notes.append(f"the column {column!r} holds {words} (--problem_type says otherwise)")
     written = {split: _written(table, column, kind, label_separator) for split, table in tables.items()}
     secret = {SECRET_LABEL, (SECRET_LABEL,)}
-    if "test" in tables and set(written["test"]) <= {*secret, None} and not secret & set(written["train"]):
+    known = set() if "test" not in tables else set(written["test"])
+    if known == {None} or (known and known <= {*secret, None} and not secret & set(written["train"])):
         if test_source is not None:
             raise UserError(f"test_dataset {test_source} has no labels, only -1 or none in every row; leave it out")
         notes.append(f"not measured: {tables['test'].name}, which has no labels, only -1 or none in every row")

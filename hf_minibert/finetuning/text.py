@@ -207,6 +207,7 @@ class TextClassification(Task):
             raise UserError(f"best_metric {self.arguments.best_metric}: {words}; give other texts, or take mse")
         if self.arguments.best_metric is None:
             self.best_metric = "mse"
+            self.baseline_names = {}  # always the mean would be right here
             self.notes.append(f"{words}: the mean squared error chooses the best epoch")
 
     def collator(self, tokenizer: PreTrainedTokenizerFast) -> DataCollatorWithPadding:

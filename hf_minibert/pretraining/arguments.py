@@ -129,8 +129,8 @@ class HardwareArguments:
     compile: bool | None = None
     """Compile the model with torch.compile. The run starts later, and its steps are faster (benchmarks/README.md says
     by how much). On a CPU it needs a C++ compiler. Default: yes on a CPU that has one, for rows of up to 512 tokens
-    and at least five minutes by the clock (also without an end); 256 and fifteen minutes if the CPU does not compute in
-    bfloat16. Else no."""
+    and a time limit of at least five minutes, which is also the default limit; 256 and fifteen minutes if the CPU does
+    not compute in bfloat16. Else no."""
     gradient_checkpointing: bool = False
     """Compute each layer again for its gradient instead of storing its values: slower, but needs less memory."""
     dataloader_num_workers: int | None = None

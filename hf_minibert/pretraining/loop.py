@@ -72,7 +72,7 @@ from hf_minibert.pretraining.schedule import (
     share_seconds,
 )
 from hf_minibert.runs.curves import plot_curves
-from hf_minibert.runs.hardware import flops_per_token, keep_memory, matrix_product_rate
+from hf_minibert.runs.hardware import flops_per_token, keep_memory, matrix_product_rate, now
 from hf_minibert.runs.stopping import StopSignal
 from hf_minibert.tokenization import save_tokenizer
 
@@ -251,14 +251,15 @@ class Pretraining:
                 is_first = False
                 before, progress = progress, self.end.progress(state)
                 clock.add(losses)
+                if progress >= 1:
+                    self.settle(waits=True)
+                    state.seconds, state.training_seconds = share_seconds(clock, self.backend)
                 if not line or state.step % arguments.logging_steps == 0 or progress >= 1:
                     self.settle()
                     line = clock.line(state.tokens, accelerator)
                     line["utilisation"] = line["tokens_per_second"] / self.tokens_per_second_limit
                     line["skipped_steps"] = state.skipped_steps_in_all
                     self.log.write(state, line)
-                if progress >= 1:  # now the device has done all of it
-                    state.seconds, state.training_seconds = share_seconds(clock, self.backend)
                 bar.show(progress, state, line, held_out)
                 is_milestone = is_due(state.step, arguments.eval_steps, ends_part(state, before, progress))
                 may_pause = arguments.eval_steps is not None or has_time_to_pause(state, self.end)
@@ -268,7 +269,7 @@ class Pretraining:
                 falls_next = is_trapezoid and before < 1 - DECAY_SHARE <= progress
                 saves = is_due(state.step, arguments.save_steps, is_milestone or is_late) or falls_next or is_last
                 if measures or saves:  # else steps that the device has yet to do would be part of the pause
-                    self.settle()
+                    self.settle(waits=True)
                 clock.pause()
                 if measures:
                     held_out = self.measure()
@@ -340,14 +341,18 @@ class Pretraining:
             optimizer.zero_grad()
         return sums | {"grad_norm": grad_norm, "learning_rate": torch.tensor(arguments.learning_rate * factor)}
 
-    def settle(self) -> None:
-        """Count the steps that were left out since this was last called. Waits for the device to have done them.
+    def settle(self, *, waits: bool = False) -> None:
+        """Count the steps that were left out since this was last called. Waits for their gradients.
+
+        `waits`: also for all else that the device was asked for.
 
         Raises:
             UserError: too many in a row.
         """
         state, unsettled = self.state, self.unsettled
         self.unsettled = []
+        if waits:
+            now(self.accelerator.device)
         settled = torch.stack([is_finite for _, _, is_finite in unsettled]).tolist() if unsettled else []
         for (step, rows, _), is_finite in zip(unsettled, settled, strict=True):
             if is_finite:

@@ -193,7 +193,11 @@ def test_a_text_file_or_a_column(tmp_path: Path) -> None:
     rows = "".join(f"{text},{index}\n" for index, text in enumerate(str(n) for n in range(50)))
     (tmp_path / "texts.csv").write_text("content,id\n" + rows)
     data = LanguageModelling(arguments(tmp_path / "texts.csv", tmp_path / "out")).read()
-    assert data.notes == ["text column: content", "no evaluation split: a tenth of the documents is held out"]
+    held_out = len(data.splits["eval"])
+    assert data.notes == [
+        "text column: content",
+        f"no evaluation split: {held_out} of 50 documents are held out, by their hash",
+    ]
     assert not set(data.splits["train"]["text"]) & set(data.splits["eval"]["text"])
     (tmp_path / "book.txt").write_text("\n\n".join(f"{number}. {LONG}" for number in range(99)))
     data = LanguageModelling(arguments(tmp_path / "book.txt", tmp_path / "out")).read()

@@ -224,6 +224,8 @@ WRONG: dict[str, tuple[str, dict[str, Any], str]] = {
         {},
         "the label 'N' is none of the 3 choices",
     ),
+    "label is no number": (row(answer=float("nan")), {}, "the label nan is none of the 3 choices"),
+    "one column for two": (row(), {"question_column": "answer"}, "label_column and question_column are both 'answer'"),
     "label missing": (row(answer=None), {}, "the label None is none of the 3 choices"),
     "builtin": ("", {"dataset": "builtin"}, "no builtin data with choices"),
     "too few": (row(), {}, "too few different"),

@@ -446,8 +446,10 @@ def test_of_a_few_texts_one_is_held_out_with_its_copies(tmp_path):
     data = load_labelled(write(tmp_path / "rows.jsonl", rows * 2))
     assert data.eval["text"][:] == [min(texts, key=document_hash)] * 2
     assert len(data.train) == 8
-    message = error_of(write(tmp_path / "rows.jsonl", [rows[0], rows[0] | {"label": "b"}] * 1_000))
-    assert "has 2,000 texts, 1 of them different: too few different ones to hold some out" in message
+    data = load_labelled(write(tmp_path / "rows.jsonl", [*rows * 2, *rows[:4] * 3]))
+    assert data.eval["text"][:] == [texts[4]] * 2, "the one with the fewest copies"
+    message = error_of(write(tmp_path / "rows.jsonl", rows[:2] * 1_000))
+    assert "has 2,000 texts, 2 of them different: too few different ones to hold some out" in message
 
 
 def test_a_test_file_without_a_column_of_labels_is_not_measured(tmp_path):
@@ -460,6 +462,12 @@ def test_a_test_file_without_a_column_of_labels_is_not_measured(tmp_path):
     assert f"not measured: {tmp_path / 'test.csv'}, which has no labels" in data.notes[0]
     named = error_of(str(tmp_path), test_source=str(tmp_path / "test.csv"))
     assert "test.csv has no column 'label'" in named
+    write(tmp_path / "dev.csv", labelled_rows(["a", "b"])[:4])
+    assert len(load_labelled(str(tmp_path)).eval) == 4, "eval.csv is the evaluation split where no other is"
+    (tmp_path / "dev.csv").unlink()
+    for split in ("train", "eval"):
+        write(tmp_path / f"{split}.csv", labelled_rows([-1, 1]))
+    assert load_labelled(str(tmp_path)).test is None
 
 
 def test_a_column_in_the_text_is_no_label(tmp_path):
