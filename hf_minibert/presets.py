@@ -114,6 +114,11 @@ def load_config(name_or_path: str) -> Config:
         raise UserError(f"model_name_or_path {name_or_path!r} {trouble}: {reason_of(error)}") from error
     if not isinstance(config, (MiniBertConfig, MiniGPTConfig)):
         raise UserError(f"{name_or_path} is a {config.model_type}; give a MiniBERT or a MiniGPT")
+    if getattr(config, "custom_pipelines", None):
+        raise UserError(
+            f"the config.json of {name_or_path} has custom_pipelines, which name code that is not run here; delete the "
+            "entry, or give another model"
+        )
     ours = type(config)().auto_map or {}
     for name, reference in (config.auto_map or {}).items():
         # transformers puts a repository's name before the class, if it comes from the Hub

@@ -3,6 +3,7 @@
 import json
 import re
 import tempfile
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ from hf_minibert.certificate.attention import TOLERANCE, Failed
 from hf_minibert.certificate.checkpoint import Checkpoint, NotApplicable
 from hf_minibert.errors import UserError
 from hf_minibert.export.convert import convert, encode_sample, is_ours, largest_relative, outputs
-from hf_minibert.files import DECODER, Manifest, shown, weight_files, weights_digest
+from hf_minibert.files import DECODER, TARGET_TOKENIZER, Manifest, shown, weight_files, weights_digest
 from hf_minibert.hub.card import code_files
 
 PICKLES = (".bin", ".pt", ".pth", ".pkl", ".pickle", ".ckpt", ".joblib", ".npy", ".npz", ".h5", ".keras")
@@ -100,14 +101,15 @@ def safe_files(checkpoint: Checkpoint) -> str:
 
 
 def _foreign_code(folder: Path) -> set[str]:
-    """Entries of `auto_map` that name code of another repository, of the model or its tokenizer."""
+    """What names code of another repository: of the model, of its parts and tokenizers, or of a pipeline."""
     found = set()
-    for name in ("config.json", "tokenizer_config.json"):
-        path = folder / name
+    for place, name in product(("", DECODER, TARGET_TOKENIZER), ("config.json", "tokenizer_config.json")):
+        path = folder / place / name
         content = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
         entries = (content.get("auto_map") or {}).values()
         names = [one for entry in entries for one in (entry if isinstance(entry, list) else [entry]) if one]
         found |= {str(one) for one in names if "--" in str(one) or name == "tokenizer_config.json"}
+        found |= {f"the pipeline {task}" for task in content.get("custom_pipelines") or ()}
     return found
 
 

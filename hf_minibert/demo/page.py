@@ -4,6 +4,7 @@ This file travels into Spaces, so it imports nothing of this package: `ABILITIES
 """
 
 import functools
+import re
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -32,6 +33,12 @@ AUTO_CLASSES = {
 
 TARGET_TOKENIZER = "target_tokenizer"
 """Subfolder of the tokenizer that a translator writes with, where it is another than that of its source."""
+
+MOST_PICTURED = 64
+"""Tokens of a text whose attention is drawn."""
+
+WITHOUT_SPACES = re.compile("[\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u2e80-\ua4cf\uf900-\ufaff\U00020000-\U0003ffff]")
+"""Characters of scripts that write words one behind another: Thai, Lao, Burmese, Khmer, Chinese, Japanese."""
 
 Answers = Callable[[str, str, PreTrainedModel, PreTrainedTokenizerBase], Sequence[Any]]
 
@@ -167,7 +174,8 @@ def mark(checkpoint: Checkpoint, text: str) -> list[tuple[str, str | None]]:
             continue
         label = labels[number]
         kind = None if label == "O" else label.partition("-")[2] if label[:2] in ("B-", "I-") else label
-        begins_word = not pieces or not (text[start - 1].isalnum() and text[start].isalnum())
+        ends = text[start - 1 : start + 1]
+        begins_word = not pieces or not ends.isalnum() or WITHOUT_SPACES.search(ends) is not None
         if pieces and not begins_word and pieces[-1][1] == start:
             kind = pieces[-1][2]  # a word has the label of its first token
         if pieces and pieces[-1][2] == kind and not (kind and label.startswith("B-") and begins_word):
@@ -197,7 +205,10 @@ def answer(checkpoint: Checkpoint, question: str, text: str) -> tuple[list[tuple
 
 def translate(checkpoint: Checkpoint, text: str) -> str:
     """What an encoder and a decoder make of a text."""
-    tokens = checkpoint.model.generate(**_encoded(checkpoint, text), max_new_tokens=128)
+    row = _encoded(checkpoint, text)
+    limit = getattr(checkpoint.model.config.get_text_config(decoder=True), "max_position_embeddings", None)
+    most = 2 * row["input_ids"].shape[1] + 20  # as far as translations go
+    tokens = checkpoint.model.generate(**row, max_new_tokens=most if limit is None else min(most, limit - 1))
     tokenizer = checkpoint.target_tokenizer or checkpoint.tokenizer
     return str(tokenizer.decode(tokens[0], skip_special_tokens=True)).strip()
 
@@ -205,6 +216,8 @@ def translate(checkpoint: Checkpoint, text: str) -> str:
 def attention(checkpoint: Checkpoint, text: str, layer: float) -> Figure:
     """What each head of a layer (counted from 1) attends to: a row of a square is a token, its columns what it sees."""
     row = _encoded(checkpoint, text)
+    if (length := row["input_ids"].shape[1]) > MOST_PICTURED:
+        raise ValueError(f"A picture takes up to {MOST_PICTURED} tokens, and this text has {length}; shorten it.")
     with torch.no_grad():
         if checkpoint.is_encoder_decoder:
             outputs = checkpoint.model.get_encoder()(**row, output_attentions=True)

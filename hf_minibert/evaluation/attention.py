@@ -79,7 +79,7 @@ def attention_map(
             if not is_both:
                 settings = {"use_cache": False} if model.can_generate() else {}
                 outputs = model(input_ids=ids.to(model.device), output_attentions=True, return_dict=True, **settings)
-                return _map(outputs.attentions, (tokenizer, ids), (tokenizer, ids))
+                return _map(outputs.get("attentions"), (tokenizer, ids), (tokenizer, ids))
             return _of_both(model, tokenizer, target_tokenizer or tokenizer, ids, target, kind or "cross")
     finally:
         model.train(was_training)
@@ -120,7 +120,7 @@ def _of_both(
         "decoder": ("decoder_attentions", others, others),
         "cross": ("cross_attentions", others, own),
     }[kind]
-    return _map(outputs[name], queries, keys)
+    return _map(outputs.get(name), queries, keys)
 
 
 def _ids(model: Any, tokenizer: PreTrainedTokenizerBase, text: str, name: str, **options: Any) -> torch.Tensor:
@@ -136,7 +136,8 @@ Tokens = tuple[PreTrainedTokenizerBase, torch.Tensor]
 
 
 def _map(layers: Any, queries: Tokens, keys: Tokens) -> AttentionMap:
-    if not layers or any(layer is None for layer in layers):
+    shape = (queries[1].shape[1], keys[1].shape[1])
+    if not layers or any(layer is None or layer.shape[-2:] != shape for layer in layers):
         raise UserError("this model does not tell its attention weights; no picture can be drawn of it")
     weights = torch.stack([layer[0].float().cpu() for layer in layers]).numpy()
     names = [[_shown(tokenizer, token) for token in ids[0].tolist()] for tokenizer, ids in (queries, keys)]

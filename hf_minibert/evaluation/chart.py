@@ -12,6 +12,11 @@ COLORS = ("#3465a4", "#d9480f", "#2b8a3e", "#862e9c", "#c08a00", "#0b7285", "#5f
 MARKERS = "osD^vPX"
 
 
+def literal(text: str) -> str:
+    """A text as matplotlib writes it, in which a dollar begins no formula."""
+    return text.replace("$", r"\$")
+
+
 def plot_bars(
     bars: Mapping[str, Mapping[str, float]], output: Path, *, axis: str, baseline: tuple[str, float] | None = None
 ) -> None:
@@ -23,6 +28,7 @@ def plot_bars(
         axis: what the numbers are, with their unit.
         baseline: what to compare with: what the legend calls it, and where it is.
     """
+    bars = {literal(name): {literal(label): value for label, value in each.items()} for name, each in bars.items()}
     labels = list(dict.fromkeys(label for each in bars.values() for label in each))
     places = {label: -number for number, label in enumerate(labels)}
     figure = Figure(figsize=(8, 1.4 + 0.2 * len(labels)), dpi=120, facecolor="white", layout="constrained")
@@ -30,7 +36,7 @@ def plot_bars(
     style(axes)
     if baseline is not None:
         name, value = baseline
-        axes.axvline(value, color="#5f6b76", linewidth=1.2, linestyle=(0, (5, 3)), label=name)
+        axes.axvline(value, color="#5f6b76", linewidth=1.2, linestyle=(0, (5, 3)), label=literal(name))
     for number, (name, values) in enumerate(bars.items()):
         lower = 0.4 * (number / (len(bars) - 1) - 0.5) if len(bars) > 1 else 0.0  # so that no point hides its equal
         axes.plot(

@@ -285,13 +285,15 @@ def order_figures(
     usable = [ids for ids in spelling.ids if len(ids) >= 2]
     if not any(name.endswith("ForPreTraining") for name in config.architectures or []) or len(usable) < 2:
         return {}
-    paired, _ = load_pretrained(
+    paired, missing = load_pretrained(
         AutoModelForPreTraining,
         model_folder(model.name),
         trust_remote_code=trust_remote_code,
         config=config,
         dtype=torch.float32,
     )
+    if missing:  # its second head would be one that nobody has trained
+        return {}
     paired.eval().to(model.device)
     lengths = np.array([len(ids) for ids in usable])
     places = np.stack((np.zeros_like(lengths), np.cumsum(lengths) - lengths, lengths), axis=1)

@@ -110,6 +110,10 @@ def measure(name: str, pairs: Pairs, arguments: EvaluateArguments) -> Result:
     model = open_language_model(name, backend=arguments.backend, trust_remote_code=arguments.trust_remote_code)
     if arguments.within_word and model.backend == "causal":
         raise UserError(f"within_word is for masked models, which hide words; {name} is read from left to right")
+    if arguments.within_word and not model.tokenizer.is_fast:
+        raise UserError(
+            f"within_word needs to know words, which the tokenizer of {name} does not tell (no tokenizer.json)"
+        )
     scores = text_scores(
         model,
         [*pairs.good, *pairs.bad],

@@ -70,7 +70,7 @@ def measure(name: str, data: Searched, arguments: EvaluateArguments) -> Result:
             "found": found,
         },
         rows=rows,
-        bars={label.replace("$", r"\$"): value for label, value in rows.items() if value is not None},
+        bars={label: value for label, value in rows.items() if value is not None},
         axis="cosine",
         digits=3,
     )

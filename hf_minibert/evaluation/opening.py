@@ -192,10 +192,12 @@ def open_language_model(name: str, *, backend: Backend | None = None, trust_remo
             "model that was pre-trained and saved with it"
         )
     tokenizer = open_tokenizer(name, trust_remote_code=trust_remote_code)
-    if len(tokenizer) > model.get_output_embeddings().weight.shape[0]:
+    head = model.get_output_embeddings()
+    if head is None:
+        raise UserError(f"a {config.model_type} does not tell its head, without which it cannot be measured")
+    if len(tokenizer) > (most := head.weight.shape[0]):
         raise UserError(
-            f"the tokenizer of {name} has {len(tokenizer):,} entries, its model {config.vocab_size:,}; they are not of "
-            "one model"
+            f"the tokenizer of {name} has {len(tokenizer):,} entries, its model {most:,}; they are not of one model"
         )
     if not is_causal and tokenizer.mask_token_id is None:
         raise UserError(f"the tokenizer of {name} has no mask token, which a masked language model needs")
@@ -209,6 +211,11 @@ def open_language_model(name: str, *, backend: Backend | None = None, trust_remo
         )
     model.eval()
     model.to("cuda" if torch.cuda.is_available() else "cpu")
+    if is_causal and sees_later_tokens(model):
+        raise UserError(
+            f"the tokens of {name}, a {config.model_type}, see later ones, so it knows what it should predict; try "
+            "--backend mlm, or give a causal language model"
+        )
     return LanguageModel(
         name=name,
         model=model,
@@ -264,12 +271,27 @@ def _is_causal(config: Any) -> bool:
 
 def max_length(model: PreTrainedModel) -> int | None:
     """The most tokens that a model reads; None: any number."""
-    longest: int | None = getattr(model.config, "max_position_embeddings", None)
+    longest: int | None = getattr(model.config.get_text_config(), "max_position_embeddings", None)
     for module in model.modules():  # RoBERTa and its kin count positions from behind the padding's
         for name, child in module.named_children():
             if name == "position_embeddings" and isinstance(child, nn.Embedding) and child.padding_idx is not None:
                 return child.num_embeddings - child.padding_idx - 1
     return longest if longest is not None and longest > 0 else None
+
+
+def _few_ids(model: PreTrainedModel) -> torch.Tensor:
+    """A short row of tokens that the model knows, (1, 5)."""
+    return torch.arange(5, device=model.device)[None] % int(model.config.get_text_config().vocab_size)
+
+
+@torch.inference_mode()
+def sees_later_tokens(model: PreTrainedModel) -> bool:
+    """Whether another last token changes what is predicted before it; measured, since class names do not tell."""
+    ids = _few_ids(model)
+    others = ids.clone()
+    others[0, -1] = ids[0, 0]
+    before, after = (model(input_ids=each).logits[0, :-1] for each in (ids, others))
+    return bool((before - after).abs().max() > HEAD_TOLERANCE)
 
 
 @torch.inference_mode()
@@ -279,7 +301,7 @@ def reads_states(model: PreTrainedModel) -> bool:
         return True
     if model.base_model is model:
         return False
-    ids = torch.arange(5, device=model.device)[None] % model.config.vocab_size
+    ids = _few_ids(model)
     expected = model(input_ids=ids).logits[0]
     try:
         found = logits_of_states(model, model.base_model(input_ids=ids)[0][0])

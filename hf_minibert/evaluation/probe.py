@@ -15,7 +15,7 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
 from hf_minibert.data.labels import SECRET_LABEL, checked_labels, label_of
-from hf_minibert.data.splits import read_source
+from hf_minibert.data.splits import held_out, read_source
 from hf_minibert.data.tables import listed, require_texts, shown
 from hf_minibert.errors import UserError
 from hf_minibert.evaluation.arguments import EvaluateArguments
@@ -26,8 +26,8 @@ logger = logging.getLogger(__name__)
 
 STEPS = 2_000
 """The most steps that the regression takes."""
-EVAL_SHARE = 5
-"""Where there is no other split, each so-manieth example of the training file is kept out of training."""
+EVAL_SHARE = 0.2
+"""Where there is no other split, this share of the training texts, chosen by hash, is kept out of training."""
 SPLIT_WORDS = {"eval": "dev", "test": "test"}
 
 
@@ -56,7 +56,7 @@ def read(arguments: EvaluateArguments) -> tuple[Labelled, list[Path]]:
     source = read_source(sources[0], columns)
     tables = source.tables
     data = Labelled({}, {})
-    column = arguments.label_column
+    column, places = arguments.label_column, dict[str, list[str]]()
     for split in sorted(tables, key=lambda split: split != "train"):
         table = tables[split]
         require_texts(table, "text_column", arguments.text_column)
@@ -66,19 +66,22 @@ def read(arguments: EvaluateArguments) -> tuple[Labelled, list[Path]]:
             logger.warning("not measured: %s, which has no labels, only -1 or none in every row", table.name)
             continue
         labels = [str(label) for label in checked_labels(table, written, column)]
-        known = sorted(set(data.labels.get("train", labels)))
+        places[split] = [table.where(index) for index in range(len(table))]
+        data.texts[split], data.labels[split] = list(table.columns[arguments.text_column]), labels
+    if len(data.texts) == 1:
+        out = held_out(data.texts["train"], sources[0], fraction=EVAL_SHARE)
+        for part in (data.texts, data.labels, places):
+            whole = part.pop("train")
+            part["train"] = [one for one, is_out in zip(whole, out, strict=True) if not is_out]
+            part["eval"] = [one for one, is_out in zip(whole, out, strict=True) if is_out]
+    known = sorted(set(data.labels["train"]))
+    for split, labels in data.labels.items():
         if strange := set(labels) - set(known):
             index = next(index for index, label in enumerate(labels) if label in strange)
             raise UserError(
-                f"the {split} split has the label {shown(repr(labels[index]))} ({table.where(index)}), which the "
+                f"the {split} split has the label {shown(repr(labels[index]))} ({places[split][index]}), which the "
                 f"training split does not have; it has {listed(known)}"
             )
-        data.texts[split], data.labels[split] = list(table.columns[arguments.text_column]), labels
-    if len(data.texts) == 1:
-        for part in (data.texts, data.labels):
-            whole = part.pop("train")
-            part["train"] = [one for number, one in enumerate(whole) if number % EVAL_SHARE]
-            part["eval"] = whole[::EVAL_SHARE]
     labels = data.labels["train"]
     if len(set(labels)) < 2:
         only = f" have only the label {labels[0]!r}" if labels else ""

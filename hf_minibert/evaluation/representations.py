@@ -140,7 +140,12 @@ class Encoder:
     @property
     def num_layers(self) -> int:
         """Layers, without the embeddings."""
-        return int(self.model.config.num_hidden_layers)
+        return int(self.model.config.get_text_config().num_hidden_layers)
+
+    @property
+    def width(self) -> int:
+        """Numbers in a vector."""
+        return int(self.model.config.get_text_config().hidden_size)
 
     def pooled(self, texts: Sequence[str], ways: Sequence[tuple[Pooling, Layer | None]]) -> list[Vectors]:
         """The vectors of all texts in several ways, each a pooling and a layer, for one pass through the model.
@@ -270,7 +275,7 @@ class Encoder:
             return pooler is None or pooler.pooling != "siamese"
         if not self.model._supports_attention_backend or self.model.dtype != torch.float32:
             return False
-        most = min(len(self.tokenizer), int(self.model.config.vocab_size))
+        most = min(len(self.tokenizer), int(self.model.config.get_text_config().vocab_size))
         numbers = torch.randint(most, (12,), generator=torch.Generator().manual_seed(0)).tolist()
         ids = [numbers[:5], numbers[5:8], numbers[8:11], numbers[11:]]
         try:

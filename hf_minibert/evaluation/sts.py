@@ -25,7 +25,8 @@ from hf_minibert.evaluation.suites import Result
 
 logger = logging.getLogger(__name__)
 
-PAIRS_AT_ONCE = 4_096
+NUMBERS_AT_ONCE = 2**26
+"""Of the vectors of all ways, a quarter of a gigabyte."""
 Way = tuple[Pooling, Layer]
 
 
@@ -124,9 +125,10 @@ def _words(way: Way) -> str:
 def correlations(encoder: Encoder, pairs: ScoredPairs, ways: Sequence[Way]) -> list[float | None]:
     """The Spearman correlation of cosines and scores, in percent, for each way; None where all cosines are equal."""
     cosines = np.empty((len(ways), len(pairs.first)), np.float32)
-    starts = range(0, len(pairs.first), PAIRS_AT_ONCE)
+    at_once = max(1, NUMBERS_AT_ONCE // (2 * len(ways) * encoder.width))
+    starts = range(0, len(pairs.first), at_once)
     for start in tqdm(starts, desc="pairs", delay=2.0, leave=False, disable=len(starts) < 2):
-        part = slice(start, start + PAIRS_AT_ONCE)
+        part = slice(start, start + at_once)
         first, second = pairs.first[part], pairs.second[part]
         for number, vectors in enumerate(encoder.pooled([*first, *second], ways)):
             left, right = np.split(normalized(vectors), [len(first)])

@@ -50,6 +50,8 @@ def export(name_or_path: str, output_dir: str, *, to: str | None = None) -> dict
     with exported_folder(name_or_path, output_dir, last="config.json") as folder:
         model, tokenizer = open_checkpoint(name_or_path)
         converted = convert(model, to, mask_token_id=tokenizer.mask_token_id)
+        if reads_last_token(converted) and tokenizer.pad_token_id is not None:
+            converted.config.pad_token_id = tokenizer.pad_token_id  # by which a stock class finds that token
         converted.save_pretrained(folder)
         save_tokenizer(tokenizer, folder)
         ours = model if is_ours(model) else converted
@@ -79,6 +81,11 @@ def has_causal_mask(model: PreTrainedModel) -> bool:
         kind for each in COUNTERPARTS if each.config is MiniGPTConfig for kind in (each.config, each.stock_config)
     }
     return type(model.config) in causal
+
+
+def reads_last_token(model: PreTrainedModel) -> bool:
+    """Whether a model labels a text by the state of its last token, which it must find before padding."""
+    return has_causal_mask(model) and type(model).__name__.endswith("ForSequenceClassification")
 
 
 def open_checkpoint(name_or_path: str) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
@@ -148,6 +155,10 @@ def check(
     expected = outputs(model, inputs)
     actual = outputs(written_class.from_pretrained(folder), inputs)
     difference = largest_relative(zip(actual, expected, strict=True))
+    if reads_last_token(model) and tokenizer.pad_token_id is not None:
+        batch = tokenizer([SAMPLE[0], " ".join(SAMPLE)], padding=True, padding_side="right", return_tensors="pt")
+        padded = [outputs(each, dict(batch))[:1] for each in (written_class.from_pretrained(folder), model)]
+        difference = max(difference, largest_relative(zip(*padded, strict=True)))
     if not difference <= TOLERANCE:
         raise UserError(
             f"the {written_class.__name__} and the {type(model).__name__} differ by {difference:.1e} on a sample text, "

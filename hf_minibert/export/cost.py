@@ -45,6 +45,8 @@ def measure(
         UserError: the file cannot be read, or holds a label that the classifier does not know.
     """
     is_classifier = use == "text-classification"
+    if is_classifier and config.problem_type in ("multi_label_classification", "regression"):
+        raise UserError(f"measure_on is for classifiers of one label, and this is {config.problem_type}; leave it out")
     if Path(file).is_file() and not Path(file).stat().st_size:
         raise UserError(f"measure_on {file} is empty; give a text that the model has not seen")
     rows = labelled(tokenizer, config, file) if is_classifier else predicted(tokenizer, config, use, file)

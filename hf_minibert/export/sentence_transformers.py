@@ -58,6 +58,10 @@ def export(
             encoder = to_stock(without_pooler(encoder), mask_token_id=tokenizer.mask_token_id)
         if has_causal_mask(encoder):
             tokenizer = with_beginning(tokenizer)
+        if tokenizer.pad_token is None:
+            if tokenizer.eos_token is None:
+                raise UserError(f"the tokenizer of {name_or_path} has no token to pad texts with; give it a pad_token")
+            tokenizer.pad_token = tokenizer.eos_token  # which attention masks
         staged = folder / "stock"  # a Transformer module is made of a folder
         encoder.float().save_pretrained(staged)  # it opens in the type it is saved in, and would train in it
         save_tokenizer(tokenizer, staged)

@@ -280,7 +280,12 @@ def code_files(folder: Path, *, may_be_links: bool = False) -> list[Path]:
     Raises:
         UserError: one of them is missing, or a link, unless they may be links, as in the Hub's cache.
     """
-    auto_map = read_object(folder, "config.json").get("auto_map") or {}
+    config = read_object(folder, "config.json")
+    if config.get("custom_pipelines"):  # `pipeline` would run them
+        raise UserError(
+            f"{folder / 'config.json'} has custom_pipelines, which name code that is not ours; delete the entry"
+        )
+    auto_map = config.get("auto_map") or {}
     references = auto_map.values() if isinstance(auto_map, dict) else [auto_map]
     references = [one for entry in references for one in (entry if isinstance(entry, list) else [entry]) if one]
     for reference in references:

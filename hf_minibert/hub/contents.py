@@ -9,12 +9,13 @@ from pathlib import Path
 from huggingface_hub.errors import HFValidationError
 from huggingface_hub.utils import validate_repo_id  # type: ignore[attr-defined] # exported, though not by __all__
 
-from hf_minibert.card_parts import assembled, is_generated, merged, own_words
+from hf_minibert.card_parts import assembled, is_generated, merged, metadata_of, own_words
 from hf_minibert.errors import UserError
 from hf_minibert.exchange import NEXT
-from hf_minibert.files import CARD, DECODER, TARGET_TOKENIZER, damage, shown
+from hf_minibert.files import CARD, DECODER, TARGET_TOKENIZER, damage, shown, weights_digest
 from hf_minibert.hub.arguments import require_license
 from hf_minibert.hub.card import (
+    CERTIFICATE,
     code_files,
     read_object,
     refuse_link,
@@ -38,7 +39,7 @@ OPTIONAL = (
     "arguments.json",
     "metrics.jsonl",
     RESULTS,
-    "certificate.json",
+    CERTIFICATE,
     "curves.png",
     "predictions.png",
     "attention.png",
@@ -108,7 +109,12 @@ def files_to_publish(folder: Path) -> list[Path]:
         found += [decoder / name for name in (*REQUIRED, *OPTIONAL) if (decoder / name).is_file()]
         found += [*_weights(decoder), *code_files(decoder), *(folder / file.name for file in code_files(decoder))]
     found += [target / name for name in TOKENIZER if (target / name).is_file()]
-    return sorted(set(found))
+    return sorted({path for path in found if path.name != CERTIFICATE or _is_of_weights(path)})
+
+
+def _is_of_weights(certificate: Path) -> bool:
+    """Whether a certificate was made of the weights that lie beside it."""
+    return bool(read_object(certificate.parent, CERTIFICATE).get("sha256") == weights_digest(certificate.parent))
 
 
 def refuse_code_of_tokenizer(path: Path) -> None:
@@ -181,7 +187,12 @@ def _card(folder: Path, repo_id: str, license_id: str | None) -> Path | bytes:
     earlier, card = path.read_text(encoding="utf-8", errors="replace"), None
     if is_generated(earlier) or own_words(earlier) is not None:
         overriding = ("license",) if license_id is not None else ()
-        card = merged(earlier, render_card(folder, repo_id, license_id), overriding=overriding)
+        stated = license_id or (metadata_of(earlier) or {}).get("license")
+        card = merged(
+            earlier,
+            render_card(folder, repo_id, stated if isinstance(stated, str) else license_id),
+            overriding=overriding,
+        )
     text = card or earlier
     if f'"{folder.as_posix()}"' in text or str(folder.resolve()) in text:
         logger.warning("%s was edited by hand and is uploaded as it is: it names the local folder %s", path, folder)

@@ -386,6 +386,10 @@ def _keep_words_of_the_hub(
         if renewed != licensed:
             logger.info("what was written into the card on the Hub by hand stays there")
         return
+    stated = (metadata_of(there) or {}).get("license")
+    if license_id is None and isinstance(stated, str) and "license" not in (metadata_of(ours) or {}):
+        with_license = merged(ours, render_card(folder, repo_id, stated))
+        content[CARD] = ours.encode() if with_license is None else with_license.encode()
     if is_generated(there) or not there.strip():
         return
     words = own_words(ours)

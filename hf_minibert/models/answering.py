@@ -99,7 +99,9 @@ def windows(
     begin, end = (tokenizer.bos_token_id if begin is None else begin), (tokenizer.eos_token_id if end is None else end)
     if begin is None or end is None:
         raise ValueError("the tokenizer has no [CLS] and [SEP], nor other tokens that begin and end a text")
-    is_encoder = tokenizer.num_special_tokens_to_add(pair=True) >= 3  # [CLS], [SEP] and [SEP]
+    specials = tokenizer.num_special_tokens_to_add(pair=True)
+    is_encoder = specials >= 3  # [CLS], [SEP] and [SEP]; RoBERTa ends the question twice
+    between = [end] * max(1, specials - 2)
     longest_question = max_length // 2 - 2
     if longest_question < 1 or max_length - longest_question - 3 < _FEWEST_CONTEXT_TOKENS:
         raise ValueError(f"max_length {max_length} is too short for a question and a text; give 16 or more")
@@ -108,7 +110,7 @@ def windows(
         asked = _encode(tokenizer, [question.strip() for question in questions[some]])["input_ids"]
         read = _encode(tokenizer, list(contexts[some]))
         for question, ids, offsets in zip(asked, read["input_ids"], read["offset_mapping"], strict=True):
-            head = [begin, *question[:longest_question], end]
+            head = [begin, *question[:longest_question], *between]
             room = max_length - len(head) - 1
             step = room - min(doc_stride, room - 1)
             found = []

@@ -17,8 +17,11 @@ from hf_minibert.certificate.attention import Failed
 from hf_minibert.certificate.certificate import CERTIFICATE, LINES, certify, table
 from hf_minibert.certificate.checkpoint import NotApplicable, open_folder
 from hf_minibert.certificate.hard_strings import hard_strings
+from hf_minibert.errors import UserError
 from hf_minibert.files import Manifest, digest
+from hf_minibert.hub.card import code_files
 from hf_minibert.models import modeling_minibert, modeling_minigpt
+from hf_minibert.presets import load_config
 from hf_minibert.tokenization import adapt_tokenizer, save_tokenizer
 
 SHAPE = {"vocab_size": 8192, "hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4}
@@ -400,6 +403,27 @@ def test_code_of_others_is_found(decoder):
     path = decoder / "tokenizer_config.json"
     path.write_text(json.dumps(json.loads(path.read_text()) | {"auto_map": {"AutoTokenizer": ["x.T", None]}}))
     assert storage._foreign_code(decoder) == {"x.T"}
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("config.json", {"custom_pipelines": {"text-classification": {"impl": "evil/repo--p.P", "pt": []}}}),
+        ("target_tokenizer/tokenizer_config.json", {"auto_map": {"AutoTokenizer": [None, "evil/repo--t.T"]}}),
+    ],
+)
+@pytest.mark.filterwarnings("ignore:the saved config field 'custom_pipelines' is unknown")
+def test_code_that_a_pipeline_or_a_second_tokenizer_would_run_is_found(decoder, name, content):
+    path = decoder / name
+    path.parent.mkdir(exist_ok=True)
+    before = json.loads(path.read_text()) if path.is_file() else {}
+    path.write_text(json.dumps(before | content))
+    assert "is not this package's code" in fails("files", decoder)
+    if name == "config.json":
+        with pytest.raises(UserError, match="has custom_pipelines, which name code that is not ours"):
+            code_files(decoder)
+        with pytest.raises(UserError, match="has custom_pipelines, which name code that is not run here"):
+            load_config(str(decoder))
 
 
 def change(folder, edit):

@@ -317,6 +317,22 @@ def test_what_cannot_be_opened_is_one_line(tmp_path: Path) -> None:
     assert not (tmp_path / "space").exists()
 
 
+def test_a_script_without_spaces_has_words_within_a_run(encoder: page.Checkpoint, tmp_path: Path) -> None:
+    checkpoint = headed(MiniBertForTokenClassification, encoder, tmp_path, id2label={0: "O", 1: "B-LOC", 2: "I-LOC"})
+    text = "我在北京工作"
+    offsets = checkpoint.tokenizer(text, return_offsets_mapping=True)["offset_mapping"]
+    logits = torch.zeros(1, len(offsets), 3)
+    for place, (start, end) in enumerate(offsets):
+        logits[0, place, 0 if start == end or start not in (2, 3) else start - 1] = 9.0
+    checkpoint.model.forward = lambda **_: SimpleNamespace(logits=logits)
+    assert page.mark(checkpoint, text) == [("我在", None), ("北京", "LOC"), ("工作", None)]
+
+
+def test_a_picture_of_many_tokens_is_refused(encoder: page.Checkpoint) -> None:
+    with pytest.raises(ValueError, match="A picture takes up to 64 tokens, and this text has 102; shorten it"):
+        page.attention(encoder, "the " * 100, 1)
+
+
 def test_the_code_of_old_tokenizers_is_named() -> None:
     assert serve.code_files({"auto_map": ["a.B", None]}, {"auto_map": {"AutoModel": "me/x--c.D"}}) == [
         "a.py",

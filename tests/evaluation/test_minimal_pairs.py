@@ -5,6 +5,7 @@ import shutil
 from collections.abc import Callable
 from functools import cache
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import matplotlib.colors
@@ -14,9 +15,11 @@ import pytest
 import torch
 from commands import call
 from language_models import MAKERS, MASKED
-from transformers import AutoModelForCausalLM, AutoModelForMaskedLM, AutoTokenizer
+from transformers import AutoModelForCausalLM, AutoModelForMaskedLM, AutoTokenizer, XLNetConfig, XLNetLMHeadModel
 
 from hf_minibert.errors import UserError
+from hf_minibert.evaluation import minimal_pairs
+from hf_minibert.evaluation.arguments import EvaluateArguments
 from hf_minibert.evaluation.chart import COLORS, plot_bars
 from hf_minibert.evaluation.minimal_pairs import read_pairs, result
 from hf_minibert.evaluation.opening import open_language_model
@@ -352,6 +355,30 @@ def test_one_file_of_many_paradigms_is_read_in_every_format(tmp_path: Path) -> N
     (tmp_path / "pairs.json").write_text(json.dumps(PAIRS))
     for suffix in ("tsv", "json", "*l"):
         assert read_pairs([str(tmp_path / f"pairs.{suffix}")], **columns).good == expected.good
+
+
+def test_words_that_a_tokenizer_does_not_tell_cannot_be_hidden(monkeypatch: pytest.MonkeyPatch) -> None:
+    model = SimpleNamespace(backend="mlm", tokenizer=SimpleNamespace(is_fast=False))
+    monkeypatch.setattr(minimal_pairs, "open_language_model", lambda *_, **__: model)
+    arguments = EvaluateArguments(suite="blimp", model_name_or_path="x", output_dir="x", within_word=True)
+    with pytest.raises(
+        UserError, match="within_word needs a tokenizer that tells words|within_word needs to know words"
+    ):
+        minimal_pairs.measure("x", SimpleNamespace(), arguments)  # type: ignore[arg-type]
+
+
+def test_a_dollar_in_a_name_is_no_formula(tmp_path: Path) -> None:
+    plot_bars({"a$b$": {"costs_$5_vs_$6": 50.0}}, tmp_path / "c.png", axis="%", baseline=("$^$", 40.0))
+    assert (tmp_path / "c.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_a_model_whose_tokens_see_later_ones_is_not_causal(tmp_path: Path, tokenizer: Any) -> None:
+    torch.manual_seed(0)
+    xlnet = XLNetLMHeadModel(XLNetConfig(vocab_size=len(tokenizer), d_model=32, n_layer=1, n_head=2, d_inner=32))
+    xlnet.save_pretrained(tmp_path)
+    tokenizer.save_pretrained(tmp_path)
+    with pytest.raises(UserError, match="a xlnet, see later ones, so it knows what it should predict"):
+        open_language_model(str(tmp_path))
 
 
 def test_the_chart_shows_every_model_where_their_figures_are_equal(tmp_path: Path) -> None:

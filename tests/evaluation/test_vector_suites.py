@@ -12,7 +12,8 @@ from sklearn.linear_model import LogisticRegression
 from stock_models import stir
 from transformers import BertConfig, BertModel, GPT2Config, GPT2Model
 
-from hf_minibert.evaluation import sts
+from hf_minibert.errors import UserError
+from hf_minibert.evaluation import probe, sts
 from hf_minibert.evaluation.arguments import EvaluateArguments
 from hf_minibert.evaluation.representations import encode
 from hf_minibert.tokenization import adapt_tokenizer, save_tokenizer
@@ -139,6 +140,22 @@ def test_a_probe_is_a_regression_on_the_vectors(labelled, stock, tmp_path, monke
     assert found["eval_majority_accuracy"] == pytest.approx(
         100 * np.mean([row["label"] == commonest for row in rows[60:]])
     )
+
+
+def test_of_one_file_copies_are_on_one_side_and_each_label_is_trained_on(tmp_path):
+    texts = [f"a good day {number % 30}" if number % 2 else f"bad news, {number % 30}" for number in range(60)]
+    rows = [{"text": text, "label": int("good" in text)} for text in texts]
+
+    def read(rows):
+        file = write(tmp_path / "rows.jsonl", rows)
+        return probe.read(EvaluateArguments(suite="probe", dataset=[str(file)], output_dir="x", model_name_or_path="x"))
+
+    data, _ = read(rows)
+    assert not set(data.texts["train"]) & set(data.texts["eval"])
+    assert len(data.texts["train"]) + len(data.texts["eval"]) == 60
+    alone = {"text": min(data.texts["eval"]), "label": "rare"}
+    with pytest.raises(UserError, match=r"the eval split has the label 'rare' \(.*rows.jsonl, line 61\)"):
+        read([row for row in rows if row["text"] != alone["text"]] + [{"text": "x", "label": 1}] * 2 + [alone])
 
 
 def test_labels_of_a_probe_are_what_is_written_in_every_file(tmp_path, monkeypatch):

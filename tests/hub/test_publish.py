@@ -22,7 +22,7 @@ from test_card import ARGUMENTS, CONFIG, FINETUNED, PRETRAINED, write_run
 from hf_minibert import MiniBertConfig, MiniBertForPreTraining
 from hf_minibert.assets import model_folder
 from hf_minibert.errors import UserError
-from hf_minibert.files import Manifest
+from hf_minibert.files import Manifest, weights_digest
 from hf_minibert.hub import patience
 from hf_minibert.hub import publish as publish_module
 from hf_minibert.hub.card import render_card, write_card
@@ -292,8 +292,17 @@ def test_metadata_on_the_hub_that_no_card_could_have_are_no_crash(hub: LoopbackH
         assert 'model="me/model"' in hub.commits()[-1]["README.generated.md"].decode()
 
 
+def test_a_certificate_of_other_weights_stays_here(folder: Path):
+    certificate = folder / "certificate.json"
+    certificate.write_text(json.dumps({"sha256": weights_digest(folder)}))
+    assert certificate in files_to_publish(folder)
+    certificate.write_text(json.dumps({"sha256": "of others"}))
+    assert certificate not in files_to_publish(folder)
+
+
 def test_what_only_an_earlier_run_had_goes(hub: LoopbackHub, folder: Path):
-    (folder / "certificate.json").write_text("{}")
+    certificate = {"holds": True, "class": "MiniBertForMaskedLM", "sha256": weights_digest(folder), "lines": []}
+    (folder / "certificate.json").write_text(json.dumps(certificate))
     shutil.copytree(folder, folder / "decoder", ignore=shutil.ignore_patterns("checkpoint*", "README*", "logs"))
     upload(folder)
     repository = hub.repositories["me/model"]
@@ -491,6 +500,23 @@ def test_words_of_a_person_here_go_up_around_the_renewed_part(hub: LoopbackHub, 
     assert 'model="me/model"' in card
     assert card.index("My model.") < card.index("## Results") < card.index(BELOW)
     assert "license: apache-2.0\n" in card
+
+
+def test_a_published_licence_stays_where_words_were_written_here(hub: LoopbackHub, folder: Path):
+    readme = write_card(folder)
+    upload(folder, license_id="apache-2.0")
+    readme.write_text(readme.read_text(encoding="utf-8") + BELOW, encoding="utf-8")
+    upload(folder)
+    card = hub.commits()[-1]["README.md"].decode()
+    assert card.endswith(BELOW)
+    assert "license: apache-2.0\n" in card
+    assert "The weights are under `apache-2.0`" in card
+    mine = readme.read_text(encoding="utf-8").replace("library_name", "license: mit\nlibrary_name", 1)
+    readme.write_text(mine, encoding="utf-8")
+    upload(folder)
+    card = hub.commits()[-1]["README.md"].decode()
+    assert "license: mit\n" in card
+    assert "The weights are under `mit`" in card
 
 
 def test_words_of_a_person_on_the_hub_stay_around_the_renewed_part(hub: LoopbackHub, folder: Path):

@@ -8,6 +8,8 @@ import numpy as np
 import pytest
 import torch
 from stock_models import make_ours
+from tokenizers import Tokenizer
+from tokenizers.processors import TemplateProcessing
 from torch import nn
 from transformers import BertForQuestionAnswering, GPT2ForQuestionAnswering, PreTrainedTokenizerFast
 
@@ -22,6 +24,17 @@ CONTEXT = "In 1851 the 👩‍👩‍👧 family of José́ Ñandú moved to [MA
 @pytest.fixture(params=["minibert", "minigpt"])
 def own_tokenizer(request: pytest.FixtureRequest, tokenizer: PreTrainedTokenizerFast) -> PreTrainedTokenizerFast:
     return adapt_tokenizer(tokenizer, model_type=request.param, uses_token_types=True, model_max_length=64)
+
+
+def test_a_question_ends_as_in_the_pairs_of_its_tokenizer(tokenizer: PreTrainedTokenizerFast) -> None:
+    """BERT's ends once, RoBERTa's twice."""
+    for template in ("[CLS] $A [SEP] $B [SEP]", "[CLS] $A [SEP] [SEP] $B [SEP]"):
+        backend = Tokenizer.from_str(tokenizer.backend_tokenizer.to_str())
+        specials = [(name, tokenizer.convert_tokens_to_ids(name)) for name in ("[CLS]", "[SEP]")]
+        backend.post_processor = TemplateProcessing(single="[CLS] $A [SEP]", pair=template, special_tokens=specials)
+        own = PreTrainedTokenizerFast(tokenizer_object=backend, cls_token="[CLS]", sep_token="[SEP]")
+        ((window,),) = windows(["Who moved?"], ["The family."], own, max_length=32)
+        assert window.input_ids == own("Who moved?", "The family.").input_ids
 
 
 class Oracle(nn.Module):

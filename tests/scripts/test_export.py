@@ -10,6 +10,7 @@ from safetensors.torch import load_file
 from stock_models import HEADS, INGREDIENTS
 from transformers import (
     AutoModelForMaskedLM,
+    AutoModelForSequenceClassification,
     AutoTokenizer,
     BertConfig,
     BertForMaskedLM,
@@ -66,6 +67,24 @@ def save(folder: Path, name: str, architecture: str, tokenizer, **fields: object
         model_max_length=64,
     ).save_pretrained(folder)
     return model
+
+
+def test_a_decoders_classifier_finds_the_last_token_before_padding_in_its_stock_class(
+    tmp_path: Path, tokenizer
+) -> None:
+    """Stock classes look for `pad_token_id`; here the tokenizer pads with the token that ends a text."""
+    save(tmp_path / "ours", "MiniGPTForSequenceClassification", "classic", tokenizer, pad_token_id=None)
+    own = AutoTokenizer.from_pretrained(tmp_path / "ours")
+    own.pad_token = own.eos_token
+    own.save_pretrained(tmp_path / "ours")
+    assert export(str(tmp_path / "ours"), str(tmp_path / "stock"))["largest_difference"] < 1e-4
+    batch = own(["one", "a longer text"], padding=True, return_tensors="pt")
+    found = []
+    for name in ("ours", "stock"):
+        model = AutoModelForSequenceClassification.from_pretrained(tmp_path / name).eval()
+        with torch.no_grad():
+            found.append(model(**batch).logits)
+    torch.testing.assert_close(found[0], found[1], rtol=0, atol=1e-5)
 
 
 @pytest.fixture
