@@ -103,10 +103,25 @@ class Arguments(Benchmark):
     """What every peer may choose from. Default: its own four rates of `peers.py`."""
     seeds: list[int] = field(default_factory=lambda: [42, 43, 44])
     """A comparison for each."""
+    peers: list[str] = field(default_factory=list)
+    """Whom to measure beside ours, in a file of its own. Default: all of the family's peers."""
     output_dir: str = "runs/learning_efficiency"
     """Folder for the runs."""
     peer: Literal["stock", "best-stock", "modernbert", "nanogpt"] | None = None
     """For a peer's own process: train it with the first of --learning_rates and of --seeds, into --output_dir."""
+
+
+def chosen_peers(arguments: Arguments) -> list[str]:
+    """Who is measured beside ours.
+
+    Raises:
+        UserError: the family has no such peer.
+    """
+    known = PEERS[arguments.family]
+    for peer in arguments.peers:
+        if peer not in known:
+            raise UserError(f"peers of {arguments.family} are {', '.join(known)}; got {peer}")
+    return arguments.peers or list(known)
 
 
 def run_as_peer(arguments: Arguments, peer: str) -> None:
@@ -241,7 +256,7 @@ def search(arguments: Arguments, peer: str, output: Path) -> dict[str, float]:
 
 def compare(arguments: Arguments, output: Path, seed: int, rates: dict[str, float]) -> dict[str, Any]:
     """Ours and its peers, one after another, with one seed."""
-    everyone = ["ours", *PEERS[arguments.family]]
+    everyone = ["ours", *chosen_peers(arguments)]
     turn = seed % len(everyone)
     found, log_of_ours = {}, []
     for who in everyone[turn:] + everyone[:turn]:
@@ -256,7 +271,7 @@ def compare(arguments: Arguments, output: Path, seed: int, rates: dict[str, floa
         found[who]["curves"] = curves(log_of(folder))
         if arguments.blimp and (folder / "config.json").exists():
             found[who]["blimp"] = accuracy_on_pairs(arguments, folder)
-    for who in PEERS[arguments.family]:
+    for who in chosen_peers(arguments):
         # Both losses are of what is held out of the corpus: the run measures no test text on its way.
         found[who]["seconds_of_ours_to_its_loss"] = seconds_to(found[who]["metrics"]["eval_loss"], log_of_ours)
     return {"seed": seed, **found, "command": invocation(), "environment": environment()}
@@ -423,7 +438,7 @@ def kept_results(file: Path, settings: dict[str, Any], arguments: Arguments) -> 
         today = {peer: arguments.learning_rates or RATES[peer] for peer in tried}
         kept, wanted = {"budget": before["search"]["budget"], **tried}, {"budget": arguments.search_budget, **today}
         require_same({"search": kept}, {"search": wanted}, file, "move it away first")
-        lacking = [peer for peer in PEERS[arguments.family] if any(peer not in one for one in before["runs"])]
+        lacking = [peer for peer in chosen_peers(arguments) if any(peer not in one for one in before["runs"])]
         if lacking:
             raise UserError(
                 f"{file} has runs without {', '.join(lacking)}, and all runs of a file must have the same peers; give "
@@ -438,7 +453,7 @@ def main(arguments: Arguments) -> int:
         run_as_peer(arguments, arguments.peer)
         return 0
     budget = [] if arguments.budget == BUDGET else [arguments.budget]
-    name = "-".join([arguments.family, arguments.size, *budget, *machine()])
+    name = "-".join([arguments.family, arguments.size, *arguments.peers, *budget, *machine()])
     output = Path(arguments.output_dir).resolve() / name
     file = arguments.results / f"learning_efficiency-{name}.json"
     figures: dict[str, Any] = {
@@ -458,7 +473,7 @@ def main(arguments: Arguments) -> int:
     figures["environment"] = environment()
     figures["search"] = {"budget": arguments.search_budget, "learning_rates": arguments.learning_rates}
     figures |= {"peers": before.get("peers", {}), "runs": before.get("runs", [])}
-    for peer in PEERS[arguments.family]:
+    for peer in chosen_peers(arguments):
         if peer not in figures["peers"]:
             figures["peers"][peer] = search(arguments, peer, output)
             write_results(file, figures)
@@ -468,7 +483,7 @@ def main(arguments: Arguments) -> int:
             figures["runs"].append(compare(arguments, output, seed, rates))
             write_results(file, figures)
     charts.save(chart(figures), file)
-    for who in ("ours", *PEERS[arguments.family]):
+    for who in ("ours", *chosen_peers(arguments)):
         print(f"{who}: {mean(figures, who):.3f} {unit(figures['measure'])}")  # noqa: T201
     return 0
 

@@ -170,7 +170,7 @@ def mark(checkpoint: Checkpoint, text: str) -> list[tuple[str, str | None]]:
     labels = checkpoint.model.config.id2label
     pieces: list[tuple[int, int, str | None]] = []
     for (start, end), number in zip(offsets, numbers, strict=True):
-        if start == end:
+        if start == end or (pieces and start < pieces[-1][1]):  # a part of a character that is marked already
             continue
         label = labels[number]
         kind = None if label == "O" else label.partition("-")[2] if label[:2] in ("B-", "I-") else label

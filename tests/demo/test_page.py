@@ -329,7 +329,7 @@ def test_a_script_without_spaces_has_words_within_a_run(encoder: page.Checkpoint
 
 
 def test_a_picture_of_many_tokens_is_refused(encoder: page.Checkpoint) -> None:
-    with pytest.raises(ValueError, match="A picture takes up to 64 tokens, and this text has 102; shorten it"):
+    with pytest.raises(ValueError, match="A picture takes up to 64 tokens, and this text has 103; shorten it"):
         page.attention(encoder, "the " * 100, 1)
 
 
