@@ -275,10 +275,10 @@ def test_results_name_every_file_that_was_read_and_no_other(
     suite: str, sources: list[str], names: set[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    row = '{"text": "The cat.", "label": %d}\n'
+    row = '{"text": "The cat %d.", "label": %d}\n'
     files = {
-        "a/train.jsonl": row % 1 + row % 2 + row % 3,
-        "b/rows.jsonl": row % 4,
+        "a/train.jsonl": "".join(row % (number, number % 2) for number in range(12)),
+        "b/rows.jsonl": row % (12, 0),
         "b/c/one.txt": "One.",
         "b/d.png": "",
     }
