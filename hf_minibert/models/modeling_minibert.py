@@ -188,7 +188,7 @@ class MiniBertModel(MiniBertPreTrainedModel, TransformerBackbone):
             raise ValueError("is_causal=True: MiniBERT sees later tokens; give causal_rows, or use MiniGPT")
         kwargs.pop("use_cache", None)
         self.refuse_unknown(kwargs)
-        self.take_documents(kwargs, position_ids)
+        self.take_documents(kwargs, position_ids, inputs_embeds if input_ids is None else input_ids)
         packed = position_ids if attention_mask is None else None
         texts = None
         if self.pooler is not None and self.pooler.pooling == "siamese":

@@ -157,7 +157,7 @@ class MiniGPTModel(MiniGPTPreTrainedModel, TransformerBackbone):
         if not is_paged:  # which has words of its own for its attention functions
             kwargs.pop("token_type_ids", None)
             self.refuse_unknown(kwargs, MiniGPTModelKwargs)
-            self.take_documents(kwargs, position_ids)
+            self.take_documents(kwargs, position_ids, inputs_embeds if input_ids is None else input_ids)
         if input_ids is not None and input_ids.shape[1] == 0 and memory is None:
             input_ids, attention_mask = with_beginnings(input_ids, attention_mask, self.config.bos_token_id)
         if encoder_hidden_states is not None and not self.config.add_cross_attention:

@@ -452,14 +452,22 @@ class TransformerBackbone(TransformerPreTrainedModel):
             if name not in known.__annotations__ and not takes(self.config._attn_implementation, name):
                 raise TypeError(f"{type(self).__name__}.forward() got an unexpected keyword argument {name!r}")
 
-    def take_documents(self, kwargs: ForwardKwargs, position_ids: Tensor | None) -> None:
+    def take_documents(self, kwargs: ForwardKwargs, position_ids: Tensor | None, tokens: Tensor | None) -> None:
         """Take `seq_idx` from the keywords: positions that restart, without which it would mean nothing, say the same.
 
+        `tokens`: ids or embeddings, a row each.
+
         Raises:
-            ValueError: there are no positions.
+            ValueError: there are no positions, though a row holds several documents.
         """
-        if kwargs.pop("seq_idx", None) is not None and position_ids is None:
-            raise ValueError("seq_idx is given without position_ids that restart with every document; give both")
+        bounds = kwargs.get("cu_seq_lens_q")
+        is_packed = bounds is not None and tokens is not None and len(bounds) > len(tokens) + 1
+        for name, is_told in (
+            ("seq_idx", kwargs.pop("seq_idx", None) is not None),
+            ("cu_seq_lens_q", is_packed and not is_flash_attention_requested(self.config)),
+        ):
+            if is_told and position_ids is None:
+                raise ValueError(f"{name} is given without position_ids that restart with every document; give both")
 
     def embed(
         self,

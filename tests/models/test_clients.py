@@ -66,6 +66,13 @@ def test_trl_counts_the_documents_of_a_row_beside_their_positions(make_model, to
     torch.testing.assert_close(states[:, 5:], alone, rtol=0, atol=1e-5)
     with pytest.raises(ValueError, match="seq_idx is given without position_ids"):
         model(row, **documents)
+    bounds = torch.tensor([0, 5, 12], dtype=torch.int32)  # as transformers' collator gives them, if asked for no more
+    told = {"cu_seq_lens_q": bounds, "cu_seq_lens_k": bounds, "max_length_q": 7, "max_length_k": 7}
+    with pytest.raises(ValueError, match="cu_seq_lens_q is given without position_ids"):
+        model(row, **told)
+    with torch.no_grad():
+        (again, *_) = model(row, position_ids=positions, return_dict=False, **told)
+    torch.testing.assert_close(again, states)
 
 
 @pytest.mark.parametrize("name", ["MiniBertForSequenceClassification", "MiniBertForMultipleChoice"])
