@@ -350,8 +350,12 @@ def efficiency() -> list[str]:
         )
     )
     of_ours, of_nanogpt = (f"{characters['nats_per_character'][who]:.3f}" for who in ("ours", "nanogpt"))
+    chosen_well = [
+        json.loads((RESULTS / f"learning_efficiency-{name}.json").read_text(encoding="utf-8"))
+        for name in ("minibert-mini-modernbert", "minigpt-mini-best-stock")
+    ]
     measured = {True: "other texts", False: "documents held out"}
-    comparisons = (bert, hour, bert_on_gpu, gpt, gpt_on_gpu)
+    comparisons = (bert, hour, bert_on_gpu, gpt, gpt_on_gpu, *chosen_well)
     tried = " or ".join(sorted({figures["search"]["budget"] for figures in comparisons}, key=parse_duration))
 
     shown = [who for who in COLORS if any(who in figures["peers"] for figures in comparisons)]
@@ -385,7 +389,9 @@ def efficiency() -> list[str]:
         "",
         f"Same time, same text ({', '.join(bert['corpus'])}; last row: Shakespeare); their numbers of "
         f"parameters differ by at most {apart}%. "
-        f"On a CPU {precisions(gpt)}. On a GPU nanogpt computes in {on_gpu}, in which it was also measured, "
+        f"On a CPU {precisions(gpt)}; modernbert and best-stock (Llama) are stock parts chosen well, compiled, in "
+        "bf16, whose clock starts when they are compiled. "
+        f"On a GPU nanogpt computes in {on_gpu}, in which it was also measured, "
         "and ours has its defaults for a GPU: "
         f"{TOKENS_PER_BATCH['cuda']:,} tokens a step (stock and nanoGPT: eight rows), prepared by a process beside it. "
         f"A peer's learning rate is the best of four after {tried} each. Shakespeare: nanoGPT has its own settings; "

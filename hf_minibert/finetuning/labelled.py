@@ -128,7 +128,7 @@ def load_labelled(
     if known == {None} or (known and known <= {*secret, None} and not secret & set(written["train"])):
         if test_source is not None:
             raise UserError(f"test_dataset {test_source} has no labels, only -1 or none in every row; leave it out")
-        notes.append(f"not measured: {tables['test'].name}, which has no labels, only -1 or none in every row")
+        notes.append(f"not measured: {tables['test'].name}, which has no labels in {column!r}, only -1 or none")
         del tables["test"]
     names = list[str]()
     values: dict[str, list[Any]] = {}
