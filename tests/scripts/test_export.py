@@ -87,6 +87,16 @@ def test_a_decoders_classifier_finds_the_last_token_before_padding_in_its_stock_
     torch.testing.assert_close(found[0], found[1], rtol=0, atol=1e-5)
 
 
+def test_a_decoders_classifier_of_few_positions_is_exported(tmp_path: Path, tokenizer) -> None:
+    """The texts that are compared are no longer than the model reads."""
+    shape = SHAPE | {"max_position_embeddings": 8, "vocab_size": len(tokenizer)}
+    hf_minibert.MiniGPTForSequenceClassification(MiniGPTConfig.classic(**shape)).save_pretrained(tmp_path / "ours")
+    adapt_tokenizer(tokenizer, model_type="minigpt", uses_token_types=False, model_max_length=8).save_pretrained(
+        tmp_path / "ours"
+    )
+    assert export(str(tmp_path / "ours"), str(tmp_path / "stock"))["largest_difference"] < 1e-4
+
+
 @pytest.fixture
 def tiny_bert(tmp_path: Path, tokenizer) -> Path:
     save(tmp_path / "tiny", "MiniBertForMaskedLM", "classic", tokenizer)
